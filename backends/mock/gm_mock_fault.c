@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Faults of kernel threads.
+ *
+ *     raise: waiting, queued --fault_next--> waiting, reported
+ *     waiting (queued or not) --fault_done that covers the page--> done(result)
+ *     waiting --page table destroyed--> done(CANCELED)
+ *
+ * Each thread has one record, so the queue has no size that could overflow,
+ * and several threads at one page are several faults. SUCCESS as the answer
+ * makes the thread try its access again, which may fault again. A fault that
+ * is served before it was reported leaves the queue.
+ *
+ * fault_next() may be called with locks of the core held and must never block:
+ * it takes a spin flag only, whose holders do not switch.
+ */
+#include "config.h"
+
+#include <assert.h>
+
+#include "backends/mock/gm_mock_internal.h"
+
+static void fifo_insert(struct gm_mock *m, struct gm_mock_fault *fault)
+{
+	gm_mock_spin_lock_short(&m->fault_lock);
+	TAILQ_INSERT_TAIL(&m->fault_fifo, fault, fifo_link);
+	fault->queued = true;
+	gm_mock_spin_unlock(&m->fault_lock);
+	gm_mock_count(&m->faults, 1);
+}
+
+static void fifo_remove(struct gm_mock *m, struct gm_mock_fault *fault)
+{
+	gm_mock_spin_lock_short(&m->fault_lock);
+	if (fault->queued)
+		TAILQ_REMOVE(&m->fault_fifo, fault, fifo_link);
+	fault->queued = false;
+	gm_mock_spin_unlock(&m->fault_lock);
+}
+
+/* Whether this fault is one that the planted bug loses. */
+static bool is_lost(struct gm_mock *m)
+{
+	if (!gm_mock_has_bug(m, GM_MOCK_BUG_LOST_FAULT))
+		return false;
+	return (atomic_fetch_add(&m->bug_faults, 1) + 1) % GM_MOCK_BUG_PERIOD == 0;
+}
+
+gm_ret_t gm_mock_fault_raise(struct gm_mock_thread *thread, uint64_t va, uint32_t access)
+{
+	struct gm_mock_fault *fault = &thread->fault;
+	struct gm_mock *m = thread->pmap->dev;
+	const struct gm_services *svc = m->svc;
+	bool lost = is_lost(m);
+
+	svc->lock(svc->self, &m->lock);
+	if (thread->pmap->dying) {
+		svc->unlock(svc->self, &m->lock);
+		return GM_RET_CANCELED;
+	}
+	*fault = (struct gm_mock_fault){
+		.pmap = thread->pmap,
+		.va = va & ~(m->granule_bytes - 1),
+		.access = access,
+	};
+	TAILQ_INSERT_TAIL(&m->fault_waiters, fault, wait_link);
+	if (!lost)
+		fifo_insert(m, fault);
+	svc->unlock(svc->self, &m->lock);
+	if (!lost)
+		svc->fault_ready(svc->self);
+
+	svc->lock(svc->self, &m->lock);
+	while (!fault->done)
+		(void)svc->wait(svc->self, &m->fault_waitq, &m->lock, GM_FOREVER_NS);
+	svc->unlock(svc->self, &m->lock);
+	return fault->result;
+}
+
+/* Let the waiters of a range go on. */
+static void answer(struct gm_mock_pmap *pmap, uint64_t va, uint64_t end, gm_ret_t result)
+{
+	struct gm_mock *m = pmap->dev;
+	struct gm_mock_fault *fault, *next;
+
+	TAILQ_FOREACH_SAFE(fault, &m->fault_waiters, wait_link, next) {
+		if (fault->pmap != pmap || fault->va >= end || va >= fault->va + m->granule_bytes)
+			continue;
+		TAILQ_REMOVE(&m->fault_waiters, fault, wait_link);
+		fifo_remove(m, fault);
+		fault->result = result;
+		fault->done = true;
+	}
+}
+
+void gm_mock_fault_cancel(struct gm_mock_pmap *pmap)
+{
+	struct gm_mock *m = pmap->dev;
+
+	m->svc->lock(m->svc->self, &m->lock);
+	pmap->dying = true;
+	answer(pmap, 0, UINT64_MAX, GM_RET_CANCELED);
+	m->svc->unlock(m->svc->self, &m->lock);
+	m->svc->wake(m->svc->self, &m->fault_waitq);
+}
+
+gm_ret_t gm_mock_fault_next(void *dev, struct gm_dev_fault *out)
+{
+	struct gm_mock *m = dev;
+	struct gm_mock_fault *fault;
+
+	gm_mock_spin_lock_short(&m->fault_lock);
+	fault = TAILQ_FIRST(&m->fault_fifo);
+	if (fault) {
+		TAILQ_REMOVE(&m->fault_fifo, fault, fifo_link);
+		fault->queued = false;
+		*out = (struct gm_dev_fault){ .pmap = fault->pmap, .va = fault->va, .access = fault->access };
+	}
+	gm_mock_spin_unlock(&m->fault_lock);
+	return fault ? GM_RET_SUCCESS : GM_RET_AGAIN;
+}
+
+gm_ret_t gm_mock_fault_done(void *pmap_ptr, uint64_t va, uint64_t bytes, gm_ret_t result)
+{
+	struct gm_mock_pmap *pmap = pmap_ptr;
+	struct gm_mock *m = pmap->dev;
+
+	assert(va % m->granule_bytes == 0 && bytes > 0 && bytes % m->granule_bytes == 0);
+	m->svc->lock(m->svc->self, &m->lock);
+	answer(pmap, va, va + bytes, result);
+	m->svc->unlock(m->svc->self, &m->lock);
+	m->svc->wake(m->svc->self, &m->fault_waitq);
+	return GM_RET_SUCCESS;
+}

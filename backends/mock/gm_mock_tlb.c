@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * TLBs: one per kernel thread, and one per page table for access().
+ *
+ *     miss: walk, insert      hit: use it, whatever the page table says now
+ *     tlb_invl: drop what overlaps, in every TLB of the page table
+ *
+ * Direct mapped; a page is looked up once per page size. A hit is never
+ * checked against the page table: where the core forgets to invalidate, the
+ * old frame goes on being read. The one exception is a hit that lacks the
+ * right: like hardware, it walks again before it calls that a fault, because
+ * growing rights needs no invalidation.
+ *
+ * The TLB's lock is held from the look-up to the last byte of the access; see
+ * gm_mock_internal.h for why, and for the one place where that takes long.
+ */
+#include "config.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "backends/mock/gm_mock_internal.h"
+
+static const unsigned shifts[] = { GM_MOCK_SHIFT_4K, GM_MOCK_SHIFT_64K, GM_MOCK_SHIFT_2M };
+
+#define N_SHIFTS (sizeof(shifts) / sizeof(shifts[0]))
+
+/* Written under the TLB's lock only, read without it by gm_mock_stats(). */
+static void count_one(_Atomic uint64_t *counter)
+{
+	uint64_t n = atomic_load_explicit(counter, memory_order_relaxed);
+
+	atomic_store_explicit(counter, n + 1, memory_order_relaxed);
+}
+
+void gm_mock_tlb_link(struct gm_mock_pmap *pmap, struct gm_mock_tlb *tlb, struct gm_mock_xlate *entry)
+{
+	const struct gm_services *svc = pmap->dev->svc;
+
+	atomic_flag_clear(&tlb->lock.held);
+	tlb->entry = entry;
+	tlb->entries = pmap->dev->config.tlb_entries;
+	atomic_init(&tlb->accesses, 0);
+	atomic_init(&tlb->misses, 0);
+	gm_mock_spin_lock(svc, &pmap->tlbs_lock);
+	TAILQ_INSERT_TAIL(&pmap->tlbs, tlb, link);
+	gm_mock_spin_unlock(&pmap->tlbs_lock);
+}
+
+void gm_mock_tlb_unlink(struct gm_mock_pmap *pmap, struct gm_mock_tlb *tlb)
+{
+	struct gm_mock *m = pmap->dev;
+
+	/* Under the lock of the list, so that gm_mock_stats() counts each access once. */
+	gm_mock_spin_lock(m->svc, &pmap->tlbs_lock);
+	TAILQ_REMOVE(&pmap->tlbs, tlb, link);
+	gm_mock_count(&m->accesses, atomic_load(&tlb->accesses));
+	gm_mock_count(&m->tlb_misses, atomic_load(&tlb->misses));
+	gm_mock_spin_unlock(&pmap->tlbs_lock);
+}
+
+static struct gm_mock_xlate *entry_for(struct gm_mock_tlb *tlb, uint64_t va, unsigned shift)
+{
+	/* The low bits of the shift keep pages of different sizes at the same VA apart. */
+	return &tlb->entry[((va >> shift) + shift) & (tlb->entries - 1)];
+}
+
+static struct gm_mock_xlate *tlb_find(struct gm_mock_tlb *tlb, uint64_t va)
+{
+	for (size_t i = 0; i < N_SHIFTS; i++) {
+		struct gm_mock_xlate *e = entry_for(tlb, va, shifts[i]);
+
+		if (e->shift == shifts[i] && (va ^ e->va) >> e->shift == 0)
+			return e;
+	}
+	return NULL;
+}
+
+static bool allows(struct gm_mock *m, const struct gm_mock_xlate *e, enum gm_mock_access kind)
+{
+	/* Atomic implies write; a device with write may also do read-modify-write on its own memory. */
+	return kind == GM_MOCK_LOAD || (e->pte & (GM_PTE_WRITE | GM_PTE_ATOMIC)) ||
+	       gm_mock_has_bug(m, GM_MOCK_BUG_IGNORE_RIGHTS);
+}
+
+/* A translation that allows the access, from the TLB or else the page table. */
+static gm_ret_t translate(struct gm_mock_pmap *pmap, struct gm_mock_tlb *tlb, uint64_t va, enum gm_mock_access kind,
+			  struct gm_mock_xlate *out)
+{
+	struct gm_mock_xlate *hit = tlb_find(tlb, va);
+	struct gm_mock *m = pmap->dev;
+
+	count_one(&tlb->accesses);
+	if (hit && allows(m, hit, kind)) {
+		*out = *hit;
+		return GM_RET_SUCCESS;
+	}
+	count_one(&tlb->misses);
+	if (hit)
+		hit->shift = 0;
+	if (!gm_mock_pt_walk(m, &pmap->pt, va, out))
+		return GM_RET_FAULT;
+	if (!allows(m, out, kind))
+		return GM_RET_PERM;
+	*entry_for(tlb, va, out->shift) = *out;
+	return GM_RET_SUCCESS;
+}
+
+/* Part of an aligned 8-byte word, in one access of the memory. */
+static void word_load(const char *at, void *buf, size_t bytes)
+{
+	unsigned offset = (unsigned)((uintptr_t)at % 8);
+	uint64_t word = __atomic_load_n((const uint64_t *)(const void *)(at - offset), __ATOMIC_ACQUIRE);
+
+	memcpy(buf, (const char *)&word + offset, bytes);
+}
+
+static void word_store(char *at, const void *buf, size_t bytes)
+{
+	unsigned offset = (unsigned)((uintptr_t)at % 8);
+	uint64_t *word = (uint64_t *)(void *)(at - offset);
+	uint64_t old = __atomic_load_n(word, __ATOMIC_RELAXED), new;
+
+	do {
+		new = old;
+		memcpy((char *)&new + offset, buf, bytes);
+	} while (!__atomic_compare_exchange_n(word, &old, new, true, __ATOMIC_RELEASE, __ATOMIC_RELAXED));
+}
+
+static void vram_access(char *at, void *buf, size_t bytes, enum gm_mock_access kind)
+{
+	bool small = (uintptr_t)at % 8 + bytes <= 8;
+	uint64_t add;
+
+	switch (kind) {
+	case GM_MOCK_LOAD:
+		if (small)
+			word_load(at, buf, bytes);
+		else
+			memcpy(buf, at, bytes);
+		break;
+	case GM_MOCK_STORE:
+		if (small)
+			word_store(at, buf, bytes);
+		else
+			memcpy(at, buf, bytes);
+		break;
+	case GM_MOCK_ADD:
+		assert(bytes == 8 && small);
+		memcpy(&add, buf, 8);
+		add = __atomic_fetch_add((uint64_t *)(void *)at, add, __ATOMIC_ACQ_REL);
+		memcpy(buf, &add, 8);
+		break;
+	}
+}
+
+static gm_ret_t host_access(struct gm_mock *m, uint64_t va, void *buf, size_t bytes, enum gm_mock_access kind)
+{
+	gm_ret_t ret;
+
+	if (kind == GM_MOCK_ADD)
+		return GM_RET_NOTSUP;
+	ret = m->svc->host_access(m->svc->self, va, buf, bytes, kind == GM_MOCK_STORE);
+	return ret == GM_RET_FAULT ? GM_RET_IO : ret;
+}
+
+gm_ret_t gm_mock_tlb_access(struct gm_mock_pmap *pmap, struct gm_mock_tlb *tlb, uint64_t va, void *buf, size_t bytes,
+			    enum gm_mock_access kind)
+{
+	struct gm_mock *m = pmap->dev;
+	struct gm_mock_xlate page;
+	uint64_t at;
+	gm_ret_t ret;
+
+	assert(bytes > 0 && va % GM_PAGE_BYTES + bytes <= GM_PAGE_BYTES);
+	gm_mock_spin_lock(m->svc, &tlb->lock);
+	ret = translate(pmap, tlb, va, kind, &page);
+	if (ret != GM_RET_SUCCESS)
+		goto out;
+	at = page.pa + (va - page.va);
+	if (page.pte & GM_PTE_HOST)
+		ret = host_access(m, at, buf, bytes, kind);
+	else
+		vram_access(gm_mock_vram(m, at, bytes), buf, bytes, kind);
+out:
+	gm_mock_spin_unlock(&tlb->lock);
+	return ret;
+}
+
+gm_ret_t gm_mock_access(void *pmap_ptr, uint64_t va, void *buf, size_t bytes, bool write)
+{
+	struct gm_mock_pmap *pmap = pmap_ptr;
+	uint64_t limit = UINT64_C(1) << pmap->dev->config.va_bits;
+	gm_ret_t ret = GM_RET_SUCCESS;
+
+	if (va >= limit || bytes > limit - va)
+		return GM_RET_FAULT;
+	while (bytes > 0 && ret == GM_RET_SUCCESS) {
+		size_t n = GM_PAGE_BYTES - va % GM_PAGE_BYTES;
+
+		if (n > bytes)
+			n = bytes;
+		ret = gm_mock_tlb_access(pmap, &pmap->own, va, buf, n, write ? GM_MOCK_STORE : GM_MOCK_LOAD);
+		va += n;
+		buf = (char *)buf + n;
+		bytes -= n;
+	}
+	return ret == GM_RET_IO ? GM_RET_FAULT : ret;
+}
+
+static void tlb_drop(struct gm_mock_tlb *tlb, uint64_t va, uint64_t end)
+{
+	for (uint32_t i = 0; i < tlb->entries; i++) {
+		struct gm_mock_xlate *e = &tlb->entry[i];
+
+		if (e->shift && e->va < end && va < e->va + (UINT64_C(1) << e->shift))
+			e->shift = 0;
+	}
+}
+
+gm_ret_t gm_mock_tlb_invl(void *pmap_ptr, uint64_t va, uint64_t bytes)
+{
+	struct gm_mock_pmap *pmap = pmap_ptr;
+	struct gm_mock *m = pmap->dev;
+	struct gm_mock_tlb *tlb;
+
+	/* Where a simulation may let others run between the steps of a plan. */
+	m->svc->lock(m->svc->self, &m->lock);
+	gm_mock_count(&m->invalidations, 1);
+	m->svc->unlock(m->svc->self, &m->lock);
+	if (gm_mock_has_bug(m, GM_MOCK_BUG_SKIP_INVL))
+		return GM_RET_SUCCESS;
+	gm_mock_spin_lock(m->svc, &pmap->tlbs_lock);
+	TAILQ_FOREACH(tlb, &pmap->tlbs, link) {
+		gm_mock_spin_lock(m->svc, &tlb->lock);
+		tlb_drop(tlb, va, va + bytes);
+		gm_mock_spin_unlock(&tlb->lock);
+	}
+	gm_mock_spin_unlock(&pmap->tlbs_lock);
+	return GM_RET_SUCCESS;
+}

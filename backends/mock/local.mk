@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: MIT
+# backends/mock: the accelerator in software. One file per line, sorted.
+
+noinst_LIBRARIES += libgm_mock.a
+libgm_mock_a_SOURCES = \
+	backends/mock/gm_mock.c \
+	backends/mock/gm_mock_cfg.c \
+	backends/mock/gm_mock_copy.c \
+	backends/mock/gm_mock_fault.c \
+	backends/mock/gm_mock_internal.h \
+	backends/mock/gm_mock_pt.c \
+	backends/mock/gm_mock_run.c \
+	backends/mock/gm_mock_spec.h \
+	backends/mock/gm_mock_tlb.c
+libgm_mock_a_CPPFLAGS = $(GM_CPPFLAGS)
+LINT_FILES += $(libgm_mock_a_SOURCES)

@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Adopted memory.
+ *
+ *     gm_adopt:    events of the range's former life are through --> probed --> region adopted, edges
+ *     gm_release:  region out --> bytes home --> unwatched
+ *
+ * "Region out" comes first, so that no new access brings pages back while the
+ * rest is being done; if the rest fails, the region is put back and nothing
+ * has changed but where some bytes are.
+ *
+ * The partial pages at the ends of a buffer hold bytes of others too. They
+ * become edges: never moved, mapped in place by devices that can. Two buffers
+ * may share one.
+ *
+ * Adopted memory that was freed without gm_release(), while no device was
+ * involved with it, leaves a region behind that means nothing: no event comes
+ * for memory that is not watched. A new gm_adopt() over such a region takes its
+ * place.
+ */
+#include "config.h"
+
+#include "core/gm_events.h"
+#include "core/gm_mem.h"
+#include "core/gm_txn.h"
+#include "core/gm_work.h"
+
+/* Whole pages in the middle, partial ones at the edges. */
+struct span {
+	uint64_t va, end;         /* whole pages; empty if va == end */
+	uint64_t edge[2];         /* pages; 0: none */
+};
+
+static struct span span_of(uint64_t va, uint64_t bytes, uint32_t flags)
+{
+	uint64_t mask = GM_PAGE_BYTES - 1, end = va + bytes;
+	struct span s = { .va = (va + mask) & ~mask, .end = end & ~mask };
+
+	if (flags & GM_MEM_OUTWARD)
+		return (struct span){ .va = va & ~mask, .end = (end + mask) & ~mask };
+	if (va & mask)
+		s.edge[0] = va & ~mask;
+	if ((end & mask) && (end & ~mask) != s.edge[0])
+		s.edge[1] = end & ~mask;
+	if (s.va > s.end) /* all within one page */
+		s.va = s.end;
+	return s;
+}
+
+/* The kind of memory that can be managed, all of it. */
+static gm_ret_t probe(struct gm_as *as, uint64_t va, uint64_t end)
+{
+	while (va < end) {
+		struct gm_host_vma vma;
+
+		if (gm_hal_mem_probe(as->host, as->hpmap, va, &vma))
+			return gm_fail(GM_RET_FAULT, "gm_adopt: nothing is mapped at 0x%llx", (unsigned long long)va);
+		if (!vma.private_anon)
+			return gm_fail(GM_RET_NOTSUP, "gm_adopt: memory at 0x%llx is not private and anonymous "
+				       "(file, shared or device memory)", (unsigned long long)va);
+		if (vma.locked)
+			return gm_fail(GM_RET_NOTSUP, "gm_adopt: memory at 0x%llx is locked: munlock() it first",
+				       (unsigned long long)va);
+		va = vma.va + vma.bytes;
+	}
+	return GM_RET_SUCCESS;
+}
+
+/* (A) May [va, end) become adopted? Stale regions under it are counted out. */
+static gm_ret_t check_overlap(struct gm_as *as, const struct span *s)
+{
+	struct gm_region *r;
+
+	for (unsigned i = 0; i < 2; i++) {
+		r = s->edge[i] ? gm_regions_find(&as->regions, s->edge[i]) : NULL;
+		if (r && r->kind != GM_REGION_EDGE)
+			return GM_RET_EXIST;
+	}
+	if (s->va == s->end)
+		return GM_RET_SUCCESS;
+	for (r = gm_regions_first(&as->regions, s->va, s->end); r; r = gm_regions_next(&as->regions, r, s->end))
+		if (r->kind != GM_REGION_ADOPTED)
+			return GM_RET_EXIST;
+	return GM_RET_SUCCESS;
+}
+
+/* Does a device have anything to do with the range, or is it watched? */
+static bool in_use(struct gm_as *as, uint64_t va, uint64_t end)
+{
+	bool used = false;
+
+	for (struct gm_block *b; !used && (b = gm_block_next(as, va, end)); gm_block_put(b)) {
+		struct gm_mask range = gm_block_clip(b, va, end), any;
+
+		gm_lock(as->env, &b->lock);
+		any = gm_mask_or(gm_block_on_devs(b), gm_mask_or(b->staged, gm_block_mapped(b)));
+		any = gm_mask_or(any, gm_mask_or(b->busy, b->doomed));
+		used = gm_mask_meets(&any, &range);
+		gm_unlock(as->env, &b->lock);
+		va = b->va + GM_BLOCK_BYTES;
+	}
+	return used;
+}
+
+static void mark_edges(struct gm_as *as, const struct span *s)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		struct gm_block *b = s->edge[i] ? gm_block_find(as, s->edge[i]) : NULL;
+
+		if (!b)
+			continue;
+		gm_lock(as->env, &b->lock);
+		gm_mask_set(&b->edge, gm_page_of(b, s->edge[i]));
+		gm_unlock(as->env, &b->lock);
+		gm_block_put(b);
+	}
+}
+
+static gm_ret_t enter_regions(struct gm_as *as, const struct span *s)
+{
+	gm_ret_t ret;
+
+	gm_lock(as->env, &as->lock);
+	ret = check_overlap(as, s);
+	if (!ret && as->regions.spares < 4)
+		ret = GM_RET_NOMEM;
+	if (!ret && s->va < s->end) {
+		(void)gm_regions_carve(&as->regions, s->va, s->end, GM_REGION_ADOPTED);
+		(void)gm_regions_insert(&as->regions, s->va, s->end, GM_REGION_ADOPTED);
+	}
+	for (unsigned i = 0; !ret && i < 2; i++)
+		if (s->edge[i])
+			(void)gm_regions_insert(&as->regions, s->edge[i], s->edge[i] + GM_PAGE_BYTES, GM_REGION_EDGE);
+	gm_unlock(as->env, &as->lock);
+	return ret;
+}
+
+gm_ret_t gm_adopt(struct gm_as *as, void *ptr, uint64_t bytes, uint32_t flags)
+{
+	uint64_t va = GM_VA(ptr), outer = va & ~(uint64_t)(GM_PAGE_BYTES - 1);
+	struct span s;
+	gm_ret_t ret;
+
+	if (!as || !ptr)
+		return gm_fail(GM_RET_INVAL, "gm_adopt: as and ptr must not be NULL");
+	if (flags & ~GM_MEM_OUTWARD)
+		return gm_fail(GM_RET_INVAL, "gm_adopt: flags 0x%x: only GM_MEM_OUTWARD is known", (unsigned)flags);
+	ret = gm_as_check_range(as, "gm_adopt", va, bytes);
+	if (!ret && va + bytes > UINT64_MAX - GM_PAGE_BYTES)
+		ret = gm_fail(GM_RET_INVAL, "gm_adopt: the range overflows");
+	if (!ret)
+		ret = gm_events_settle(as, gm_deadline_ns(as->env, as->cfg.wait_ns));
+	if (!ret)
+		ret = probe(as, outer, (va + bytes + GM_PAGE_BYTES - 1) & ~(uint64_t)(GM_PAGE_BYTES - 1));
+	if (!ret)
+		ret = gm_mem_stock(as, 4);
+	if (ret)
+		return ret;
+	s = span_of(va, bytes, flags);
+	if (s.va < s.end && in_use(as, s.va, s.end))
+		return gm_fail(GM_RET_EXIST, "gm_adopt: part of [0x%llx, 0x%llx) is adopted and in use: gm_release() it first",
+			       (unsigned long long)s.va, (unsigned long long)s.end);
+	ret = enter_regions(as, &s);
+	if (ret)
+		return gm_fail(ret, "gm_adopt: [0x%llx, 0x%llx) overlaps memory that is managed already",
+			       (unsigned long long)va, (unsigned long long)(va + bytes));
+	if (s.va < s.end)
+		gm_mem_set_managed(as, s.va, s.end, true);
+	mark_edges(as, &s);
+	gm_mem_trim_stock(as);
+	return GM_RET_SUCCESS;
+}
+
+/* An edge that no buffer ends in any more is not mapped by devices any more. */
+static gm_ret_t release_edges(struct gm_as *as, const struct span *s, uint64_t deadline_ns)
+{
+	gm_ret_t ret = GM_RET_SUCCESS;
+
+	for (unsigned i = 0; i < 2 && !ret; i++) {
+		struct gm_region *r;
+		struct gm_block *b;
+		bool last;
+
+		if (!s->edge[i])
+			continue;
+		gm_lock(as->env, &as->lock);
+		r = gm_regions_find(&as->regions, s->edge[i]);
+		last = r && r->kind == GM_REGION_EDGE && r->users == 1;
+		if (r && r->kind == GM_REGION_EDGE)
+			(void)gm_regions_carve(&as->regions, r->va, r->end, GM_REGION_EDGE);
+		gm_unlock(as->env, &as->lock);
+		b = last ? gm_block_find(as, s->edge[i]) : NULL;
+		if (!b)
+			continue;
+		gm_lock(as->env, &b->lock);
+		gm_mask_clear(&b->edge, gm_page_of(b, s->edge[i]));
+		gm_unlock(as->env, &b->lock);
+		ret = gm_mem_unmap_in_place(b, s->edge[i], s->edge[i] + GM_PAGE_BYTES, deadline_ns);
+		gm_work_queue(b, 0);
+		gm_block_put(b);
+	}
+	return ret;
+}
+
+static gm_ret_t bring_range_home(struct gm_as *as, uint64_t va, uint64_t end, uint64_t deadline_ns)
+{
+	uint64_t at = va;
+	gm_ret_t ret = GM_RET_SUCCESS;
+
+	for (struct gm_block *b; !ret && (b = gm_block_next(as, at, end)); gm_block_put(b)) {
+		ret = gm_mem_block_home(b, va, end, deadline_ns);
+		if (!ret)
+			ret = gm_mem_unmap_in_place(b, va, end, deadline_ns);
+		at = b->va + GM_BLOCK_BYTES;
+	}
+	return ret;
+}
+
+/* (A) Adopted pieces of the range out of the regions; false: there are none. */
+static bool carve_adopted(struct gm_as *as, const struct span *s)
+{
+	struct gm_region *r = s->va < s->end ? gm_regions_first(&as->regions, s->va, s->end) : NULL;
+
+	while (r && r->kind != GM_REGION_ADOPTED)
+		r = gm_regions_next(&as->regions, r, s->end);
+	return r && gm_regions_carve(&as->regions, s->va, s->end, GM_REGION_ADOPTED);
+}
+
+/* As span_of(), by what is there: an end page that was adopted outward goes with the rest. */
+static struct span release_span(struct gm_as *as, uint64_t va, uint64_t bytes)
+{
+	struct span s = span_of(va, bytes, 0);
+	uint64_t page[2] = { va & ~(uint64_t)(GM_PAGE_BYTES - 1), (va + bytes - 1) & ~(uint64_t)(GM_PAGE_BYTES - 1) };
+
+	gm_lock(as->env, &as->lock);
+	for (unsigned i = 0; i < 2; i++) {
+		struct gm_region *r = gm_regions_find(&as->regions, page[i]);
+		bool outermost = r && r->kind == GM_REGION_ADOPTED && (i ? r->end == page[i] + GM_PAGE_BYTES : r->va == page[i]);
+
+		if (outermost && s.va >= s.end)
+			s.va = page[i], s.end = page[i] + GM_PAGE_BYTES;
+		else if (outermost && page[i] < s.va)
+			s.va = page[i];
+		else if (outermost && page[i] + GM_PAGE_BYTES > s.end)
+			s.end = page[i] + GM_PAGE_BYTES;
+	}
+	for (unsigned i = 0; i < 2; i++) {
+		struct gm_region *r = s.edge[i] ? gm_regions_find(&as->regions, s.edge[i]) : NULL;
+
+		if (!r || r->kind != GM_REGION_EDGE)
+			s.edge[i] = 0;
+	}
+	gm_unlock(as->env, &as->lock);
+	return s;
+}
+
+/* The regions are out; now the bytes. Puts the regions back if that fails. */
+static gm_ret_t take_back(struct gm_as *as, const struct span *s, bool some, uint64_t deadline_ns)
+{
+	gm_ret_t ret;
+
+	if (!some)
+		return GM_RET_SUCCESS;
+	gm_mem_set_managed(as, s->va, s->end, false);
+	ret = bring_range_home(as, s->va, s->end, deadline_ns);
+	if (!ret) {
+		gm_mem_unwatch(as, s->va, s->end);
+		return ret;
+	}
+	gm_lock(as->env, &as->lock);
+	if (!gm_regions_first(&as->regions, s->va, s->end))
+		(void)gm_regions_insert(&as->regions, s->va, s->end, GM_REGION_ADOPTED);
+	gm_unlock(as->env, &as->lock);
+	gm_mem_set_managed(as, s->va, s->end, true);
+	return ret;
+}
+
+gm_ret_t gm_release(struct gm_as *as, void *ptr, uint64_t bytes)
+{
+	uint64_t va = GM_VA(ptr), deadline_ns;
+	struct span s;
+	bool some, edges;
+	gm_ret_t ret;
+
+	if (!as || !ptr)
+		return gm_fail(GM_RET_INVAL, "gm_release: as and ptr must not be NULL");
+	ret = gm_as_check_range(as, "gm_release", va, bytes);
+	if (!ret)
+		ret = gm_mem_stock(as, 2);
+	if (ret)
+		return ret;
+	deadline_ns = gm_deadline_ns(as->env, as->cfg.wait_ns);
+	s = release_span(as, va, bytes);
+	if (gm_mem_is_held(as, va & ~(uint64_t)(GM_PAGE_BYTES - 1), va + bytes))
+		return gm_fail(GM_RET_BUSY, "gm_release: a working set holds part of %p: release it first", ptr);
+	gm_lock(as->env, &as->lock);
+	some = carve_adopted(as, &s);
+	gm_unlock(as->env, &as->lock);
+	edges = s.edge[0] || s.edge[1];
+	if (!some && !edges)
+		return gm_fail(GM_RET_NOENT, "gm_release: nothing is adopted at %p", ptr);
+	ret = take_back(as, &s, some, deadline_ns);
+	if (!ret)
+		ret = release_edges(as, &s, deadline_ns);
+	gm_mem_trim_stock(as);
+	return ret;
+}

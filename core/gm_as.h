@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: MIT */
+/* An address space, its contexts, its queue of work. */
+#ifndef GM_CORE_AS_H
+#define GM_CORE_AS_H
+
+#include "core/gm_block.h"
+#include "core/gm_dev.h"
+#include "core/gm_plant.h"
+#include "core/gm_region.h"
+
+enum gm_stat {
+#define GM_STAT_ENUM_(name, text) GM_STAT_##name,
+	GM_STAT_LIST(GM_STAT_ENUM_)
+#undef GM_STAT_ENUM_
+	GM_STATS
+};
+
+struct gm_ctx {
+	struct gm_as *as;
+	struct gm_dev *dev;
+	TAILQ_ENTRY(gm_ctx) in_dev;  /* (dev->lock) */
+	unsigned index;              /* in as->ctx */
+	void *pmap;
+	uint64_t va, end;            /* host VA it can see */
+	uint64_t to_dev;             /* device VA = host VA + to_dev (modulo 2^64) */
+	unsigned users;              /* (dev->lock) calls in flight */
+	unsigned sets;               /* (dev->lock) working sets held */
+	bool closing;                /* (dev->lock) */
+};
+
+RB_HEAD(gm_block_tree, gm_block);
+
+#define GM_HANDLER_MSGS 64
+#define GM_REMAPS 16
+
+/* A range the application moved: [va, end) is at `to` now. */
+struct gm_remap {
+	uint64_t va, end, to;
+};
+
+struct gm_as {
+	struct gm_lib *lib;
+	struct gm_env *env;
+	struct gm_hal_dev *host;
+	void *hpmap;                     /* the host's view */
+	struct gm_as_config cfg;         /* defaults filled in */
+	struct gm_policy policy;         /* a copy, complete */
+	uint64_t begin, end;
+
+	struct gm_mutex lock;            /* GM_RANK_AS (A) */
+	struct gm_waitq waitq;           /* (A) frozen, settled, counts that reach zero */
+	struct gm_regions regions;       /* (A) */
+	struct gm_block_tree blocks;     /* (A) */
+	struct gm_ctx *ctx[GM_MAX_CTXS]; /* (A) */
+	atomic_uint granule_pages;       /* largest granule of the devices attached so far */
+	atomic_uint live_blocks;
+	unsigned sets;                   /* (A) working sets held */
+	unsigned frozen;                 /* (A) a fork is on its way: nothing moves to a device */
+	unsigned moving;                 /* (A) transactions to devices in flight */
+	uint64_t msgs_gen;               /* (A) how often the handler emptied its messages */
+	bool msgs_busy;                  /* (A) the handler is at it */
+	struct gm_remap remap[GM_REMAPS]; /* (A) ranges that mremap() moved and the worker has not yet, oldest first */
+	unsigned remaps;                 /* (A) how many */
+
+	/* the handler's own */
+	struct gm_host_msg msg[GM_HANDLER_MSGS];
+	size_t msgs, next_msg;
+	_Atomic uint64_t cpu_last_end;   /* where the last CPU fault's unit ended (a hint) */
+	_Atomic uint32_t cpu_last_bytes;
+	struct gm_thread *handler;
+
+	struct gm_mutex queue_lock;      /* GM_RANK_QUEUE (Q) */
+	struct gm_waitq queue_waitq;
+	TAILQ_HEAD(, gm_block) work;     /* (Q) */
+	bool stop;                       /* (Q) */
+	bool refill;                     /* (Q) the stock of regions wants filling */
+	bool remap_noted;                /* (Q) there is a remap to do */
+	struct gm_thread *worker;
+
+	uint64_t dev_last_end[GM_MAX_CTXS]; /* hints, racy by design: read and written relaxed */
+	uint32_t dev_last_bytes[GM_MAX_CTXS];
+
+	_Atomic uint64_t stat[GM_STATS];
+#ifdef GM_ENABLE_CHECKS
+	enum gm_plant plant;
+#endif
+};
+
+static inline void gm_stat_add(struct gm_as *as, enum gm_stat which, uint64_t n)
+{
+	atomic_fetch_add_explicit(&as->stat[which], n, memory_order_relaxed);
+}
+
+/* Time since `start_ns`, booked. */
+static inline void gm_stat_time(struct gm_as *as, enum gm_stat which, uint64_t start_ns)
+{
+	gm_stat_add(as, which, gm_now_ns(as->env) - start_ns);
+}
+
+static inline uint64_t gm_block_base(uint64_t va)
+{
+	return va & ~(uint64_t)(GM_BLOCK_BYTES - 1);
+}
+
+static inline unsigned gm_page_of(const struct gm_block *b, uint64_t va)
+{
+	return (unsigned)((va - b->va) / GM_PAGE_BYTES);
+}
+
+/* The pages of [va, end) that lie in block b. */
+struct gm_mask gm_block_clip(const struct gm_block *b, uint64_t va, uint64_t end);
+
+/* The context that sees `as` through `pmap` of `dev`, kept alive; NULL if there is none (any more). */
+struct gm_ctx *gm_ctx_enter_pmap(struct gm_dev *dev, void *pmap);
+/* The same for a known context: false if it is being detached. */
+bool gm_ctx_enter(struct gm_ctx *ctx);
+void gm_ctx_leave(struct gm_ctx *ctx);
+/* The context of a device in a space, or NULL. */
+struct gm_ctx *gm_as_ctx_of(struct gm_as *as, struct gm_dev *dev);
+
+/* Check and round a public range: SUCCESS, INVAL. */
+gm_ret_t gm_as_check_range(const struct gm_as *as, const char *what, uint64_t va, uint64_t bytes);
+
+#endif

@@ -1,0 +1,363 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Blocks: the state of pages, 512 at a time.
+ *
+ * A block that no device was ever involved with does not exist: it is "host,
+ * untracked" and costs nothing. It comes into being with the first device
+ * access and goes when it is all host again (gm_block_retire()).
+ *
+ * Each page that is managed is in exactly one of these states:
+ *
+ *     HOST      host                        at its VA, possibly a hole
+ *     DEVICE    in one node's resident      staged: the host's frame is kept in the slot;
+ *                                           dirty: the device copy is newer than that frame
+ *     NONE      none of the two             content given up: zeros wherever it is touched next
+ *     POISONED  poisoned                    the only copy was on a device that is lost
+ *
+ * and beside it may be
+ *
+ *     busy      a transaction owns it: nobody else changes its state, others wait
+ *     doomed    the application dropped its content (or its mapping); no copy of it
+ *               is good any more. Waits for the worker, or the transaction that has
+ *               it busy, to take it apart: DEVICE/HOST -> NONE
+ *     held      a working set needs it where it is
+ *     wanted    a CPU access waits for it
+ *
+ * Transitions, each a function:
+ *
+ *     HOST -> DEVICE, NONE -> DEVICE     gm_txn_to_dev.c   commit_dev()
+ *     DEVICE -> HOST                     gm_txn_to_host.c  commit_host()
+ *     NONE -> HOST                       gm_fault_cpu.c    touch_hole()
+ *     any -> NONE                        gm_event.c        gm_block_doom(); gm_txn.c take_apart()
+ *     DEVICE -> POISONED                 gm_txn_to_host.c  poison()
+ *
+ * The index is a tree per space, under the space's lock; a reference keeps a
+ * block in memory, being indexed keeps it meaningful. Page state is under the
+ * block's own lock, which is only ever held for a few hundred instructions:
+ * no call into a device, the kernel or an allocator happens under it.
+ */
+#include "config.h"
+
+#include <assert.h>
+
+#include "core/gm_as.h"
+
+static int block_cmp(struct gm_block *a, struct gm_block *b)
+{
+	return a->va < b->va ? -1 : a->va > b->va;
+}
+
+RB_GENERATE_INTERNAL(gm_block_tree, gm_block, link, block_cmp, static __attribute__((unused)))
+
+struct gm_block *gm_block_get(struct gm_block *b)
+{
+	atomic_fetch_add_explicit(&b->refs, 1, memory_order_relaxed);
+	return b;
+}
+
+static void block_free(struct gm_block *b)
+{
+	struct gm_as *as = b->as;
+	struct gm_env *env = as->env;
+
+	assert(SLIST_EMPTY(&b->holds) && !b->queued && !b->indexed);
+	for (unsigned i = 0; i < GM_MAX_DEVS; i++)
+		gm_mem_free(env, b->node[i], sizeof(*b->node[i]));
+	for (unsigned i = 0; i < GM_MAX_CTXS; i++)
+		gm_mem_free(env, b->map[i], sizeof(*b->map[i]));
+	gm_waitq_fini(env, &b->waitq);
+	gm_mutex_fini(env, &b->lock);
+	gm_mem_free(env, b, sizeof(*b));
+	atomic_fetch_sub(&as->live_blocks, 1); /* last: the space may go now */
+}
+
+void gm_block_put(struct gm_block *b)
+{
+	if (b && atomic_fetch_sub_explicit(&b->refs, 1, memory_order_acq_rel) == 1)
+		block_free(b);
+}
+
+/* (A) */
+static struct gm_block *lookup(struct gm_as *as, uint64_t va)
+{
+	struct gm_block key = { .va = gm_block_base(va) };
+
+	return RB_FIND(gm_block_tree, &as->blocks, &key);
+}
+
+struct gm_block *gm_block_find(struct gm_as *as, uint64_t va)
+{
+	struct gm_block *b;
+
+	gm_lock(as->env, &as->lock);
+	b = lookup(as, va);
+	if (b)
+		gm_block_get(b);
+	gm_unlock(as->env, &as->lock);
+	return b;
+}
+
+struct gm_block *gm_block_next(struct gm_as *as, uint64_t va, uint64_t end)
+{
+	struct gm_block key = { .va = gm_block_base(va) };
+	struct gm_block *b;
+
+	gm_lock(as->env, &as->lock);
+	b = RB_NFIND(gm_block_tree, &as->blocks, &key);
+	if (b && b->va < end)
+		gm_block_get(b);
+	else
+		b = NULL;
+	gm_unlock(as->env, &as->lock);
+	return b;
+}
+
+struct gm_mask gm_block_clip(const struct gm_block *b, uint64_t va, uint64_t end)
+{
+	uint64_t lo = va > b->va ? va : b->va;
+	uint64_t hi = end < b->va + GM_BLOCK_BYTES ? end : b->va + GM_BLOCK_BYTES;
+
+	return lo < hi ? gm_mask_span(gm_page_of(b, lo), gm_page_of(b, hi)) : gm_mask_none();
+}
+
+/* (A) What the regions say about a block's pages. */
+static void learn_regions(struct gm_block *b)
+{
+	uint64_t end = b->va + GM_BLOCK_BYTES;
+	struct gm_regions *rs = &b->as->regions;
+
+	for (struct gm_region *r = gm_regions_first(rs, b->va, end); r; r = gm_regions_next(rs, r, end)) {
+		struct gm_mask pages = gm_block_clip(b, r->va, r->end);
+
+		if (r->kind == GM_REGION_EDGE)
+			b->edge = gm_mask_or(b->edge, pages);
+		else
+			b->managed = gm_mask_or(b->managed, pages);
+	}
+	b->host = b->managed;
+}
+
+static struct gm_block *block_new(struct gm_as *as, uint64_t va)
+{
+	struct gm_block *b = gm_mem_alloc(as->env, sizeof(*b));
+
+	if (!b)
+		return NULL;
+	atomic_fetch_add(&as->live_blocks, 1);
+	b->as = as;
+	b->va = gm_block_base(va);
+	atomic_init(&b->refs, 1);
+	gm_mutex_init(as->env, &b->lock, GM_RANK_BLOCK);
+	gm_waitq_init(as->env, &b->waitq);
+	SLIST_INIT(&b->holds);
+	return b;
+}
+
+gm_ret_t gm_block_obtain(struct gm_as *as, uint64_t va, struct gm_block **out)
+{
+	struct gm_block *fresh = NULL, *b = gm_block_find(as, va);
+	bool managed;
+
+	if (b) {
+		*out = b;
+		return GM_RET_SUCCESS;
+	}
+	fresh = block_new(as, va);
+	if (!fresh)
+		return gm_fail(GM_RET_NOMEM, "no memory for the page state of 0x%llx", (unsigned long long)va);
+	gm_lock(as->env, &as->lock);
+	managed = gm_regions_find(&as->regions, va) != NULL;
+	b = managed ? lookup(as, va) : NULL;
+	if (managed && !b) {
+		b = fresh;
+		fresh = NULL;
+		learn_regions(b);
+		b->indexed = true;
+		RB_INSERT(gm_block_tree, &as->blocks, b);
+	}
+	if (b)
+		gm_block_get(b);
+	gm_unlock(as->env, &as->lock);
+	gm_block_put(fresh);
+	if (!b)
+		return gm_fail(GM_RET_FAULT, "0x%llx is not managed memory: gm_alloc() or gm_adopt() it first",
+			       (unsigned long long)va);
+	*out = b;
+	return GM_RET_SUCCESS;
+}
+
+bool gm_block_all_host(const struct gm_block *b)
+{
+	struct gm_mask devs = gm_block_on_devs(b), mapped = gm_block_mapped(b);
+
+	return gm_mask_empty(&devs) && gm_mask_empty(&mapped) && gm_mask_empty(&b->busy) && gm_mask_empty(&b->doomed) &&
+	       gm_mask_empty(&b->staged) && gm_mask_empty(&b->poisoned) && gm_mask_empty(&b->wanted) &&
+	       SLIST_EMPTY(&b->holds);
+}
+
+void gm_block_retire(struct gm_block *b)
+{
+	struct gm_as *as = b->as;
+	bool gone = false;
+
+	gm_lock(as->env, &as->lock);
+	gm_lock(as->env, &b->lock);
+	/* Two references, the index's and the caller's: nobody else is about to use it. */
+	if (b->indexed && !b->watched && !b->has_slot && gm_block_all_host(b) &&
+	    atomic_load_explicit(&b->refs, memory_order_acquire) == 2) {
+		RB_REMOVE(gm_block_tree, &as->blocks, b);
+		b->indexed = false;
+		gone = true;
+	}
+	gm_unlock(as->env, &b->lock);
+	gm_unlock(as->env, &as->lock);
+	if (gone)
+		gm_block_put(b);
+}
+
+void gm_block_unindex(struct gm_block *b)
+{
+	struct gm_as *as = b->as;
+	bool was;
+
+	gm_lock(as->env, &as->lock);
+	was = b->indexed;
+	if (was)
+		RB_REMOVE(gm_block_tree, &as->blocks, b);
+	b->indexed = false;
+	gm_unlock(as->env, &as->lock);
+	if (was)
+		gm_block_put(b);
+}
+
+gm_ret_t gm_block_need_node(struct gm_block *b, unsigned dev)
+{
+	struct gm_env *env = b->as->env;
+	struct gm_bnode *n;
+
+	if (atomic_load_explicit(&b->has_node[dev], memory_order_acquire))
+		return GM_RET_SUCCESS;
+	n = gm_mem_alloc(env, sizeof(*n));
+	if (!n)
+		return gm_fail(GM_RET_NOMEM, "no memory for the page state of 0x%llx", (unsigned long long)b->va);
+	gm_lock(env, &b->lock);
+	if (!b->node[dev]) {
+		b->node[dev] = n;
+		atomic_store_explicit(&b->has_node[dev], true, memory_order_release);
+		n = NULL;
+	}
+	gm_unlock(env, &b->lock);
+	gm_mem_free(env, n, sizeof(*n));
+	return GM_RET_SUCCESS;
+}
+
+gm_ret_t gm_block_need_map(struct gm_block *b, unsigned ctx)
+{
+	struct gm_env *env = b->as->env;
+	struct gm_bmap *m = gm_mem_alloc(env, sizeof(*m));
+
+	if (!m)
+		return gm_fail(GM_RET_NOMEM, "no memory for the page state of 0x%llx", (unsigned long long)b->va);
+	gm_lock(env, &b->lock);
+	if (!b->map[ctx]) {
+		b->map[ctx] = m;
+		m = NULL;
+	}
+	gm_unlock(env, &b->lock);
+	gm_mem_free(env, m, sizeof(*m));
+	return GM_RET_SUCCESS;
+}
+
+struct gm_dev *gm_block_dev_of(struct gm_block *b, unsigned page)
+{
+	for (unsigned i = 0; i < GM_MAX_DEVS; i++)
+		if (b->node[i] && gm_mask_test(&b->node[i]->resident, page))
+			return b->as->lib->devs[i];
+	return NULL;
+}
+
+struct gm_mask gm_block_on_dev(const struct gm_block *b, unsigned dev)
+{
+	return b->node[dev] ? b->node[dev]->resident : gm_mask_none();
+}
+
+struct gm_mask gm_block_on_devs(const struct gm_block *b)
+{
+	struct gm_mask m = gm_mask_none();
+
+	for (unsigned i = 0; i < GM_MAX_DEVS; i++)
+		if (b->node[i])
+			m = gm_mask_or(m, b->node[i]->resident);
+	return m;
+}
+
+struct gm_mask gm_block_mapped_by(const struct gm_block *b, unsigned ctx, uint32_t access)
+{
+	const struct gm_bmap *m = b->map[ctx];
+
+	if (!m)
+		return gm_mask_none();
+	return access & (GM_WRITE | GM_ATOMIC) ? m->write : m->read;
+}
+
+struct gm_mask gm_block_mapped(const struct gm_block *b)
+{
+	struct gm_mask m = gm_mask_none();
+
+	for (unsigned i = 0; i < GM_MAX_CTXS; i++)
+		if (b->map[i])
+			m = gm_mask_or(m, b->map[i]->read);
+	return m;
+}
+
+void gm_block_frames(const struct gm_block *b, unsigned dev, struct gm_frame_map *map)
+{
+	const struct gm_bnode *n = b->node[dev];
+
+	for (unsigned u = 0; u < GM_BLOCK_UNITS; u++) {
+		const struct gm_chunk *c = n ? n->unit[u] : NULL;
+
+		map->unit_pa[u] = c ? c->pa + (uint64_t)(u - c->first / GM_UNIT_PAGES) * GM_UNIT_BYTES : 0;
+	}
+}
+
+unsigned gm_frame_run(const struct gm_frame_map *map, unsigned page, unsigned end)
+{
+	unsigned u = page / GM_UNIT_PAGES;
+
+	while ((u + 1) * GM_UNIT_PAGES < end && map->unit_pa[u + 1] == map->unit_pa[u] + GM_UNIT_BYTES)
+		u++;
+	return (u + 1) * GM_UNIT_PAGES < end ? (u + 1) * GM_UNIT_PAGES : end;
+}
+
+void gm_block_count_holds(struct gm_block *b)
+{
+	struct gm_hold *h;
+
+	b->held = gm_mask_none();
+	SLIST_FOREACH(h, &b->holds, in_block)
+		b->held = gm_mask_or(b->held, h->pages);
+}
+
+void gm_slice_serve(struct gm_slice *s, uint64_t slice_ns, uint64_t now_ns, unsigned page)
+{
+	uint64_t epoch = now_ns / slice_ns;
+	unsigned i = epoch & 1;
+
+	if (s->epoch[i] != epoch) {
+		s->epoch[i] = epoch;
+		s->page[i] = gm_mask_none();
+	}
+	gm_mask_set(&s->page[i], page);
+}
+
+struct gm_mask gm_slice_pages(const struct gm_slice *s, uint64_t slice_ns, uint64_t now_ns)
+{
+	uint64_t epoch = now_ns / slice_ns;
+	struct gm_mask m = gm_mask_none();
+
+	for (unsigned i = 0; i < 2; i++)
+		if (s->epoch[i] == epoch || s->epoch[i] + 1 == epoch)
+			m = gm_mask_or(m, s->page[i]);
+	return m;
+}

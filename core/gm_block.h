@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: MIT */
+/* Page state of one 2 MiB-aligned piece of an address space; see gm_block.c. */
+#ifndef GM_CORE_BLOCK_H
+#define GM_CORE_BLOCK_H
+
+#include <stdatomic.h>
+
+#include <bsd/sys/queue.h>
+#include <bsd/sys/tree.h>
+
+#include "core/gm_node.h"
+#include "hal/gm_mask.h"
+
+struct gm_as;
+struct gm_ctx;
+struct gm_dev;
+
+/* What a block has in one device's memory. */
+struct gm_bnode {
+	struct gm_mask resident;
+	struct gm_mask dirty;                     /* the staged host frame, if any, is older */
+	struct gm_chunk *unit[GM_BLOCK_UNITS];    /* frames of each 64 KiB; a larger chunk stands in all its units */
+};
+
+/* What a context has mapped of it. write is a subset of read. */
+struct gm_bmap {
+	struct gm_mask read, write;
+};
+
+/* Pages just served to one side, by slice of time: protected during the slice and the next. */
+struct gm_slice {
+	uint64_t epoch[2];
+	struct gm_mask page[2];
+};
+
+struct gm_block {
+	RB_ENTRY(gm_block) link;                  /* (A) index of the space */
+	struct gm_as *as;
+	uint64_t va;
+	atomic_uint refs;
+	bool indexed;                             /* (A) */
+
+	struct gm_mutex lock;                     /* GM_RANK_BLOCK: everything below */
+	struct gm_waitq waitq;                    /* woken when pages stop being busy, doomed or held */
+	struct gm_mask managed;                   /* pages of a region */
+	struct gm_mask edge;                      /* pages only mapped in place */
+	struct gm_mask host;                      /* resident on the host, at their VA (possibly a hole) */
+	struct gm_mask staged;                    /* the host frame is parked in the slot */
+	struct gm_mask busy;                      /* in a transaction */
+	struct gm_mask doomed;                    /* content given up by the application: drop it */
+	uint64_t doomed_ns;                       /* when something last became so */
+	struct gm_mask poisoned;                  /* the only copy was lost */
+	struct gm_mask wanted;                    /* a CPU access waits for it: the worker's job */
+	struct gm_mask held;                      /* union over `holds` */
+	bool watched;                             /* the host reports faults and events of its managed pages */
+	bool huge;                                /* staged came as one huge page and is still whole */
+	bool has_slot;
+	uint64_t slot;
+	struct gm_bnode *node[GM_MAX_DEVS];       /* by device index; NULL: nothing there */
+	atomic_bool has_node[GM_MAX_DEVS];        /* node[i] is there: read without the lock */
+	struct gm_bmap *map[GM_MAX_CTXS];         /* by context index; NULL: nothing mapped */
+	struct gm_slice slice_cpu, slice_dev;
+	SLIST_HEAD(, gm_hold) holds;              /* working sets over this block */
+
+	uint64_t used_ns;                         /* when a transaction last ended */
+
+	/* the worker's queue: (Q) the space's queue lock */
+	TAILQ_ENTRY(gm_block) work_link;
+	bool queued;
+	uint64_t not_before_ns;
+	/* worker only, with the block's lock */
+	uint64_t wanted_since_ns;
+	uint32_t wanted_thread;
+};
+
+/* Index. */
+struct gm_block *gm_block_get(struct gm_block *b);
+void gm_block_put(struct gm_block *b);
+/* With a reference; NULL if no state is kept there. */
+struct gm_block *gm_block_find(struct gm_as *as, uint64_t va);
+/* The same, made from the regions if need be. SUCCESS, FAULT (no region there), NOMEM. */
+gm_ret_t gm_block_obtain(struct gm_as *as, uint64_t va, struct gm_block **out);
+/* The next block at or above va and below end, with a reference; NULL at the end. */
+struct gm_block *gm_block_next(struct gm_as *as, uint64_t va, uint64_t end);
+/* Drop it from the index if nothing distinguishes it from an untracked one. Takes the space's lock. */
+void gm_block_retire(struct gm_block *b);
+
+/* Teardown: out of the index whatever its state. */
+void gm_block_unindex(struct gm_block *b);
+
+/* Made on demand; NULL when out of memory. Called without locks. */
+gm_ret_t gm_block_need_node(struct gm_block *b, unsigned dev);
+gm_ret_t gm_block_need_map(struct gm_block *b, unsigned ctx);
+
+/* Below: the block's lock is held. */
+
+/* The device that has the page, or NULL. */
+struct gm_dev *gm_block_dev_of(struct gm_block *b, unsigned page);
+/* Pages resident in any device, or in one. */
+struct gm_mask gm_block_on_devs(const struct gm_block *b);
+struct gm_mask gm_block_on_dev(const struct gm_block *b, unsigned dev);
+/* Pages that any context, or one, may read. */
+struct gm_mask gm_block_mapped(const struct gm_block *b);
+struct gm_mask gm_block_mapped_by(const struct gm_block *b, unsigned ctx, uint32_t access);
+/* Has everything a page of ordinary host memory has, and nothing more: may be forgotten. */
+bool gm_block_all_host(const struct gm_block *b);
+/* Recompute `held` from `holds`. */
+void gm_block_count_holds(struct gm_block *b);
+
+/* A page was served: protect it for a slice. */
+void gm_slice_serve(struct gm_slice *s, uint64_t slice_ns, uint64_t now_ns, unsigned page);
+/* Pages still protected. */
+struct gm_mask gm_slice_pages(const struct gm_slice *s, uint64_t slice_ns, uint64_t now_ns);
+
+/* Where the frames of a block are: a copy by value, good as long as the pages in question are busy. */
+struct gm_frame_map {
+	uint64_t unit_pa[GM_BLOCK_UNITS]; /* 0: no frames */
+};
+
+/* The frames a block has in a device. */
+void gm_block_frames(const struct gm_block *b, unsigned dev, struct gm_frame_map *map);
+
+static inline uint64_t gm_frame_pa(const struct gm_frame_map *map, unsigned page)
+{
+	return map->unit_pa[page / GM_UNIT_PAGES] + (uint64_t)(page % GM_UNIT_PAGES) * GM_PAGE_BYTES;
+}
+
+/* How far from `page` the frames stay side by side, at most to `end`. */
+unsigned gm_frame_run(const struct gm_frame_map *map, unsigned page, unsigned end);
+
+/* One working set's hold on pages of a block. */
+struct gm_hold {
+	SLIST_ENTRY(gm_hold) in_block;
+	struct gm_block *block;   /* with a reference */
+	struct gm_ws *ws;
+	struct gm_mask pages;
+	uint32_t units;           /* bit i: holds the chunk of unit i */
+};
+
+#endif

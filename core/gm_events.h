@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT */
+/* What the host tells: faults and events; the handler; see gm_events.c. */
+#ifndef GM_CORE_EVENTS_H
+#define GM_CORE_EVENTS_H
+
+#include "core/gm_as.h"
+
+/* Read and serve what is there, without blocking. True if there was something. */
+bool gm_events_once(struct gm_as *as);
+/* The handler thread: until as->stop. */
+void gm_events_thread(void *as);
+
+/*
+ * The kernel refused because an event is unread: let the handler read it. Runs
+ * the handler itself where there is none (GM_AS_NO_THREADS), else waits for it,
+ * a millisecond at most. False: stopping.
+ */
+bool gm_events_let_run(struct gm_as *as);
+
+/* Every event of what happened before this call is through. SUCCESS, TIMEDOUT. */
+gm_ret_t gm_events_settle(struct gm_as *as, uint64_t deadline_ns);
+
+/*
+ * Content of [va, end) is given up: no copy of it survives. `unmapped`: nor
+ * do its regions. False: no spare region, nothing done; try again later.
+ */
+bool gm_events_doom(struct gm_as *as, uint64_t va, uint64_t end, bool unmapped);
+
+/* Worker: what mremap() moved. */
+void gm_remap_work(struct gm_as *as);
+
+#endif

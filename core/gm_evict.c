@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Eviction: device memory is made free before a transaction begins, never in
+ * the middle of one.
+ *
+ *     take --free chunk--> done
+ *          --none--> pick a victim --brought home--> take again
+ *                                  --in the way (busy, just served)--> the next victim
+ *                    no victim --> wait for one until the deadline
+ *
+ * Which one is the policy's word, least recently used by default. Pages of a
+ * held working set are never victims; pages just served are left alone for
+ * their slice, so a device and the one who needs its memory both make progress.
+ * The victim may belong to any address space on the device.
+ */
+#include "config.h"
+
+#include "core/gm_evict.h"
+#include "core/gm_events.h"
+
+/* True if memory may have become free. */
+static bool evict_one(struct gm_dev *dev, const struct gm_policy *policy, uint64_t deadline_ns)
+{
+	struct gm_victim v;
+	struct gm_move m = { .want = gm_mask_none() };
+	struct gm_txn t = { .flags = GM_TXN_EVICT, .deadline_ns = deadline_ns, .move = &m, .moves = 1 };
+	bool progress = false;
+
+	if (!gm_node_pick(&dev->node, policy, &v))
+		return false;
+	t.as = v.block->as;
+	m.block = v.block;
+	m.want = gm_mask_span(v.first, v.end);
+	if (!gm_txn_begin(&t)) {
+		gm_ret_t ret = gm_txn_to_host(&t);
+
+		gm_txn_end(&t);
+		progress = !gm_mask_empty(&m.arrived) || !ret;
+		if (ret == GM_RET_FAULT || ret == GM_RET_EXIST) /* the application changed the mapping: learn of it */
+			(void)gm_events_let_run(t.as);
+	}
+	gm_block_put(v.block);
+	return progress;
+}
+
+gm_ret_t gm_evict_take(struct gm_as *as, struct gm_dev *dev, unsigned order, uint64_t deadline_ns,
+		       struct gm_chunk **chunk)
+{
+	uint64_t start = gm_now_ns(as->env);
+	unsigned fruitless = 0;
+
+	while (!(*chunk = gm_node_take(&dev->node, order))) {
+		uint64_t now = gm_now_ns(as->env), total, avail, reserved;
+
+		if (atomic_load(&dev->hal->lost))
+			return gm_fail(GM_RET_NODEV, "device %s is lost", dev->hal->caps.name);
+		if (now >= deadline_ns) {
+			gm_node_room(&dev->node, &total, &avail, &reserved);
+			return gm_fail(reserved || !total ? GM_RET_NOSPC : GM_RET_TIMEDOUT,
+				       "no memory of device %s could be made free: %llu of %llu KiB are held by working sets",
+				       dev->hal->caps.name, (unsigned long long)(reserved * (GM_UNIT_BYTES >> 10)),
+				       (unsigned long long)(total * (GM_UNIT_BYTES >> 10)));
+		}
+		if (evict_one(dev, &as->policy, deadline_ns)) {
+			fruitless = 0;
+		} else if (++fruitless >= 4) {
+			uint64_t until = now + as->cfg.slice_ns;
+
+			(void)gm_node_wait(&dev->node, until < deadline_ns ? until : deadline_ns);
+			fruitless = 0;
+		}
+	}
+	gm_stat_time(as, GM_STAT_ns_evict, start);
+	return GM_RET_SUCCESS;
+}
+
+/* (unlocked) Which units of the block lack frames for pages of m->want; `bare`: the block has no frames at all. */
+static uint32_t units_lacking(struct gm_dev *dev, const struct gm_move *m, bool *bare)
+{
+	struct gm_block *b = m->block;
+	struct gm_bnode *n = b->node[dev->index];
+	uint32_t lacking = 0;
+
+	*bare = true;
+	gm_lock(b->as->env, &b->lock);
+	for (unsigned u = 0; u < GM_BLOCK_UNITS; u++) {
+		struct gm_mask unit = gm_mask_span(u * GM_UNIT_PAGES, (u + 1) * GM_UNIT_PAGES);
+
+		if (n->unit[u])
+			*bare = false;
+		else if (gm_mask_meets(&unit, &m->want))
+			lacking |= UINT32_C(1) << u;
+	}
+	gm_unlock(b->as->env, &b->lock);
+	return lacking;
+}
+
+gm_ret_t gm_evict_reserve(struct gm_dev *dev, struct gm_move *m, uint64_t deadline_ns)
+{
+	struct gm_as *as = m->block->as;
+	bool bare, whole = m->fresh[0] && m->fresh[0]->order == GM_BLOCK_ORDER;
+	uint32_t lacking = units_lacking(dev, m, &bare);
+	gm_ret_t ret = GM_RET_SUCCESS;
+
+	if (whole && !bare) { /* reserved for a bare block, which it is no more */
+		gm_evict_unreserve(dev, m);
+		whole = false;
+	}
+	if (!lacking || whole)
+		return GM_RET_SUCCESS;
+	if (dev->node.min_order == GM_BLOCK_ORDER)
+		return gm_evict_take(as, dev, GM_BLOCK_ORDER, deadline_ns, &m->fresh[0]);
+	if (bare && lacking == UINT32_MAX) {
+		gm_evict_unreserve(dev, m);
+		m->fresh[0] = gm_node_take(&dev->node, GM_BLOCK_ORDER);
+		if (m->fresh[0])
+			return GM_RET_SUCCESS;
+	}
+	for (unsigned u = 0; u < GM_BLOCK_UNITS && !ret; u++)
+		if ((lacking & (UINT32_C(1) << u)) && !m->fresh[u])
+			ret = gm_evict_take(as, dev, 0, deadline_ns, &m->fresh[u]);
+	return ret;
+}
+
+void gm_evict_unreserve(struct gm_dev *dev, struct gm_move *m)
+{
+	for (unsigned u = 0; u < GM_BLOCK_UNITS; u++) {
+		if (m->fresh[u])
+			gm_node_put(&dev->node, m->fresh[u]);
+		m->fresh[u] = NULL;
+	}
+}

@@ -1,0 +1,403 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * CPU faults. The handler answers a message by the page's state, not by what
+ * the message says; a message only says that somebody waits at this address.
+ *
+ *     unknown, unwatched    wake: the access finds what it needs by itself
+ *     HOST, NONE            a hole: zero-fill, wake
+ *     POISONED              make the access fail (SIGBUS), wake
+ *     DEVICE, parked        bring home, wake  - here and now if nothing of it waits,
+ *                                               else by the worker
+ *     busy, doomed          leave it `wanted`: who ends the transaction queues it
+ *     held                  leave it `wanted`: who releases the working set queues it
+ *
+ * Here and now means: the device's memory is visible to the CPU, no mapping of
+ * it needs an engine to be invalidated, nobody was just served. Everything else
+ * goes to the worker, because the handler must stay free to read the events
+ * that others wait to be read.
+ *
+ * Bounds: a waiting access is looked at again at the end of a slice, when its
+ * page is free, when its working set is released; if none of that comes within
+ * as_config.hold_ns (held) or wait_ns (a device that fails every copy), the
+ * access fails with SIGBUS and the hook is told. The bytes stay where they are.
+ */
+#include "config.h"
+
+#include <assert.h>
+
+#include "core/gm_events.h"
+#include "core/gm_fault.h"
+#include "core/gm_work.h"
+
+enum cpu_state { CPU_PRESENT, CPU_HOLE, CPU_POISONED, CPU_AWAY, CPU_BUSY, CPU_HELD };
+
+/* (block) */
+static enum cpu_state state_of(const struct gm_block *b, unsigned page)
+{
+	struct gm_mask away = gm_mask_or(gm_block_on_devs(b), b->staged);
+
+	if (gm_mask_test(&b->busy, page) || gm_mask_test(&b->doomed, page))
+		return CPU_BUSY;
+	if (gm_mask_test(&b->poisoned, page))
+		return CPU_POISONED;
+	if (gm_mask_test(&away, page))
+		return gm_mask_test(&b->held, page) ? CPU_HELD : CPU_AWAY;
+	return gm_mask_test(&b->managed, page) ? CPU_HOLE : CPU_PRESENT;
+}
+
+static void wake_page(struct gm_block *b, unsigned page)
+{
+	gm_hal_wake(b->as->host, b->as->hpmap, b->va + (uint64_t)page * GM_PAGE_BYTES, GM_PAGE_BYTES);
+}
+
+/* NONE -> HOST, or a hole of HOST filled. The page is marked busy by the caller. SUCCESS, AGAIN. */
+static gm_ret_t touch_hole(struct gm_block *b, unsigned page)
+{
+	struct gm_as *as = b->as;
+	struct gm_mask one = gm_mask_span(page, page + 1);
+	uint64_t done;
+	gm_ret_t ret = gm_hal_zero(as->host, as->hpmap, b->va + (uint64_t)page * GM_PAGE_BYTES, GM_PAGE_BYTES, &done);
+
+	/* EXIST: there is a page after all. FAULT: the mapping went, and the wait for it. */
+	if (ret == GM_RET_EXIST || ret == GM_RET_FAULT)
+		ret = GM_RET_SUCCESS;
+	gm_lock(as->env, &b->lock);
+	if (!ret)
+		b->host = gm_mask_or(b->host, gm_mask_and(one, b->managed));
+	gm_unlock(as->env, &b->lock);
+	gm_txn_release(b, &one);
+	return ret;
+}
+
+static void fail_access(struct gm_block *b, unsigned page)
+{
+	struct gm_as *as = b->as;
+	uint64_t done;
+
+	(void)gm_hal_poison(as->host, as->hpmap, b->va + (uint64_t)page * GM_PAGE_BYTES, GM_PAGE_BYTES, &done);
+	wake_page(b, page);
+}
+
+/* The unit around a page that is away. */
+static uint32_t choose_unit(struct gm_as *as, uint64_t va, bool write)
+{
+	struct gm_policy_fault f = {
+		.va = va,
+		.access = write ? GM_WRITE : GM_READ,
+		.from_cpu = true,
+		.min_bytes = as->cfg.cpu_unit_bytes,
+		.max_bytes = as->cfg.cpu_around_bytes,
+		.adjacent = va / GM_PAGE_BYTES == atomic_load_explicit(&as->cpu_last_end, memory_order_relaxed) / GM_PAGE_BYTES,
+		.last_bytes = atomic_load_explicit(&as->cpu_last_bytes, memory_order_relaxed),
+	};
+	uint32_t bytes = as->policy.unit(as->policy.state, &f);
+
+	if (bytes < f.min_bytes || bytes > f.max_bytes || (bytes & (bytes - 1)))
+		bytes = f.min_bytes;
+	return bytes;
+}
+
+static void remember_unit(struct gm_as *as, uint64_t va, uint32_t bytes)
+{
+	atomic_store_explicit(&as->cpu_last_end, (va & ~(uint64_t)(bytes - 1)) + bytes, memory_order_relaxed);
+	atomic_store_explicit(&as->cpu_last_bytes, bytes, memory_order_relaxed);
+}
+
+/* What comes home together with a page; a parked huge page is not torn apart. */
+static struct gm_mask choose_pages(struct gm_block *b, unsigned page, bool write, uint32_t *bytes)
+{
+	struct gm_as *as = b->as;
+	uint64_t va = b->va + (uint64_t)page * GM_PAGE_BYTES, unit;
+	struct gm_mask want, avoid;
+
+	*bytes = choose_unit(as, va, write);
+	unit = va & ~(uint64_t)(*bytes - 1);
+	gm_lock(as->env, &b->lock);
+	avoid = gm_mask_or(gm_mask_or(b->busy, b->doomed), b->held);
+	avoid = gm_mask_or(avoid, gm_slice_pages(&b->slice_dev, as->cfg.slice_ns, gm_now_ns(as->env)));
+	if (b->huge && !gm_mask_meets(&avoid, &b->staged)) {
+		want = b->staged;
+		*bytes = GM_BLOCK_BYTES;
+	} else {
+		want = gm_mask_sub(gm_block_clip(b, unit, unit + *bytes), avoid);
+	}
+	gm_mask_set(&want, page);
+	gm_unlock(as->env, &b->lock);
+	return want;
+}
+
+static void served(struct gm_block *b, unsigned page)
+{
+	struct gm_as *as = b->as;
+
+	gm_lock(as->env, &b->lock);
+	gm_slice_serve(&b->slice_cpu, as->cfg.slice_ns, gm_now_ns(as->env), page);
+	gm_unlock(as->env, &b->lock);
+}
+
+/* (block) Every device that maps or has the pages answers at once. */
+static bool nothing_waits(const struct gm_block *b, const struct gm_mask *pages)
+{
+	const struct gm_as *as = b->as;
+
+	for (unsigned i = 0; i < GM_MAX_CTXS; i++)
+		if (b->map[i] && gm_mask_meets(&b->map[i]->read, pages) &&
+		    !gm_hal_has(as->ctx[i]->dev->hal, GM_CAP_FAST_INVL))
+			return false;
+	for (unsigned i = 0; i < GM_MAX_DEVS; i++)
+		if (b->node[i] && gm_mask_meets(&b->node[i]->resident, pages) &&
+		    !gm_hal_has(as->lib->devs[i]->hal, GM_CAP_CPU_VISIBLE))
+			return false;
+	return true;
+}
+
+/* Bring a page and its unit home. SUCCESS: the page is there and its waiters are awake. */
+static gm_ret_t bring_home(struct gm_block *b, unsigned page, bool write, uint32_t flags, uint64_t *until_ns)
+{
+	struct gm_as *as = b->as;
+	struct gm_move m = { .block = b };
+	struct gm_txn t = { .as = as, .flags = flags, .move = &m, .moves = 1,
+			    .deadline_ns = gm_deadline_ns(as->env, as->cfg.wait_ns) };
+	uint32_t bytes;
+	bool fast;
+	gm_ret_t ret;
+
+	m.want = choose_pages(b, page, write, &bytes);
+	gm_lock(as->env, &b->lock);
+	fast = nothing_waits(b, &m.want);
+	gm_unlock(as->env, &b->lock);
+	if ((flags & GM_TXN_INLINE) && !fast)
+		return GM_RET_AGAIN;
+	*until_ns = 0;
+	if (gm_txn_begin(&t)) {
+		if (t.why == GM_BLOCKED_SLICE)
+			*until_ns = t.until_ns;
+		return GM_RET_AGAIN;
+	}
+	ret = gm_txn_to_host(&t);
+	gm_txn_end(&t);
+	if (!gm_mask_test(&m.arrived, page))
+		return ret ? ret : GM_RET_AGAIN;
+	remember_unit(as, b->va + (uint64_t)page * GM_PAGE_BYTES, bytes);
+	served(b, page);
+	GM_MASK_FOR_RUN(&m.arrived, first, end)
+		gm_hal_wake(as->host, as->hpmap, b->va + (uint64_t)first * GM_PAGE_BYTES,
+			    (uint64_t)(end - first) * GM_PAGE_BYTES);
+	return GM_RET_SUCCESS;
+}
+
+static void leave_wanted(struct gm_block *b, unsigned page, uint32_t thread_id, bool queue, uint64_t not_before_ns)
+{
+	struct gm_env *env = b->as->env;
+	bool still;
+
+	gm_lock(env, &b->lock);
+	if (gm_mask_empty(&b->wanted)) {
+		b->wanted_since_ns = gm_now_ns(env);
+		b->wanted_thread = thread_id;
+	}
+	gm_mask_set(&b->wanted, page);
+	/* What was in the way may have gone between the look and now: then nobody else will queue it. */
+	still = state_of(b, page) == CPU_BUSY;
+	gm_unlock(env, &b->lock);
+	if (queue || !still)
+		gm_work_queue(b, not_before_ns);
+}
+
+/* A device's own thread must never come here: it would wait for itself. */
+static void check_thread(struct gm_as *as, uint64_t va, uint32_t thread_id)
+{
+	if (!thread_id || !as->env->ops->is_device_thread(as->env, thread_id))
+		return;
+	gm_log(as->env, GM_LOG_ERROR, "device thread %u touched application address 0x%llx directly", (unsigned)thread_id,
+	       (unsigned long long)va);
+	assert(!"a device thread must reach application memory only through its translation");
+}
+
+static void serve(struct gm_block *b, unsigned page, bool write, uint32_t thread_id)
+{
+	struct gm_as *as = b->as;
+	enum cpu_state state;
+	uint64_t until_ns = 0;
+
+	gm_lock(as->env, &b->lock);
+	state = state_of(b, page);
+	if (state == CPU_HOLE)
+		gm_mask_set(&b->busy, page);
+	gm_unlock(as->env, &b->lock);
+	switch (state) {
+	case CPU_PRESENT:
+		wake_page(b, page);
+		break;
+	case CPU_HOLE:
+		if (touch_hole(b, page))
+			leave_wanted(b, page, thread_id, true, 0);
+		else
+			wake_page(b, page);
+		break;
+	case CPU_POISONED:
+		fail_access(b, page);
+		break;
+	case CPU_BUSY:
+		leave_wanted(b, page, thread_id, false, 0);
+		break;
+	case CPU_HELD:
+		leave_wanted(b, page, thread_id, true, 0); /* the worker keeps its time */
+		break;
+	case CPU_AWAY:
+		if (bring_home(b, page, write, GM_TXN_INLINE, &until_ns))
+			leave_wanted(b, page, thread_id, true, until_ns);
+		else
+			gm_stat_add(as, GM_STAT_cpu_faults_inline, 1);
+		break;
+	}
+}
+
+/* A range that mremap() moved: its bytes are still under way to its new address. */
+static bool on_its_way(struct gm_as *as, uint64_t va)
+{
+	bool yes = false;
+
+	gm_lock(as->env, &as->lock);
+	for (unsigned i = 0; i < as->remaps; i++)
+		if (va - as->remap[i].to < as->remap[i].end - as->remap[i].va)
+			yes = true;
+	gm_unlock(as->env, &as->lock);
+	return yes;
+}
+
+void gm_fault_cpu(struct gm_as *as, uint64_t va, bool write, uint32_t thread_id)
+{
+	uint64_t start = gm_now_ns(as->env);
+	struct gm_block *b;
+
+	va &= ~(uint64_t)(GM_PAGE_BYTES - 1);
+	check_thread(as, va, thread_id);
+	gm_stat_add(as, GM_STAT_cpu_faults, 1);
+	if (on_its_way(as, va))
+		return; /* woken when it has arrived */
+	b = gm_block_find(as, va);
+	if (!b) {
+		gm_hal_wake(as->host, as->hpmap, va, GM_PAGE_BYTES);
+		return;
+	}
+	serve(b, gm_page_of(b, va), write, thread_id);
+	gm_block_put(b);
+	gm_stat_time(as, GM_STAT_ns_cpu_fault, start);
+}
+
+/* ---------------------------------------------------------------- worker */
+
+/* A page that is held, or that no copy brings home: its time is bounded. */
+static bool give_up(struct gm_block *b, unsigned page, bool held, uint64_t now_ns, uint64_t *again_ns)
+{
+	struct gm_as *as = b->as;
+	struct gm_stuck stuck = { .va = b->va + (uint64_t)page * GM_PAGE_BYTES };
+	uint64_t limit_ns;
+	struct gm_hold *h;
+
+	gm_lock(as->env, &b->lock);
+	limit_ns = b->wanted_since_ns + (held ? as->cfg.hold_ns : as->cfg.wait_ns);
+	gm_unlock(as->env, &b->lock);
+	if (now_ns < limit_ns) {
+		uint64_t next = held ? limit_ns : now_ns + GM_WORK_RETRY_NS;
+
+		if (next < *again_ns)
+			*again_ns = next;
+		return false;
+	}
+	gm_lock(as->env, &b->lock);
+	stuck.held_ns = now_ns - b->wanted_since_ns;
+	stuck.thread_id = b->wanted_thread;
+	SLIST_FOREACH(h, &b->holds, in_block)
+		if (gm_mask_test(&h->pages, page))
+			stuck.ws = h->ws;
+	gm_unlock(as->env, &b->lock);
+	gm_log(as->env, GM_LOG_ERROR, "thread %u waited %llu ms for 0x%llx, which is %s: its access fails",
+	       (unsigned)stuck.thread_id, (unsigned long long)(stuck.held_ns / 1000000), (unsigned long long)stuck.va,
+	       held ? "held by a working set" : "not coming home from its device");
+	if (as->cfg.stuck)
+		as->cfg.stuck(as->cfg.stuck_arg, &stuck);
+	fail_access(b, page);
+	return true;
+}
+
+/* True: this page no longer wants anything. */
+static bool work_page(struct gm_block *b, unsigned page, uint64_t *again_ns)
+{
+	struct gm_as *as = b->as;
+	uint64_t now_ns = gm_now_ns(as->env), until_ns = 0;
+	enum cpu_state state;
+	gm_ret_t ret;
+
+	gm_lock(as->env, &b->lock);
+	state = state_of(b, page);
+	if (state == CPU_HOLE)
+		gm_mask_set(&b->busy, page);
+	gm_unlock(as->env, &b->lock);
+	switch (state) {
+	case CPU_PRESENT:
+		wake_page(b, page);
+		return true;
+	case CPU_HOLE:
+		ret = touch_hole(b, page);
+		if (ret) {
+			(void)gm_events_let_run(as);
+			*again_ns = 0;
+			return false;
+		}
+		wake_page(b, page);
+		return true;
+	case CPU_POISONED:
+		fail_access(b, page);
+		return true;
+	case CPU_BUSY:
+		return false; /* queued when it is free */
+	case CPU_HELD:
+		return give_up(b, page, true, now_ns, again_ns);
+	case CPU_AWAY:
+		break;
+	}
+	ret = bring_home(b, page, true, 0, &until_ns);
+	if (!ret)
+		return true;
+	if (until_ns && until_ns < *again_ns)
+		*again_ns = until_ns;
+	/* AGAIN with no time to wait for: something is busy, and will queue the block when it is done. */
+	return ret == GM_RET_AGAIN ? false : give_up(b, page, false, now_ns, again_ns);
+}
+
+bool gm_fault_cpu_work(struct gm_block *b, uint64_t *again_ns)
+{
+	struct gm_env *env = b->as->env;
+	struct gm_mask wanted, idle, done = gm_mask_none();
+	uint64_t start = gm_now_ns(env);
+	bool left;
+
+	gm_lock(env, &b->lock);
+	wanted = b->wanted;
+	/* Cleared first: who wants a page from here on, wants it again. */
+	b->wanted = gm_mask_none();
+	gm_unlock(env, &b->lock);
+	if (gm_mask_empty(&wanted))
+		return false;
+	GM_MASK_FOR_RUN(&wanted, first, end)
+		for (unsigned page = first; page < end; page++)
+			if (work_page(b, page, again_ns))
+				gm_mask_set(&done, page);
+	gm_lock(env, &b->lock);
+	wanted = gm_mask_sub(wanted, done);
+	b->wanted = gm_mask_or(b->wanted, wanted);
+	left = !gm_mask_empty(&b->wanted);
+	/* Free again since we looked? Then its transaction did not see that it was wanted. */
+	idle = gm_mask_sub(gm_mask_sub(gm_mask_sub(wanted, b->busy), b->doomed), b->held);
+	if (!gm_mask_empty(&idle)) {
+		uint64_t soon = start + GM_WORK_RETRY_NS;
+
+		if (soon < *again_ns)
+			*again_ns = soon;
+	}
+	gm_unlock(env, &b->lock);
+	gm_stat_time(b->as, GM_STAT_ns_cpu_fault, start);
+	return left;
+}

@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Device faults.
+ *
+ *     look --mapped already--> done (somebody else's fault served it)
+ *          --edge page--> map in place
+ *          --on another device--> bring home, look again
+ *          --else--> choose a unit, reserve frames, run a transaction --> look again
+ *
+ * The loop ends because each round either maps the page, names a reason why it
+ * cannot be mapped, or waits for something that is bounded; and because a page
+ * once served is protected from the other side for a slice, which starts when
+ * its mapping is there.
+ */
+#include "config.h"
+
+#include "core/gm_evict.h"
+#include "core/gm_events.h"
+#include "core/gm_fault.h"
+
+gm_ret_t gm_fault_rights(struct gm_as *as, uint64_t va, uint32_t access, uint64_t *begin, uint64_t *end)
+{
+	uint32_t need = GM_READ | (access & (GM_WRITE | GM_ATOMIC) ? GM_WRITE : 0);
+	struct gm_host_vma vma;
+
+	if (gm_hal_mem_rights(as->host, as->hpmap, va, &vma))
+		return gm_fail(GM_RET_FAULT, "nothing is mapped at 0x%llx any more", (unsigned long long)va);
+	if (!(vma.access & GM_READ))
+		return gm_fail(GM_RET_FAULT, "the process itself may not access 0x%llx", (unsigned long long)va);
+	if (need & ~vma.access)
+		return gm_fail(GM_RET_PERM, "0x%llx is read-only for the process", (unsigned long long)va);
+	*begin = vma.va;
+	*end = vma.va + vma.bytes;
+	return GM_RET_SUCCESS;
+}
+
+/* What a look at the page tells. */
+enum seen { SEEN_MAPPED, SEEN_EDGE, SEEN_ELSEWHERE, SEEN_POISONED, SEEN_UNMANAGED, SEEN_MOVABLE };
+
+static enum seen look(struct gm_ctx *ctx, struct gm_block *b, unsigned page, uint32_t access)
+{
+	struct gm_env *env = b->as->env;
+	struct gm_mask mapped;
+	struct gm_dev *dev;
+	enum seen seen = SEEN_MOVABLE;
+
+	gm_lock(env, &b->lock);
+	mapped = gm_block_mapped_by(b, ctx->index, access);
+	dev = gm_block_dev_of(b, page);
+	if (gm_mask_test(&mapped, page) && !gm_mask_test(&b->busy, page) && !gm_mask_test(&b->doomed, page))
+		seen = SEEN_MAPPED;
+	else if (gm_mask_test(&b->edge, page))
+		seen = SEEN_EDGE;
+	else if (gm_mask_test(&b->poisoned, page))
+		seen = SEEN_POISONED;
+	else if (!gm_mask_test(&b->managed, page))
+		seen = SEEN_UNMANAGED;
+	else if (dev && dev != ctx->dev)
+		seen = SEEN_ELSEWHERE;
+	gm_unlock(env, &b->lock);
+	return seen;
+}
+
+gm_ret_t gm_fault_in_place(struct gm_ctx *ctx, struct gm_block *b, unsigned page, uint32_t access, uint64_t deadline_ns)
+{
+	struct gm_as *as = b->as;
+	struct gm_mask one = gm_mask_span(page, page + 1);
+	uint64_t va = b->va + (uint64_t)page * GM_PAGE_BYTES;
+	struct gm_plan plan;
+	gm_ret_t ret = GM_RET_SUCCESS;
+
+	if (!gm_hal_has(ctx->dev->hal, GM_CAP_HOST_MAP) || ctx->dev->hal->granule_bytes > GM_PAGE_BYTES)
+		return gm_fail(GM_RET_NOTSUP, "0x%llx cannot move, and device %s cannot map host memory in place",
+			       (unsigned long long)va, ctx->dev->hal->caps.name);
+	if (access & GM_ATOMIC)
+		return gm_fail(GM_RET_NOTSUP, "no atomic access to 0x%llx, which is host memory mapped in place",
+			       (unsigned long long)va);
+	gm_lock(as->env, &b->lock);
+	while (!ret && (gm_mask_test(&b->busy, page) || gm_mask_test(&b->doomed, page)))
+		ret = gm_wait(as->env, &b->waitq, &b->lock, deadline_ns);
+	/* Only what is on the host for certain; anything else is looked at again. */
+	if (!ret && !gm_mask_test(&b->edge, page) && !gm_mask_test(&b->host, page))
+		ret = GM_RET_AGAIN;
+	if (!ret) {
+		gm_mask_set(&b->busy, page);
+		gm_mask_set(&b->map[ctx->index]->read, page);
+		if (access & GM_WRITE)
+			gm_mask_set(&b->map[ctx->index]->write, page);
+	}
+	gm_unlock(as->env, &b->lock);
+	if (ret)
+		return ret;
+	gm_plan_init(&plan, ctx->dev->hal, deadline_ns);
+	gm_plan_enter_host(&plan, ctx, b, &one, access & GM_WRITE);
+	ret = gm_plan_run(&plan);
+	if (ret)
+		(void)gm_plan_revoke(b, &one, deadline_ns);
+	else
+		gm_stat_add(as, GM_STAT_pages_in_place, 1);
+	gm_txn_release(b, &one);
+	return ret;
+}
+
+/* The aligned piece around the page, by the policy's advice. */
+static uint32_t choose_unit(struct gm_ctx *ctx, uint64_t va, uint32_t access)
+{
+	struct gm_as *as = ctx->as;
+	uint64_t last_end = __atomic_load_n(&as->dev_last_end[ctx->index], __ATOMIC_RELAXED);
+	struct gm_policy_fault f = {
+		.va = va,
+		.access = access,
+		.min_bytes = as->cfg.dev_unit_bytes,
+		.max_bytes = as->cfg.dev_around_bytes,
+		.adjacent = va / GM_PAGE_BYTES == last_end / GM_PAGE_BYTES,
+		.last_bytes = __atomic_load_n(&as->dev_last_bytes[ctx->index], __ATOMIC_RELAXED),
+	};
+	uint32_t bytes;
+
+	if (f.min_bytes < ctx->dev->hal->granule_bytes)
+		f.min_bytes = ctx->dev->hal->granule_bytes;
+	if (f.max_bytes < f.min_bytes)
+		f.max_bytes = f.min_bytes;
+	bytes = as->policy.unit(as->policy.state, &f);
+	if (bytes < f.min_bytes || bytes > f.max_bytes || (bytes & (bytes - 1)))
+		bytes = f.min_bytes;
+	/* Bringing more than a quarter of the memory at once would evict what was just brought. */
+	while (bytes > f.min_bytes && bytes > ctx->dev->node.total_units * (GM_UNIT_BYTES / 4))
+		bytes /= 2;
+	__atomic_store_n(&as->dev_last_end[ctx->index], (va & ~(uint64_t)(bytes - 1)) + bytes, __ATOMIC_RELAXED);
+	__atomic_store_n(&as->dev_last_bytes[ctx->index], bytes, __ATOMIC_RELAXED);
+	return bytes;
+}
+
+/* Pages of [va, va + bytes) worth bringing along; the faulting granule itself is not optional. */
+static gm_ret_t choose_pages(struct gm_ctx *ctx, struct gm_block *b, uint64_t va, uint32_t access, struct gm_mask *want)
+{
+	struct gm_as *as = b->as;
+	struct gm_env *env = as->env;
+	unsigned granule_pages = ctx->dev->hal->granule_bytes / GM_PAGE_BYTES;
+	uint64_t bytes = choose_unit(ctx, va, access), unit = va & ~(bytes - 1), vma_begin, vma_end;
+	struct gm_mask need, avoid;
+	bool whole;
+	gm_ret_t ret = gm_fault_rights(as, va, access, &vma_begin, &vma_end);
+
+	if (ret)
+		return ret;
+	need = gm_mask_span(gm_page_of(b, va), gm_page_of(b, va) + 1);
+	need = gm_mask_grow(&need, granule_pages);
+	gm_lock(env, &b->lock);
+	avoid = gm_mask_or(gm_mask_or(b->busy, b->doomed), gm_mask_or(b->held, b->poisoned));
+	avoid = gm_mask_or(avoid, gm_slice_pages(&b->slice_cpu, as->cfg.slice_ns, gm_now_ns(env)));
+	avoid = gm_mask_or(avoid, gm_mask_sub(gm_block_on_devs(b), gm_block_on_dev(b, ctx->dev->index)));
+	*want = gm_mask_sub(gm_mask_and(gm_block_clip(b, unit, unit + bytes), b->managed), avoid);
+	*want = gm_mask_and(*want, gm_block_clip(b, vma_begin, vma_end));
+	*want = gm_mask_or(gm_mask_shrink(want, granule_pages), need);
+	avoid = gm_mask_sub(need, b->managed);
+	whole = gm_mask_empty(&avoid);
+	gm_unlock(env, &b->lock);
+	if (!whole)
+		return gm_fail(GM_RET_NOTSUP, "0x%llx shares a %u KiB page of device %s with memory that is not managed: "
+			       "align the buffer, or adopt it outward", (unsigned long long)va,
+			       (unsigned)(ctx->dev->hal->granule_bytes >> 10), ctx->dev->hal->caps.name);
+	return GM_RET_SUCCESS;
+}
+
+/* A transaction for the unit around the page. */
+static gm_ret_t bring(struct gm_ctx *ctx, struct gm_block *b, uint64_t va, uint32_t access, uint64_t deadline_ns,
+		      struct gm_move *m)
+{
+	struct gm_txn t = { .as = b->as, .dev = ctx->dev, .ctx = ctx, .deadline_ns = deadline_ns, .move = m, .moves = 1 };
+	gm_ret_t ret;
+
+	*m = (struct gm_move){ .block = b };
+	ret = choose_pages(ctx, b, va, access, &m->want);
+	m->map = m->want;
+	m->write = access & (GM_WRITE | GM_ATOMIC) ? m->want : gm_mask_none();
+	while (!ret) {
+		ret = gm_evict_reserve(ctx->dev, m, deadline_ns);
+		if (ret)
+			break;
+		ret = gm_txn_run(&t);
+		if (ret == GM_RET_FAULT) /* the mapping changed meanwhile */
+			ret = GM_RET_AGAIN;
+		if (ret != GM_RET_AGAIN || t.why != GM_BLOCKED_STALE)
+			break;
+		ret = GM_RET_SUCCESS;
+	}
+	gm_evict_unreserve(ctx->dev, m);
+	return ret;
+}
+
+static void served(struct gm_ctx *ctx, struct gm_block *b, unsigned page)
+{
+	struct gm_as *as = b->as;
+	struct gm_bnode *n;
+
+	gm_lock(as->env, &b->lock);
+	gm_slice_serve(&b->slice_dev, as->cfg.slice_ns, gm_now_ns(as->env), page);
+	n = b->node[ctx->dev->index];
+	if (n && n->unit[page / GM_UNIT_PAGES] && gm_mask_test(&n->resident, page))
+		gm_node_touch(&ctx->dev->node, n->unit[page / GM_UNIT_PAGES]);
+	gm_unlock(as->env, &b->lock);
+}
+
+/* One round; SUCCESS with *mapped false means: look again. */
+static gm_ret_t round_once(struct gm_ctx *ctx, struct gm_block *b, uint64_t va, uint32_t access, uint64_t deadline_ns,
+			   bool *mapped)
+{
+	unsigned page = gm_page_of(b, va);
+	struct gm_mask one = gm_mask_span(page, page + 1);
+	uint64_t begin, end;
+	struct gm_move m;
+	gm_ret_t ret;
+
+	switch (look(ctx, b, page, access)) {
+	case SEEN_MAPPED:
+		*mapped = true;
+		return GM_RET_SUCCESS;
+	case SEEN_EDGE:
+		ret = gm_fault_rights(b->as, va, access, &begin, &end);
+		if (!ret)
+			ret = gm_fault_in_place(ctx, b, page, access, deadline_ns);
+		return ret == GM_RET_AGAIN ? GM_RET_SUCCESS : ret;
+	case SEEN_ELSEWHERE:
+		ret = gm_move_home(b, &one, 0, deadline_ns);
+		return ret == GM_RET_AGAIN || ret == GM_RET_EXIST || ret == GM_RET_FAULT ? GM_RET_SUCCESS : ret;
+	case SEEN_POISONED:
+		return gm_fail(GM_RET_FAULT, "the content of 0x%llx was lost with a device", (unsigned long long)va);
+	case SEEN_UNMANAGED:
+		return gm_fail(GM_RET_FAULT, "0x%llx is not managed memory: gm_alloc() or gm_adopt() it first",
+			       (unsigned long long)va);
+	case SEEN_MOVABLE:
+		break;
+	}
+	ret = bring(ctx, b, va, access, deadline_ns, &m);
+	if (gm_mask_test(&m.pinned, page) || gm_mask_test(&m.fixed, page)) {
+		ret = gm_fault_in_place(ctx, b, page, access, deadline_ns);
+		if (ret == GM_RET_NOTSUP && gm_mask_test(&m.pinned, page) && !(access & GM_ATOMIC))
+			ret = gm_fail(GM_RET_BUSY, "0x%llx is pinned, and device %s cannot map host memory in place",
+				      (unsigned long long)va, ctx->dev->hal->caps.name);
+	}
+	return ret == GM_RET_AGAIN ? GM_RET_SUCCESS : ret;
+}
+
+gm_ret_t gm_fault_dev(struct gm_ctx *ctx, uint64_t va, uint32_t access, uint64_t deadline_ns)
+{
+	struct gm_as *as = ctx->as;
+	uint64_t start = gm_now_ns(as->env);
+	struct gm_block *b;
+	bool mapped = false;
+	unsigned rounds = 0;
+	gm_ret_t ret;
+
+	if (va < ctx->va || va >= ctx->end)
+		return gm_fail(GM_RET_FAULT, "0x%llx is outside of the device's window", (unsigned long long)va);
+	ret = gm_block_obtain(as, va, &b);
+	if (ret)
+		return ret;
+	ret = gm_block_need_node(b, ctx->dev->index);
+	if (!ret)
+		ret = gm_block_need_map(b, ctx->index);
+	while (!ret && !mapped) {
+		ret = round_once(ctx, b, va, access, deadline_ns, &mapped);
+		if (!ret && !mapped && rounds++ && gm_now_ns(as->env) >= deadline_ns)
+			ret = gm_fail(GM_RET_TIMEDOUT, "0x%llx could not be brought in time", (unsigned long long)va);
+		if (!ret && !mapped && rounds > 2)
+			(void)gm_events_let_run(as); /* the mapping changes under us: learn how */
+	}
+	if (mapped) {
+		served(ctx, b, gm_page_of(b, va));
+		gm_stat_add(as, rounds ? GM_STAT_dev_faults : GM_STAT_dev_faults_spurious, 1);
+	}
+	gm_block_put(b);
+	gm_stat_time(as, GM_STAT_ns_dev_fault, start);
+	return ret;
+}

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: MIT */
+/* Instances: an environment, a host, and what is made on them. */
+#include "config.h"
+
+#include "core/gm_lib.h"
+#include "hal/gm_fence.h"
+
+gm_ret_t gm_lib_create_on(struct gm_env *env, const struct gm_mmu *host_mmu, void *host_data, struct gm_lib **out)
+{
+	struct gm_lib *lib = gm_mem_alloc(env, sizeof(*lib));
+	gm_ret_t ret;
+
+	if (!lib)
+		return gm_fail(GM_RET_NOMEM, "no memory for an instance");
+	lib->env = env;
+	ret = gm_hal_open(env, host_mmu, host_data, NULL, &lib->host);
+	if (ret) {
+		gm_mem_free(env, lib, sizeof(*lib));
+		return ret;
+	}
+	gm_mutex_init(env, &lib->lock, GM_RANK_LIB);
+	*out = lib;
+	return GM_RET_SUCCESS;
+}
+
+gm_ret_t gm_lib_create(const struct gm_lib_config *config, struct gm_lib **out)
+{
+	struct gm_env *env;
+	gm_ret_t ret;
+
+	if (!out)
+		return gm_fail(GM_RET_INVAL, "gm_lib_create: lib must not be NULL");
+	if (config && config->size != sizeof(*config))
+		return gm_fail(GM_RET_INVAL, "gm_lib_config.size is %zu, not %zu", config->size, sizeof(*config));
+	ret = gm_env_threads_create(config, &env);
+	if (ret)
+		return ret;
+	ret = gm_lib_create_on(env, gm_host_mmu(), env, out);
+	if (ret)
+		gm_env_threads_destroy(env);
+	else
+		(*out)->own_env = true;
+	return ret;
+}
+
+gm_ret_t gm_lib_destroy(struct gm_lib *lib)
+{
+	struct gm_env *env;
+	unsigned devs = 0, spaces;
+	bool own;
+
+	if (!lib)
+		return GM_RET_SUCCESS;
+	env = lib->env;
+	own = lib->own_env;
+	gm_lock(env, &lib->lock);
+	spaces = lib->spaces;
+	for (unsigned i = 0; i < GM_MAX_DEVS; i++)
+		devs += lib->devs[i] != NULL;
+	gm_unlock(env, &lib->lock);
+	if (devs || spaces)
+		return gm_fail(GM_RET_BUSY, "the instance still has %u devices and %u address spaces: destroy them first", devs,
+			       spaces);
+	gm_hal_close(lib->host);
+	gm_mutex_fini(env, &lib->lock);
+	gm_mem_free(env, lib, sizeof(*lib));
+	if (own)
+		gm_env_threads_destroy(env);
+	return GM_RET_SUCCESS;
+}
+
+gm_ret_t gm_fence_create(struct gm_lib *lib, struct gm_fence **fence)
+{
+	struct gm_fence *f;
+
+	if (!lib || !fence)
+		return gm_fail(GM_RET_INVAL, "gm_fence_create: lib and fence must not be NULL");
+	f = gm_fence_new(lib->env);
+	if (!f)
+		return gm_fail(GM_RET_NOMEM, "no memory for a fence");
+	*fence = f;
+	return GM_RET_SUCCESS;
+}

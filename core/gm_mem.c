@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Owned memory, and what owned and adopted memory share.
+ *
+ *     gm_alloc:  host maps --> region owned
+ *     gm_free:   region out --> content doomed on every device --> unwatched --> host unmaps
+ *
+ * "Region out" comes first, so that no new access brings pages back while the
+ * rest is being done; if the rest fails, the region is put back.
+ */
+#include "config.h"
+
+#include "core/gm_mem.h"
+
+#include "core/gm_events.h"
+#include "core/gm_txn.h"
+#include "core/gm_work.h"
+
+/* ------------------------------------------------------ bringing home */
+
+gm_ret_t gm_mem_block_home(struct gm_block *b, uint64_t va, uint64_t end, uint64_t deadline_ns)
+{
+	struct gm_as *as = b->as;
+	struct gm_mask range = gm_block_clip(b, va, end), away;
+
+	for (;;) {
+		gm_ret_t ret;
+
+		gm_lock(as->env, &b->lock);
+		away = gm_mask_or(gm_mask_or(gm_block_on_devs(b), b->staged), gm_mask_or(b->doomed, b->busy));
+		away = gm_mask_and(away, range);
+		gm_unlock(as->env, &b->lock);
+		if (gm_mask_empty(&away))
+			return GM_RET_SUCCESS;
+		ret = gm_move_home(b, &away, GM_TXN_FORCE, deadline_ns);
+		if (ret == GM_RET_NODEV) /* what the device had is poisoned, the rest is home: look again */
+			ret = GM_RET_SUCCESS;
+		if (ret && ret != GM_RET_FAULT && ret != GM_RET_EXIST && ret != GM_RET_AGAIN)
+			return ret;
+		if (gm_now_ns(as->env) >= deadline_ns)
+			return gm_fail(GM_RET_TIMEDOUT, "pages near 0x%llx could not be brought home in time",
+				       (unsigned long long)b->va);
+		if (ret)
+			(void)gm_events_let_run(as); /* the application changed its mapping */
+	}
+}
+
+/* Busy, revoked, released: pages mapped in place lose their mappings. */
+gm_ret_t gm_mem_unmap_in_place(struct gm_block *b, uint64_t va, uint64_t end, uint64_t deadline_ns)
+{
+	struct gm_as *as = b->as;
+	struct gm_mask range = gm_block_clip(b, va, end), mapped;
+	gm_ret_t ret = GM_RET_SUCCESS;
+
+	gm_lock(as->env, &b->lock);
+	for (;;) {
+		mapped = gm_mask_and(gm_block_mapped(b), range);
+		if (ret || !gm_mask_meets(&b->busy, &mapped))
+			break;
+		ret = gm_wait(as->env, &b->waitq, &b->lock, deadline_ns);
+	}
+	if (!ret)
+		b->busy = gm_mask_or(b->busy, mapped);
+	gm_unlock(as->env, &b->lock);
+	if (ret || gm_mask_empty(&mapped))
+		return ret;
+	ret = gm_plan_revoke(b, &mapped, deadline_ns);
+	gm_txn_release(b, &mapped);
+	return ret;
+}
+
+gm_ret_t gm_mem_all_home(struct gm_as *as, uint64_t deadline_ns)
+{
+	gm_ret_t ret = GM_RET_SUCCESS;
+	uint64_t va = 0;
+
+	for (struct gm_block *b; !ret && (b = gm_block_next(as, va, UINT64_MAX)); gm_block_put(b)) {
+		va = b->va + GM_BLOCK_BYTES;
+		ret = gm_mem_block_home(b, b->va, va, deadline_ns);
+	}
+	return ret;
+}
+
+bool gm_mem_is_held(struct gm_as *as, uint64_t va, uint64_t end)
+{
+	bool held = false;
+
+	for (struct gm_block *b; !held && (b = gm_block_next(as, va, end)); gm_block_put(b)) {
+		struct gm_mask range = gm_block_clip(b, va, end);
+
+		gm_lock(as->env, &b->lock);
+		held = gm_mask_meets(&b->held, &range);
+		gm_unlock(as->env, &b->lock);
+		va = b->va + GM_BLOCK_BYTES;
+	}
+	return held;
+}
+
+gm_ret_t gm_mem_stock(struct gm_as *as, unsigned n)
+{
+	for (;;) {
+		struct gm_region *r;
+		bool enough;
+
+		gm_lock(as->env, &as->lock);
+		enough = as->regions.spares >= n + GM_REGION_SPARES / 2; /* the handler's part is not touched */
+		gm_unlock(as->env, &as->lock);
+		if (enough)
+			return GM_RET_SUCCESS;
+		r = gm_region_new(as->env);
+		if (!r)
+			return gm_fail(GM_RET_NOMEM, "no memory for a region");
+		gm_lock(as->env, &as->lock);
+		gm_regions_stock(&as->regions, r);
+		gm_unlock(as->env, &as->lock);
+	}
+}
+
+/* What the carvings of many gave back. */
+void gm_mem_trim_stock(struct gm_as *as)
+{
+	struct gm_region *r;
+
+	do {
+		gm_lock(as->env, &as->lock);
+		r = gm_regions_excess(&as->regions);
+		gm_unlock(as->env, &as->lock);
+		gm_mem_free(as->env, r, sizeof(*r));
+	} while (r);
+}
+
+/* Blocks that exist learn of a change of the regions. */
+void gm_mem_set_managed(struct gm_as *as, uint64_t va, uint64_t end, bool managed)
+{
+	for (struct gm_block *b; (b = gm_block_next(as, va, end)); gm_block_put(b)) {
+		struct gm_mask range = gm_block_clip(b, va, end), fresh;
+
+		gm_lock(as->env, &b->lock);
+		if (managed) {
+			/* Pages that are nowhere else are on the host, and have to be watched too. */
+			fresh = gm_mask_sub(gm_mask_sub(range, gm_block_on_devs(b)), gm_mask_or(b->staged, b->poisoned));
+			b->host = gm_mask_or(b->host, fresh);
+			b->managed = gm_mask_or(b->managed, range);
+			b->watched = false;
+		} else {
+			b->managed = gm_mask_sub(b->managed, range);
+			b->host = gm_mask_sub(b->host, range);
+		}
+		gm_unlock(as->env, &b->lock);
+		va = b->va + GM_BLOCK_BYTES;
+	}
+}
+
+void gm_mem_unwatch(struct gm_as *as, uint64_t va, uint64_t end)
+{
+	uint64_t at = va;
+
+	for (struct gm_block *b; (b = gm_block_next(as, at, end)); gm_block_put(b)) {
+		uint64_t lo = b->va > va ? b->va : va;
+		uint64_t hi = b->va + GM_BLOCK_BYTES < end ? b->va + GM_BLOCK_BYTES : end;
+
+		(void)gm_hal_unwatch(as->host, as->hpmap, lo, hi - lo); /* FAULT: the mapping is gone anyway */
+		at = b->va + GM_BLOCK_BYTES;
+		gm_work_queue(b, 0); /* forget it, if nothing else is in it */
+	}
+}
+
+void gm_mem_unwatch_all(struct gm_as *as)
+{
+	struct gm_region *r;
+	uint64_t va = 0, end;
+
+	for (;;) {
+		gm_lock(as->env, &as->lock);
+		r = gm_regions_first(&as->regions, va, UINT64_MAX);
+		while (r && r->kind == GM_REGION_EDGE)
+			r = gm_regions_next(&as->regions, r, UINT64_MAX);
+		va = r ? r->va : 0;
+		end = r ? r->end : 0;
+		gm_unlock(as->env, &as->lock);
+		if (!r)
+			return;
+		gm_mem_unwatch(as, va, end);
+		va = end;
+	}
+}
+
+void gm_mem_unmap_owned(struct gm_as *as)
+{
+	struct gm_region *r = gm_regions_first(&as->regions, 0, UINT64_MAX);
+
+	for (; r; r = gm_regions_next(&as->regions, r, UINT64_MAX))
+		if (r->kind == GM_REGION_OWNED)
+			gm_hal_mem_unmap(as->host, as->hpmap, r->va, r->end - r->va);
+}
+
+/* ---------------------------------------------------------------- owned */
+
+gm_ret_t gm_alloc(struct gm_as *as, uint64_t bytes, uint32_t flags, void **ptr)
+{
+	uint64_t va, unit = bytes >= GM_BLOCK_BYTES ? GM_BLOCK_BYTES : GM_UNIT_BYTES;
+	bool ok;
+	gm_ret_t ret;
+
+	if (!as || !ptr)
+		return gm_fail(GM_RET_INVAL, "gm_alloc: as and ptr must not be NULL");
+	if (!bytes || bytes > UINT64_MAX / 4)
+		return gm_fail(GM_RET_INVAL, "gm_alloc: %llu bytes", (unsigned long long)bytes);
+	if (flags & ~GM_MEM_NO_HUGE)
+		return gm_fail(GM_RET_INVAL, "gm_alloc: flags 0x%x: only GM_MEM_NO_HUGE is known", (unsigned)flags);
+	bytes = (bytes + unit - 1) & ~(unit - 1); /* whole units of every device */
+	ret = gm_mem_stock(as, 1);
+	if (ret)
+		return ret;
+	ret = gm_hal_mem_map(as->host, as->hpmap, bytes, bytes >= GM_BLOCK_BYTES && !(flags & GM_MEM_NO_HUGE), &va);
+	if (ret)
+		return gm_fail(ret, "gm_alloc: no room for %llu bytes", (unsigned long long)bytes);
+	if (va < as->begin || va + bytes > as->end) {
+		gm_hal_mem_unmap(as->host, as->hpmap, va, bytes);
+		return gm_fail(GM_RET_NOMEM, "gm_alloc: no room for %llu bytes inside the address space",
+			       (unsigned long long)bytes);
+	}
+	/* The address may have been somebody else's a moment ago. */
+	ret = gm_events_settle(as, gm_deadline_ns(as->env, as->cfg.wait_ns));
+	gm_lock(as->env, &as->lock);
+	ok = !ret && gm_regions_insert(&as->regions, va, va + bytes, GM_REGION_OWNED);
+	gm_unlock(as->env, &as->lock);
+	if (!ok) {
+		gm_hal_mem_unmap(as->host, as->hpmap, va, bytes);
+		return ret ? ret : gm_fail(GM_RET_NOMEM, "no memory for a region");
+	}
+	gm_mem_set_managed(as, va, va + bytes, true);
+	*ptr = (void *)(uintptr_t)va;
+	return GM_RET_SUCCESS;
+}
+
+/* Nothing of the range is on a device or parked any more: its content is given up. */
+static gm_ret_t drop_range(struct gm_as *as, uint64_t va, uint64_t end, uint64_t deadline_ns)
+{
+	uint64_t at = va;
+	gm_ret_t ret = GM_RET_SUCCESS;
+
+	(void)gm_events_doom(as, va, end, false);
+	for (struct gm_block *b; !ret && (b = gm_block_next(as, at, end)); gm_block_put(b)) {
+		struct gm_mask range = gm_block_clip(b, va, end), left;
+
+		gm_drop_doomed(b);
+		gm_lock(as->env, &b->lock);
+		for (;;) {
+			left = gm_mask_and(gm_mask_or(b->doomed, b->busy), range);
+			if (ret || gm_mask_empty(&left))
+				break;
+			ret = gm_wait(as->env, &b->waitq, &b->lock, deadline_ns);
+		}
+		gm_unlock(as->env, &b->lock);
+		at = b->va + GM_BLOCK_BYTES;
+	}
+	return ret ? gm_fail(ret, "a device did not let go of memory near 0x%llx in time", (unsigned long long)at) : ret;
+}
+
+gm_ret_t gm_free(struct gm_as *as, void *ptr)
+{
+	uint64_t va = GM_VA(ptr), end = 0, deadline_ns;
+	struct gm_region *r;
+	gm_ret_t ret;
+
+	if (!as)
+		return gm_fail(GM_RET_INVAL, "gm_free: as must not be NULL");
+	if (!ptr)
+		return GM_RET_SUCCESS;
+	deadline_ns = gm_deadline_ns(as->env, as->cfg.wait_ns);
+	gm_lock(as->env, &as->lock);
+	r = gm_regions_find(&as->regions, va);
+	if (r && r->kind == GM_REGION_OWNED && r->va == va)
+		end = r->end;
+	gm_unlock(as->env, &as->lock);
+	if (!end)
+		return gm_fail(GM_RET_NOENT, "gm_free: no allocation begins at %p", ptr);
+	if (gm_mem_is_held(as, va, end))
+		return gm_fail(GM_RET_BUSY, "gm_free: a working set holds part of %p: release it first", ptr);
+	ret = gm_mem_stock(as, 1);
+	if (ret)
+		return ret;
+	gm_lock(as->env, &as->lock);
+	(void)gm_regions_carve(&as->regions, va, end, GM_REGION_OWNED);
+	gm_unlock(as->env, &as->lock);
+	gm_mem_set_managed(as, va, end, false);
+	ret = drop_range(as, va, end, deadline_ns);
+	if (ret) {
+		/* Still allocated, content given up in part: what a caller who frees can live with. */
+		gm_lock(as->env, &as->lock);
+		(void)gm_regions_insert(&as->regions, va, end, GM_REGION_OWNED);
+		gm_unlock(as->env, &as->lock);
+		gm_mem_set_managed(as, va, end, true);
+		return ret;
+	}
+	gm_mem_unwatch(as, va, end);
+	gm_hal_mem_unmap(as->host, as->hpmap, va, end - va);
+	gm_mem_trim_stock(as);
+	return GM_RET_SUCCESS;
+}

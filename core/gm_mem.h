@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: MIT */
+/* Memory of a space as a whole; the public calls of gmem/mem.h are in the same file. */
+#ifndef GM_CORE_MEM_H
+#define GM_CORE_MEM_H
+
+#include "core/gm_as.h"
+
+/* Every page of every block home; held pages: BUSY. */
+gm_ret_t gm_mem_all_home(struct gm_as *as, uint64_t deadline_ns);
+/* Teardown, when all is home: stop watching; unmap what is owned. */
+void gm_mem_unwatch_all(struct gm_as *as);
+void gm_mem_unmap_owned(struct gm_as *as);
+
+/* Pages of [va, end) of one block home, whatever it takes until the deadline. */
+gm_ret_t gm_mem_block_home(struct gm_block *b, uint64_t va, uint64_t end, uint64_t deadline_ns);
+/* Mappings in place of [va, end) in one block are revoked. */
+gm_ret_t gm_mem_unmap_in_place(struct gm_block *b, uint64_t va, uint64_t end, uint64_t deadline_ns);
+/* Blocks that exist learn that a range became managed, or is no more. */
+void gm_mem_set_managed(struct gm_as *as, uint64_t va, uint64_t end, bool managed);
+/* Stop watching; blocks that are empty then are forgotten. */
+void gm_mem_unwatch(struct gm_as *as, uint64_t va, uint64_t end);
+/* Does a working set hold any page of the range? */
+bool gm_mem_is_held(struct gm_as *as, uint64_t va, uint64_t end);
+/* Room for `n` changes of the regions that may each need a spare. SUCCESS, NOMEM. */
+gm_ret_t gm_mem_stock(struct gm_as *as, unsigned n);
+/* Give back what many carvings left. */
+void gm_mem_trim_stock(struct gm_as *as);
+
+#endif

@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the caller asks for by address: move now, discard, serve a fault.
+ *
+ * gm_migrate() goes block by block and stops at nothing but the end: pages in
+ * the way (held, pinned) are left out and counted. gm_discard() takes the
+ * host's pages away as a migration would, and drops them: its own madvise()
+ * would raise an event for itself.
+ */
+#include "config.h"
+
+#include "core/gm_events.h"
+#include "core/gm_evict.h"
+#include "core/gm_fault.h"
+#include "core/gm_mem.h"
+
+/* Rounded outward to pages. */
+static void round_out(uint64_t *va, uint64_t *end)
+{
+	*va &= ~(uint64_t)(GM_PAGE_BYTES - 1);
+	*end = (*end + GM_PAGE_BYTES - 1) & ~(uint64_t)(GM_PAGE_BYTES - 1);
+}
+
+/* One transaction to a device; AGAIN: look again. */
+static gm_ret_t push(struct gm_ctx *ctx, struct gm_move *m, uint64_t deadline_ns)
+{
+	struct gm_txn t = { .as = ctx->as, .dev = ctx->dev, .flags = GM_TXN_FORCE, .deadline_ns = deadline_ns,
+			    .move = m, .moves = 1 };
+	gm_ret_t ret = gm_evict_reserve(ctx->dev, m, deadline_ns);
+
+	if (ret)
+		return ret;
+	ret = gm_txn_run(&t);
+	if (ret == GM_RET_AGAIN && t.why == GM_BLOCKED_ELSEWHERE)
+		(void)gm_move_home(m->block, &t.what, GM_TXN_FORCE, deadline_ns);
+	if (ret == GM_RET_FAULT)
+		(void)gm_events_let_run(ctx->as);
+	return ret;
+}
+
+static gm_ret_t block_to_dev(struct gm_ctx *ctx, struct gm_block *b, uint64_t va, uint64_t end, uint64_t deadline_ns)
+{
+	struct gm_as *as = b->as;
+	unsigned granule_pages = ctx->dev->hal->granule_bytes / GM_PAGE_BYTES;
+	struct gm_move m = { .block = b };
+	gm_ret_t ret = gm_block_need_node(b, ctx->dev->index);
+
+	if (!ret)
+		ret = gm_block_need_map(b, ctx->index);
+	while (!ret) {
+		gm_lock(as->env, &b->lock);
+		m.want = gm_mask_and(gm_block_clip(b, va, end), b->managed);
+		m.want = gm_mask_sub(m.want, gm_mask_or(b->held, b->poisoned));
+		m.want = gm_mask_sub(m.want, gm_block_on_dev(b, ctx->dev->index));
+		m.want = gm_mask_shrink(&m.want, granule_pages);
+		gm_unlock(as->env, &b->lock);
+		if (gm_mask_empty(&m.want))
+			break;
+		ret = push(ctx, &m, deadline_ns);
+		if (!ret)
+			break;
+		if ((ret == GM_RET_AGAIN || ret == GM_RET_FAULT) && gm_now_ns(as->env) < deadline_ns)
+			ret = GM_RET_SUCCESS;
+	}
+	gm_evict_unreserve(ctx->dev, &m);
+	return ret;
+}
+
+static gm_ret_t block_to_host(struct gm_block *b, uint64_t va, uint64_t end, uint64_t deadline_ns)
+{
+	struct gm_as *as = b->as;
+	struct gm_mask range = gm_block_clip(b, va, end), away;
+
+	gm_lock(as->env, &b->lock);
+	away = gm_mask_and(gm_mask_or(gm_block_on_devs(b), b->staged), gm_mask_sub(range, b->held));
+	gm_unlock(as->env, &b->lock);
+	GM_MASK_FOR_RUN(&away, first, stop) {
+		gm_ret_t ret = gm_mem_block_home(b, b->va + (uint64_t)first * GM_PAGE_BYTES,
+						 b->va + (uint64_t)stop * GM_PAGE_BYTES, deadline_ns);
+
+		if (ret)
+			return ret;
+	}
+	return GM_RET_SUCCESS;
+}
+
+/* How many pages of the range are where they should be, and how many are managed at all. */
+static void count(struct gm_as *as, uint64_t va, uint64_t end, const struct gm_dev *dev, uint64_t *there, uint64_t *managed)
+{
+	uint64_t at = va;
+
+	*there = *managed = 0;
+	gm_lock(as->env, &as->lock);
+	for (struct gm_region *r = gm_regions_first(&as->regions, va, end); r; r = gm_regions_next(&as->regions, r, end))
+		*managed += ((r->end < end ? r->end : end) - (r->va > va ? r->va : va)) / GM_PAGE_BYTES;
+	gm_unlock(as->env, &as->lock);
+	if (!dev)
+		*there = *managed;
+	for (struct gm_block *b; (b = gm_block_next(as, at, end)); gm_block_put(b)) {
+		struct gm_mask range = gm_block_clip(b, va, end), pages;
+
+		gm_lock(as->env, &b->lock);
+		pages = dev ? gm_block_on_dev(b, dev->index) : gm_mask_or(gm_block_on_devs(b), b->poisoned);
+		gm_unlock(as->env, &b->lock);
+		pages = gm_mask_and(pages, range);
+		*there = dev ? *there + gm_mask_count(&pages) : *there - gm_mask_count(&pages);
+		at = b->va + GM_BLOCK_BYTES;
+	}
+}
+
+static gm_ret_t move_range(struct gm_as *as, uint64_t va, uint64_t end, struct gm_ctx *ctx, uint64_t deadline_ns)
+{
+	gm_ret_t ret = GM_RET_SUCCESS;
+
+	for (uint64_t at = va; at < end && !ret; at = gm_block_base(at) + GM_BLOCK_BYTES) {
+		struct gm_block *b = gm_block_find(as, at);
+
+		if (!b && !ctx)
+			continue; /* untracked: on the host */
+		if (!b) {
+			struct gm_region *r;
+			uint64_t first;
+
+			gm_lock(as->env, &as->lock);
+			r = gm_regions_first(&as->regions, at, gm_block_base(at) + GM_BLOCK_BYTES < end
+								       ? gm_block_base(at) + GM_BLOCK_BYTES : end);
+			first = r && r->va > at ? r->va : at;
+			gm_unlock(as->env, &as->lock);
+			if (!r || gm_block_obtain(as, first, &b))
+				continue;
+		}
+		ret = ctx ? block_to_dev(ctx, b, va, end, deadline_ns) : block_to_host(b, va, end, deadline_ns);
+		gm_block_put(b);
+	}
+	return ret;
+}
+
+static gm_ret_t check_fit(struct gm_dev *dev, uint64_t va, uint64_t end)
+{
+	uint64_t total, avail, reserved, units = (end - va + GM_UNIT_BYTES - 1) / GM_UNIT_BYTES;
+
+	gm_node_room(&dev->node, &total, &avail, &reserved);
+	if (units <= total - reserved)
+		return GM_RET_SUCCESS;
+	return gm_fail(GM_RET_NOSPC, "gm_migrate: %llu KiB do not fit into device %s, which has %llu KiB not held",
+		       (unsigned long long)((end - va) >> 10), dev->hal->caps.name,
+		       (unsigned long long)((total - reserved) * (GM_UNIT_BYTES >> 10)));
+}
+
+gm_ret_t gm_migrate(struct gm_as *as, uint64_t va, uint64_t bytes, struct gm_dev *dev, uint64_t *moved_bytes)
+{
+	uint64_t end = va + bytes, there, managed, deadline_ns;
+	struct gm_ctx *ctx;
+	gm_ret_t ret;
+
+	if (!as)
+		return gm_fail(GM_RET_INVAL, "gm_migrate: as must not be NULL");
+	ret = gm_as_check_range(as, "gm_migrate", va, bytes);
+	if (!ret && end > UINT64_MAX - GM_PAGE_BYTES)
+		ret = gm_fail(GM_RET_INVAL, "gm_migrate: the range overflows");
+	if (ret)
+		return ret;
+	ctx = dev ? gm_as_ctx_of(as, dev) : NULL;
+	if (dev && (!ctx || !gm_ctx_enter(ctx)))
+		return gm_fail(GM_RET_INVAL, "gm_migrate: the device is not attached to this space");
+	round_out(&va, &end);
+	deadline_ns = gm_deadline_ns(as->env, as->cfg.wait_ns);
+	ret = gm_events_settle(as, deadline_ns);
+	if (!ret && ctx)
+		ret = check_fit(dev, va, end);
+	if (!ret)
+		ret = move_range(as, va, end, ctx, deadline_ns);
+	if (ctx)
+		gm_ctx_leave(ctx);
+	count(as, va, end, dev, &there, &managed);
+	if (moved_bytes)
+		*moved_bytes = there * GM_PAGE_BYTES;
+	if (!ret && managed * GM_PAGE_BYTES < end - va)
+		ret = gm_fail(GM_RET_FAULT, "gm_migrate: %llu KiB of the range are not managed memory",
+			      (unsigned long long)((end - va - managed * GM_PAGE_BYTES) >> 10));
+	if (!ret && there < managed)
+		ret = gm_fail(GM_RET_BUSY, "gm_migrate: %llu pages cannot move now", (unsigned long long)(managed - there));
+	return ret;
+}
+
+/* ------------------------------------------------------------- discard */
+
+/* Pages the host will not give up are overwritten where they are. */
+static gm_ret_t overwrite(struct gm_block *b, const struct gm_mask *pages)
+{
+	static const char zeros[GM_PAGE_BYTES];
+	gm_ret_t ret = GM_RET_SUCCESS;
+
+	GM_MASK_FOR_RUN(pages, first, end)
+		for (unsigned page = first; page < end && !ret; page++)
+			ret = gm_hal_access(b->as->host, NULL, b->va + (uint64_t)page * GM_PAGE_BYTES,
+					    (void *)(uintptr_t)zeros, GM_PAGE_BYTES, true);
+	return ret;
+}
+
+/* The pages are busy: take them from the host, then apart. */
+static gm_ret_t discard_busy(struct gm_block *b, const struct gm_mask *pages, uint64_t deadline_ns)
+{
+	struct gm_as *as = b->as;
+	struct gm_txn t = { .as = as, .deadline_ns = deadline_ns };
+	struct gm_mask want, refused = gm_mask_none();
+	gm_ret_t ret = gm_take_apart(b, pages, deadline_ns); /* devices first, the host last */
+
+	if (!ret)
+		ret = gm_txn_need_host(&t, b);
+	want = *pages;
+	while (!ret && !gm_mask_empty(&want)) {
+		struct gm_host_steal s = { .huge = false };
+
+		ret = gm_hal_steal(as->host, as->hpmap, b->va, &want, b->slot, &s);
+		GM_MASK_FOR_RUN(&s.moved, first, end)
+			gm_hal_slot_drop(as->host, as->hpmap, b->slot + (uint64_t)first * GM_PAGE_BYTES,
+					 (uint64_t)(end - first) * GM_PAGE_BYTES);
+		refused = gm_mask_or(refused, gm_mask_or(s.pinned, s.fixed));
+		want = gm_mask_sub(gm_mask_sub(want, s.moved), refused);
+		if (ret == GM_RET_AGAIN && gm_txn_let_reader_run(&t))
+			ret = GM_RET_SUCCESS;
+	}
+	if (!ret)
+		ret = overwrite(b, &refused);
+	gm_lock(as->env, &b->lock);
+	b->host = gm_mask_or(b->host, gm_mask_and(refused, b->managed));
+	gm_unlock(as->env, &b->lock);
+	return ret;
+}
+
+static gm_ret_t discard_block(struct gm_block *b, uint64_t va, uint64_t end, uint64_t deadline_ns)
+{
+	struct gm_as *as = b->as;
+	struct gm_mask pages;
+	gm_ret_t ret = GM_RET_SUCCESS;
+
+	gm_lock(as->env, &b->lock);
+	for (;;) {
+		struct gm_mask away = gm_mask_or(b->busy, b->doomed);
+
+		pages = gm_mask_and(gm_block_clip(b, va, end), b->managed);
+		away = gm_mask_and(away, gm_mask_grow(&pages, atomic_load(&as->granule_pages)));
+		if (ret || gm_mask_empty(&away))
+			break;
+		ret = gm_wait(as->env, &b->waitq, &b->lock, deadline_ns);
+	}
+	if (!ret)
+		b->busy = gm_mask_or(b->busy, pages);
+	gm_unlock(as->env, &b->lock);
+	if (ret)
+		return gm_fail(ret, "gm_discard: pages near 0x%llx did not become free in time", (unsigned long long)b->va);
+	ret = discard_busy(b, &pages, deadline_ns);
+	gm_txn_release(b, &pages);
+	return ret;
+}
+
+gm_ret_t gm_discard(struct gm_as *as, uint64_t va, uint64_t bytes)
+{
+	uint64_t mask = GM_PAGE_BYTES - 1, end = va + bytes, there, managed, deadline_ns;
+	gm_ret_t ret;
+
+	if (!as)
+		return gm_fail(GM_RET_INVAL, "gm_discard: as must not be NULL");
+	ret = gm_as_check_range(as, "gm_discard", va, bytes);
+	if (ret)
+		return ret;
+	deadline_ns = gm_deadline_ns(as->env, as->cfg.wait_ns);
+	if (va > UINT64_MAX - mask)
+		return gm_fail(GM_RET_INVAL, "gm_discard: the range overflows");
+	va = (va + mask) & ~mask;
+	end &= ~mask;
+	ret = gm_events_settle(as, deadline_ns);
+	if (ret || va >= end)
+		return ret;
+	count(as, va, end, NULL, &there, &managed);
+	if (managed * GM_PAGE_BYTES < end - va)
+		return gm_fail(GM_RET_FAULT, "gm_discard: not all of [0x%llx, 0x%llx) is managed memory",
+			       (unsigned long long)va, (unsigned long long)end);
+	if (gm_mem_is_held(as, va, end))
+		return gm_fail(GM_RET_BUSY, "gm_discard: a working set holds part of the range: release it first");
+	for (uint64_t at = va; at < end && !ret; at = gm_block_base(at) + GM_BLOCK_BYTES) {
+		struct gm_block *b;
+
+		ret = gm_block_obtain(as, at, &b);
+		if (ret)
+			break;
+		ret = discard_block(b, va, end, deadline_ns);
+		gm_block_put(b);
+	}
+	return ret;
+}
+
+/* --------------------------------------------------------------- faults */
+
+gm_ret_t gm_dev_fault(struct gm_ctx *ctx, uint64_t va, uint32_t access)
+{
+	uint64_t deadline_ns;
+	gm_ret_t ret;
+
+	if (!ctx)
+		return gm_fail(GM_RET_INVAL, "gm_dev_fault: ctx must not be NULL");
+	if (!(access & (GM_READ | GM_WRITE | GM_ATOMIC)) || (access & ~(GM_READ | GM_WRITE | GM_ATOMIC)))
+		return gm_fail(GM_RET_INVAL, "gm_dev_fault: access 0x%x is not made of GM_READ, GM_WRITE, GM_ATOMIC",
+			       (unsigned)access);
+	if (!gm_ctx_enter(ctx))
+		return gm_fail(GM_RET_INVAL, "gm_dev_fault: the context is being detached");
+	deadline_ns = gm_deadline_ns(ctx->as->env, ctx->as->cfg.wait_ns);
+	ret = gm_events_settle(ctx->as, deadline_ns);
+	if (!ret)
+		ret = gm_fault_dev(ctx, va & ~(uint64_t)(GM_PAGE_BYTES - 1), access, deadline_ns);
+	gm_ctx_leave(ctx);
+	return ret;
+}

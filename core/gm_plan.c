@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Plans. Core collects steps, the HAL runs them (in one message where the
+ * backend can, gm_hal_run()). A plan is a fixed array: when it is full, what
+ * was collected runs, and collecting goes on; so making a plan never
+ * allocates and never fails half-way for want of memory.
+ *
+ * Dependencies: a barrier makes all later steps wait for all earlier ones;
+ * steps between two barriers are independent. Running an earlier part first
+ * keeps every dependency, as steps are only ever added behind.
+ *
+ * Frames: pages that lie side by side in one chunk become one step, so a
+ * block in a 2 MiB chunk is mapped and copied by one step each.
+ */
+#include "config.h"
+
+#include "core/gm_plan.h"
+
+void gm_plan_init(struct gm_plan *p, struct gm_hal_dev *hal, uint64_t deadline_ns)
+{
+	p->hal = hal;
+	p->deadline_ns = deadline_ns;
+	p->ret = GM_RET_SUCCESS;
+	p->n = 0;
+	p->barrier = GM_STEP_FREE;
+}
+
+gm_ret_t gm_plan_run(struct gm_plan *p)
+{
+	if (!p->ret && p->n)
+		p->ret = gm_hal_run(p->hal, p->step, p->n, p->deadline_ns);
+	p->n = 0;
+	p->barrier = GM_STEP_FREE;
+	return p->ret;
+}
+
+void gm_plan_barrier(struct gm_plan *p)
+{
+	if (p->n)
+		p->barrier = (uint32_t)p->n - 1;
+}
+
+static void add(struct gm_plan *p, struct gm_step step)
+{
+	if (p->n == GM_PLAN_STEPS)
+		(void)gm_plan_run(p); /* the failure stays in p->ret */
+	step.after = p->barrier;
+	p->step[p->n++] = step;
+}
+
+static uint64_t page_va(const struct gm_block *b, unsigned page)
+{
+	return b->va + (uint64_t)page * GM_PAGE_BYTES;
+}
+
+void gm_plan_remove(struct gm_plan *p, const struct gm_ctx *ctx, const struct gm_block *b, const struct gm_mask *pages)
+{
+	GM_MASK_FOR_RUN(pages, first, end)
+		add(p, (struct gm_step){ .op = GM_STEP_REMOVE,
+					 .pmap = ctx->pmap,
+					 .va = page_va(b, first) + ctx->to_dev,
+					 .bytes = (uint64_t)(end - first) * GM_PAGE_BYTES });
+}
+
+void gm_plan_invl(struct gm_plan *p, const struct gm_ctx *ctx, const struct gm_block *b, const struct gm_mask *pages)
+{
+	GM_MASK_FOR_RUN(pages, first, end)
+		add(p, (struct gm_step){ .op = GM_STEP_INVL,
+					 .pmap = ctx->pmap,
+					 .va = page_va(b, first) + ctx->to_dev,
+					 .bytes = (uint64_t)(end - first) * GM_PAGE_BYTES });
+}
+
+void gm_plan_enter(struct gm_plan *p, const struct gm_ctx *ctx, const struct gm_block *b, const struct gm_mask *pages,
+		   const struct gm_frame_map *frames, bool write)
+{
+	uint32_t pte = write ? GM_PTE_WRITE | GM_PTE_ATOMIC : 0;
+
+	GM_MASK_FOR_RUN(pages, first, end) {
+		for (unsigned i = first, next; i < end; i = next) {
+			next = gm_frame_run(frames, i, end);
+			add(p, (struct gm_step){ .op = GM_STEP_ENTER,
+						 .pmap = ctx->pmap,
+						 .va = page_va(b, i) + ctx->to_dev,
+						 .pa = gm_frame_pa(frames, i),
+						 .bytes = (uint64_t)(next - i) * GM_PAGE_BYTES,
+						 .pte = pte });
+		}
+	}
+}
+
+void gm_plan_enter_host(struct gm_plan *p, const struct gm_ctx *ctx, const struct gm_block *b,
+			const struct gm_mask *pages, bool write)
+{
+	GM_MASK_FOR_RUN(pages, first, end)
+		add(p, (struct gm_step){ .op = GM_STEP_ENTER,
+					 .pmap = ctx->pmap,
+					 .va = page_va(b, first) + ctx->to_dev,
+					 .pa = page_va(b, first),
+					 .bytes = (uint64_t)(end - first) * GM_PAGE_BYTES,
+					 .pte = GM_PTE_HOST | (write ? GM_PTE_WRITE : 0) });
+}
+
+void gm_plan_copy(struct gm_plan *p, enum gm_copy_kind kind, const struct gm_mask *pages,
+		  const struct gm_frame_map *frames, uint64_t base)
+{
+	GM_MASK_FOR_RUN(pages, first, end) {
+		for (unsigned i = first, next; i < end; i = next) {
+			next = gm_frame_run(frames, i, end);
+			add(p, (struct gm_step){ .op = GM_STEP_COPY,
+						 .copy = { .kind = kind,
+							   .pa = gm_frame_pa(frames, i),
+							   .host = base ? base + (uint64_t)i * GM_PAGE_BYTES : 0,
+							   .bytes = (uint64_t)(next - i) * GM_PAGE_BYTES } });
+		}
+	}
+}
+
+/* One context's part of a revocation. */
+static gm_ret_t revoke_ctx(struct gm_block *b, struct gm_ctx *ctx, const struct gm_mask *pages, uint64_t deadline_ns)
+{
+	struct gm_plan plan;
+	gm_ret_t ret;
+
+	gm_plan_init(&plan, ctx->dev->hal, deadline_ns);
+	gm_plan_remove(&plan, ctx, b, pages);
+	gm_plan_barrier(&plan);
+	if (!GM_PLANTED(b->as, GM_PLANT_SKIP_INVL))
+		gm_plan_invl(&plan, ctx, b, pages);
+	ret = gm_plan_run(&plan);
+	return ret == GM_RET_NODEV ? GM_RET_SUCCESS : ret; /* what is lost accesses nothing */
+}
+
+static void forget_mappings(struct gm_block *b, unsigned ctx, const struct gm_mask *pages)
+{
+	gm_lock(b->as->env, &b->lock);
+	b->map[ctx]->read = gm_mask_sub(b->map[ctx]->read, *pages);
+	b->map[ctx]->write = gm_mask_sub(b->map[ctx]->write, *pages);
+	gm_unlock(b->as->env, &b->lock);
+}
+
+gm_ret_t gm_plan_revoke(struct gm_block *b, const struct gm_mask *pages, uint64_t deadline_ns)
+{
+	struct gm_as *as = b->as;
+	uint64_t start = gm_now_ns(as->env);
+	gm_ret_t ret = GM_RET_SUCCESS;
+
+	for (unsigned i = 0; i < GM_MAX_CTXS && !ret; i++) {
+		struct gm_mask mapped;
+
+		gm_lock(as->env, &b->lock);
+		mapped = gm_mask_and(gm_block_mapped_by(b, i, GM_READ), *pages);
+		gm_unlock(as->env, &b->lock);
+		if (gm_mask_empty(&mapped))
+			continue;
+		/* The device maps in granules: the neighbours lose their mapping too, which is always legal. */
+		mapped = gm_mask_grow(&mapped, as->ctx[i]->dev->hal->granule_bytes / GM_PAGE_BYTES);
+		/* A context with mappings of busy pages cannot be detached: detaching revokes first. */
+		ret = revoke_ctx(b, as->ctx[i], &mapped, deadline_ns);
+		if (!ret)
+			forget_mappings(b, i, &mapped);
+	}
+	gm_stat_time(as, GM_STAT_ns_revoke, start);
+	return ret;
+}

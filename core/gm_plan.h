@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+/* Plans: steps for one device, collected over the pages of one or many blocks; see gm_plan.c. */
+#ifndef GM_CORE_PLAN_H
+#define GM_CORE_PLAN_H
+
+#include "core/gm_as.h"
+
+#define GM_PLAN_STEPS 64
+
+struct gm_plan {
+	struct gm_hal_dev *hal;
+	uint64_t deadline_ns;
+	gm_ret_t ret;      /* first failure; nothing is run after it */
+	size_t n;
+	uint32_t barrier;  /* `after` of the next steps */
+	struct gm_step step[GM_PLAN_STEPS];
+};
+
+void gm_plan_init(struct gm_plan *p, struct gm_hal_dev *hal, uint64_t deadline_ns);
+/* Steps added later depend on all added before. */
+void gm_plan_barrier(struct gm_plan *p);
+/* Run what is collected; the first failure so far. */
+gm_ret_t gm_plan_run(struct gm_plan *p);
+
+/* Steps over pages of a block, as few as the frames allow. */
+void gm_plan_remove(struct gm_plan *p, const struct gm_ctx *ctx, const struct gm_block *b, const struct gm_mask *pages);
+void gm_plan_invl(struct gm_plan *p, const struct gm_ctx *ctx, const struct gm_block *b, const struct gm_mask *pages);
+/* Map frames of device memory; `frames` tells where each page is. */
+void gm_plan_enter(struct gm_plan *p, const struct gm_ctx *ctx, const struct gm_block *b, const struct gm_mask *pages,
+		   const struct gm_frame_map *frames, bool write);
+/* Map host pages in place. */
+void gm_plan_enter_host(struct gm_plan *p, const struct gm_ctx *ctx, const struct gm_block *b,
+			const struct gm_mask *pages, bool write);
+/* Copy between the frames and `base` + the page's offset in the block; base 0: zero-fill. */
+void gm_plan_copy(struct gm_plan *p, enum gm_copy_kind kind, const struct gm_mask *pages,
+		  const struct gm_frame_map *frames, uint64_t base);
+
+/*
+ * Revoke: remove every mapping that any context has of `pages` (which the
+ * caller has busy), invalidate, drain, forget them. The law's step 2a.
+ * SUCCESS (also for lost devices), NOMEM, TIMEDOUT: then nothing is forgotten.
+ */
+gm_ret_t gm_plan_revoke(struct gm_block *b, const struct gm_mask *pages, uint64_t deadline_ns);
+
+#endif

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Errors planted in the core, for tests of tests: the randomised test must
+ * notice each of them. Only in builds with --enable-checks; elsewhere
+ * GM_PLANTED() is false and costs nothing.
+ */
+#ifndef GM_CORE_PLANT_H
+#define GM_CORE_PLANT_H
+
+enum gm_plant {
+	GM_PLANT_NONE,
+	GM_PLANT_SKIP_INVL,    /* mappings are removed but TLBs not invalidated */
+	GM_PLANT_COPY_EARLY,   /* bytes are copied home before the device is revoked */
+	GM_PLANT_DROP_DIRTY,   /* a page the device wrote comes home as if it were clean */
+	GM_PLANT_SKIP_ZERO,    /* fresh device frames keep what was in them */
+	GM_PLANT_MISS_REMOVE,  /* madvise(DONTNEED) is not noticed */
+	GM_PLANT_MISS_UNMAP,   /* munmap is not noticed */
+	GM_PLANT_SKIP_HOLD,    /* working sets do not hold their pages */
+	GM_PLANT_LOSE_WAKE,    /* who waits for a busy page is not woken */
+	GM_PLANT_WRITE_CLEAN,  /* a write mapping does not make the page dirty */
+	GM_PLANTS,
+};
+
+struct gm_as;
+
+#ifdef GM_ENABLE_CHECKS
+#define GM_PLANTED(as, what) ((as)->plant == (what))
+#else
+#define GM_PLANTED(as, what) false
+#endif
+
+#endif

@@ -1,0 +1,426 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Transactions: the one way in which pages change their place.
+ *
+ *     begin --> to_dev | to_host --> end
+ *
+ * begin   marks all pages busy, in all blocks, or none of them: a transaction
+ *         never waits while it has pages busy, so transactions cannot wait for
+ *         each other in a circle. What is in the way is named; the caller waits
+ *         for it with empty hands and tries again.
+ * move    gm_txn_to_dev.c, gm_txn_to_host.c: revoke devices, take from the
+ *         host, copy, commit, map. Runs without any lock: busy is the lock.
+ * end     clears busy and wakes. An event may have doomed pages meanwhile (the
+ *         application unmapped or discarded them): these are taken apart first,
+ *         so nobody ever sees a doomed page that is not busy being dropped.
+ *
+ * Frames were reserved before begin (gm_evict.c), so nothing in between waits
+ * for memory that another transaction has.
+ */
+#include "config.h"
+
+#include <assert.h>
+
+#include "core/gm_events.h"
+#include "core/gm_txn.h"
+#include "core/gm_work.h"
+
+/* Pages that share a granule of some device with `pages`: their mappings come and go together. */
+static struct gm_mask near_pages(const struct gm_block *b, const struct gm_mask *pages)
+{
+	return gm_mask_grow(pages, atomic_load_explicit(&b->as->granule_pages, memory_order_relaxed));
+}
+
+static bool blocked(struct gm_txn *t, struct gm_move *m, enum gm_blocked why, struct gm_mask what)
+{
+	if (gm_mask_empty(&what))
+		return false;
+	t->why = why;
+	t->where = m->block;
+	t->what = what;
+	return true;
+}
+
+/*
+ * (block) Is there a frame for every moving page, the block's or a reserved
+ * one? And does no other transaction bring frames for the same unit? (It has
+ * pages of it busy, and the unit has no chunk yet.)
+ */
+static bool frames_fit(struct gm_txn *t, const struct gm_move *m, const struct gm_mask *moving)
+{
+	struct gm_block *b = m->block;
+	struct gm_bnode *n = b->node[t->dev->index];
+	bool whole = m->fresh[0] && m->fresh[0]->order == GM_BLOCK_ORDER;
+
+	for (unsigned u = 0; u < GM_BLOCK_UNITS; u++) {
+		struct gm_mask unit = gm_mask_span(u * GM_UNIT_PAGES, (u + 1) * GM_UNIT_PAGES);
+		bool fresh = whole || m->fresh[u];
+
+		if (whole && (n->unit[u] || gm_mask_meets(&unit, &b->busy)))
+			return false;
+		if (!gm_mask_meets(&unit, moving))
+			continue;
+		if (!n->unit[u] && (!fresh || gm_mask_meets(&unit, &b->busy)))
+			return false;
+	}
+	return true;
+}
+
+/* (block) Sort the pages wanted into classes; false if something is in the way. */
+static bool begin_to_dev(struct gm_txn *t, struct gm_move *m, uint64_t now_ns)
+{
+	struct gm_block *b = m->block;
+	struct gm_mask here = gm_block_on_dev(b, t->dev->index);
+	struct gm_mask devs = gm_block_on_devs(b);
+	struct gm_mask want = gm_mask_sub(gm_mask_and(m->want, b->managed), b->poisoned);
+	struct gm_mask moving = gm_mask_sub(want, here);
+	struct gm_mask slice = gm_mask_none();
+
+	if (!(t->flags & GM_TXN_FORCE))
+		slice = gm_slice_pages(&b->slice_cpu, b->as->cfg.slice_ns, now_ns);
+	if (blocked(t, m, GM_BLOCKED_BUSY, gm_mask_and(near_pages(b, &want), gm_mask_or(b->busy, b->doomed))) ||
+	    blocked(t, m, GM_BLOCKED_ELSEWHERE, gm_mask_and(moving, devs)) ||
+	    blocked(t, m, GM_BLOCKED_HELD, gm_mask_and(moving, b->held)) ||
+	    blocked(t, m, GM_BLOCKED_SLICE, gm_mask_and(moving, slice)))
+		return false;
+	if (!frames_fit(t, m, &moving)) {
+		t->why = GM_BLOCKED_STALE;
+		t->where = b;
+		return false;
+	}
+	m->stay = gm_mask_and(want, here);
+	m->host = gm_mask_and(moving, b->host);
+	m->parked = gm_mask_sub(gm_mask_and(moving, b->staged), b->host);
+	m->none = gm_mask_sub(gm_mask_sub(moving, b->host), b->staged);
+	m->busy = want;
+	return true;
+}
+
+static bool begin_to_host(struct gm_txn *t, struct gm_move *m, uint64_t now_ns)
+{
+	struct gm_block *b = m->block;
+	struct gm_mask devs = gm_block_on_devs(b);
+	struct gm_mask parked = gm_mask_sub(gm_mask_sub(b->staged, devs), b->host);
+	struct gm_mask want = gm_mask_and(m->want, gm_mask_or(devs, parked));
+	struct gm_mask slice = gm_mask_none();
+
+	if (!(t->flags & GM_TXN_FORCE))
+		slice = gm_slice_pages(&b->slice_dev, b->as->cfg.slice_ns, now_ns);
+	if (blocked(t, m, GM_BLOCKED_BUSY, gm_mask_and(near_pages(b, &m->want), gm_mask_or(b->busy, b->doomed))) ||
+	    blocked(t, m, GM_BLOCKED_HELD, gm_mask_and(want, b->held)) ||
+	    blocked(t, m, GM_BLOCKED_SLICE, gm_mask_and(want, slice)))
+		return false;
+	m->devs = gm_mask_and(want, devs);
+	m->parked = gm_mask_and(want, parked);
+	m->busy = want;
+	return true;
+}
+
+static bool begin_one(struct gm_txn *t, struct gm_move *m)
+{
+	struct gm_block *b = m->block;
+	struct gm_as *as = b->as;
+	uint64_t now_ns = gm_now_ns(as->env);
+	bool ok;
+
+	m->busy = m->stay = m->host = m->parked = m->none = m->devs = gm_mask_none();
+	m->hole = m->pinned = m->fixed = m->arrived = gm_mask_none();
+	gm_lock(as->env, &b->lock);
+	ok = t->dev ? begin_to_dev(t, m, now_ns) : begin_to_host(t, m, now_ns);
+	if (ok)
+		b->busy = gm_mask_or(b->busy, m->busy);
+	else
+		t->until_ns = (now_ns / as->cfg.slice_ns + 1) * as->cfg.slice_ns;
+	gm_unlock(as->env, &b->lock);
+	return ok;
+}
+
+/* Nothing moves to a device while a fork is under way. */
+static bool enter_moving(struct gm_txn *t)
+{
+	struct gm_as *as = t->as;
+	bool ok;
+
+	if (!t->dev)
+		return true;
+	gm_lock(as->env, &as->lock);
+	ok = !as->frozen;
+	if (ok)
+		as->moving++;
+	gm_unlock(as->env, &as->lock);
+	if (!ok)
+		t->why = GM_BLOCKED_FROZEN;
+	return ok;
+}
+
+static void leave_moving(struct gm_txn *t)
+{
+	struct gm_as *as = t->as;
+
+	if (!t->dev)
+		return;
+	gm_lock(as->env, &as->lock);
+	as->moving--;
+	gm_unlock(as->env, &as->lock);
+	gm_wake(as->env, &as->waitq);
+}
+
+/* (block) Somebody waits for pages that are free again: the worker sees to it. */
+static bool release_busy(struct gm_block *b, struct gm_mask busy)
+{
+	b->busy = gm_mask_sub(b->busy, busy);
+	return gm_mask_meets(&b->wanted, &busy) || gm_mask_meets(&b->doomed, &busy);
+}
+
+/* (block) Take chunks out of the table that no page is in, nor on its way into. */
+static size_t collect_empty(struct gm_block *b, struct gm_bnode *n, struct gm_chunk **empty)
+{
+	size_t count = 0;
+
+	for (unsigned u = 0; u < GM_BLOCK_UNITS; u++) {
+		struct gm_chunk *c = n->unit[u];
+		struct gm_mask pages;
+
+		if (!c || c->first / GM_UNIT_PAGES != u)
+			continue;
+		pages = gm_mask_span(c->first, c->first + (GM_UNIT_PAGES << c->order));
+		if (gm_mask_meets(&pages, &n->resident) || gm_mask_meets(&pages, &b->busy))
+			continue;
+		for (unsigned k = 0; k < 1u << c->order; k++)
+			n->unit[u + k] = NULL;
+		empty[count++] = c;
+	}
+	return count;
+}
+
+/* The law's step 7: no transaction reads the old frames any more. */
+static void free_frames(struct gm_block *b)
+{
+	struct gm_as *as = b->as;
+
+	for (unsigned i = 0; i < GM_MAX_DEVS; i++) {
+		struct gm_chunk *empty[GM_BLOCK_UNITS];
+		size_t n = 0;
+
+		if (!atomic_load_explicit(&b->has_node[i], memory_order_acquire))
+			continue;
+		gm_lock(as->env, &b->lock);
+		n = collect_empty(b, b->node[i], empty);
+		gm_unlock(as->env, &b->lock);
+		while (n)
+			gm_node_put(&as->lib->devs[i]->node, empty[--n]);
+	}
+}
+
+static void end_one(struct gm_move *m, uint64_t deadline_ns)
+{
+	struct gm_block *b = m->block;
+	struct gm_as *as = b->as;
+	bool work, idle;
+	gm_ret_t ret = GM_RET_SUCCESS;
+
+	for (;;) {
+		struct gm_mask doomed;
+
+		gm_lock(as->env, &b->lock);
+		doomed = gm_mask_and(m->busy, b->doomed);
+		if (gm_mask_empty(&doomed) || ret)
+			break; /* if a device would not let go, the pages stay doomed: the worker tries again */
+		gm_unlock(as->env, &b->lock);
+		ret = gm_take_apart(b, &doomed, deadline_ns);
+	}
+	work = release_busy(b, m->busy);
+	b->used_ns = gm_now_ns(as->env);
+	idle = gm_block_all_host(b) && (b->watched || b->has_slot);
+	gm_unlock(as->env, &b->lock);
+	m->busy = gm_mask_none();
+	free_frames(b);
+	if (!GM_PLANTED(as, GM_PLANT_LOSE_WAKE)) {
+		gm_wake(as->env, &b->waitq);
+		if (work)
+			gm_work_queue(b, ret ? gm_deadline_ns(as->env, GM_WORK_RETRY_NS) : 0);
+	}
+	if (idle && !work)
+		gm_work_queue(b, gm_deadline_ns(as->env, GM_WORK_IDLE_NS));
+}
+
+gm_ret_t gm_txn_begin(struct gm_txn *t)
+{
+	t->ret = GM_RET_SUCCESS;
+	if (!enter_moving(t))
+		return GM_RET_AGAIN;
+	for (size_t i = 0; i < t->moves; i++) {
+		if (begin_one(t, &t->move[i]))
+			continue;
+		while (i--)
+			end_one(&t->move[i], t->deadline_ns);
+		leave_moving(t);
+		return GM_RET_AGAIN;
+	}
+	return GM_RET_SUCCESS;
+}
+
+void gm_txn_end(struct gm_txn *t)
+{
+	for (size_t i = 0; i < t->moves; i++)
+		end_one(&t->move[i], t->deadline_ns);
+	leave_moving(t);
+}
+
+static gm_ret_t wait_thaw(struct gm_txn *t)
+{
+	struct gm_as *as = t->as;
+	gm_ret_t ret = GM_RET_SUCCESS;
+
+	gm_lock(as->env, &as->lock);
+	while (as->frozen && !ret)
+		ret = gm_wait(as->env, &as->waitq, &as->lock, t->deadline_ns);
+	gm_unlock(as->env, &as->lock);
+	return ret;
+}
+
+/* (block) Is it still in the way? */
+static bool still_blocked(const struct gm_txn *t, const struct gm_block *b)
+{
+	struct gm_mask now = gm_mask_or(b->busy, b->doomed);
+
+	return t->why == GM_BLOCKED_HELD ? gm_mask_meets(&b->held, &t->what) : gm_mask_meets(&now, &t->what);
+}
+
+gm_ret_t gm_txn_wait(struct gm_txn *t)
+{
+	struct gm_block *b = t->where;
+	struct gm_env *env = t->as->env;
+	uint64_t until_ns = t->deadline_ns;
+	gm_ret_t ret = GM_RET_SUCCESS;
+
+	if (t->why == GM_BLOCKED_FROZEN)
+		return wait_thaw(t);
+	if (t->why == GM_BLOCKED_ELSEWHERE || t->why == GM_BLOCKED_STALE)
+		return gm_now_ns(env) < t->deadline_ns ? GM_RET_SUCCESS : GM_RET_TIMEDOUT;
+	if (t->why == GM_BLOCKED_SLICE) {
+		gm_stat_add(t->as, GM_STAT_slice_waits, 1);
+		if (t->until_ns < until_ns)
+			until_ns = t->until_ns;
+	}
+	gm_lock(env, &b->lock);
+	while (!ret && (t->why == GM_BLOCKED_SLICE || still_blocked(t, b)))
+		ret = gm_wait(env, &b->waitq, &b->lock, until_ns);
+	gm_unlock(env, &b->lock);
+	return t->why == GM_BLOCKED_SLICE && gm_now_ns(env) < t->deadline_ns ? GM_RET_SUCCESS : ret;
+}
+
+gm_ret_t gm_txn_run(struct gm_txn *t)
+{
+	gm_ret_t ret;
+
+	while ((ret = gm_txn_begin(t))) {
+		if (gm_txn_wait(t))
+			return gm_fail(t->why == GM_BLOCKED_HELD ? GM_RET_BUSY : GM_RET_TIMEDOUT,
+				       "pages near 0x%llx are %s", (unsigned long long)(t->where ? t->where->va : 0),
+				       t->why == GM_BLOCKED_HELD ? "held by a working set" : "busy and did not become free in time");
+		if (t->why == GM_BLOCKED_ELSEWHERE || t->why == GM_BLOCKED_STALE)
+			return GM_RET_AGAIN;
+	}
+	ret = t->dev ? gm_txn_to_dev(t) : gm_txn_to_host(t);
+	gm_txn_end(t);
+	return ret;
+}
+
+gm_ret_t gm_move_home(struct gm_block *b, const struct gm_mask *pages, uint32_t flags, uint64_t deadline_ns)
+{
+	struct gm_move m = { .block = b, .want = *pages };
+	struct gm_txn t = { .as = b->as, .flags = flags, .deadline_ns = deadline_ns, .move = &m, .moves = 1 };
+
+	return gm_txn_run(&t);
+}
+
+void gm_txn_fail(struct gm_txn *t, gm_ret_t ret)
+{
+	if (!t->ret)
+		t->ret = ret;
+}
+
+bool gm_txn_let_reader_run(struct gm_txn *t)
+{
+	return !(t->flags & GM_TXN_INLINE) && gm_now_ns(t->as->env) < t->deadline_ns && gm_events_let_run(t->as);
+}
+
+/* (block) Their frames are given back when the transaction ends. */
+static void leave_devs(struct gm_block *b, const struct gm_mask *pages)
+{
+	for (unsigned i = 0; i < GM_MAX_DEVS; i++) {
+		if (!b->node[i])
+			continue;
+		b->node[i]->resident = gm_mask_sub(b->node[i]->resident, *pages);
+		b->node[i]->dirty = gm_mask_sub(b->node[i]->dirty, *pages);
+	}
+}
+
+static void now_host(struct gm_block *b, const struct gm_mask *pages)
+{
+	b->host = gm_mask_or(b->host, gm_mask_and(*pages, b->managed));
+	b->staged = gm_mask_sub(b->staged, *pages);
+	if (gm_mask_empty(&b->staged))
+		b->huge = false;
+}
+
+void gm_commit_host(struct gm_block *b, const struct gm_mask *back)
+{
+	gm_lock(b->as->env, &b->lock);
+	leave_devs(b, back);
+	now_host(b, back);
+	gm_unlock(b->as->env, &b->lock);
+}
+
+static void now_none(struct gm_block *b, const struct gm_mask *pages)
+{
+	b->host = gm_mask_sub(b->host, *pages);
+	b->staged = gm_mask_sub(b->staged, *pages);
+	b->poisoned = gm_mask_sub(b->poisoned, *pages);
+	b->doomed = gm_mask_sub(b->doomed, *pages);
+	if (gm_mask_empty(&b->staged))
+		b->huge = false;
+}
+
+gm_ret_t gm_take_apart(struct gm_block *b, const struct gm_mask *pages, uint64_t deadline_ns)
+{
+	struct gm_as *as = b->as;
+	struct gm_mask staged;
+	gm_ret_t ret = gm_plan_revoke(b, pages, deadline_ns);
+
+	if (ret)
+		return ret;
+	gm_lock(as->env, &b->lock);
+	staged = gm_mask_and(b->staged, *pages);
+	gm_unlock(as->env, &b->lock);
+	GM_MASK_FOR_RUN(&staged, first, end)
+		gm_hal_slot_drop(as->host, as->hpmap, b->slot + (uint64_t)first * GM_PAGE_BYTES,
+				 (uint64_t)(end - first) * GM_PAGE_BYTES);
+	gm_lock(as->env, &b->lock);
+	leave_devs(b, pages);
+	now_none(b, pages);
+	gm_unlock(as->env, &b->lock);
+	gm_stat_add(as, GM_STAT_pages_dropped, gm_mask_count(pages));
+	return GM_RET_SUCCESS;
+}
+
+void gm_txn_release(struct gm_block *b, const struct gm_mask *pages)
+{
+	struct gm_move m = { .block = b, .busy = *pages };
+
+	end_one(&m, gm_deadline_ns(b->as->env, b->as->cfg.wait_ns));
+}
+
+void gm_drop_doomed(struct gm_block *b)
+{
+	struct gm_move m = { .block = b };
+	struct gm_env *env = b->as->env;
+
+	gm_lock(env, &b->lock);
+	m.busy = gm_mask_sub(b->doomed, near_pages(b, &b->busy));
+	b->busy = gm_mask_or(b->busy, m.busy);
+	gm_unlock(env, &b->lock);
+	if (!gm_mask_empty(&m.busy))
+		end_one(&m, gm_deadline_ns(env, b->as->cfg.wait_ns));
+}

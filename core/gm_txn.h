@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: MIT */
+/* Transactions: moving pages of one or several blocks; see gm_txn.c. */
+#ifndef GM_CORE_TXN_H
+#define GM_CORE_TXN_H
+
+#include "core/gm_plan.h"
+
+/* The pages of one block in a transaction. */
+struct gm_move {
+	struct gm_block *block;      /* the caller holds a reference */
+	struct gm_mask want;         /* in: pages to bring */
+	struct gm_mask map, write;   /* in: to a device: of these, to be mapped; to be mapped writable */
+	struct gm_mask discard;      /* in: to a device: of these, the old content does not matter */
+	struct gm_ws *ws;            /* in: to a device: pages that arrive are held by it; NULL */
+	struct gm_chunk *fresh[GM_BLOCK_UNITS]; /* in: to a device: frames for units that have none; what is
+						   left over afterwards is the caller's again */
+	/* classes, by gm_txn_begin(); disjoint, together `busy` */
+	struct gm_mask busy;
+	struct gm_mask stay;         /* at the destination already */
+	struct gm_mask host;         /* on the host, to be stolen */
+	struct gm_mask parked;       /* in the slot only */
+	struct gm_mask none;         /* no content: zero-fill */
+	struct gm_mask devs;         /* on some device (to the host) */
+	/* results */
+	struct gm_mask hole;         /* of host: never had content */
+	struct gm_mask pinned, fixed; /* of host: refused */
+	struct gm_mask arrived;      /* at the destination now, stay not counted */
+};
+
+/* Why a transaction could not begin. */
+enum gm_blocked {
+	GM_BLOCKED_BUSY,      /* another transaction, or a drop that is pending */
+	GM_BLOCKED_SLICE,     /* somebody was just served */
+	GM_BLOCKED_HELD,      /* a working set */
+	GM_BLOCKED_ELSEWHERE, /* to a device: another device has it; bring it home first */
+	GM_BLOCKED_STALE,     /* to a device: the frames reserved do not fit what is there now; reserve again */
+	GM_BLOCKED_FROZEN,    /* a fork */
+};
+
+#define GM_TXN_INLINE 1u   /* in the fault handler: nothing that waits */
+#define GM_TXN_FORCE 2u    /* asked for by the caller: slices do not protect */
+#define GM_TXN_EVICT 4u    /* counted as eviction */
+
+struct gm_txn {
+	struct gm_as *as;
+	struct gm_dev *dev;          /* destination; NULL: the host */
+	struct gm_ctx *ctx;          /* to a device: who gets mappings; NULL: nobody */
+	uint32_t flags;              /* GM_TXN_* */
+	uint64_t deadline_ns;
+	uint64_t shift;              /* to the host: bytes go to VA + shift (a range that was moved) */
+	struct gm_move *move;
+	size_t moves;
+	/* out */
+	gm_ret_t ret;                /* first failure of a page or step */
+	enum gm_blocked why;
+	struct gm_block *where;      /* which block blocked (no reference) */
+	struct gm_mask what;         /* ... and which of its pages */
+	uint64_t until_ns;           /* SLICE: when it ends */
+};
+
+/*
+ * All pages wanted become busy, or none. AGAIN: `why`, `where`, `what`, `until_ns`
+ * say what is in the way; pages that ceased to be managed are left out silently.
+ */
+gm_ret_t gm_txn_begin(struct gm_txn *t);
+/* Wait for what gm_txn_begin() named, at most until the deadline: SUCCESS (try again), TIMEDOUT. */
+gm_ret_t gm_txn_wait(struct gm_txn *t);
+
+/* Between begin and end. The first failure; pages are at one side or the other, none is lost. */
+gm_ret_t gm_txn_to_dev(struct gm_txn *t);
+gm_ret_t gm_txn_to_host(struct gm_txn *t);
+
+/* Busy no more; drops what was doomed meanwhile; wakes. */
+void gm_txn_end(struct gm_txn *t);
+
+/* End for pages marked busy by other means: the fault handler, mappings in place. */
+void gm_txn_release(struct gm_block *b, const struct gm_mask *pages);
+
+/* Begin (waiting as long as the deadline allows), move, end. As the parts; AGAIN: ELSEWHERE or STALE. */
+gm_ret_t gm_txn_run(struct gm_txn *t);
+
+/* Bring pages of one block home with a transaction of its own. */
+gm_ret_t gm_move_home(struct gm_block *b, const struct gm_mask *pages, uint32_t flags, uint64_t deadline_ns);
+
+/* Drop every copy and mapping of pages the caller has busy: they become NONE. SUCCESS, or what a device said. */
+gm_ret_t gm_take_apart(struct gm_block *b, const struct gm_mask *pages, uint64_t deadline_ns);
+/* Drop what is doomed and not busy. */
+void gm_drop_doomed(struct gm_block *b);
+
+/* The host can be stolen from: the block is watched and has a slot. SUCCESS, or what the host says. */
+gm_ret_t gm_txn_need_host(struct gm_txn *t, struct gm_block *b);
+
+/* Parts shared by both directions. */
+void gm_txn_fail(struct gm_txn *t, gm_ret_t ret);
+/* Let the reader of host messages run; false at the deadline, or inline. */
+bool gm_txn_let_reader_run(struct gm_txn *t);
+/* Staged pages [of m] back to the host at VA + shift. Adds to `*back` what is there now. */
+void gm_txn_restore(struct gm_txn *t, struct gm_block *b, const struct gm_mask *pages, struct gm_mask *back);
+/* Residency moves to the host: pages `back` are there. Frees device frames that became empty. */
+void gm_commit_host(struct gm_block *b, const struct gm_mask *back);
+
+#endif

@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * To the host:
+ *
+ *   2a revoke   every device mapping of the pages, and drain: from here the
+ *               device copy does not change.
+ *   3  copy     frames -> slot, for pages whose parked host frame is older.
+ *               A clean page needs none: its frame is given back as it is.
+ *   4/5 give    the page appears at its VA: parked frames move there, pages
+ *               without one are filled. The application may write to it at
+ *               once; that is no race, as its page is still busy for us and the
+ *               device copy is never read again.
+ *   commit      residency, for exactly the pages that are back.
+ *
+ * Each page decides for itself whether it is back; one that cannot be given
+ * (its mapping is gone, something is there) stays where it was, and its slot
+ * frame, if it was just copied, is as new as the device's copy: clean.
+ */
+#include "config.h"
+
+#include <string.h>
+
+#include "core/gm_txn.h"
+
+/* A step towards the host, for one run: `done` of `bytes`. */
+typedef gm_ret_t (*give_fn)(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t from, uint64_t bytes,
+			    uint64_t *done);
+
+static gm_ret_t give_restore(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t from, uint64_t bytes, uint64_t *done)
+{
+	return gm_hal_restore(h, pmap, va, from, bytes, done);
+}
+
+static gm_ret_t give_fill(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t from, uint64_t bytes, uint64_t *done)
+{
+	return gm_hal_fill(h, pmap, va, (const void *)(uintptr_t)from, bytes, done);
+}
+
+/* Give pages [first, end) of a block, whose bytes begin at `from`; adds those that are back. */
+static void give_run(struct gm_txn *t, struct gm_block *b, give_fn give, unsigned first, unsigned end, uint64_t from,
+		     struct gm_mask *back)
+{
+	while (first < end) {
+		uint64_t bytes = (uint64_t)(end - first) * GM_PAGE_BYTES, done = 0;
+		gm_ret_t ret = give(b->as->host, b->as->hpmap, b->va + t->shift + (uint64_t)first * GM_PAGE_BYTES, from,
+				    bytes, &done);
+		unsigned pages = (unsigned)(done / GM_PAGE_BYTES);
+
+		*back = gm_mask_or(*back, gm_mask_span(first, first + pages));
+		first += pages;
+		from += done;
+		if (!ret || first >= end)
+			break;
+		if (ret == GM_RET_AGAIN) {
+			if (gm_txn_let_reader_run(t))
+				continue;
+			gm_txn_fail(t, t->flags & GM_TXN_INLINE ? GM_RET_AGAIN : GM_RET_TIMEDOUT);
+			break;
+		}
+		gm_txn_fail(t, ret);
+		if (ret != GM_RET_EXIST && ret != GM_RET_FAULT)
+			break;
+		first++; /* this page cannot; the next may */
+		from += GM_PAGE_BYTES;
+	}
+}
+
+void gm_txn_restore(struct gm_txn *t, struct gm_block *b, const struct gm_mask *pages, struct gm_mask *back)
+{
+	uint64_t start = gm_now_ns(b->as->env);
+
+	GM_MASK_FOR_RUN(pages, first, end)
+		give_run(t, b, give_restore, first, end, b->slot + (uint64_t)first * GM_PAGE_BYTES, back);
+	gm_stat_time(b->as, GM_STAT_ns_restore, start);
+}
+
+/* What the move needs, read once under the lock: the pages are busy, so it stays true. */
+struct home {
+	struct gm_mask staged, dirty; /* staged: a frame is parked; dirty: it is older than the device's */
+	struct gm_mask bare;          /* no frame is parked */
+	struct gm_mask back;
+	struct gm_frame_map frames;
+};
+
+static void look(struct gm_move *m, struct gm_dev *dev, struct home *h)
+{
+	struct gm_block *b = m->block;
+	struct gm_mask here;
+
+	gm_lock(b->as->env, &b->lock);
+	gm_block_frames(b, dev->index, &h->frames);
+	here = gm_mask_and(m->devs, b->node[dev->index]->resident);
+	h->staged = gm_mask_and(here, b->staged);
+	h->dirty = gm_mask_and(h->staged, b->node[dev->index]->dirty);
+	h->bare = gm_mask_sub(here, b->staged);
+	h->back = gm_mask_none();
+	gm_unlock(b->as->env, &b->lock);
+	if (GM_PLANTED(b->as, GM_PLANT_DROP_DIRTY))
+		h->dirty = gm_mask_none();
+}
+
+/* The CPU itself reads device memory: in the fault handler, where an engine would be waited for. */
+static gm_ret_t copy_by_cpu(struct gm_dev *dev, const struct gm_mask *pages, const struct gm_frame_map *frames,
+			    uint64_t base)
+{
+	GM_MASK_FOR_RUN(pages, first, end)
+		for (unsigned i = first; i < end; i++) {
+			void *src = gm_hal_cpu_ptr(dev->hal, gm_frame_pa(frames, i), GM_PAGE_BYTES);
+
+			if (!src)
+				return GM_RET_AGAIN;
+			memcpy((void *)(uintptr_t)(base + (uint64_t)i * GM_PAGE_BYTES), src, GM_PAGE_BYTES);
+		}
+	return GM_RET_SUCCESS;
+}
+
+static gm_ret_t copy_home(struct gm_txn *t, struct gm_dev *dev, const struct gm_mask *pages,
+			  const struct gm_frame_map *frames, uint64_t base)
+{
+	uint64_t start = gm_now_ns(t->as->env);
+	struct gm_plan plan;
+	gm_ret_t ret;
+
+	if (gm_mask_empty(pages))
+		return GM_RET_SUCCESS;
+	if (t->flags & GM_TXN_INLINE) {
+		ret = copy_by_cpu(dev, pages, frames, base);
+	} else {
+		gm_plan_init(&plan, dev->hal, t->deadline_ns);
+		gm_plan_copy(&plan, GM_COPY_TO_HOST, pages, frames, base);
+		ret = gm_plan_run(&plan);
+	}
+	if (!ret)
+		gm_stat_add(t->as, GM_STAT_bytes_to_host, (uint64_t)gm_mask_count(pages) * GM_PAGE_BYTES);
+	gm_stat_time(t->as, GM_STAT_ns_copy, start);
+	return ret;
+}
+
+/* Pages with a parked frame: bring it up to date, give it back. */
+static gm_ret_t home_staged(struct gm_txn *t, struct gm_move *m, struct gm_dev *dev, struct home *h)
+{
+	struct gm_block *b = m->block;
+	struct gm_mask clean = gm_mask_sub(h->staged, h->dirty);
+	gm_ret_t ret = copy_home(t, dev, &h->dirty, &h->frames, b->slot);
+
+	if (ret) {
+		h->staged = clean;
+	} else {
+		gm_lock(b->as->env, &b->lock);
+		b->node[dev->index]->dirty = gm_mask_sub(b->node[dev->index]->dirty, h->dirty);
+		gm_unlock(b->as->env, &b->lock);
+	}
+	gm_txn_restore(t, b, &h->staged, &h->back);
+	clean = gm_mask_and(clean, h->back);
+	gm_stat_add(t->as, GM_STAT_pages_clean, gm_mask_count(&clean));
+	return ret;
+}
+
+/* Without a parked frame, from memory the CPU sees: straight from the frames. */
+static void fill_visible(struct gm_txn *t, struct gm_block *b, struct gm_dev *dev, struct home *h)
+{
+	GM_MASK_FOR_RUN(&h->bare, first, end)
+		for (unsigned i = first, next; i < end; i = next) {
+			uint64_t bytes;
+			void *src;
+
+			next = gm_frame_run(&h->frames, i, end);
+			bytes = (uint64_t)(next - i) * GM_PAGE_BYTES;
+			src = gm_hal_cpu_ptr(dev->hal, gm_frame_pa(&h->frames, i), bytes);
+			give_run(t, b, give_fill, i, next, GM_VA(src), &h->back);
+			gm_stat_add(t->as, GM_STAT_bytes_to_host, bytes);
+		}
+}
+
+/* Without a parked frame, from memory the CPU does not see: through scratch memory. */
+static gm_ret_t fill_bounced(struct gm_txn *t, struct gm_block *b, struct gm_dev *dev, struct home *h)
+{
+	struct gm_env *env = t->as->env;
+	void *scratch = gm_mem_alloc(env, GM_BLOCK_BYTES);
+	gm_ret_t ret;
+
+	if (!scratch)
+		return gm_fail(GM_RET_NOMEM, "no scratch memory to bring 0x%llx home", (unsigned long long)b->va);
+	ret = copy_home(t, dev, &h->bare, &h->frames, GM_VA(scratch));
+	if (!ret)
+		GM_MASK_FOR_RUN(&h->bare, first, end)
+			give_run(t, b, give_fill, first, end, GM_VA(scratch) + (uint64_t)first * GM_PAGE_BYTES, &h->back);
+	gm_mem_free(env, scratch, GM_BLOCK_BYTES);
+	return ret;
+}
+
+static gm_ret_t home_bare(struct gm_txn *t, struct gm_move *m, struct gm_dev *dev, struct home *h)
+{
+	uint64_t start = gm_now_ns(t->as->env);
+	gm_ret_t ret = GM_RET_SUCCESS;
+
+	if (gm_mask_empty(&h->bare))
+		return ret;
+	if (gm_hal_has(dev->hal, GM_CAP_CPU_VISIBLE) && !atomic_load(&dev->hal->lost))
+		fill_visible(t, m->block, dev, h);
+	else if (t->flags & GM_TXN_INLINE)
+		ret = GM_RET_AGAIN;
+	else
+		ret = fill_bounced(t, m->block, dev, h);
+	gm_stat_time(t->as, GM_STAT_ns_restore, start);
+	return ret;
+}
+
+/* The device is lost, and with it these pages: say so at every access, for ever. */
+static void poison(struct gm_txn *t, struct gm_move *m, struct gm_dev *dev, const struct home *h)
+{
+	struct gm_block *b = m->block;
+	struct gm_mask lost = gm_mask_sub(gm_mask_or(h->dirty, h->bare), h->back);
+
+	if (gm_mask_empty(&lost))
+		return;
+	GM_MASK_FOR_RUN(&lost, first, end) {
+		uint64_t done = 0;
+
+		(void)gm_hal_poison(b->as->host, b->as->hpmap, b->va + t->shift + (uint64_t)first * GM_PAGE_BYTES,
+				    (uint64_t)(end - first) * GM_PAGE_BYTES, &done);
+		if (b->has_slot && !gm_mask_empty(&h->dirty))
+			gm_hal_slot_drop(b->as->host, b->as->hpmap, b->slot + (uint64_t)first * GM_PAGE_BYTES,
+					 (uint64_t)(end - first) * GM_PAGE_BYTES);
+	}
+	gm_lock(b->as->env, &b->lock);
+	b->node[dev->index]->resident = gm_mask_sub(b->node[dev->index]->resident, lost);
+	b->node[dev->index]->dirty = gm_mask_sub(b->node[dev->index]->dirty, lost);
+	b->staged = gm_mask_sub(b->staged, lost);
+	b->poisoned = gm_mask_or(b->poisoned, lost);
+	gm_unlock(b->as->env, &b->lock);
+	gm_log(b->as->env, GM_LOG_ERROR, "device %s took %u pages near 0x%llx with it", dev->hal->caps.name,
+	       gm_mask_count(&lost), (unsigned long long)b->va);
+}
+
+static void home_from(struct gm_txn *t, struct gm_move *m, struct gm_dev *dev)
+{
+	struct home h;
+	gm_ret_t ret, bare;
+
+	look(m, dev, &h);
+	ret = home_staged(t, m, dev, &h);
+	bare = home_bare(t, m, dev, &h);
+	gm_commit_host(m->block, &h.back);
+	m->arrived = gm_mask_or(m->arrived, h.back);
+	if (ret == GM_RET_NODEV || bare == GM_RET_NODEV || atomic_load(&dev->hal->lost))
+		poison(t, m, dev, &h);
+	if (ret || bare)
+		gm_txn_fail(t, ret ? ret : bare);
+}
+
+static void home_parked(struct gm_txn *t, struct gm_move *m)
+{
+	struct gm_mask back = gm_mask_none();
+
+	gm_txn_restore(t, m->block, &m->parked, &back);
+	gm_commit_host(m->block, &back);
+	m->arrived = gm_mask_or(m->arrived, back);
+}
+
+static void count(struct gm_txn *t, const struct gm_move *m)
+{
+	unsigned pages = gm_mask_count(&m->arrived);
+
+	if (!pages)
+		return;
+	gm_stat_add(t->as, GM_STAT_migrations_to_host, 1);
+	gm_stat_add(t->as, GM_STAT_pages_to_host, pages);
+	if (t->flags & GM_TXN_EVICT) {
+		gm_stat_add(t->as, GM_STAT_evictions, 1);
+		gm_stat_add(t->as, GM_STAT_pages_evicted, pages);
+	}
+}
+
+gm_ret_t gm_txn_to_host(struct gm_txn *t)
+{
+	for (size_t i = 0; i < t->moves; i++) {
+		struct gm_move *m = &t->move[i];
+		gm_ret_t ret = GM_RET_SUCCESS;
+
+		if (!GM_PLANTED(t->as, GM_PLANT_COPY_EARLY))
+			ret = gm_plan_revoke(m->block, &m->devs, t->deadline_ns);
+		if (ret) {
+			gm_txn_fail(t, ret);
+			continue;
+		}
+		home_parked(t, m);
+		for (unsigned d = 0; d < GM_MAX_DEVS; d++) {
+			struct gm_mask here;
+
+			gm_lock(t->as->env, &m->block->lock);
+			here = gm_mask_and(m->devs, gm_block_on_dev(m->block, d));
+			gm_unlock(t->as->env, &m->block->lock);
+			if (!gm_mask_empty(&here))
+				home_from(t, m, t->as->lib->devs[d]);
+		}
+		if (GM_PLANTED(t->as, GM_PLANT_COPY_EARLY))
+			(void)gm_plan_revoke(m->block, &m->devs, t->deadline_ns);
+		count(t, m);
+	}
+	return t->ret;
+}

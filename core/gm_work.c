@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The worker of an address space: everything the fault handler must not do
+ * itself. Its queue holds blocks, not requests; what a block wants stands in
+ * its masks. So queueing never allocates, the same wish twice is one, and a
+ * wish cannot be lost: it is set before the block is queued, and the block is
+ * taken off the queue before its wishes are read.
+ *
+ *     idle --queue(not before t)--> queued --t--> worked on --something left--> queued
+ *
+ * In this order: doomed pages are taken apart; CPU accesses are served; and a
+ * block that is all host again, for a while, is forgotten: unwatched, its slot
+ * given back, dropped from the index.
+ */
+#include "config.h"
+
+#include "core/gm_work.h"
+
+#include "core/gm_events.h"
+#include "core/gm_fault.h"
+
+void gm_work_kick(struct gm_as *as)
+{
+	gm_wake(as->env, &as->queue_waitq);
+	if (!as->worker) /* whoever serves polls the host's descriptor */
+		gm_hal_msg_kick(as->host, as->hpmap);
+}
+
+void gm_work_queue(struct gm_block *b, uint64_t not_before_ns)
+{
+	struct gm_as *as = b->as;
+
+	gm_lock(as->env, &as->queue_lock);
+	if (!b->queued) {
+		b->queued = true;
+		b->not_before_ns = not_before_ns;
+		(void)gm_block_get(b);
+		TAILQ_INSERT_TAIL(&as->work, b, work_link);
+	} else if (not_before_ns < b->not_before_ns) {
+		b->not_before_ns = not_before_ns;
+	}
+	gm_unlock(as->env, &as->queue_lock);
+	gm_work_kick(as);
+}
+
+/* The first block whose time has come, off the queue, with the queue's reference. */
+static struct gm_block *next_block(struct gm_as *as, uint64_t *next_ns)
+{
+	uint64_t now_ns = gm_now_ns(as->env);
+	struct gm_block *b;
+
+	*next_ns = UINT64_MAX;
+	gm_lock(as->env, &as->queue_lock);
+	TAILQ_FOREACH(b, &as->work, work_link) {
+		if (b->not_before_ns <= now_ns)
+			break;
+		if (b->not_before_ns < *next_ns)
+			*next_ns = b->not_before_ns;
+	}
+	if (b) {
+		TAILQ_REMOVE(&as->work, b, work_link);
+		b->queued = false;
+	}
+	gm_unlock(as->env, &as->queue_lock);
+	return b;
+}
+
+/* (block) Claim all pages if it is all host: nobody may come between unwatching and forgetting. */
+static bool claim_idle(struct gm_block *b, struct gm_mask *all)
+{
+	struct gm_mask none = gm_mask_none();
+
+	if (!gm_block_all_host(b) || !gm_mask_equal(&b->busy, &none))
+		return false;
+	*all = gm_mask_not(none);
+	b->busy = *all;
+	return true;
+}
+
+/* Watched and all host -> untracked. */
+static void forget(struct gm_block *b)
+{
+	struct gm_as *as = b->as;
+	struct gm_mask all, managed;
+	bool mine, has_slot;
+
+	gm_lock(as->env, &b->lock);
+	mine = claim_idle(b, &all);
+	managed = b->managed;
+	has_slot = b->has_slot;
+	gm_unlock(as->env, &b->lock);
+	if (!mine)
+		return;
+	/* Waiting accesses are woken by it. FAULT: the mapping is gone, and with it what was watched. */
+	GM_MASK_FOR_RUN(&managed, first, end)
+		(void)gm_hal_unwatch(as->host, as->hpmap, b->va + (uint64_t)first * GM_PAGE_BYTES,
+				     (uint64_t)(end - first) * GM_PAGE_BYTES);
+	if (has_slot)
+		gm_hal_slot_free(as->host, as->hpmap, b->slot);
+	gm_lock(as->env, &b->lock);
+	b->watched = b->has_slot = b->huge = false;
+	b->host = b->managed; /* NONE is a hole of the host from here on */
+	gm_unlock(as->env, &b->lock);
+	gm_txn_release(b, &all);
+	gm_block_retire(b);
+}
+
+static void work(struct gm_block *b)
+{
+	struct gm_env *env = b->as->env;
+	uint64_t again_ns = UINT64_MAX;
+	uint64_t forget_ns;
+	bool left, idle;
+
+	gm_drop_doomed(b);
+	left = gm_fault_cpu_work(b, &again_ns);
+	gm_lock(env, &b->lock);
+	idle = gm_block_all_host(b) && !left;
+	/* What is not managed any more can be forgotten at once. */
+	forget_ns = gm_mask_empty(&b->managed) ? 0 : b->used_ns + GM_WORK_IDLE_NS;
+	gm_unlock(env, &b->lock);
+	if (idle && forget_ns <= gm_now_ns(env))
+		forget(b);
+	else if (idle)
+		gm_work_queue(b, forget_ns);
+	else if (left && again_ns != UINT64_MAX)
+		gm_work_queue(b, again_ns);
+	gm_block_put(b);
+}
+
+/* The stock of regions, for the handler. */
+static void refill(struct gm_as *as)
+{
+	bool wanted;
+
+	gm_lock(as->env, &as->queue_lock);
+	wanted = as->refill;
+	as->refill = as->remap_noted = false;
+	gm_unlock(as->env, &as->queue_lock);
+	for (unsigned i = 0; wanted && i < GM_REGION_SPARES; i++) {
+		struct gm_region *r = gm_region_new(as->env);
+
+		if (!r)
+			break;
+		gm_lock(as->env, &as->lock);
+		gm_regions_stock(&as->regions, r);
+		gm_unlock(as->env, &as->lock);
+	}
+}
+
+/* (Q) Is a block due earlier than the worker is about to sleep until? */
+static bool due_before(struct gm_as *as, uint64_t until_ns)
+{
+	struct gm_block *b;
+
+	TAILQ_FOREACH(b, &as->work, work_link)
+		if (b->not_before_ns < until_ns)
+			return true;
+	return false;
+}
+
+bool gm_work_once(struct gm_as *as, uint64_t *next_ns)
+{
+	struct gm_block *b;
+
+	refill(as);
+	gm_remap_work(as);
+	b = next_block(as, next_ns);
+	if (b)
+		work(b);
+	return b != NULL;
+}
+
+void gm_work_thread(void *arg)
+{
+	struct gm_as *as = arg;
+	bool stop = false;
+
+	while (!stop) {
+		uint64_t next_ns;
+
+		while (gm_work_once(as, &next_ns))
+			;
+		gm_lock(as->env, &as->queue_lock);
+		stop = as->stop;
+		if (!stop && !as->refill && !as->remap_noted && !due_before(as, next_ns))
+			(void)gm_wait(as->env, &as->queue_waitq, &as->queue_lock, next_ns);
+		gm_unlock(as->env, &as->queue_lock);
+	}
+}

@@ -1,0 +1,488 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Working sets.
+ *
+ *     acquire: checked --room reserved--> admitted --block group by block group: frames, one
+ *              transaction, hold--> held
+ *     release: held --(fence done)--> holds dropped, room given back, waiters woken
+ *
+ * No hold and wait: room for the whole set is reserved before its first page
+ * moves, so a set that has begun can always finish; two sets that do not fit
+ * together run one after the other. Holding happens inside the transaction
+ * that brought the pages, before they cease to be busy, so nobody can take
+ * them in between.
+ *
+ * A held page is neither a victim nor does it go home; its mapping stays. Only
+ * the application's own unmap or discard of it wins.
+ *
+ * Failure: what was held is let go; pages that moved stay where they are.
+ */
+#include "config.h"
+
+#include "core/gm_events.h"
+#include "core/gm_evict.h"
+#include "core/gm_fault.h"
+#include "core/gm_work.h"
+#include "core/gm_ws.h"
+#include "hal/gm_fence.h"
+
+/* Blocks of one transaction. */
+#define GROUP 16
+
+/* (block) A chunk that the set needs only part of must be several, or it would hold more than was reserved. */
+static void split_partial(struct gm_ctx *ctx, struct gm_bnode *n, const struct gm_mask *pages)
+{
+	struct gm_mask span = gm_mask_not(gm_mask_none());
+	struct gm_chunk *c = n->unit[0];
+
+	span = gm_mask_sub(span, *pages);
+	if (!c || c->order != GM_BLOCK_ORDER || ctx->dev->node.min_order || c->holds || gm_mask_empty(&span))
+		return;
+	gm_node_split(&ctx->dev->node, c);
+	for (unsigned u = 1; u < GM_BLOCK_UNITS; u++)
+		n->unit[u] = &c[u];
+}
+
+void gm_ws_hold(struct gm_ws *ws, struct gm_hold *h, struct gm_block *b, const struct gm_mask *pages)
+{
+	struct gm_env *env = b->as->env;
+	struct gm_ctx *ctx = ws->ctx;
+	struct gm_bnode *n;
+
+	if (GM_PLANTED(b->as, GM_PLANT_SKIP_HOLD))
+		return;
+	gm_lock(env, &b->lock);
+	if (!h->block) {
+		h->block = gm_block_get(b);
+		h->ws = ws;
+		SLIST_INSERT_HEAD(&b->holds, h, in_block);
+	}
+	h->pages = gm_mask_or(h->pages, *pages);
+	n = b->node[ctx->dev->index];
+	split_partial(ctx, n, &h->pages);
+	for (unsigned u = 0; u < GM_BLOCK_UNITS; u++) {
+		struct gm_mask unit = gm_mask_span(u * GM_UNIT_PAGES, (u + 1) * GM_UNIT_PAGES);
+		unsigned first = n->unit[u] ? n->unit[u]->first / GM_UNIT_PAGES : u;
+
+		unit = gm_mask_and(unit, n->resident);
+		if (!n->unit[u] || !gm_mask_meets(&unit, &h->pages) || (h->units & (UINT32_C(1) << first)))
+			continue;
+		gm_node_hold(&ctx->dev->node, n->unit[u]);
+		h->units |= UINT32_C(1) << first;
+	}
+	b->held = gm_mask_or(b->held, *pages);
+	gm_unlock(env, &b->lock);
+}
+
+static void unhold(struct gm_ws *ws, struct gm_hold *h)
+{
+	struct gm_block *b = h->block;
+	struct gm_env *env;
+	bool work;
+
+	if (!b)
+		return;
+	env = b->as->env;
+	gm_lock(env, &b->lock);
+	SLIST_REMOVE(&b->holds, h, gm_hold, in_block);
+	for (unsigned u = 0; u < GM_BLOCK_UNITS; u++)
+		if (h->units & (UINT32_C(1) << u))
+			gm_node_unhold(&ws->ctx->dev->node, b->node[ws->ctx->dev->index]->unit[u]);
+	gm_block_count_holds(b);
+	work = gm_mask_meets(&b->wanted, &h->pages);
+	gm_unlock(env, &b->lock);
+	h->block = NULL;
+	gm_wake(env, &b->waitq);
+	if (work)
+		gm_work_queue(b, 0);
+	gm_block_put(b);
+}
+
+/* Let everything go and forget the set. */
+static void drop(struct gm_ws *ws)
+{
+	struct gm_ctx *ctx = ws->ctx;
+	struct gm_as *as = ctx->as;
+
+	for (size_t i = 0; ws->hold && i < ws->pieces; i++)
+		unhold(ws, &ws->hold[i]);
+	if (ws->units)
+		gm_node_unreserve(&ctx->dev->node, ws->units);
+	gm_mem_free(as->env, ws->hold, ws->pieces * sizeof(*ws->hold));
+	gm_ws_pieces_free(ctx, ws->piece, ws->pieces);
+	gm_mem_free(as->env, ws, sizeof(*ws));
+	gm_lock(as->env, &ctx->dev->lock);
+	ctx->sets--;
+	gm_unlock(as->env, &ctx->dev->lock);
+	gm_lock(as->env, &as->lock);
+	as->sets--;
+	gm_unlock(as->env, &as->lock);
+	gm_wake(as->env, &as->waitq);
+	gm_ctx_leave(ctx);
+}
+
+/* ------------------------------------------------------------- bringing */
+
+/* The process's own rights over all of a piece. */
+static gm_ret_t check_rights(struct gm_as *as, const struct gm_ws_piece *p)
+{
+	gm_ret_t ret = GM_RET_SUCCESS;
+
+	GM_MASK_FOR_RUN(&p->read, first, end) {
+		uint64_t va = p->va + (uint64_t)first * GM_PAGE_BYTES, stop = p->va + (uint64_t)end * GM_PAGE_BYTES;
+
+		while (!ret && va < stop) {
+			bool write = gm_mask_test(&p->write, (unsigned)((va - p->va) / GM_PAGE_BYTES));
+			uint64_t begin, limit = stop;
+
+			/* The right may change inside the run: ask anew where it does. */
+			for (uint64_t v = va; v < stop; v += GM_PAGE_BYTES)
+				if (gm_mask_test(&p->write, (unsigned)((v - p->va) / GM_PAGE_BYTES)) != write) {
+					limit = v;
+					break;
+				}
+			ret = gm_fault_rights(as, va, write ? GM_WRITE : GM_READ, &begin, &va);
+			if (va > limit)
+				va = limit;
+		}
+		if (ret)
+			return ret;
+	}
+	return ret;
+}
+
+/* A group of blocks on its way. */
+struct group {
+	struct gm_ws *ws;
+	size_t first, n;                  /* pieces */
+	struct gm_move move[GROUP];
+	struct gm_mask in_place[GROUP];   /* pages that stay on the host */
+};
+
+static void want(struct group *g, size_t i, struct gm_block *b)
+{
+	const struct gm_ws_piece *p = &g->ws->piece[g->first + i];
+	struct gm_move *m = &g->move[i];
+
+	gm_lock(b->as->env, &b->lock);
+	m->want = gm_mask_and(p->read, b->managed);
+	g->in_place[i] = gm_mask_and(p->read, b->edge);
+	gm_unlock(b->as->env, &b->lock);
+	/* Whole granules: the device maps nothing smaller. */
+	m->want = gm_mask_grow(&m->want, g->ws->ctx->dev->hal->granule_bytes / GM_PAGE_BYTES);
+	m->map = m->want;
+	m->write = gm_mask_and(m->want, p->write);
+	m->write = gm_mask_grow(&m->write, g->ws->ctx->dev->hal->granule_bytes / GM_PAGE_BYTES);
+	m->discard = gm_mask_and(m->want, p->discard);
+}
+
+static gm_ret_t open_group(struct group *g, uint64_t deadline_ns)
+{
+	struct gm_ctx *ctx = g->ws->ctx;
+	gm_ret_t ret = GM_RET_SUCCESS;
+
+	for (size_t i = 0; i < g->n && !ret; i++) {
+		const struct gm_ws_piece *p = &g->ws->piece[g->first + i];
+		struct gm_block *b;
+		unsigned first = 0, end;
+
+		g->move[i] = (struct gm_move){ .block = NULL };
+		(void)gm_mask_next_run(&p->read, &first, &end);
+		ret = gm_block_obtain(ctx->as, p->va + (uint64_t)first * GM_PAGE_BYTES, &b);
+		if (ret)
+			break;
+		g->move[i].block = b;
+		ret = gm_block_need_node(b, ctx->dev->index);
+		if (!ret)
+			ret = gm_block_need_map(b, ctx->index);
+		if (!ret)
+			ret = check_rights(ctx->as, p);
+		if (!ret) {
+			want(g, i, b);
+			ret = gm_evict_reserve(ctx->dev, &g->move[i], deadline_ns);
+		}
+	}
+	return ret;
+}
+
+static void close_group(struct group *g)
+{
+	for (size_t i = 0; i < g->n; i++) {
+		if (!g->move[i].block)
+			continue;
+		gm_evict_unreserve(g->ws->ctx->dev, &g->move[i]);
+		gm_block_put(g->move[i].block);
+		g->move[i].block = NULL;
+	}
+}
+
+static void hold_group(struct group *g)
+{
+	for (size_t i = 0; i < g->n; i++) {
+		struct gm_move *m = &g->move[i];
+		struct gm_mask here = gm_mask_or(m->arrived, m->stay);
+
+		gm_ws_hold(g->ws, &g->ws->hold[g->first + i], m->block, &here);
+		g->in_place[i] = gm_mask_or(g->in_place[i], gm_mask_or(m->pinned, m->fixed));
+	}
+}
+
+/* Begin, move, hold, end; or say why not. AGAIN: reserve again. */
+static gm_ret_t run_group(struct group *g, uint64_t deadline_ns)
+{
+	struct gm_ctx *ctx = g->ws->ctx;
+	struct gm_txn t = { .as = ctx->as, .dev = ctx->dev, .ctx = ctx, .deadline_ns = deadline_ns,
+			    .move = g->move, .moves = g->n };
+	gm_ret_t ret;
+
+	while ((ret = gm_txn_begin(&t))) {
+		if (t.why == GM_BLOCKED_ELSEWHERE)
+			(void)gm_move_home(t.where, &t.what, 0, deadline_ns); /* looked at again by begin */
+		if (gm_txn_wait(&t))
+			return gm_fail(GM_RET_TIMEDOUT, "pages near 0x%llx did not become free in time",
+				       (unsigned long long)(t.where ? t.where->va : 0));
+		if (t.why == GM_BLOCKED_STALE)
+			return GM_RET_AGAIN;
+	}
+	ret = gm_txn_to_dev(&t);
+	if (!ret)
+		hold_group(g);
+	gm_txn_end(&t);
+	if (ret == GM_RET_FAULT) /* the application changed the mapping meanwhile */
+		(void)gm_events_let_run(ctx->as);
+	return ret == GM_RET_FAULT ? GM_RET_AGAIN : ret;
+}
+
+static gm_ret_t place_one(struct gm_ws *ws, size_t piece, struct gm_block *b, unsigned page, bool pinned,
+			  uint64_t deadline_ns)
+{
+	const struct gm_ws_piece *p = &ws->piece[piece];
+	struct gm_mask one = gm_mask_span(page, page + 1);
+	uint32_t access = gm_mask_test(&p->write, page) ? GM_WRITE | (p->atomic ? GM_ATOMIC : 0) : GM_READ;
+	gm_ret_t ret;
+
+	if (!gm_mask_test(&p->read, page))
+		return GM_RET_SUCCESS;
+	ret = gm_fault_in_place(ws->ctx, b, page, access, deadline_ns);
+	if (ret == GM_RET_NOTSUP && pinned && !p->atomic)
+		ret = gm_fail(GM_RET_BUSY, "0x%llx is pinned, and device %s cannot map host memory in place",
+			      (unsigned long long)(p->va + (uint64_t)page * GM_PAGE_BYTES), ws->ctx->dev->hal->caps.name);
+	if (!ret)
+		gm_ws_hold(ws, &ws->hold[piece], b, &one);
+	return ret;
+}
+
+static gm_ret_t place_group(struct group *g, uint64_t deadline_ns)
+{
+	gm_ret_t ret = GM_RET_SUCCESS;
+
+	for (size_t i = 0; i < g->n; i++) {
+		struct gm_move *m = &g->move[i];
+
+		GM_MASK_FOR_RUN(&g->in_place[i], first, end)
+			for (unsigned page = first; page < end && !ret; page++)
+				ret = place_one(g->ws, g->first + i, m->block, page, gm_mask_test(&m->pinned, page),
+						deadline_ns);
+	}
+	return ret;
+}
+
+/* Everything the set asks for is mapped: nothing was left out on the way. */
+static gm_ret_t check_group(struct group *g)
+{
+	struct gm_ctx *ctx = g->ws->ctx;
+
+	for (size_t i = 0; i < g->n; i++) {
+		const struct gm_ws_piece *p = &g->ws->piece[g->first + i];
+		struct gm_block *b = g->move[i].block;
+		struct gm_mask lack, poisoned;
+
+		gm_lock(ctx->as->env, &b->lock);
+		lack = gm_mask_sub(p->read, gm_block_mapped_by(b, ctx->index, GM_READ));
+		lack = gm_mask_or(lack, gm_mask_sub(p->write, gm_block_mapped_by(b, ctx->index, GM_WRITE)));
+		poisoned = gm_mask_and(b->poisoned, p->read);
+		gm_unlock(ctx->as->env, &b->lock);
+		if (!gm_mask_empty(&poisoned))
+			return gm_fail(GM_RET_FAULT, "content near 0x%llx was lost with a device", (unsigned long long)p->va);
+		if (!gm_mask_empty(&lack))
+			return GM_RET_AGAIN;
+	}
+	return GM_RET_SUCCESS;
+}
+
+static gm_ret_t bring_group(struct group *g, uint64_t deadline_ns)
+{
+	struct gm_env *env = g->ws->ctx->as->env;
+	gm_ret_t ret;
+
+	do {
+		ret = open_group(g, deadline_ns);
+		if (!ret)
+			ret = run_group(g, deadline_ns);
+		if (!ret)
+			ret = place_group(g, deadline_ns);
+		if (!ret)
+			ret = check_group(g);
+		close_group(g);
+		if (ret == GM_RET_AGAIN && gm_now_ns(env) >= deadline_ns)
+			ret = gm_fail(GM_RET_TIMEDOUT, "a working set could not be brought in time");
+	} while (ret == GM_RET_AGAIN);
+	return ret;
+}
+
+static gm_ret_t bring_all(struct gm_ws *ws, uint64_t deadline_ns)
+{
+	struct gm_env *env = ws->ctx->as->env;
+	struct group *g = gm_mem_alloc(env, sizeof(*g));
+	gm_ret_t ret = GM_RET_SUCCESS;
+
+	if (!g)
+		return gm_fail(GM_RET_NOMEM, "no memory for a working set");
+	g->ws = ws;
+	for (g->first = 0; !ret && g->first < ws->pieces; g->first += g->n) {
+		g->n = ws->pieces - g->first < GROUP ? ws->pieces - g->first : GROUP;
+		ret = bring_group(g, deadline_ns);
+	}
+	gm_mem_free(env, g, sizeof(*g));
+	return ret;
+}
+
+/* -------------------------------------------------------------- the calls */
+
+static gm_ret_t check_args(struct gm_ctx *ctx, const struct gm_ws_range *ranges, size_t n)
+{
+	if (!ctx || !ranges)
+		return gm_fail(GM_RET_INVAL, "a working set needs a context and ranges");
+	if (!n || n > GM_MAX_WS_RANGES)
+		return gm_fail(GM_RET_INVAL, "a working set has 1 to %u ranges, not %zu", GM_MAX_WS_RANGES, n);
+	return GM_RET_SUCCESS;
+}
+
+gm_ret_t gm_ws_room(struct gm_ctx *ctx, const struct gm_ws_range *ranges, size_t n, struct gm_ws_room *room)
+{
+	uint64_t units, total, avail, reserved;
+	struct gm_ws_piece *piece;
+	size_t pieces;
+	gm_ret_t ret = check_args(ctx, ranges, n);
+
+	if (!ret && !room)
+		ret = gm_fail(GM_RET_INVAL, "gm_ws_room: room must not be NULL");
+	if (!ret)
+		ret = gm_ws_pieces(ctx, ranges, n, &piece, &pieces);
+	if (ret)
+		return ret;
+	units = gm_ws_units(ctx, piece, pieces);
+	gm_ws_pieces_free(ctx, piece, pieces);
+	gm_node_room(&ctx->dev->node, &total, &avail, &reserved);
+	room->need_bytes = units * GM_UNIT_BYTES;
+	room->held_bytes = reserved * GM_UNIT_BYTES;
+	room->total_bytes = total * GM_UNIT_BYTES;
+	if (units > total)
+		return GM_RET_NOSPC;
+	return units > total - reserved ? GM_RET_BUSY : GM_RET_SUCCESS;
+}
+
+/* Room for all of it, before anything moves. */
+static gm_ret_t admit(struct gm_ws *ws, uint64_t deadline_ns)
+{
+	struct gm_node *node = &ws->ctx->dev->node;
+	uint64_t units = gm_ws_units(ws->ctx, ws->piece, ws->pieces), total, avail, reserved;
+	gm_ret_t ret;
+
+	while ((ret = gm_node_reserve(node, units)) == GM_RET_BUSY)
+		if (gm_node_wait(node, deadline_ns))
+			break;
+	if (!ret) {
+		ws->units = units;
+		return ret;
+	}
+	gm_node_room(node, &total, &avail, &reserved);
+	return gm_fail(ret == GM_RET_BUSY ? GM_RET_TIMEDOUT : ret,
+		       "the working set needs %llu KiB; device %s has %llu KiB, of which others hold %llu KiB",
+		       (unsigned long long)(units * (GM_UNIT_BYTES >> 10)), ws->ctx->dev->hal->caps.name,
+		       (unsigned long long)(total * (GM_UNIT_BYTES >> 10)),
+		       (unsigned long long)(reserved * (GM_UNIT_BYTES >> 10)));
+}
+
+static gm_ret_t make(struct gm_ctx *ctx, const struct gm_ws_range *ranges, size_t n, struct gm_ws **out)
+{
+	struct gm_as *as = ctx->as;
+	struct gm_ws_piece *piece;
+	struct gm_hold *hold;
+	struct gm_ws *ws;
+	size_t pieces;
+	gm_ret_t ret = gm_ws_pieces(ctx, ranges, n, &piece, &pieces);
+
+	if (ret)
+		return ret;
+	ws = gm_mem_alloc(as->env, sizeof(*ws));
+	hold = gm_mem_alloc(as->env, pieces * sizeof(*hold));
+	if (!ws || !hold) {
+		gm_mem_free(as->env, ws, sizeof(*ws));
+		gm_mem_free(as->env, hold, pieces * sizeof(*hold));
+		gm_ws_pieces_free(ctx, piece, pieces);
+		return gm_fail(GM_RET_NOMEM, "no memory for a working set of %zu ranges", n);
+	}
+	*ws = (struct gm_ws){ .ctx = ctx, .pieces = pieces, .piece = piece, .hold = hold };
+	*out = ws;
+	return GM_RET_SUCCESS;
+}
+
+gm_ret_t gm_ws_acquire(struct gm_ctx *ctx, const struct gm_ws_range *ranges, size_t n, uint64_t timeout_ns,
+		       struct gm_ws **out)
+{
+	uint64_t deadline_ns, start;
+	struct gm_ws *ws = NULL;
+	gm_ret_t ret = check_args(ctx, ranges, n);
+
+	if (!ret && !out)
+		ret = gm_fail(GM_RET_INVAL, "gm_ws_acquire: ws must not be NULL");
+	if (ret)
+		return ret;
+	start = gm_now_ns(ctx->as->env);
+	deadline_ns = gm_deadline_ns(ctx->as->env, timeout_ns);
+	if (!gm_ctx_enter(ctx))
+		return gm_fail(GM_RET_INVAL, "the context is being detached");
+	ret = gm_events_settle(ctx->as, deadline_ns);
+	if (!ret)
+		ret = make(ctx, ranges, n, &ws);
+	if (ret) {
+		gm_ctx_leave(ctx);
+		return ret;
+	}
+	gm_lock(ctx->as->env, &ctx->as->lock);
+	ctx->as->sets++;
+	gm_unlock(ctx->as->env, &ctx->as->lock);
+	gm_lock(ctx->as->env, &ctx->dev->lock);
+	ctx->sets++;
+	gm_unlock(ctx->as->env, &ctx->dev->lock);
+	ret = admit(ws, deadline_ns);
+	if (!ret)
+		ret = bring_all(ws, deadline_ns);
+	gm_stat_time(ctx->as, GM_STAT_ns_ws, start);
+	if (ret) {
+		drop(ws);
+		return ret;
+	}
+	gm_stat_add(ctx->as, GM_STAT_ws_acquires, 1);
+	*out = ws;
+	return GM_RET_SUCCESS;
+}
+
+static void released(void *arg, gm_ret_t result)
+{
+	(void)result; /* the hold ends, however the launch did */
+	drop(arg);
+}
+
+gm_ret_t gm_ws_release(struct gm_ws *ws, struct gm_fence *fence)
+{
+	if (!ws)
+		return GM_RET_SUCCESS;
+	if (fence && !gm_fence_on_done(fence, released, ws))
+		return GM_RET_SUCCESS;
+	if (fence) /* no memory to be called back: wait here */
+		(void)gm_fence_wait(fence, GM_FOREVER_NS);
+	drop(ws);
+	return GM_RET_SUCCESS;
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT */
+/* Working sets inside the core; see gm_ws.c. */
+#ifndef GM_CORE_WS_H
+#define GM_CORE_WS_H
+
+#include "core/gm_txn.h"
+
+/* One block's part of a set. */
+struct gm_ws_piece {
+	uint64_t va;                          /* of the block */
+	struct gm_mask read, write, discard;  /* write and discard are part of read */
+	bool atomic;
+};
+
+struct gm_ws {
+	struct gm_ctx *ctx;                   /* entered for as long as the set is held */
+	uint64_t units;                       /* reserved in the node */
+	size_t pieces;
+	struct gm_ws_piece *piece;            /* [pieces], ascending */
+	struct gm_hold *hold;                 /* [pieces]; block NULL: not held (yet) */
+};
+
+/* Pages of a block stay where they are from here on: called between to_dev and end. */
+void gm_ws_hold(struct gm_ws *ws, struct gm_hold *h, struct gm_block *b, const struct gm_mask *pages);
+
+/* gm_ws_pieces.c: from ranges to pieces. SUCCESS, INVAL, FAULT, NOMEM. */
+gm_ret_t gm_ws_pieces(struct gm_ctx *ctx, const struct gm_ws_range *ranges, size_t n, struct gm_ws_piece **piece,
+		      size_t *pieces);
+void gm_ws_pieces_free(struct gm_ctx *ctx, struct gm_ws_piece *piece, size_t pieces);
+/* Units of device memory that they occupy. */
+uint64_t gm_ws_units(const struct gm_ctx *ctx, const struct gm_ws_piece *piece, size_t pieces);
+
+#endif

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: MIT
+# examples: built against an installed library only (./demo, make installcheck), never from here.
+
+EXAMPLE_FILES = \
+	examples/hello.c \
+	examples/pagerank/device.c \
+	examples/pagerank/device.h \
+	examples/pagerank/graph.c \
+	examples/pagerank/graph.h \
+	examples/pagerank/graph_apt.c \
+	examples/pagerank/graph_file.c \
+	examples/pagerank/graph_packages.c \
+	examples/pagerank/job.c \
+	examples/pagerank/main.c \
+	examples/pagerank/map_svg.c \
+	examples/pagerank/options.c \
+	examples/pagerank/options.h \
+	examples/pagerank/picture.c \
+	examples/pagerank/picture.h \
+	examples/pagerank/rank.c \
+	examples/pagerank/rank.h \
+	examples/pagerank/show.c \
+	examples/pagerank/show.h
+
+EXTRA_DIST += \
+	$(EXAMPLE_FILES) \
+	examples/.clang-tidy \
+	examples/pagerank/Makefile \
+	examples/pagerank/fixture.txt \
+	examples/pagerank/make-fixture.py
+LINT_FILES += $(EXAMPLE_FILES)

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Dispatch of what only a host has; the other half of gm_call.c. The host is
+ * never lost, and its calls do not wait, so there is no state here: each
+ * wrapper gives the simulation its chance to switch and asserts the contract.
+ */
+#include "config.h"
+
+#include <assert.h>
+
+#include "hal/gm_call.h"
+
+static void enter(struct gm_hal_dev *h, const char *op)
+{
+	gm_env_assert_unlocked(h->env, op);
+	gm_yield(h->env);
+}
+
+static bool aligned(uint64_t va, uint64_t bytes)
+{
+	return va % GM_PAGE_BYTES == 0 && bytes % GM_PAGE_BYTES == 0 && bytes > 0 && va + bytes > va;
+}
+
+gm_ret_t gm_hal_mem_map(struct gm_hal_dev *h, void *pmap, uint64_t bytes, bool huge, uint64_t *va)
+{
+	enter(h, "mem_map");
+	return h->host.mem_map(pmap, bytes, huge, va);
+}
+
+void gm_hal_mem_unmap(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes)
+{
+	enter(h, "mem_unmap");
+	assert(aligned(va, bytes));
+	h->host.mem_unmap(pmap, va, bytes);
+}
+
+gm_ret_t gm_hal_mem_probe(struct gm_hal_dev *h, void *pmap, uint64_t va, struct gm_host_vma *vma)
+{
+	enter(h, "mem_probe");
+	return h->host.mem_probe(pmap, va, vma);
+}
+
+gm_ret_t gm_hal_mem_rights(struct gm_hal_dev *h, void *pmap, uint64_t va, struct gm_host_vma *vma)
+{
+	enter(h, "mem_rights");
+	return h->host.mem_rights(pmap, va, vma);
+}
+
+bool gm_hal_mem_huge(struct gm_hal_dev *h, void *pmap, uint64_t va)
+{
+	enter(h, "mem_huge");
+	return h->host.mem_huge(pmap, va);
+}
+
+gm_ret_t gm_hal_mem_present(struct gm_hal_dev *h, void *pmap, uint64_t va, struct gm_mask *present)
+{
+	enter(h, "mem_present");
+	return h->host.mem_present(pmap, va, present);
+}
+
+gm_ret_t gm_hal_watch(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes)
+{
+	enter(h, "watch");
+	assert(aligned(va, bytes));
+	return h->host.watch(pmap, va, bytes);
+}
+
+gm_ret_t gm_hal_unwatch(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes)
+{
+	enter(h, "unwatch");
+	assert(aligned(va, bytes));
+	return h->host.unwatch(pmap, va, bytes);
+}
+
+gm_ret_t gm_hal_slot_alloc(struct gm_hal_dev *h, void *pmap, uint64_t *slot)
+{
+	enter(h, "slot_alloc");
+	return h->host.slot_alloc(pmap, slot);
+}
+
+void gm_hal_slot_free(struct gm_hal_dev *h, void *pmap, uint64_t slot)
+{
+	enter(h, "slot_free");
+	h->host.slot_free(pmap, slot);
+}
+
+void gm_hal_slot_drop(struct gm_hal_dev *h, void *pmap, uint64_t addr, uint64_t bytes)
+{
+	enter(h, "slot_drop");
+	assert(aligned(addr, bytes));
+	h->host.slot_drop(pmap, addr, bytes);
+}
+
+gm_ret_t gm_hal_steal(struct gm_hal_dev *h, void *pmap, uint64_t va, const struct gm_mask *want, uint64_t slot,
+		      struct gm_host_steal *out)
+{
+	enter(h, "steal");
+	assert(va % GM_BLOCK_BYTES == 0 && slot % GM_PAGE_BYTES == 0 && !gm_mask_empty(want));
+	return h->host.steal(pmap, va, want, slot, out);
+}
+
+gm_ret_t gm_hal_restore(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t addr, uint64_t bytes, uint64_t *done)
+{
+	enter(h, "restore");
+	assert(aligned(va, bytes) && aligned(addr, bytes));
+	return h->host.restore(pmap, va, addr, bytes, done);
+}
+
+gm_ret_t gm_hal_fill(struct gm_hal_dev *h, void *pmap, uint64_t va, const void *src, uint64_t bytes, uint64_t *done)
+{
+	enter(h, "fill");
+	assert(aligned(va, bytes));
+	return h->host.fill(pmap, va, src, bytes, done);
+}
+
+gm_ret_t gm_hal_zero(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes, uint64_t *done)
+{
+	enter(h, "zero");
+	assert(aligned(va, bytes));
+	return h->host.zero(pmap, va, bytes, done);
+}
+
+gm_ret_t gm_hal_poison(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes, uint64_t *done)
+{
+	enter(h, "poison");
+	assert(aligned(va, bytes));
+	return h->host.poison(pmap, va, bytes, done);
+}
+
+void gm_hal_wake(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes)
+{
+	enter(h, "wake");
+	assert(aligned(va, bytes));
+	(void)h->host.wake(pmap, va, bytes); /* nobody waits in a range that is gone */
+}
+
+void *gm_hal_bounce(struct gm_hal_dev *h, void *pmap, unsigned index, uint64_t bytes)
+{
+	enter(h, "bounce");
+	return h->host.bounce(pmap, index, bytes);
+}
+
+size_t gm_hal_msg_read(struct gm_hal_dev *h, void *pmap, struct gm_host_msg *msgs, size_t n)
+{
+	enter(h, "msg_read");
+	return h->host.msg_read(pmap, msgs, n);
+}
+
+gm_ret_t gm_hal_msg_wait(struct gm_hal_dev *h, void *pmap, uint64_t deadline_ns)
+{
+	enter(h, "msg_wait");
+	return h->host.msg_wait(pmap, deadline_ns);
+}
+
+void gm_hal_msg_kick(struct gm_hal_dev *h, void *pmap)
+{
+	h->host.msg_kick(pmap);
+}
+
+gm_ret_t gm_hal_settled(struct gm_hal_dev *h, void *pmap)
+{
+	enter(h, "settled");
+	return h->host.settled(pmap);
+}
+
+int gm_hal_msg_fd(struct gm_hal_dev *h, void *pmap)
+{
+	return h->host.msg_fd(pmap);
+}
+
+void gm_hal_at_fork(struct gm_hal_dev *h, void *pmap, gm_ret_t (*freeze)(void *), void (*thaw)(void *), void *arg)
+{
+	h->host.at_fork(pmap, freeze, thaw, arg);
+}

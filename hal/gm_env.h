@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The environment: threads, locks, waiting, time, memory. Two of them exist:
+ * real threads (hal/gm_env_threads.c) and seeded coroutines on a virtual
+ * clock (hal/sim/gm_sim_sched.c). Everything above, core and backends alike,
+ * blocks only in gm_wait() and takes locks only through here, so the whole
+ * library runs under either.
+ *
+ * Lock ranks: a thread takes locks in rising rank. With --enable-checks the
+ * order is checked on every lock and a violation aborts with both names; also
+ * that no lock is held at gm_wait() except its own, and none where an
+ * operation of a backend is called (gm_env_assert_unlocked()).
+ *
+ * In simulation a coroutine switches only inside gm_yield(), gm_lock() (before
+ * the lock is taken), gm_wait() and gm_thread_join(). Locks are never held
+ * across these, so they never contend there.
+ */
+#ifndef GM_HAL_ENV_H
+#define GM_HAL_ENV_H
+
+#include <gmem/hal.h>
+
+enum gm_rank {
+	GM_RANK_LIB = 1, /* list of devices and spaces of an instance */
+	GM_RANK_AS,      /* regions, contexts, block index of a space */
+	GM_RANK_BLOCK,   /* page state of one block */
+	GM_RANK_NODE,    /* frames and recency of a device's memory */
+	GM_RANK_QUEUE,   /* work queues */
+	GM_RANK_FENCE,   /* one fence */
+	GM_RANK_LEAF,    /* backends, hosts, arenas */
+};
+
+struct gm_env;
+
+struct gm_env_ops {
+	const char *name;
+	bool simulated;
+	uint64_t (*now_ns)(struct gm_env *env);
+	void (*mutex_init)(struct gm_env *env, struct gm_mutex *m, enum gm_rank rank);
+	void (*mutex_fini)(struct gm_env *env, struct gm_mutex *m);
+	void (*lock)(struct gm_env *env, struct gm_mutex *m);
+	void (*unlock)(struct gm_env *env, struct gm_mutex *m);
+	void (*waitq_init)(struct gm_env *env, struct gm_waitq *q);
+	void (*waitq_fini)(struct gm_env *env, struct gm_waitq *q);
+	gm_ret_t (*wait)(struct gm_env *env, struct gm_waitq *q, struct gm_mutex *m, uint64_t deadline_ns);
+	void (*wake)(struct gm_env *env, struct gm_waitq *q);
+	gm_ret_t (*thread_start)(struct gm_env *env, const char *name, uint32_t flags, void (*fn)(void *), void *arg,
+				 struct gm_thread **out);
+	void (*thread_join)(struct gm_env *env, struct gm_thread *t);
+	void (*yield)(struct gm_env *env);
+	/* Is `tid` (gettid) a thread started with GM_THREAD_DEVICE? */
+	bool (*is_device_thread)(struct gm_env *env, uint32_t tid);
+	void (*assert_unlocked)(struct gm_env *env, const char *where);
+};
+
+struct gm_env {
+	const struct gm_env_ops *ops;
+	struct gm_allocator mem;
+	gm_log_fn log;
+	void *log_arg;
+	enum gm_log_level log_level;
+};
+
+/* Real threads. `mem` NULL: an arena of its own. */
+gm_ret_t gm_env_threads_create(const struct gm_lib_config *config, struct gm_env **env);
+void gm_env_threads_destroy(struct gm_env *env);
+
+static inline uint64_t gm_now_ns(struct gm_env *env)
+{
+	return env->ops->now_ns(env);
+}
+
+/* now + timeout, saturating */
+static inline uint64_t gm_deadline_ns(struct gm_env *env, uint64_t timeout_ns)
+{
+	uint64_t now = gm_now_ns(env);
+
+	return timeout_ns > UINT64_MAX - now ? UINT64_MAX : now + timeout_ns;
+}
+
+static inline void gm_mutex_init(struct gm_env *env, struct gm_mutex *m, enum gm_rank rank)
+{
+	env->ops->mutex_init(env, m, rank);
+}
+
+static inline void gm_mutex_fini(struct gm_env *env, struct gm_mutex *m)
+{
+	env->ops->mutex_fini(env, m);
+}
+
+static inline void gm_lock(struct gm_env *env, struct gm_mutex *m)
+{
+	env->ops->lock(env, m);
+}
+
+static inline void gm_unlock(struct gm_env *env, struct gm_mutex *m)
+{
+	env->ops->unlock(env, m);
+}
+
+static inline void gm_waitq_init(struct gm_env *env, struct gm_waitq *q)
+{
+	env->ops->waitq_init(env, q);
+}
+
+static inline void gm_waitq_fini(struct gm_env *env, struct gm_waitq *q)
+{
+	env->ops->waitq_fini(env, q);
+}
+
+/* The one wait of the library. SUCCESS (look again) or TIMEDOUT; `m` is held again in both cases. */
+static inline gm_ret_t gm_wait(struct gm_env *env, struct gm_waitq *q, struct gm_mutex *m, uint64_t deadline_ns)
+{
+	return env->ops->wait(env, q, m, deadline_ns);
+}
+
+static inline void gm_wake(struct gm_env *env, struct gm_waitq *q)
+{
+	env->ops->wake(env, q);
+}
+
+static inline void gm_yield(struct gm_env *env)
+{
+	env->ops->yield(env);
+}
+
+static inline void gm_env_assert_unlocked(struct gm_env *env, const char *where)
+{
+#ifdef GM_ENABLE_CHECKS
+	env->ops->assert_unlocked(env, where);
+#else
+	(void)env;
+	(void)where;
+#endif
+}
+
+/* Zeroed; NULL when there is none. Every allocation of core and hal comes from here. */
+void *gm_mem_alloc(struct gm_env *env, size_t bytes);
+void gm_mem_free(struct gm_env *env, void *ptr, size_t bytes);
+
+/* Log, if the level is wanted. No lock may be held. */
+void gm_log(struct gm_env *env, enum gm_log_level level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+/* Remember the message for gm_last_error() and return `ret`. */
+gm_ret_t gm_fail(gm_ret_t ret, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+#endif

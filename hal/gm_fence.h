@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT */
+/* Fences inside the library: made on an environment rather than an instance. Public face: gmem/fence.h. */
+#ifndef GM_HAL_FENCE_H
+#define GM_HAL_FENCE_H
+
+#include <gmem/fence.h>
+
+#include "hal/gm_env.h"
+
+/* One reference; NULL when out of memory. */
+struct gm_fence *gm_fence_new(struct gm_env *env);
+
+/* As gm_fence_wait() with an absolute deadline on the environment's clock. */
+gm_ret_t gm_fence_wait_until(struct gm_fence *fence, uint64_t deadline_ns);
+
+/* True once it is done. */
+bool gm_fence_done(struct gm_fence *fence);
+
+/*
+ * Call fn(arg, result) once, when the fence is done: at once if it is done
+ * already, else by the thread that signals, with no lock held. SUCCESS, NOMEM.
+ */
+gm_ret_t gm_fence_on_done(struct gm_fence *fence, void (*fn)(void *arg, gm_ret_t result), void *arg);
+
+#endif

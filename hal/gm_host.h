@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The host as a device: what it has beyond the ops table of any device.
+ * Implemented over userfaultfd by hal/host/ and in simulation by
+ * hal/sim/gm_sim_host.c. The host's pmap is one address space's view of the
+ * process; its "frames" belong to the kernel, except those parked in a
+ * staging slot (2 MiB of library memory per block, same offset as the block).
+ *
+ * States of a page as the host sees it:
+ *
+ *     unwatched --watch--> watched, present --steal--> absent, frame in slot
+ *     watched, absent --restore/fill/zero--> present      (an access to it waits, a message says so)
+ *     watched, all present --unwatch--> unwatched
+ *
+ * Only core decides; a host never changes a page by itself. Every call is
+ * bounded and none waits for a message to be read: where the kernel would
+ * (events unread), the call returns GM_RET_AGAIN and the caller lets the
+ * reader run. Calls never wake waiting accesses; wake() does, last.
+ */
+#ifndef GM_HAL_HOST_H
+#define GM_HAL_HOST_H
+
+#include <gmem/hal.h>
+
+#include "hal/gm_mask.h"
+
+/* What the process has mapped somewhere. */
+struct gm_host_vma {
+	uint64_t va, bytes;   /* the whole mapping */
+	uint32_t access;      /* GM_READ, GM_WRITE */
+	bool private_anon;    /* the kind that can be managed */
+	bool locked;          /* mlock()ed: cannot be moved */
+};
+
+/* Result of a steal, bit i = page i of the block. */
+struct gm_host_steal {
+	struct gm_mask moved;  /* now in the slot */
+	struct gm_mask hole;   /* of those: never had content, the slot has nothing there either */
+	struct gm_mask pinned; /* refused: in use by DMA or shared with a child; may work later */
+	struct gm_mask fixed;  /* refused: locked, read-only, or of a kind that cannot be moved */
+	bool huge;             /* the whole block moved as one huge page */
+};
+
+enum gm_host_msg_kind {
+	GM_HOST_FAULT,  /* somebody waits at va */
+	GM_HOST_REMOVE, /* [va, va + bytes): content dropped (madvise) */
+	GM_HOST_UNMAP,  /* [va, va + bytes): gone */
+	GM_HOST_REMAP,  /* [va, va + bytes) is now at `to` */
+};
+
+struct gm_host_msg {
+	enum gm_host_msg_kind kind;
+	uint64_t va, bytes, to;
+	bool write;         /* FAULT */
+	uint32_t thread_id; /* FAULT: who (gettid); 0 unknown */
+};
+
+struct gm_host_ops {
+	/* Owned memory: reserve and unmap address space, private, anonymous, not inherited by a child.
+	 * Unmapping happens only while unwatched. mem_map: SUCCESS, NOMEM. */
+	gm_ret_t (*mem_map)(void *pmap, uint64_t bytes, bool huge, uint64_t *va);
+	void (*mem_unmap)(void *pmap, uint64_t va, uint64_t bytes);
+	/* What is mapped at va. SUCCESS, FAULT (nothing). */
+	gm_ret_t (*mem_probe)(void *pmap, uint64_t va, struct gm_host_vma *vma);
+	/* The same for every fault: cheap, and `locked` is not looked at. */
+	gm_ret_t (*mem_rights)(void *pmap, uint64_t va, struct gm_host_vma *vma);
+	/* Is one huge page mapped over the 2 MiB block at va? */
+	bool (*mem_huge)(void *pmap, uint64_t va);
+	/* Which pages of the block at va have content now. SUCCESS, FAULT. */
+	gm_ret_t (*mem_present)(void *pmap, uint64_t va, struct gm_mask *present);
+
+	/* Start, stop receiving faults and events for a range; repeated is fine.
+	 * SUCCESS, FAULT (not all mapped), BUSY (another userfaultfd), NOTSUP, NOMEM, AGAIN. */
+	gm_ret_t (*watch)(void *pmap, uint64_t va, uint64_t bytes);
+	gm_ret_t (*unwatch)(void *pmap, uint64_t va, uint64_t bytes);
+
+	/* A staging slot of GM_BLOCK_BYTES, empty. SUCCESS, NOMEM. */
+	gm_ret_t (*slot_alloc)(void *pmap, uint64_t *slot);
+	void (*slot_free)(void *pmap, uint64_t slot); /* gives all its frames back */
+	/* Give the frames of part of a slot back to the kernel. */
+	void (*slot_drop)(void *pmap, uint64_t addr, uint64_t bytes);
+
+	/* Take pages `want` of the block at va (watched) into its slot, atomically against every
+	 * access of the process. Fills `out`. SUCCESS (look at out), AGAIN (events unread; out says
+	 * what moved so far), FAULT (mapping gone; ditto). */
+	gm_ret_t (*steal)(void *pmap, uint64_t va, const struct gm_mask *want, uint64_t slot, struct gm_host_steal *out);
+	/* Put frames from a slot back at va. *done: bytes that are back. SUCCESS, AGAIN, EXIST (something
+	 * is present at va + *done), FAULT (no mapping at va + *done), NOMEM. */
+	gm_ret_t (*restore)(void *pmap, uint64_t va, uint64_t addr, uint64_t bytes, uint64_t *done);
+	/* Make new frames at va with a copy of `src` (ordinary library or device memory). As restore. */
+	gm_ret_t (*fill)(void *pmap, uint64_t va, const void *src, uint64_t bytes, uint64_t *done);
+	/* The same with zeros. */
+	gm_ret_t (*zero)(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);
+	/* Make accesses to absent pages fail (SIGBUS) from now on. As restore. */
+	gm_ret_t (*poison)(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);
+	/* Let every access that waits in the range try again. */
+	gm_ret_t (*wake)(void *pmap, uint64_t va, uint64_t bytes);
+
+	/* Library memory that can be given away by restore(): `bytes` of scratch whose frames exist;
+	 * huge where possible. Belongs to the pmap, one at a time per `index` (0 handler, 1 worker...).
+	 * NULL: none, use fill(). */
+	void *(*bounce)(void *pmap, unsigned index, uint64_t bytes);
+
+	/* Read up to n messages, never blocks. Returns how many. Events before faults. */
+	size_t (*msg_read)(void *pmap, struct gm_host_msg *msgs, size_t n);
+	/* Wait until msg_read() would return something, msg_kick() was called, or the deadline. */
+	gm_ret_t (*msg_wait)(void *pmap, uint64_t deadline_ns);
+	void (*msg_kick)(void *pmap);
+	/* SUCCESS when no event is posted or about to be posted that msg_read() has not returned; else
+	 * AGAIN. Before a range may be managed anew, the events of its former life must be through. */
+	gm_ret_t (*settled)(void *pmap);
+	/* Pollable descriptor, -1 if there is none (simulation). */
+	int (*msg_fd)(void *pmap);
+
+	/* Fork: called around it, in the parent (prepare, parent) and in the child. */
+	void (*at_fork)(void *pmap, gm_ret_t (*freeze)(void *arg), void (*thaw)(void *arg), void *arg);
+};
+
+/* The host of this machine over userfaultfd; dev_data is its struct gm_env. */
+const struct gm_mmu *gm_host_mmu(void);
+
+#endif

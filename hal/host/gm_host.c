@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The host of this machine, over userfaultfd: ops table and life of a pmap.
+ *
+ *     dev_init: probe --pmap_create: descriptors, bounce, queues--> pmap
+ *     pmap --the program closes our descriptors--> lost, for ever
+ *     pmap --pmap_destroy--> gone (nothing watched, nothing in slots)
+ *
+ * The dispatch layer calls these with valid arguments (gm_host.h); assertions
+ * only. Everything a pmap needs is allocated when it is made, except address
+ * space of the staging arena: the fault handler must not depend on malloc().
+ */
+#include "config.h"
+
+#include "hal/host/gm_host_internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <sys/uio.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#if defined(__x86_64__)
+#define HOST_VA_BITS 47
+#else
+#define HOST_VA_BITS 48
+#endif
+#define HOST_PAGE_SIZES ((UINT64_C(1) << 12) | (UINT64_C(1) << 21))
+
+static gm_ret_t dev_init(void *dev_data, const struct gm_services *svc, struct gm_dev_caps *caps, void **dev)
+{
+	struct gm_env *env = dev_data;
+	struct gm_host_dev *d;
+	struct utsname un;
+	gm_ret_t ret;
+
+	(void)svc;
+	ret = gm_host_probe(UINT64_MAX);
+	if (ret)
+		return ret;
+	d = gm_mem_alloc(env, sizeof(*d));
+	if (!d)
+		return gm_fail(GM_RET_NOMEM, "no memory for the host");
+	d->env = env;
+	*caps = (struct gm_dev_caps){
+		.caps = GM_CAP_HOST | GM_CAP_ACCESS,
+		.va_bits = HOST_VA_BITS,
+		.page_sizes = HOST_PAGE_SIZES,
+		.max_contexts = UINT32_MAX,
+	};
+	if (uname(&un))
+		un.release[0] = '\0';
+	snprintf(caps->name, sizeof(caps->name), "host, Linux %.50s", un.release);
+	*dev = d;
+	return GM_RET_SUCCESS;
+}
+
+static void dev_fini(void *dev)
+{
+	struct gm_host_dev *d = dev;
+
+	gm_mem_free(d->env, d, sizeof(*d));
+}
+
+static gm_ret_t pmap_create(void *dev, void **pmap)
+{
+	struct gm_host_dev *d = dev;
+	struct gm_host_pmap *p;
+	gm_ret_t ret;
+
+	p = gm_mem_alloc(d->env, sizeof(*p));
+	if (!p)
+		return gm_fail(GM_RET_NOMEM, "no memory for a view of the process");
+	p->env = d->env;
+	atomic_init(&p->lost, false);
+	ret = gm_host_open(GM_HOST_FEATURES_APP, &p->fd_app);
+	if (ret)
+		goto err_free;
+	ret = gm_host_open(GM_HOST_FEATURES_SLOT, &p->fd_slot);
+	if (ret)
+		goto err_app;
+	ret = gm_host_open_pagemap(&p->fd_pagemap);
+	if (ret)
+		goto err_slot;
+	ret = gm_host_msg_init(p);
+	if (ret)
+		goto err_pagemap;
+	ret = gm_host_slots_init(p);
+	if (ret)
+		goto err_msg;
+	*pmap = p;
+	return GM_RET_SUCCESS;
+err_msg:
+	gm_host_msg_fini(p);
+err_pagemap:
+	close(p->fd_pagemap);
+err_slot:
+	close(p->fd_slot);
+err_app:
+	close(p->fd_app);
+err_free:
+	gm_mem_free(d->env, p, sizeof(*p));
+	return ret;
+}
+
+static void pmap_destroy(void *pmap)
+{
+	struct gm_host_pmap *p = pmap;
+
+	gm_host_fork_forget(p);
+	gm_host_slots_fini(p);
+	gm_host_msg_fini(p);
+	close(p->fd_pagemap);
+	close(p->fd_slot);
+	close(p->fd_app);
+	gm_mem_free(p->env, p, sizeof(*p));
+}
+
+/* One access as the program itself would make it, with errors instead of signals. Waits for absent pages. */
+static gm_ret_t host_access(void *pmap, uint64_t va, void *buf, size_t bytes, bool write)
+{
+	struct iovec here = { buf, bytes };
+	struct iovec there = { (void *)(uintptr_t)va, bytes };
+	ssize_t n;
+
+	(void)pmap;
+	n = write ? process_vm_writev(getpid(), &here, 1, &there, 1, 0) :
+		    process_vm_readv(getpid(), &here, 1, &there, 1, 0);
+	if (n == (ssize_t)bytes)
+		return GM_RET_SUCCESS;
+	if (n < 0 && errno != EFAULT)
+		return gm_fail(GM_RET_PERM, "process_vm_readv or process_vm_writev is refused: error %d", errno);
+	return GM_RET_FAULT;
+}
+
+/*
+ * What happens to accesses that wait, or that come later to pages that are
+ * away: with fd_app closed the kernel serves them zeros. Nothing but the
+ * library's threads having a table of descriptors of their own prevents that;
+ * here it is only made loud.
+ */
+gm_ret_t gm_host_lost(struct gm_host_pmap *p)
+{
+	if (!atomic_exchange(&p->lost, true))
+		gm_log(p->env, GM_LOG_ERROR,
+		       "the program closed the library's descriptors: memory that is away is lost");
+	return GM_RET_NODEV;
+}
+
+static const struct gm_host_ops host_ops = {
+	.mem_map = gm_host_mem_map,
+	.mem_unmap = gm_host_mem_unmap,
+	.mem_probe = gm_host_mem_probe,
+	.mem_rights = gm_host_mem_rights,
+	.mem_huge = gm_host_mem_huge,
+	.mem_present = gm_host_mem_present,
+	.watch = gm_host_watch,
+	.unwatch = gm_host_unwatch,
+	.slot_alloc = gm_host_slot_alloc,
+	.slot_free = gm_host_slot_free,
+	.slot_drop = gm_host_slot_drop,
+	.steal = gm_host_steal,
+	.restore = gm_host_restore,
+	.fill = gm_host_fill,
+	.zero = gm_host_zero,
+	.poison = gm_host_poison,
+	.wake = gm_host_wake,
+	.bounce = gm_host_bounce,
+	.msg_read = gm_host_msg_read,
+	.msg_wait = gm_host_msg_wait,
+	.msg_kick = gm_host_msg_kick,
+	.settled = gm_host_settled,
+	.msg_fd = gm_host_msg_fd,
+	.at_fork = gm_host_at_fork,
+};
+
+const struct gm_mmu *gm_host_mmu(void)
+{
+	static const struct gm_mmu mmu = {
+		.abi = GM_HAL_ABI,
+		.size = sizeof(struct gm_mmu),
+		.name = "host",
+		.dev_init = dev_init,
+		.dev_fini = dev_fini,
+		.pmap_create = pmap_create,
+		.pmap_destroy = pmap_destroy,
+		.access = host_access,
+		.host = &host_ops,
+	};
+
+	return &mmu;
+}

@@ -1,0 +1,392 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Moving and making pages.
+ *
+ *     present at va --steal: MOVE--> frame in the slot --restore: MOVE, else COPY--> present at va
+ *     absent at va --fill: COPY, zero: ZEROPAGE, poison: POISON--> present (poison: every access fails)
+ *
+ * One ioctl for as much as possible; it stops at the first page it cannot do.
+ * What the errors mean there, and what is done about them:
+ *
+ *     steal    EBUSY   shared with a child, or pinned: one try to un-share it, then `pinned`
+ *              EINVAL  the range crosses mappings: half of it; one page: locked, read-only: `fixed`
+ *              EFAULT  poisoned or guarded: `fixed`
+ *              ENOENT  no mapping: FAULT
+ *     others   EINVAL, ENOENT  the range crosses mappings: half of it
+ *              EEXIST  something is there, or a marker that only COPY replaces: COPY, then EXIST
+ *              EINVAL  (restore) the rights at va have changed since the steal: COPY
+ *              EBUSY   (restore) a device still pins the frame: COPY
+ *              EAGAIN  an event is unread: AGAIN
+ *
+ * Un-sharing is a write fault, and a page that vanished meanwhile (madvise
+ * between two calls) would make this thread wait for the fault handler, which
+ * it may be itself. FUTEX_WAKE_OP writes to a word in the kernel in a way that
+ * never waits for a userfaultfd: it fails with EFAULT instead. Its operation
+ * is "or 0", so the word keeps its value, whoever else changes it.
+ */
+#include "config.h"
+
+#include "hal/host/gm_host_internal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <linux/futex.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static uint64_t min_u64(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+static gm_ret_t to_ret(struct gm_host_pmap *p, int64_t err)
+{
+	switch (-err) {
+	case EAGAIN:
+	case EINTR: /* the process is being killed */
+		return GM_RET_AGAIN;
+	case EEXIST:
+		return GM_RET_EXIST;
+	case ENOMEM:
+		return GM_RET_NOMEM;
+	case EBADF:
+	case ENOTTY: /* closed, and the number belongs to another file now */
+		return gm_host_lost(p);
+	default: /* ENOENT, ESRCH, EINVAL, EFAULT: the mapping is not what it was */
+		return GM_RET_FAULT;
+	}
+}
+
+gm_ret_t gm_host_watch(void *pmap, uint64_t va, uint64_t bytes)
+{
+	struct gm_host_pmap *p = pmap;
+	uint64_t ioctls = 0;
+	int rc;
+
+	/* the kernel registers what there is of a range; this looks only for holes */
+	if (msync((void *)(uintptr_t)va, bytes, MS_ASYNC))
+		return gm_fail(GM_RET_FAULT, "0x%llx + %llu is not mapped completely", (unsigned long long)va,
+			       (unsigned long long)bytes);
+	rc = gm_uffd_register(p->fd_app, va, bytes, &ioctls);
+	switch (-rc) {
+	case 0:
+		if (ioctls & (UINT64_C(1) << GM_UFFD_NR_MOVE))
+			return GM_RET_SUCCESS;
+		(void)gm_uffd_unregister(p->fd_app, va, bytes);
+		return gm_fail(GM_RET_NOTSUP, "0x%llx: memory of this kind cannot be moved", (unsigned long long)va);
+	case EBUSY:
+		return gm_fail(GM_RET_BUSY, "0x%llx is watched by another userfaultfd of this process",
+			       (unsigned long long)va);
+	case EINVAL:
+	case EPERM:
+		return gm_fail(GM_RET_NOTSUP, "0x%llx: userfaultfd does not take memory of this kind (a file)",
+			       (unsigned long long)va);
+	default:
+		return to_ret(p, rc);
+	}
+}
+
+gm_ret_t gm_host_unwatch(void *pmap, uint64_t va, uint64_t bytes)
+{
+	struct gm_host_pmap *p = pmap;
+	int rc = gm_uffd_unregister(p->fd_app, va, bytes);
+
+	return rc ? to_ret(p, rc) : GM_RET_SUCCESS;
+}
+
+gm_ret_t gm_host_wake(void *pmap, uint64_t va, uint64_t bytes)
+{
+	struct gm_host_pmap *p = pmap;
+	int rc = gm_uffd_wake(p->fd_app, va, bytes);
+
+	return rc ? to_ret(p, rc) : GM_RET_SUCCESS;
+}
+
+/* A write fault at va that never waits, see above. Its failure shows at the next move. */
+static void unshare_page(uint64_t va)
+{
+	uint32_t nobody = 0;
+
+	(void)syscall(SYS_futex, &nobody, FUTEX_WAKE_OP | FUTEX_PRIVATE_FLAG, 0, 0L, (uint32_t *)(uintptr_t)va,
+		      FUTEX_OP(FUTEX_OP_OR, 0, FUTEX_OP_CMP_LT, 0x800));
+}
+
+/* Where a steal is: pages [at, end) of the block are left of this run. */
+struct steal {
+	struct gm_host_pmap *p;
+	uint64_t va, slot;
+	unsigned at, end;
+	unsigned span;  /* pages to try at once */
+	unsigned tried; /* page that was un-shared last; GM_BLOCK_PAGES: none */
+	struct gm_host_steal *out;
+};
+
+static void refuse(struct steal *s, struct gm_mask *why, unsigned pages)
+{
+	*why = gm_mask_or(*why, gm_mask_span(s->at, s->at + pages));
+	s->at += pages;
+}
+
+static void steal_busy(struct steal *s)
+{
+	uint64_t va = s->va + (uint64_t)s->at * GM_PAGE_BYTES;
+
+	if (s->tried != s->at) {
+		s->tried = s->at;
+		unshare_page(va);
+		return;
+	}
+	/* one pin holds the whole huge page; trying its other pages would only split the mapping */
+	refuse(s, &s->out->pinned, gm_host_mem_huge(s->p, s->va) ? s->end - s->at : 1);
+}
+
+/* The move stopped at page s->at with this error. */
+static gm_ret_t steal_refused(struct steal *s, int64_t err)
+{
+	switch (-err) {
+	case EBUSY:
+		steal_busy(s);
+		return GM_RET_SUCCESS;
+	case EINVAL:
+		if (s->span > 1) {
+			s->span /= 2;
+			return GM_RET_SUCCESS;
+		}
+		refuse(s, &s->out->fixed, 1);
+		return GM_RET_SUCCESS;
+	case EFAULT:
+		refuse(s, &s->out->fixed, 1);
+		return GM_RET_SUCCESS;
+	case EEXIST:
+		gm_log(s->p->env, GM_LOG_ERROR, "steal at 0x%llx: the slot still has page %u",
+		       (unsigned long long)s->va, s->at);
+		refuse(s, &s->out->fixed, 1);
+		return GM_RET_SUCCESS;
+	case ENOMEM:
+		return GM_RET_AGAIN;
+	default:
+		return to_ret(s->p, err);
+	}
+}
+
+static gm_ret_t steal_run(struct steal *s)
+{
+	while (s->at < s->end) {
+		uint64_t off = (uint64_t)s->at * GM_PAGE_BYTES;
+		unsigned n = (unsigned)min_u64(s->span, s->end - s->at);
+		int64_t done = gm_uffd_move(s->p->fd_slot, s->slot + off, s->va + off, (uint64_t)n * GM_PAGE_BYTES);
+		gm_ret_t ret;
+
+		if (done > 0) {
+			unsigned pages = (unsigned)(done / GM_PAGE_BYTES);
+
+			s->out->moved = gm_mask_or(s->out->moved, gm_mask_span(s->at, s->at + pages));
+			s->at += pages;
+			s->span = n * 2;
+			continue;
+		}
+		s->span = n;
+		ret = steal_refused(s, done);
+		if (ret)
+			return ret;
+	}
+	return GM_RET_SUCCESS;
+}
+
+/*
+ * Which of the moved pages are holes: nobody may touch these in the slot. A
+ * page that was only ever read is the kernel's zero page: a hole as well.
+ */
+static gm_ret_t find_holes(struct gm_host_pmap *p, uint64_t slot, struct gm_host_steal *out)
+{
+	struct gm_mask some, zero;
+	gm_ret_t ret = gm_host_content(p, slot, &some, &zero, &out->huge);
+
+	if (ret)
+		return ret;
+	zero = gm_mask_and(zero, out->moved);
+	GM_MASK_FOR_RUN(&zero, f, e)
+		gm_host_slot_drop(p, slot + (uint64_t)f * GM_PAGE_BYTES, (uint64_t)(e - f) * GM_PAGE_BYTES);
+	out->hole = gm_mask_or(gm_mask_sub(out->moved, some), zero);
+	out->huge = out->huge && gm_mask_full(&out->moved) && gm_mask_empty(&out->hole);
+	return GM_RET_SUCCESS;
+}
+
+/* Without knowing the holes nothing can be done with the slot. */
+static void put_back(struct gm_host_pmap *p, uint64_t va, uint64_t slot, struct gm_host_steal *out)
+{
+	GM_MASK_FOR_RUN(&out->moved, f, e) {
+		uint64_t off = (uint64_t)f * GM_PAGE_BYTES;
+		uint64_t done;
+
+		if (gm_host_restore(p, va + off, slot + off, (uint64_t)(e - f) * GM_PAGE_BYTES, &done))
+			gm_log(p->env, GM_LOG_ERROR, "pages at 0x%llx are stuck in the staging slot",
+			       (unsigned long long)(va + off));
+	}
+	out->moved = gm_mask_none();
+}
+
+/*
+ * A huge page moves as one only where no page table is in its way, be it an
+ * empty one that a former use of the slot left. Emptying the slot once more
+ * takes the table away (Linux 6.14; before, the page is split and moves so).
+ */
+static void clear_way(struct gm_host_pmap *p, uint64_t va, uint64_t slot)
+{
+	struct gm_mask some, zero;
+	bool huge;
+
+	if (gm_host_mem_huge(p, va) && gm_host_content(p, slot, &some, &zero, &huge) == GM_RET_SUCCESS &&
+	    gm_mask_empty(&some))
+		gm_host_slot_drop(p, slot, GM_BLOCK_BYTES);
+}
+
+gm_ret_t gm_host_steal(void *pmap, uint64_t va, const struct gm_mask *want, uint64_t slot, struct gm_host_steal *out)
+{
+	struct gm_host_pmap *p = pmap;
+	gm_ret_t ret = GM_RET_SUCCESS;
+
+	assert(va % GM_BLOCK_BYTES == 0 && slot % GM_BLOCK_BYTES == 0);
+	*out = (struct gm_host_steal){ .huge = false };
+	if (gm_mask_full(want))
+		clear_way(p, va, slot);
+	GM_MASK_FOR_RUN(want, f, e) {
+		struct steal s = {
+			.p = p,
+			.va = va,
+			.slot = slot,
+			.at = f,
+			.end = e,
+			.span = e - f,
+			.tried = GM_BLOCK_PAGES,
+			.out = out,
+		};
+
+		ret = steal_run(&s);
+		if (ret)
+			break;
+	}
+	if (!gm_mask_empty(&out->moved) && find_holes(p, slot, out)) {
+		put_back(p, va, slot, out);
+		return GM_RET_NODEV;
+	}
+	return ret;
+}
+
+/* How pages come to va: `many` in one ioctl; `one` for a page that `many` refused with `err`. */
+struct mover {
+	int64_t (*many)(struct gm_host_pmap *p, uint64_t va, uint64_t src, uint64_t bytes);
+	int64_t (*one)(struct gm_host_pmap *p, uint64_t va, uint64_t src, int64_t err);
+};
+
+static bool crosses(int64_t err)
+{
+	return err == -EINVAL || err == -ENOENT;
+}
+
+static gm_ret_t walk(struct gm_host_pmap *p, const struct mover *m, uint64_t va, uint64_t src, uint64_t bytes,
+		     uint64_t *done)
+{
+	uint64_t span = bytes;
+
+	*done = 0;
+	while (*done < bytes) {
+		uint64_t n = min_u64(span, bytes - *done);
+		int64_t got = m->many(p, va + *done, src + *done, n);
+
+		span = n;
+		if (got > 0) {
+			*done += (uint64_t)got;
+			span = n * 2;
+			continue;
+		}
+		if (crosses(got) && n > GM_PAGE_BYTES) {
+			span = n / 2 / GM_PAGE_BYTES * GM_PAGE_BYTES;
+			continue;
+		}
+		if (m->one)
+			got = m->one(p, va + *done, src + *done, got);
+		if (got <= 0)
+			return to_ret(p, got);
+		*done += (uint64_t)got;
+	}
+	return GM_RET_SUCCESS;
+}
+
+static int64_t move_many(struct gm_host_pmap *p, uint64_t va, uint64_t src, uint64_t bytes)
+{
+	return gm_uffd_move(p->fd_app, va, src, bytes);
+}
+
+static int64_t copy_many(struct gm_host_pmap *p, uint64_t va, uint64_t src, uint64_t bytes)
+{
+	return gm_uffd_copy(p->fd_app, va, src, bytes);
+}
+
+static int64_t zero_many(struct gm_host_pmap *p, uint64_t va, uint64_t src, uint64_t bytes)
+{
+	(void)src;
+	return gm_uffd_zeropage(p->fd_app, va, bytes);
+}
+
+static int64_t poison_many(struct gm_host_pmap *p, uint64_t va, uint64_t src, uint64_t bytes)
+{
+	(void)src;
+	return gm_uffd_poison(p->fd_app, va, bytes);
+}
+
+static int64_t restore_one(struct gm_host_pmap *p, uint64_t va, uint64_t src, int64_t err)
+{
+	int64_t got;
+	int content;
+
+	if (err != -EINVAL && err != -EEXIST && err != -EBUSY)
+		return err;
+	content = gm_host_has_content(p, src);
+	if (content < 0)
+		return content;
+	/* a hole must not be read: it stays a hole, unless the move found something in its way */
+	if (content == 0)
+		return err == -EEXIST ? err : (int64_t)GM_PAGE_BYTES;
+	got = gm_uffd_copy(p->fd_app, va, src, GM_PAGE_BYTES);
+	if (got > 0)
+		gm_host_slot_drop(p, src, GM_PAGE_BYTES);
+	return got;
+}
+
+static int64_t zero_one(struct gm_host_pmap *p, uint64_t va, uint64_t src, int64_t err)
+{
+	static const unsigned char zeros[GM_PAGE_BYTES];
+
+	(void)src;
+	return err == -EEXIST ? gm_uffd_copy(p->fd_app, va, GM_VA(zeros), GM_PAGE_BYTES) : err;
+}
+
+gm_ret_t gm_host_restore(void *pmap, uint64_t va, uint64_t addr, uint64_t bytes, uint64_t *done)
+{
+	static const struct mover restore = { move_many, restore_one };
+
+	return walk(pmap, &restore, va, addr, bytes, done);
+}
+
+gm_ret_t gm_host_fill(void *pmap, uint64_t va, const void *src, uint64_t bytes, uint64_t *done)
+{
+	static const struct mover fill = { copy_many, NULL };
+
+	return walk(pmap, &fill, va, GM_VA(src), bytes, done);
+}
+
+gm_ret_t gm_host_zero(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done)
+{
+	static const struct mover zero = { zero_many, zero_one };
+
+	return walk(pmap, &zero, va, 0, bytes, done);
+}
+
+gm_ret_t gm_host_poison(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done)
+{
+	static const struct mover poison = { poison_many, NULL };
+
+	return walk(pmap, &poison, va, 0, bytes, done);
+}

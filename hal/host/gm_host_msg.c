@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Messages of the kernel. It hands out page faults before older events, while
+ * an event decides what a fault means: each read therefore drains the
+ * descriptor into two queues, and events leave first.
+ *
+ *     kernel --drain--> events --msg_read--> core
+ *                   \-> faults --when no event is kept--> core
+ *
+ * The queues have fixed room. When one is full the rest stays in the kernel;
+ * then an event may come after a fault that is younger, which does no harm:
+ * while an event is unread the kernel answers EAGAIN to whatever would make a
+ * page present.
+ *
+ * Reading lets the thread that caused an event go on. So "settled" asks the
+ * kernel first (does anyone sit between change and event?) and then looks at
+ * what was read and not handed out; `unread` is raised before each drain, so
+ * that an event is seen in one place or the other.
+ *
+ * What one mremap() tells: the UNMAP of what was at the new place, the REMAP,
+ * and (seen on Linux 6.18) an UNMAP of the old place.
+ *
+ * One thread at a time may read and wait. When the program closes our
+ * descriptors msg_wait() says NODEV; for the accesses that wait then, see
+ * gm_host_lost().
+ */
+#include "config.h"
+
+#include "hal/host/gm_host_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#define DRAIN 64 /* messages per read() */
+
+static unsigned room(const struct gm_host_queue *q)
+{
+	return q->size - q->count;
+}
+
+static void push(struct gm_host_queue *q, const struct gm_host_msg *m)
+{
+	q->msgs[(q->head + q->count++) % q->size] = *m;
+}
+
+static struct gm_host_msg pop(struct gm_host_queue *q)
+{
+	struct gm_host_msg m = q->msgs[q->head];
+
+	q->head = (q->head + 1) % q->size;
+	q->count--;
+	return m;
+}
+
+static void keep_fault(struct gm_host_pmap *p, const struct gm_uffd_msg *u)
+{
+	struct gm_host_msg m = {
+		.kind = GM_HOST_FAULT,
+		.va = u->arg.pagefault.address / GM_PAGE_BYTES * GM_PAGE_BYTES,
+		.bytes = GM_PAGE_BYTES,
+		.write = u->arg.pagefault.flags & GM_UFFD_PAGEFAULT_WRITE,
+		.thread_id = u->arg.pagefault.thread_id,
+	};
+
+	push(&p->faults, &m);
+}
+
+static void keep_event(struct gm_host_pmap *p, struct gm_host_msg m)
+{
+	push(&p->events, &m);
+	atomic_fetch_add(&p->unread, 1);
+}
+
+static void keep(struct gm_host_pmap *p, const struct gm_uffd_msg *u)
+{
+	switch (u->event) {
+	case GM_UFFD_EVENT_PAGEFAULT:
+		keep_fault(p, u);
+		break;
+	case GM_UFFD_EVENT_REMOVE:
+	case GM_UFFD_EVENT_UNMAP:
+		keep_event(p, (struct gm_host_msg){
+			.kind = u->event == GM_UFFD_EVENT_REMOVE ? GM_HOST_REMOVE : GM_HOST_UNMAP,
+			.va = u->arg.range.begin,
+			.bytes = u->arg.range.end - u->arg.range.begin,
+		});
+		break;
+	case GM_UFFD_EVENT_REMAP:
+		keep_event(p, (struct gm_host_msg){
+			.kind = GM_HOST_REMAP,
+			.va = u->arg.remap.from,
+			.bytes = u->arg.remap.bytes,
+			.to = u->arg.remap.to,
+		});
+		break;
+	default:
+		gm_log(p->env, GM_LOG_ERROR, "userfaultfd: unknown event 0x%x", (unsigned)u->event);
+	}
+}
+
+/* Everything the kernel has, as far as there is room for it. */
+static void drain(struct gm_host_pmap *p)
+{
+	struct gm_uffd_msg raw[DRAIN];
+
+	for (;;) {
+		unsigned n = DRAIN;
+		ssize_t got;
+
+		n = room(&p->events) < n ? room(&p->events) : n;
+		n = room(&p->faults) < n ? room(&p->faults) : n;
+		if (n == 0)
+			return;
+		got = read(p->fd_app, raw, n * sizeof(raw[0]));
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0 && errno != EAGAIN)
+			(void)gm_host_lost(p);
+		if (got <= 0)
+			return;
+		for (size_t i = 0; i < (size_t)got / sizeof(raw[0]); i++)
+			keep(p, &raw[i]);
+	}
+}
+
+size_t gm_host_msg_read(void *pmap, struct gm_host_msg *msgs, size_t n)
+{
+	struct gm_host_pmap *p = pmap;
+	size_t have = 0;
+
+	atomic_fetch_add(&p->unread, 1);
+	drain(p);
+	while (have < n && p->events.count) {
+		msgs[have++] = pop(&p->events);
+		atomic_fetch_sub(&p->unread, 1);
+	}
+	while (have < n && !p->events.count && p->faults.count)
+		msgs[have++] = pop(&p->faults);
+	/* who polls the descriptor must learn of what is kept here */
+	if (p->events.count || p->faults.count)
+		gm_host_msg_kick(p);
+	atomic_fetch_sub(&p->unread, 1);
+	return have;
+}
+
+void gm_host_msg_kick(void *pmap)
+{
+	struct gm_host_pmap *p = pmap;
+
+	/* fails only when the counter is full: then it is kicked already */
+	(void)eventfd_write(p->fd_kick, 1);
+}
+
+int gm_host_msg_fd(void *pmap)
+{
+	const struct gm_host_pmap *p = pmap;
+
+	return p->fd_poll;
+}
+
+gm_ret_t gm_host_settled(void *pmap)
+{
+	struct gm_host_pmap *p = pmap;
+	int changing = gm_uffd_changing(p->fd_app);
+
+	if (changing < 0)
+		return gm_host_lost(p);
+	return changing || atomic_load(&p->unread) ? GM_RET_AGAIN : GM_RET_SUCCESS;
+}
+
+/* NULL: for ever. */
+static const struct timespec *time_left(struct gm_host_pmap *p, uint64_t deadline_ns, struct timespec *ts)
+{
+	uint64_t now = gm_now_ns(p->env);
+	uint64_t left = deadline_ns > now ? deadline_ns - now : 0;
+
+	if (deadline_ns == UINT64_MAX)
+		return NULL;
+	ts->tv_sec = (time_t)(left / 1000000000);
+	ts->tv_nsec = (long)(left % 1000000000);
+	return ts;
+}
+
+gm_ret_t gm_host_msg_wait(void *pmap, uint64_t deadline_ns)
+{
+	struct gm_host_pmap *p = pmap;
+
+	for (;;) {
+		struct pollfd fds[] = { { p->fd_app, POLLIN, 0 }, { p->fd_kick, POLLIN, 0 } };
+		struct timespec ts;
+		eventfd_t kicks;
+		int n;
+
+		if (atomic_load(&p->lost))
+			return GM_RET_NODEV;
+		n = ppoll(fds, 2, time_left(p, deadline_ns, &ts), NULL);
+		if (n < 0 && errno != EINTR)
+			return gm_host_lost(p);
+		if (n < 0)
+			continue;
+		if ((fds[0].revents | fds[1].revents) & (POLLNVAL | POLLERR))
+			return gm_host_lost(p);
+		if (fds[1].revents)
+			(void)eventfd_read(p->fd_kick, &kicks);
+		if (n || p->events.count || p->faults.count)
+			return GM_RET_SUCCESS;
+		return GM_RET_TIMEDOUT;
+	}
+}
+
+static int make_epoll(const struct gm_host_pmap *p)
+{
+	struct epoll_event ev = { .events = EPOLLIN };
+	int fd = epoll_create1(EPOLL_CLOEXEC);
+
+	if (fd < 0)
+		return -1;
+	if (epoll_ctl(fd, EPOLL_CTL_ADD, p->fd_app, &ev) || epoll_ctl(fd, EPOLL_CTL_ADD, p->fd_kick, &ev)) {
+		close(fd);
+		return -1;
+	}
+	return gm_host_fd_high(fd);
+}
+
+gm_ret_t gm_host_msg_init(struct gm_host_pmap *p)
+{
+	p->events = (struct gm_host_queue){ .msgs = p->event_msgs, .size = GM_HOST_EVENTS };
+	p->faults = (struct gm_host_queue){ .msgs = p->fault_msgs, .size = GM_HOST_FAULTS };
+	atomic_init(&p->unread, 0);
+	p->fd_kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (p->fd_kick < 0)
+		return gm_fail(GM_RET_NOMEM, "no eventfd for the message reader: error %d", errno);
+	p->fd_kick = gm_host_fd_high(p->fd_kick);
+	p->fd_poll = make_epoll(p);
+	if (p->fd_poll < 0) {
+		close(p->fd_kick);
+		return gm_fail(GM_RET_NOMEM, "no epoll descriptor for the message reader: error %d", errno);
+	}
+	return GM_RET_SUCCESS;
+}
+
+void gm_host_msg_fini(struct gm_host_pmap *p)
+{
+	close(p->fd_poll);
+	close(p->fd_kick);
+}

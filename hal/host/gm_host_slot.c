@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Staging: slots of 2 MiB in which stolen frames wait, and the bounce buffers.
+ *
+ * The arena grows by pieces of address space, registered with fd_slot, that
+ * stay until the pmap goes. A slot is free or taken; a free slot has no frames:
+ *
+ *     free --slot_alloc--> taken, empty --steal--> frames --restore--> empty
+ *     taken --slot_free: MADV_DONTNEED--> free
+ *
+ * Two rules keep the frames movable: nothing here is inherited by a child
+ * (a frame shared with a child cannot be moved home), and nothing here is
+ * locked (a locked mapping exchanges pages only with a locked one; a program
+ * may have asked for all its future memory to be locked).
+ *
+ * A bounce buffer is plain memory whose frames restore() gives away. Small
+ * pages and the huge page are kept apart, since moving a part of a huge page
+ * costs a split of it.
+ */
+#include "config.h"
+
+#include "hal/host/gm_host_internal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <sys/mman.h>
+
+/* Lowest free slot of a piece that has one. */
+static unsigned take_slot(struct gm_host_piece *piece)
+{
+	for (unsigned w = 0; w < GM_HOST_PIECE_SLOTS / 64; w++) {
+		unsigned bit;
+
+		if (piece->taken[w] == UINT64_MAX)
+			continue;
+		bit = (unsigned)__builtin_ctzll(~piece->taken[w]);
+		piece->taken[w] |= UINT64_C(1) << bit;
+		piece->used++;
+		return w * 64 + bit;
+	}
+	assert(!"a piece with a free slot");
+	return 0;
+}
+
+/* A new piece, smaller where a limit on address space wants it so. */
+static gm_ret_t grow(struct gm_host_pmap *p)
+{
+	struct gm_host_piece *piece = &p->piece[p->pieces];
+	unsigned slots = GM_HOST_PIECE_SLOTS;
+	uint64_t va = 0, ioctls;
+
+	if (p->pieces == GM_HOST_PIECES)
+		return gm_fail(GM_RET_NOMEM, "staging: all %u pieces are in use", GM_HOST_PIECES);
+	for (; slots && !va; slots = va ? slots : slots / 8)
+		va = gm_host_reserve((uint64_t)slots * GM_BLOCK_BYTES);
+	if (!va)
+		return gm_fail(GM_RET_NOMEM, "staging: no address space left");
+	if (gm_uffd_register(p->fd_slot, va, (uint64_t)slots * GM_BLOCK_BYTES, &ioctls)) {
+		munmap((void *)(uintptr_t)va, (uint64_t)slots * GM_BLOCK_BYTES);
+		return gm_fail(GM_RET_NOMEM, "staging: the kernel does not register it with userfaultfd");
+	}
+	/* a huge page that is moved in stays huge; without huge pages in the kernel nothing is lost */
+	(void)madvise((void *)(uintptr_t)va, (uint64_t)slots * GM_BLOCK_BYTES, MADV_HUGEPAGE);
+	*piece = (struct gm_host_piece){ .va = va, .slots = slots };
+	for (unsigned s = slots; s < GM_HOST_PIECE_SLOTS; s++)
+		piece->taken[s / 64] |= UINT64_C(1) << (s % 64);
+	p->pieces++;
+	return GM_RET_SUCCESS;
+}
+
+static struct gm_host_piece *piece_with_room(struct gm_host_pmap *p)
+{
+	for (unsigned i = 0; i < p->pieces; i++)
+		if (p->piece[i].used < p->piece[i].slots)
+			return &p->piece[i];
+	return NULL;
+}
+
+gm_ret_t gm_host_slot_alloc(void *pmap, uint64_t *slot)
+{
+	struct gm_host_pmap *p = pmap;
+	struct gm_host_piece *piece;
+	gm_ret_t ret = GM_RET_SUCCESS;
+
+	gm_lock(p->env, &p->lock);
+	piece = piece_with_room(p);
+	if (!piece) {
+		ret = grow(p);
+		piece = piece_with_room(p);
+	}
+	if (piece) {
+		ret = GM_RET_SUCCESS;
+		*slot = piece->va + (uint64_t)take_slot(piece) * GM_BLOCK_BYTES;
+	}
+	gm_unlock(p->env, &p->lock);
+	return ret;
+}
+
+static struct gm_host_piece *piece_of(struct gm_host_pmap *p, uint64_t slot)
+{
+	for (unsigned i = 0; i < p->pieces; i++)
+		if (slot >= p->piece[i].va && slot - p->piece[i].va < (uint64_t)p->piece[i].slots * GM_BLOCK_BYTES)
+			return &p->piece[i];
+	return NULL;
+}
+
+void gm_host_slot_free(void *pmap, uint64_t slot)
+{
+	struct gm_host_pmap *p = pmap;
+	struct gm_host_piece *piece;
+	unsigned s;
+
+	/* first empty, then free: another thread may take it at once */
+	gm_host_slot_drop(p, slot, GM_BLOCK_BYTES);
+	gm_lock(p->env, &p->lock);
+	piece = piece_of(p, slot);
+	assert(piece && (slot - piece->va) % GM_BLOCK_BYTES == 0);
+	s = (unsigned)((slot - piece->va) / GM_BLOCK_BYTES);
+	assert(piece->taken[s / 64] >> (s % 64) & 1);
+	piece->taken[s / 64] &= ~(UINT64_C(1) << (s % 64));
+	piece->used--;
+	gm_unlock(p->env, &p->lock);
+}
+
+void gm_host_slot_drop(void *pmap, uint64_t addr, uint64_t bytes)
+{
+	struct gm_host_pmap *p = pmap;
+	void *at = (void *)(uintptr_t)addr;
+
+	if (madvise(at, bytes, MADV_DONTNEED) == 0)
+		return;
+	/* somebody locked all memory of the process */
+	(void)munlock(at, bytes);
+	if (madvise(at, bytes, MADV_DONTNEED))
+		gm_log(p->env, GM_LOG_ERROR, "staging at 0x%llx cannot be emptied: error %d",
+		       (unsigned long long)addr, errno);
+}
+
+gm_ret_t gm_host_slots_init(struct gm_host_pmap *p)
+{
+	gm_mutex_init(p->env, &p->lock, GM_RANK_LEAF);
+	p->bounce = gm_host_reserve((uint64_t)GM_HOST_BOUNCES * 2 * GM_BLOCK_BYTES);
+	if (!p->bounce) {
+		gm_mutex_fini(p->env, &p->lock);
+		return gm_fail(GM_RET_NOMEM, "no address space left for bounce buffers");
+	}
+	for (unsigned i = 0; i < GM_HOST_BOUNCES * 2; i++)
+		(void)madvise((void *)(uintptr_t)(p->bounce + (uint64_t)i * GM_BLOCK_BYTES), GM_BLOCK_BYTES,
+			      i % 2 ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+	return GM_RET_SUCCESS;
+}
+
+void gm_host_slots_fini(struct gm_host_pmap *p)
+{
+	for (unsigned i = 0; i < p->pieces; i++)
+		munmap((void *)(uintptr_t)p->piece[i].va, (uint64_t)p->piece[i].slots * GM_BLOCK_BYTES);
+	munmap((void *)(uintptr_t)p->bounce, (uint64_t)GM_HOST_BOUNCES * 2 * GM_BLOCK_BYTES);
+	gm_mutex_fini(p->env, &p->lock);
+}
+
+/* What an incomplete restore() left, be it only a page table, keeps the block from becoming one huge page. */
+static void empty_unless_whole(struct gm_host_pmap *p, uint64_t va)
+{
+	struct gm_mask some, zero;
+	bool huge;
+
+	if (gm_host_content(p, va, &some, &zero, &huge) == GM_RET_SUCCESS && gm_mask_full(&some))
+		return;
+	gm_host_slot_drop(p, va, GM_BLOCK_BYTES);
+}
+
+void *gm_host_bounce(void *pmap, unsigned index, uint64_t bytes)
+{
+	struct gm_host_pmap *p = pmap;
+	bool huge = bytes == GM_BLOCK_BYTES;
+	void *at = (void *)(uintptr_t)(p->bounce + (2 * (uint64_t)index + huge) * GM_BLOCK_BYTES);
+
+	if (index >= GM_HOST_BOUNCES || bytes == 0 || bytes > GM_BLOCK_BYTES)
+		return NULL;
+	if (huge)
+		empty_unless_whole(p, GM_VA(at));
+	return madvise(at, bytes, MADV_POPULATE_WRITE) == 0 ? at : NULL;
+}

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The kernel interfaces of the host, raw: one function per ioctl. The kernel
+ * headers of a build machine may be older than the kernel the program runs on,
+ * so the structures and numbers are spelled out here, under names of our own.
+ *
+ * Result of every function that moves or makes pages: bytes done (> 0, less
+ * than asked when the kernel stopped half way: call again behind them to learn
+ * why), or a negative errno when not even the first page was done. The meaning
+ * of these errnos is in gm_host_move.c.
+ */
+#ifndef GM_HAL_HOST_UFFD_H
+#define GM_HAL_HOST_UFFD_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define GM_UFFD_API 0xAAu
+
+#define GM_UFFD_FEATURE_EVENT_REMAP (UINT64_C(1) << 2)
+#define GM_UFFD_FEATURE_EVENT_REMOVE (UINT64_C(1) << 3)
+#define GM_UFFD_FEATURE_EVENT_UNMAP (UINT64_C(1) << 6)
+#define GM_UFFD_FEATURE_THREAD_ID (UINT64_C(1) << 8)
+#define GM_UFFD_FEATURE_POISON (UINT64_C(1) << 14)
+#define GM_UFFD_FEATURE_MOVE (UINT64_C(1) << 16)
+
+#define GM_UFFD_EVENT_PAGEFAULT 0x12u
+#define GM_UFFD_EVENT_REMAP 0x14u
+#define GM_UFFD_EVENT_REMOVE 0x15u
+#define GM_UFFD_EVENT_UNMAP 0x16u
+#define GM_UFFD_PAGEFAULT_WRITE UINT64_C(1)
+
+/* Number of an ioctl, also its bit in the set of ioctls that a registered range takes. */
+#define GM_UFFD_NR_MOVE 0x05
+
+struct gm_uffd_msg {
+	uint8_t event;
+	uint8_t reserved1;
+	uint16_t reserved2;
+	uint32_t reserved3;
+	union {
+		struct {
+			uint64_t flags, address;
+			uint32_t thread_id, reserved;
+		} pagefault;
+		struct {
+			uint64_t from, to, bytes;
+		} remap;
+		struct {
+			uint64_t begin, end;
+		} range; /* REMOVE, UNMAP */
+	} arg;
+};
+
+#define GM_PAGE_IS_PRESENT UINT64_C(8)
+#define GM_PAGE_IS_SWAPPED UINT64_C(16) /* also set for markers, such as poison */
+#define GM_PAGE_IS_PFNZERO UINT64_C(32)
+#define GM_PAGE_IS_HUGE UINT64_C(64)
+
+/* A run of pages with the same categories, as PAGEMAP_SCAN reports it. */
+struct gm_page_region {
+	uint64_t begin, end, categories;
+};
+
+/* Handshake: asks for `want`, reports all the kernel has if `want` is 0. 0 or a negative errno. */
+int gm_uffd_api(int fd, uint64_t want, uint64_t *features);
+
+/* Watch for missing pages. `ioctls` receives the set of ioctls for the range. 0 or a negative errno. */
+int gm_uffd_register(int fd, uint64_t va, uint64_t bytes, uint64_t *ioctls);
+int gm_uffd_unregister(int fd, uint64_t va, uint64_t bytes);
+int gm_uffd_wake(int fd, uint64_t va, uint64_t bytes);
+/* Is a thread of the process between the start of an munmap, madvise or mremap of a watched range and
+ * the reading of its event? 1, 0 or a negative errno. */
+int gm_uffd_changing(int fd);
+
+/* None of these wakes waiting accesses. Holes of the source of a move count as moved. */
+int64_t gm_uffd_move(int fd, uint64_t dst, uint64_t src, uint64_t bytes);
+int64_t gm_uffd_copy(int fd, uint64_t dst, uint64_t src, uint64_t bytes);
+int64_t gm_uffd_zeropage(int fd, uint64_t dst, uint64_t bytes);
+int64_t gm_uffd_poison(int fd, uint64_t dst, uint64_t bytes);
+
+/*
+ * Runs of pages in [begin, end) that have content (present or swapped out).
+ * Returns how many of vec[n] were filled, or a negative errno; *walked is
+ * where to go on (== end when done).
+ */
+int gm_pagemap_scan(int fd, uint64_t begin, uint64_t end, struct gm_page_region *vec, size_t n, uint64_t *walked);
+
+#endif

@@ -1,0 +1,369 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the process has mapped: making address space, asking /proc.
+ *
+ * A mapping is looked up with PROCMAP_QUERY (Linux 6.11), else by reading
+ * /proc/self/maps; whether it is locked only smaps tells, which is slow and
+ * therefore read only in a process that has locked anything. Files of /proc
+ * are opened per question, so that a program that closes all descriptors does
+ * no harm; only the pagemap, which every steal needs, stays open.
+ *
+ * PAGEMAP_SCAN takes the markers of poisoned and guarded pages for swapped out
+ * ones: they count as content here, and steal() then refuses them.
+ */
+#include "config.h"
+
+#include "hal/host/gm_host_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define QUERY_COVERING_OR_NEXT UINT64_C(0x10)
+#define VMA_READABLE UINT64_C(1)
+#define VMA_WRITABLE UINT64_C(2)
+#define VMA_SHARED UINT64_C(8)
+
+struct procmap_query {
+	uint64_t size, query_flags, query_addr;
+	uint64_t vma_start, vma_end, vma_flags, vma_page_size, vma_offset, inode;
+	uint32_t dev_major, dev_minor, vma_name_size, build_id_size;
+	uint64_t vma_name_addr, build_id_addr;
+};
+
+#define PROCMAP_QUERY_ _IOWR('f', 17, struct procmap_query)
+
+_Static_assert(sizeof(struct procmap_query) == 104, "the kernel's procmap_query");
+
+/* Lines of a text file without the C library's buffers, which are malloc()ed. */
+struct lines {
+	int fd;
+	size_t at, have;
+	char buf[4096];
+};
+
+static bool lines_open(struct lines *l, const char *path)
+{
+	*l = (struct lines){ .fd = open(path, O_RDONLY | O_CLOEXEC) };
+	return l->fd >= 0;
+}
+
+/* The next line, cut to `bytes`, without its end. False after the last. */
+static bool lines_next(struct lines *l, char *line, size_t bytes)
+{
+	size_t n = 0;
+	bool any = false;
+
+	for (;;) {
+		ssize_t got;
+
+		if (l->at == l->have) {
+			do
+				got = read(l->fd, l->buf, sizeof(l->buf));
+			while (got < 0 && errno == EINTR);
+			l->at = 0;
+			l->have = got > 0 ? (size_t)got : 0;
+			if (!l->have)
+				break;
+		}
+		any = true;
+		if (l->buf[l->at++] == '\n')
+			break;
+		if (n + 1 < bytes)
+			line[n++] = l->buf[l->at - 1];
+	}
+	line[n] = '\0';
+	return any;
+}
+
+/* The first line of a mapping, as in maps and smaps. */
+static bool parse_area(const char *line, struct gm_host_area *a)
+{
+	uint64_t begin, end, inode;
+	unsigned major_nr, minor_nr;
+	char perms[5];
+	int name = 0;
+
+	if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %*x %x:%x %" SCNu64 " %n", &begin, &end, perms, &major_nr,
+		   &minor_nr, &inode, &name) < 6)
+		return false;
+	*a = (struct gm_host_area){
+		.begin = begin,
+		.end = end,
+		.readable = perms[0] == 'r',
+		.writable = perms[1] == 'w',
+		.shared = perms[3] == 's',
+		.file = inode || major_nr || minor_nr,
+	};
+	snprintf(a->name, sizeof(a->name), "%.*s", (int)sizeof(a->name) - 1, name ? line + name : "");
+	return true;
+}
+
+gm_ret_t gm_host_area_maps(uint64_t va, struct gm_host_area *area)
+{
+	struct gm_host_area a;
+	struct lines l;
+	char line[256];
+	gm_ret_t ret = GM_RET_FAULT;
+
+	if (!lines_open(&l, "/proc/self/maps"))
+		return gm_fail(GM_RET_FAULT, "/proc/self/maps cannot be read: error %d", errno);
+	while (ret && lines_next(&l, line, sizeof(line))) {
+		if (!parse_area(line, &a) || a.end <= va)
+			continue;
+		*area = a;
+		ret = GM_RET_SUCCESS;
+	}
+	close(l.fd);
+	return ret;
+}
+
+gm_ret_t gm_host_area(uint64_t va, struct gm_host_area *area)
+{
+	char name[sizeof(area->name)] = "";
+	struct procmap_query q = {
+		.size = sizeof(q),
+		.query_flags = QUERY_COVERING_OR_NEXT,
+		.query_addr = va,
+		.vma_name_size = sizeof(name),
+		.vma_name_addr = GM_VA(name),
+	};
+	int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+	int err = 0;
+
+	if (fd < 0)
+		return gm_fail(GM_RET_FAULT, "/proc/self/maps cannot be read: error %d", errno);
+	if (ioctl(fd, PROCMAP_QUERY_, &q))
+		err = errno;
+	if (err == ENAMETOOLONG) { /* the path of a file: not needed */
+		q.vma_name_size = 0;
+		q.vma_name_addr = 0;
+		err = ioctl(fd, PROCMAP_QUERY_, &q) ? errno : 0;
+	}
+	close(fd);
+	if (err == ENOENT)
+		return GM_RET_FAULT;
+	if (err) /* a kernel before 6.11 */
+		return gm_host_area_maps(va, area);
+	*area = (struct gm_host_area){
+		.begin = q.vma_start,
+		.end = q.vma_end,
+		.readable = q.vma_flags & VMA_READABLE,
+		.writable = q.vma_flags & VMA_WRITABLE,
+		.shared = q.vma_flags & VMA_SHARED,
+		.file = q.inode || q.dev_major || q.dev_minor,
+	};
+	memcpy(area->name, name, sizeof(name));
+	return GM_RET_SUCCESS;
+}
+
+/* Has the process locked any memory? Then smaps is worth its price. */
+static bool any_locked(void)
+{
+	struct lines l;
+	char line[128];
+	bool locked = false;
+
+	if (!lines_open(&l, "/proc/self/status"))
+		return true;
+	while (lines_next(&l, line, sizeof(line)))
+		if (strncmp(line, "VmLck:", 6) == 0)
+			locked = strtoull(line + 6, NULL, 10) != 0;
+	close(l.fd);
+	return locked;
+}
+
+/* "lo" among the VmFlags of the mapping that contains va. */
+static bool locked_at(uint64_t va)
+{
+	struct gm_host_area a;
+	struct lines l;
+	char line[512];
+	bool inside = false, locked = false;
+
+	if (!any_locked() || !lines_open(&l, "/proc/self/smaps"))
+		return false;
+	while (lines_next(&l, line, sizeof(line))) {
+		if (parse_area(line, &a)) {
+			inside = a.begin <= va && va < a.end;
+		} else if (inside && strncmp(line, "VmFlags:", 8) == 0) {
+			locked = strstr(line, " lo") != NULL;
+			break;
+		}
+	}
+	close(l.fd);
+	return locked;
+}
+
+/* Ordinary memory, not one of the kernel's own mappings ([vdso], [vvar]...). */
+static bool is_anon(const struct gm_host_area *a)
+{
+	if (a->file || a->shared)
+		return false;
+	return a->name[0] == '\0' || strcmp(a->name, "[heap]") == 0 || strcmp(a->name, "[stack]") == 0 ||
+	       strncmp(a->name, "[anon:", 6) == 0;
+}
+
+gm_ret_t gm_host_mem_rights(void *pmap, uint64_t va, struct gm_host_vma *vma)
+{
+	struct gm_host_area a;
+	gm_ret_t ret;
+
+	(void)pmap;
+	ret = gm_host_area(va, &a);
+	if (ret)
+		return ret;
+	if (a.begin > va)
+		return GM_RET_FAULT;
+	*vma = (struct gm_host_vma){
+		.va = a.begin,
+		.bytes = a.end - a.begin,
+		.access = (a.readable ? GM_READ : 0) | (a.writable ? GM_WRITE : 0),
+		.private_anon = is_anon(&a),
+	};
+	return GM_RET_SUCCESS;
+}
+
+gm_ret_t gm_host_mem_probe(void *pmap, uint64_t va, struct gm_host_vma *vma)
+{
+	gm_ret_t ret = gm_host_mem_rights(pmap, va, vma);
+
+	if (!ret)
+		vma->locked = locked_at(va);
+	return ret;
+}
+
+/*
+ * Mapped without rights first: where the program has asked for all its future
+ * memory to be locked, the kernel fills a mapping at once, but not this one.
+ */
+uint64_t gm_host_reserve(uint64_t bytes)
+{
+	uint64_t align = bytes >= GM_BLOCK_BYTES ? GM_BLOCK_BYTES : GM_PAGE_BYTES;
+	uint64_t room = (bytes + GM_PAGE_BYTES - 1) / GM_PAGE_BYTES * GM_PAGE_BYTES;
+	uint64_t extra = align - GM_PAGE_BYTES;
+	uint64_t base, va;
+	char *raw;
+
+	if (room < bytes || room == 0 || room + extra < room)
+		return 0;
+	raw = mmap(NULL, room + extra, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (raw == MAP_FAILED)
+		return 0;
+	base = GM_VA(raw);
+	va = (base + align - 1) / align * align;
+	if (va > base)
+		munmap(raw, va - base);
+	if (base + extra > va)
+		munmap((void *)(uintptr_t)(va + room), base + extra - va);
+	raw = (char *)(uintptr_t)va;
+	(void)munlock(raw, room);
+	if (mprotect(raw, room, PROT_READ | PROT_WRITE) || madvise(raw, room, MADV_DONTFORK)) {
+		munmap(raw, room);
+		return 0;
+	}
+	return va;
+}
+
+gm_ret_t gm_host_mem_map(void *pmap, uint64_t bytes, bool huge, uint64_t *va)
+{
+	uint64_t at = gm_host_reserve(bytes);
+
+	(void)pmap;
+	if (!at)
+		return gm_fail(GM_RET_NOMEM, "no address space for %" PRIu64 " bytes", bytes);
+	/* refused only by kernels without huge pages */
+	if (huge)
+		(void)madvise((void *)(uintptr_t)at, bytes, MADV_HUGEPAGE);
+	*va = at;
+	return GM_RET_SUCCESS;
+}
+
+void gm_host_mem_unmap(void *pmap, uint64_t va, uint64_t bytes)
+{
+	struct gm_host_pmap *p = pmap;
+
+	/* with the mappings of the process at their limit the kernel cannot cut one */
+	if (munmap((void *)(uintptr_t)va, bytes))
+		gm_log(p->env, GM_LOG_ERROR, "0x%" PRIx64 " cannot be unmapped: error %d", va, errno);
+}
+
+/* As gm_pagemap_scan(); goes on without the kept descriptor if the program closed it. */
+static int scan(struct gm_host_pmap *p, uint64_t begin, uint64_t end, struct gm_page_region *vec, size_t n,
+		uint64_t *walked)
+{
+	int found = gm_pagemap_scan(p->fd_pagemap, begin, end, vec, n, walked);
+	int fd;
+
+	if (found != -EBADF && found != -ENOTTY)
+		return found;
+	fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return found;
+	found = gm_pagemap_scan(fd, begin, end, vec, n, walked);
+	close(fd);
+	return found;
+}
+
+gm_ret_t gm_host_content(struct gm_host_pmap *p, uint64_t va, struct gm_mask *some, struct gm_mask *zero, bool *huge)
+{
+	struct gm_page_region vec[64];
+	uint64_t at = va;
+
+	*some = *zero = gm_mask_none();
+	*huge = false;
+	while (at < va + GM_BLOCK_BYTES) {
+		int n = scan(p, at, va + GM_BLOCK_BYTES, vec, sizeof(vec) / sizeof(vec[0]), &at);
+
+		if (n < 0)
+			return gm_host_lost(p);
+		for (int i = 0; i < n; i++) {
+			struct gm_mask run = gm_mask_span((unsigned)((vec[i].begin - va) / GM_PAGE_BYTES),
+							  (unsigned)((vec[i].end - va) / GM_PAGE_BYTES));
+
+			*some = gm_mask_or(*some, run);
+			if (vec[i].categories & GM_PAGE_IS_PFNZERO)
+				*zero = gm_mask_or(*zero, run);
+			*huge = gm_mask_full(&run) && (vec[i].categories & GM_PAGE_IS_HUGE);
+		}
+	}
+	return GM_RET_SUCCESS;
+}
+
+int gm_host_has_content(struct gm_host_pmap *p, uint64_t va)
+{
+	struct gm_page_region r;
+	uint64_t walked;
+
+	return scan(p, va, va + GM_PAGE_BYTES, &r, 1, &walked);
+}
+
+bool gm_host_mem_huge(void *pmap, uint64_t va)
+{
+	struct gm_mask some, zero;
+	bool huge;
+
+	return gm_host_content(pmap, va, &some, &zero, &huge) == GM_RET_SUCCESS && huge;
+}
+
+gm_ret_t gm_host_mem_present(void *pmap, uint64_t va, struct gm_mask *present)
+{
+	struct gm_mask some, zero;
+	struct gm_host_area area;
+	bool huge;
+	gm_ret_t ret = gm_host_content(pmap, va, &some, &zero, &huge);
+
+	if (ret)
+		return ret;
+	/* nothing present: nothing touched, or nothing mapped? */
+	if (gm_mask_empty(&some) && (gm_host_area(va, &area) || area.begin >= va + GM_BLOCK_BYTES))
+		return GM_RET_FAULT;
+	*present = some;
+	return GM_RET_SUCCESS;
+}

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: MIT */
+/**
+ * @file as.h
+ * @brief Address spaces and the devices attached to them.
+ *
+ * An address space is a set of VA ranges and where their bytes are. A process
+ * may have many; a page belongs to one of them at most. Each has at most two
+ * threads of the library's own, a fault handler and a worker, with all
+ * signals blocked; and one more per attached device that raises faults. With
+ * GM_AS_NO_THREADS it has none, and the caller runs gm_as_serve().
+ */
+#ifndef GMEM_AS_H
+#define GMEM_AS_H
+
+#include <gmem/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct gm_policy;
+
+/** @name Flags of an address space. */
+/**@{*/
+#define GM_AS_EXCLUSIVE 1u  /**< give host frames back while the device has the page (default: keep them) */
+#define GM_AS_NO_THREADS 2u /**< the caller runs gm_as_serve() */
+/**@}*/
+
+/** What happens to an access that a held working set keeps waiting too long. */
+struct gm_stuck {
+	uint64_t va;   /**< page that the thread touched */
+	uint64_t held_ns; /**< how long it has waited */
+	uint32_t thread_id; /**< the waiting thread, as gettid() */
+	struct gm_ws *ws; /**< the working set that holds the page */
+};
+/** Told about it; may log, must not call back into the library. */
+typedef void (*gm_stuck_fn)(void *arg, const struct gm_stuck *stuck);
+
+/** What an address space is made with; zero fields mean the default. */
+struct gm_as_config {
+	size_t size;                    /**< sizeof(struct gm_as_config) */
+	uint32_t flags;                 /**< GM_AS_* */
+	const struct gm_policy *policy; /**< decisions; must outlive the space; NULL: least recently used */
+	uint64_t slice_ns;              /**< a served page stays with its accessor this long (default 100 us) */
+	uint64_t wait_ns;               /**< bound of every internal wait (default 10 s) */
+	uint64_t hold_ns;               /**< a CPU access waits this long for a held page (default 10 s) */
+	uint32_t cpu_unit_bytes;        /**< brought home by one CPU fault at least (default 64 KiB) */
+	uint32_t cpu_around_bytes;      /**< ... and at most, when faults are adjacent (default 2 MiB) */
+	uint32_t dev_unit_bytes;        /**< brought by one device fault at least (default 64 KiB) */
+	uint32_t dev_around_bytes;      /**< ... and at most (default 2 MiB) */
+	gm_stuck_fn stuck;              /**< hook; NULL: the log only */
+	void *stuck_arg;                /**< handed to the hook */
+};
+
+/**
+ * @brief Make an address space.
+ * @param[in]  lib     the instance
+ * @param[in]  begin   lowest VA it may contain, multiple of GM_PAGE_BYTES
+ * @param[in]  end     one past the highest; 0 and 0 mean everything
+ * @param[in]  config  NULL for the defaults
+ * @param[out] as      the address space
+ * @retval GM_RET_SUCCESS  made
+ * @retval GM_RET_INVAL    NULL, wrong size, unknown flag, empty or unaligned range, a unit that
+ *                         is no power of two between a page and a block
+ * @retval GM_RET_NOMEM    out of memory
+ * @retval GM_RET_PERM, GM_RET_NOTSUP  what the host says of userfaultfd
+ * @threads any
+ * @owner   the caller ends it with gm_as_destroy()
+ * @source  GMEM gm_as_create()
+ */
+GM_API GM_MUST_CHECK gm_ret_t gm_as_create(struct gm_lib *lib, uint64_t begin, uint64_t end,
+					   const struct gm_as_config *config, struct gm_as **as);
+
+/**
+ * @brief End an address space: bring every byte home, detach, stop its threads.
+ *
+ * Owned memory is unmapped; adopted memory stays with its owner, complete.
+ *
+ * @param[in] as  the address space; NULL is allowed
+ * @retval GM_RET_SUCCESS  gone
+ * @retval GM_RET_BUSY     a working set is still held; nothing changed
+ * @retval other           bytes could not be brought home; the space is still there and usable
+ * @threads no other call on @p as may be in flight; not from a hook
+ */
+GM_API gm_ret_t gm_as_destroy(struct gm_as *as);
+
+/** How a device uses an address space. */
+enum gm_attach_mode {
+	GM_ATTACH_IDENTITY, /**< device VA = host VA */
+	GM_ATTACH_WINDOW,   /**< a window of it, elsewhere in the device's VA space */
+};
+
+/** The window of GM_ATTACH_WINDOW: `[va, va + bytes)` is seen at `dev_va`. */
+struct gm_window {
+	uint64_t va;     /**< host side, multiple of GM_BLOCK_BYTES */
+	uint64_t bytes;  /**< length, multiple of GM_BLOCK_BYTES */
+	uint64_t dev_va; /**< device side, multiple of GM_BLOCK_BYTES */
+};
+
+/**
+ * @brief Let a device use an address space.
+ * @param[in]  as      the address space
+ * @param[in]  dev     the device
+ * @param[in]  mode    identity or window
+ * @param[in]  window  for GM_ATTACH_WINDOW, else NULL
+ * @param[out] ctx     the device's view
+ * @retval GM_RET_SUCCESS  attached
+ * @retval GM_RET_INVAL    NULL, unknown mode, another instance's device, unaligned or overflowing window
+ * @retval GM_RET_EXIST    this device is attached to this space already
+ * @retval GM_RET_NOSPC    GM_MAX_CTXS, or the device's own limit, is reached
+ * @retval GM_RET_NOMEM    out of memory
+ * @retval other           what the backend's pmap_create() returned
+ * @threads any
+ * @owner   the caller ends it with gm_as_detach()
+ * @source  GMEM gm_as_attach()
+ */
+GM_API GM_MUST_CHECK gm_ret_t gm_as_attach(struct gm_as *as, struct gm_dev *dev, enum gm_attach_mode mode,
+					   const struct gm_window *window, struct gm_ctx **ctx);
+
+/**
+ * @brief Take a device out of an address space; pages in its memory come home.
+ * @param[in] ctx  the device's view; NULL is allowed
+ * @retval GM_RET_SUCCESS  gone
+ * @retval GM_RET_BUSY     a working set is held on it; nothing changed
+ * @retval other           bytes could not be brought home; still attached
+ * @threads no other call on @p ctx may be in flight; not from a hook
+ */
+GM_API gm_ret_t gm_as_detach(struct gm_ctx *ctx);
+
+/**
+ * @brief Descriptor that becomes readable when gm_as_serve() has work.
+ * @param[in] as  an address space made with GM_AS_NO_THREADS
+ * @return a descriptor owned by the address space; -1 if it has threads of its own
+ * @threads any
+ */
+GM_API int gm_as_fd(struct gm_as *as);
+
+/**
+ * @brief Serve what is pending: host faults and events, device faults, work put off.
+ *
+ * Call it from one thread that itself never touches managed memory.
+ *
+ * @param[in] as          an address space made with GM_AS_NO_THREADS
+ * @param[in] timeout_ns  wait this long for work at most
+ * @retval GM_RET_SUCCESS   served something
+ * @retval GM_RET_TIMEDOUT  there was nothing to do
+ * @retval GM_RET_INVAL     NULL, or the space has threads of its own
+ * @threads one at a time
+ */
+GM_API gm_ret_t gm_as_serve(struct gm_as *as, uint64_t timeout_ns);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

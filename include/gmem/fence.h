@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: MIT */
+/**
+ * @file fence.h
+ * @brief Completion of asynchronous work.
+ *
+ *     pending --signal(ret)--> done(ret)      (once; the first signal wins)
+ *     pending --cancel-------> done(CANCELED)
+ *
+ * A fence is reference counted and keeps the result of its work for as long
+ * as somebody holds it.
+ */
+#ifndef GMEM_FENCE_H
+#define GMEM_FENCE_H
+
+#include <gmem/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/**
+ * @brief Make a pending fence that the caller will signal.
+ * @param[in]  lib    the instance
+ * @param[out] fence  the fence, one reference
+ * @retval GM_RET_SUCCESS  made
+ * @retval GM_RET_INVAL    an argument is NULL
+ * @retval GM_RET_NOMEM    out of memory
+ * @threads any
+ * @owner   the caller ends its reference with gm_fence_put()
+ */
+GM_API GM_MUST_CHECK gm_ret_t gm_fence_create(struct gm_lib *lib, struct gm_fence **fence);
+
+/**
+ * @brief Take one more reference.
+ * @param[in] fence  a fence; NULL is allowed
+ * @return @p fence
+ * @threads any
+ */
+GM_API struct gm_fence *gm_fence_get(struct gm_fence *fence);
+
+/**
+ * @brief Give a reference back.
+ * @param[in] fence  a fence; NULL is allowed
+ * @threads any
+ */
+GM_API void gm_fence_put(struct gm_fence *fence);
+
+/**
+ * @brief Say that the work is done.
+ * @param[in] fence  a fence
+ * @param[in] result how the work ended
+ * @retval GM_RET_SUCCESS  this call decided the result
+ * @retval GM_RET_EXIST    it was done already; its result stays
+ * @retval GM_RET_INVAL    @p fence is NULL
+ * @threads any
+ */
+GM_API gm_ret_t gm_fence_signal(struct gm_fence *fence, gm_ret_t result);
+
+/**
+ * @brief Wait until the work is done.
+ * @param[in] fence       a fence
+ * @param[in] timeout_ns  how long at most; 0 only looks, GM_FOREVER_NS has no bound
+ * @return the result the fence was signalled with
+ * @retval GM_RET_TIMEDOUT  still pending
+ * @retval GM_RET_CANCELED  cancelled
+ * @retval GM_RET_INVAL     @p fence is NULL
+ * @threads any; blocks
+ */
+GM_API gm_ret_t gm_fence_wait(struct gm_fence *fence, uint64_t timeout_ns);
+
+/**
+ * @brief Wake every waiter with GM_RET_CANCELED; the work itself may still run.
+ * @param[in] fence  a fence
+ * @retval GM_RET_SUCCESS  cancelled by this call
+ * @retval GM_RET_EXIST    it was done already
+ * @retval GM_RET_INVAL    @p fence is NULL
+ * @threads any
+ */
+GM_API gm_ret_t gm_fence_cancel(struct gm_fence *fence);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

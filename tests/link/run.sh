@@ -1,0 +1,80 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# make installcheck: build and run what users of the installed library would,
+# with nothing of the source tree but the programs themselves.
+#
+#   run.sh DIRECTORY    environment: srcdir CC CXX CFLAGS PKG_CONFIG PKG_CONFIG_PATH
+set -eu
+out=$1
+src=${srcdir:-.}/tests/link
+pc=${PKG_CONFIG:-pkg-config}
+cc=${CC:-cc}
+cxx=${CXX:-c++}
+cflags="$($pc --cflags gmem) ${CFLAGS-}"
+libs=$($pc --libs gmem)
+bad=0
+
+try()
+{
+	what=$1
+	shift
+	if "$@"; then
+		echo "PASS: $what"
+	else
+		echo "FAIL: $what"
+		bad=1
+	fi
+}
+
+# shellcheck disable=SC2086 # lists of flags, here and below
+build_c()
+{
+	$cc -std=c11 -Wall -Wextra -Werror $cflags -o "$out/plain" "$src/plain.c" $libs && "$out/plain"
+}
+
+# shellcheck disable=SC2086
+build_cxx()
+{
+	$cxx -std=c++17 -Wall -Wextra -Werror $cflags -o "$out/plus" "$src/plus.cc" $libs && "$out/plus"
+}
+
+# two [LINKER FLAG] [COMPILER FLAG]: the program with two shared libraries
+# shellcheck disable=SC2046,SC2086
+build_two()
+{
+	for p in one two; do
+		$cc -fPIC $cflags -DPLUGIN=$p -shared -o "$out/lib$p.so" "$src/plugin.c" $libs $1 || return 1
+	done
+	$cc -std=c11 -Wall -Wextra -Werror ${CFLAGS-} $2 -o "$out/two" "$src/two.c" -L"$out" -lone -ltwo \
+		$($pc --libs-only-other gmem) -Wl,-rpath,"$(cd "$out" && pwd -P)" && "$out/two"
+}
+
+# One program per file, as its first lines say.
+# shellcheck disable=SC2086
+build_single()
+{
+	$cc -std=gnu11 -Wall -Wextra -Werror $cflags -o "$out/example" "$1" $libs
+}
+
+# A backend that nobody linked must not be needed, nor a library that gmem.pc does not name.
+build_example()
+{
+	make -s -C "$src/../../examples/pagerank" BUILD="$(cd "$out" && pwd -P)" PKG_CONFIG="$pc" CC="$cc"
+}
+
+test -n "$libs"
+try "a C program" build_c
+if echo 'int x;' | $cxx -x c++ -fsyntax-only - 2>/dev/null; then
+	try "a C++ program" build_cxx
+else
+	echo "SKIP: a C++ program: no C++ compiler"
+fi
+try "two shared libraries, merged" build_two "" ""
+try "two shared libraries, apart" build_two "-Wl,--exclude-libs,libgmem.a" "-DAPART"
+for f in "$src"/../../examples/*.c; do
+	test ! -f "$f" || try "examples/${f##*/}" build_single "$f"
+done
+if ls "$src"/../../examples/pagerank/*.c >/dev/null 2>&1; then
+	try "examples/pagerank" build_example
+fi
+exit $bad

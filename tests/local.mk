@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: MIT
+# tests. One file per line, sorted.
+#
+#   tests/unit/test_X.c    Criterion, becomes tests/unit/test_X.t (TAP)
+#   tests/stress/X.c       plain main(): exit 0 passed, 77 skipped, else failed
+#   tests/lint/check-*.sh  what the tree itself must keep to
+#   tests/link/            what a user of the installed library does (make installcheck)
+
+# --- support, linked into unit and stress programs where they use it ---
+
+check_LIBRARIES += libgm_testkit.a
+libgm_testkit_a_SOURCES = \
+	tests/unit/failing_alloc.h \
+	tests/unit/host_fixture.h \
+	tests/unit/mock_fixture.h \
+	tests/unit/mock_services.h \
+	tests/unit/sim_fixture.h \
+	tests/unit/sim_host_fixture.h
+LINT_FILES += $(libgm_testkit_a_SOURCES)
+
+# White box: the layers as they are. Named twice, because the mock calls the core's public functions.
+TEST_LAYERS = libgm_testkit.a libgm_core.a libgm_sim.a libgm_hal.a libgm_mock.a libgm_core.a libgm_hal.a
+
+# --- unit ---
+
+UNIT_TESTS = \
+	tests/unit/test_arena.t \
+	tests/unit/test_env.t \
+	tests/unit/test_err.t \
+	tests/unit/test_fence.t \
+	tests/unit/test_host.t \
+	tests/unit/test_host_mem.t \
+	tests/unit/test_host_msg.t \
+	tests/unit/test_mask.t \
+	tests/unit/test_mock_bug.t \
+	tests/unit/test_mock_cfg.t \
+	tests/unit/test_mock_copy.t \
+	tests/unit/test_mock_fault.t \
+	tests/unit/test_mock_pt.t \
+	tests/unit/test_mock_run.t \
+	tests/unit/test_mock_tlb.t \
+	tests/unit/test_rank.t \
+	tests/unit/test_sim_app.t \
+	tests/unit/test_sim_host.t \
+	tests/unit/test_sim_race.t \
+	tests/unit/test_sim_rules.t \
+	tests/unit/test_sim_sched.t
+
+LDADD = $(TEST_LAYERS) $(CRITERION_LIBS)
+
+if HAVE_CRITERION
+check_PROGRAMS += $(UNIT_TESTS)
+TESTS += $(UNIT_TESTS)
+else
+TESTS += tests/no-criterion.sh
+endif
+
+# --- stress ---
+
+STRESS_TESTS = \
+	tests/stress/stress_env \
+	tests/stress/stress_mock
+tests_stress_stress_env_LDADD = $(TEST_LAYERS)
+tests_stress_stress_mock_LDADD = $(TEST_LAYERS)
+
+check_PROGRAMS += $(STRESS_TESTS)
+TESTS += $(STRESS_TESTS)
+
+# Those of them that need no userfaultfd, which valgrind does not know.
+VALGRIND_TESTS = \
+	tests/stress/stress_env \
+	tests/stress/stress_mock
+
+# --- the tree ---
+
+TREE_CHECKS = \
+	tests/lint/check-calls.sh \
+	tests/lint/check-headers.sh \
+	tests/lint/check-layers.sh \
+	tests/lint/check-lists.sh \
+	tests/lint/check-size.sh \
+	tests/lint/check-spdx.sh \
+	tests/lint/check-symbols.sh \
+	tests/lint/check-words.sh
+
+TESTS += $(TREE_CHECKS)
+
+# --- how they run ---
+
+TEST_EXTENSIONS = .sh .t
+T_LOG_DRIVER = env AM_TAP_AWK='$(AWK)' $(SHELL) $(top_srcdir)/build-aux/tap-driver.sh
+T_LOG_COMPILER = $(SHELL) $(top_srcdir)/tests/run-criterion.sh
+SH_LOG_COMPILER = $(SHELL)
+LOG_COMPILER = $(SHELL) $(top_srcdir)/tests/run-program.sh
+if SANITIZERS
+NO_ASLR = 1
+endif
+LINT_ENVIRONMENT = CC='$(CC)' CXX='$(CXX)' NM='$(NM)' CTAGS='$(CTAGS)'; export CC CXX NM CTAGS;
+AM_TESTS_ENVIRONMENT = $(LINT_ENVIRONMENT) GM_TEST_NO_ASLR='$(NO_ASLR)'; export GM_TEST_NO_ASLR; \
+	UBSAN_OPTIONS="print_stacktrace=1:$$UBSAN_OPTIONS"; export UBSAN_OPTIONS;
+
+PHONY_TARGETS += check-stress check-valgrind
+check-stress: all
+	@test -n "$(STRESS_TESTS)" || { echo "no stress program" >&2; exit 1; }
+	$(MAKE) $(AM_MAKEFLAGS) check-TESTS TESTS="$(STRESS_TESTS)"
+
+check-valgrind: all
+	@test -n "$(VALGRIND)" || { echo "make check-valgrind needs valgrind" >&2; exit 1; }
+	@test -n "$(VALGRIND_TESTS)" || { echo "no program for valgrind" >&2; exit 1; }
+	GM_TEST_WRAPPER="$(VALGRIND) --quiet --error-exitcode=1 --leak-check=full --errors-for-leak-kinds=definite,possible" \
+		$(MAKE) $(AM_MAKEFLAGS) check-TESTS TESTS="$(VALGRIND_TESTS)"
+
+# --- lint ---
+
+LINT_C = $(filter %.c,$(LINT_FILES))
+LINT_H = $(filter %.h,$(LINT_FILES)) $(gmeminclude_HEADERS)
+LINT_FLAGS = -std=gnu11 $(DEFS) $(AM_CPPFLAGS)
+SHELL_FILES = \
+	.ci/run autogen.sh demo tools/setup.sh \
+	tests/no-criterion.sh tests/run-criterion.sh tests/run-program.sh tests/link/run.sh \
+	tests/lint/run-scripts.sh $(TREE_CHECKS)
+
+AM_V_TIDY = $(am__v_TIDY_@AM_V@)
+am__v_TIDY_ = $(am__v_TIDY_@AM_DEFAULT_V@)
+am__v_TIDY_0 = @echo "  TIDY    " $<;
+am__v_TIDY_1 =
+AM_V_LINT = $(am__v_LINT_@AM_V@)
+am__v_LINT_ = $(am__v_LINT_@AM_DEFAULT_V@)
+am__v_LINT_0 = @echo "  LINT    " $(@F:.ok=);
+am__v_LINT_1 =
+
+PHONY_TARGETS += lint lint-scripts lint-tools
+lint: lint-scripts lint.d/cppcheck.ok lint.d/shellcheck.ok $(LINT_C:%.c=lint.d/%.ok)
+
+lint-scripts: all
+	@srcdir='$(srcdir)'; export srcdir; $(LINT_ENVIRONMENT) \
+	$(SHELL) $(srcdir)/tests/lint/run-scripts.sh $(addprefix $(srcdir)/,$(TREE_CHECKS))
+
+lint-tools:
+	@for t in "clang:$(CLANG)" "clang-tidy:$(CLANG_TIDY)" "cppcheck:$(CPPCHECK)"; do \
+		test -n "$${t#*:}" || { echo "make lint needs $${t%%:*}" >&2; exit 1; }; \
+	done
+
+# A stamp per file, so that a second run looks only at what changed. gcc has no -Wassign-enum.
+lint.d/%.ok: %.c $(LINT_H) .clang-tidy | lint-tools
+	$(AM_V_TIDY)$(MKDIR_P) $(@D) && \
+	$(CLANG) -fsyntax-only $(LINT_FLAGS) -Wall -Wextra -Wassign-enum -Wdocumentation \
+		-fcomment-block-commands=threads,locks,owner,source -Werror $< && \
+	$(CLANG_TIDY) --quiet --warnings-as-errors='*' $< -- $(LINT_FLAGS) 2>$@.err || \
+		{ cat $@.err >&2; rm -f $@.err; exit 1; }; mv $@.err $@
+
+# cppcheck looks into no system header, but must know the macros of libbsd's lists and trees.
+lint.d/cppcheck.ok: $(LINT_C) $(LINT_H) tests/lint/cppcheck.txt | lint-tools
+	$(AM_V_LINT)$(MKDIR_P) lint.d/include && \
+	ln -sfn "`$(PKG_CONFIG) --variable=includedir libbsd`/bsd" lint.d/include/bsd && \
+	$(CPPCHECK) --quiet --std=c11 --enable=warning,portability --inline-suppr --error-exitcode=1 \
+		--suppressions-list=$(srcdir)/tests/lint/cppcheck.txt $(DEFS) -D_GNU_SOURCE $(filter -I%,$(AM_CPPFLAGS)) -Ilint.d/include \
+		$(addprefix $(srcdir)/,$(LINT_C)) && echo done >$@
+
+# Not the script "check": make takes the name for its target.
+lint.d/shellcheck.ok: $(SHELL_FILES)
+	@$(MKDIR_P) $(@D); if test -n "$(SHELLCHECK)"; then \
+		echo "  LINT     shellcheck"; \
+		(cd $(srcdir) && $(SHELLCHECK) -s sh -S warning check $(SHELL_FILES)) && echo done >$@; \
+	else \
+		echo "  SKIP     shellcheck: not installed"; \
+	fi
+
+# --- what a user of the installed library does ---
+
+installcheck-local:
+	rm -rf link.d && $(MKDIR_P) link.d
+	PREFIX='$(DESTDIR)$(prefix)' PKG_CONFIG='$(PKG_CONFIG)' PKG_CONFIG_PATH='$(DESTDIR)$(pkgconfigdir)' \
+	PKG_CONFIG_SYSROOT_DIR='$(DESTDIR)' CC='$(CC)' CXX='$(CXX)' CFLAGS='$(CFLAGS)' srcdir='$(srcdir)' \
+		$(SHELL) $(srcdir)/tests/link/run.sh link.d
+
+EXTRA_DIST += \
+	$(TREE_CHECKS) \
+	tests/link/plain.c \
+	tests/link/plugin.c \
+	tests/link/plus.cc \
+	tests/link/run.sh \
+	tests/link/two.c \
+	tests/lint/cppcheck.txt \
+	tests/lint/run-scripts.sh \
+	tests/no-criterion.sh \
+	tests/run-criterion.sh \
+	tests/run-program.sh

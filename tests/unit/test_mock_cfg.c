@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: MIT */
+/* The mock's configuration: good and bad text, defaults, structures that make no sense. */
+#include "config.h"
+
+#include <criterion/criterion.h>
+
+#include "backends/mock/gm_mock_internal.h"
+#include "backends/mock/gm_mock_spec.h"
+
+static const struct gm_mock_config standard = {
+	.size = sizeof(struct gm_mock_config),
+	.vram_bytes = UINT64_C(64) << 20,
+	.page_sizes = 0x211000,
+	.va_bits = 48,
+	.max_contexts = 8,
+	.tlb_entries = 64,
+};
+
+static void expect_equal(const struct gm_mock_config *a, const struct gm_mock_config *b, const char *text)
+{
+	cr_expect_eq(a->size, b->size, "size of '%s'", text);
+	cr_expect_eq(a->vram_bytes, b->vram_bytes, "vram of '%s'", text);
+	cr_expect_eq(a->page_sizes, b->page_sizes, "pages of '%s'", text);
+	cr_expect_eq(a->va_bits, b->va_bits, "va_bits of '%s'", text);
+	cr_expect_eq(a->max_contexts, b->max_contexts, "contexts of '%s'", text);
+	cr_expect_eq(a->tlb_entries, b->tlb_entries, "tlb of '%s'", text);
+	cr_expect_eq(a->no_faults, b->no_faults, "faults of '%s'", text);
+	cr_expect_eq(a->no_host_map, b->no_host_map, "hostmap of '%s'", text);
+	cr_expect_eq(a->no_cpu_visible, b->no_cpu_visible, "visible of '%s'", text);
+	cr_expect_eq(a->no_submit, b->no_submit, "submit of '%s'", text);
+	cr_expect_eq(a->async_copy, b->async_copy, "copy of '%s'", text);
+	cr_expect_eq(a->copy_ns, b->copy_ns, "copyns of '%s'", text);
+}
+
+Test(mock_cfg, defaults)
+{
+	struct gm_mock_config config;
+
+	cr_assert_eq(gm_mock_parse(NULL, &config), GM_RET_SUCCESS);
+	expect_equal(&config, &standard, "NULL");
+	cr_assert_eq(gm_mock_parse("", &config), GM_RET_SUCCESS);
+	expect_equal(&config, &standard, "");
+	cr_assert_eq(gm_mock_parse("", NULL), GM_RET_INVAL);
+}
+
+/* One word at a time: everything else must stay at its default. */
+Test(mock_cfg, every_word)
+{
+	static const struct {
+		const char *text;
+		struct gm_mock_config differs; /* fields that are not 0 replace the default */
+	} good[] = {
+		{ "vram=65536", { .vram_bytes = 65536 } },
+		{ "vram=128K", { .vram_bytes = 131072 } },
+		{ "vram=3M", { .vram_bytes = 3u << 20 } },
+		{ "vram=2G", { .vram_bytes = UINT64_C(2) << 30 } },
+		{ "pages=4K", { .page_sizes = 0x1000 } },
+		{ "pages=64K", { .page_sizes = 0x10000 } },
+		{ "pages=2M+64K", { .page_sizes = 0x210000 } },
+		{ "pages=4K+64K+2M", { .page_sizes = 0x211000 } },
+		{ "pages=4096", { .page_sizes = 0x1000 } },
+		{ "vabits=40", { .va_bits = 40 } },
+		{ "contexts=1", { .max_contexts = 1 } },
+		{ "tlb=1", { .tlb_entries = 1 } },
+		{ "tlb=4096", { .tlb_entries = 4096 } },
+		{ "faults=no", { .no_faults = true } },
+		{ "faults=yes", { .no_faults = false } },
+		{ "hostmap=no", { .no_host_map = true } },
+		{ "visible=no", { .no_cpu_visible = true } },
+		{ "submit=no", { .no_submit = true } },
+		{ "copy=async", { .async_copy = true } },
+		{ "copy=sync", { .async_copy = false } },
+		{ "copyns=1000", { .copy_ns = 1000 } },
+		{ "tlb=8,tlb=16", { .tlb_entries = 16 } },
+	};
+
+	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+		struct gm_mock_config config, want = good[i].differs, whole;
+
+		want.size = sizeof(want);
+		cr_assert_eq(gm_mock_config_complete(&want, &whole), GM_RET_SUCCESS);
+		cr_assert_eq(gm_mock_parse(good[i].text, &config), GM_RET_SUCCESS, "'%s'", good[i].text);
+		expect_equal(&config, &whole, good[i].text);
+	}
+}
+
+Test(mock_cfg, all_words_together)
+{
+	static const char text[] = "vram=64M,pages=4K+64K+2M,faults=no,hostmap=no,visible=no,submit=no,"
+				   "copy=async,copyns=1000,tlb=64,vabits=48,contexts=8";
+	struct gm_mock_config config, want = standard;
+
+	want.no_faults = want.no_host_map = want.no_cpu_visible = want.no_submit = want.async_copy = true;
+	want.copy_ns = 1000;
+	cr_assert_eq(gm_mock_parse(text, &config), GM_RET_SUCCESS);
+	expect_equal(&config, &want, text);
+}
+
+Test(mock_cfg, bad_text)
+{
+	static const char *const bad[] = {
+		"vram", "vram=", "=64M", ",", "vram=64M,", ",vram=64M", "vram=64M,,tlb=8", "wram=64M", "vra=64M",
+		"vramm=64M", "vram=64m", "vram=64MB", "vram=-1", "vram=+1", "vram= 64M", "vram=M", "vram=1000",
+		"vram=0", "vram=18446744073709551616", "vram=17179869185G", "vram=2048G", "pages=", "pages=8K",
+		"pages=4K+", "pages=+4K", "pages=0", "pages=68K", "pages=4K,64K", "faults=maybe", "faults=",
+		"faults=NO", "hostmap=1", "visible=nope", "submit=n", "copy=fast", "copyns=1K", "copyns=", "tlb=0",
+		"tlb=3", "tlb=8192", "tlb=4294967297", "vabits=31", "vabits=49", "vabits=0", "contexts=0",
+		"contexts=1025", "contexts=-1", "vram=64M;tlb=8", " vram=64M", "vram=64M ", "vram==64M",
+	};
+
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		struct gm_mock_config config, before;
+
+		memset(&config, 0x5a, sizeof(config));
+		memcpy(&before, &config, sizeof(config));
+		cr_expect_eq(gm_mock_parse(bad[i], &config), GM_RET_INVAL, "'%s' was taken", bad[i]);
+		cr_expect_arr_eq(&config, &before, sizeof(config), "'%s' changed the structure", bad[i]);
+	}
+}
+
+Test(mock_cfg, structures)
+{
+	struct gm_mock_config zero = { .size = sizeof(zero) }, out, bad;
+
+	cr_assert_eq(gm_mock_config_complete(NULL, &out), GM_RET_SUCCESS);
+	expect_equal(&out, &standard, "no structure");
+	cr_assert_eq(gm_mock_config_complete(&zero, &out), GM_RET_SUCCESS);
+	expect_equal(&out, &standard, "zeros");
+	bad = standard;
+	bad.size--;
+	cr_expect_eq(gm_mock_config_complete(&bad, &out), GM_RET_INVAL);
+	bad = standard;
+	bad.vram_bytes = 4096;
+	cr_expect_eq(gm_mock_config_complete(&bad, &out), GM_RET_INVAL);
+	bad = standard;
+	bad.page_sizes |= 0x2000;
+	cr_expect_eq(gm_mock_config_complete(&bad, &out), GM_RET_INVAL);
+	bad = standard;
+	bad.tlb_entries = 48;
+	cr_expect_eq(gm_mock_config_complete(&bad, &out), GM_RET_INVAL);
+}
+
+Test(mock_cfg, open_spec)
+{
+	struct gm_mock_config config;
+	char small[sizeof(config) - 1];
+
+	cr_assert_eq(gm_mock_open_spec("tlb=8", &config, sizeof(config)), GM_RET_SUCCESS);
+	cr_assert_eq(config.tlb_entries, 8);
+	cr_assert_eq(gm_mock_open_spec(NULL, &config, sizeof(config)), GM_RET_SUCCESS);
+	expect_equal(&config, &standard, "NULL");
+	cr_assert_eq(gm_mock_open_spec("tlb=8", small, sizeof(small)), GM_RET_INVAL);
+	cr_assert_eq(gm_mock_open_spec("tlb=8", NULL, 0), GM_RET_INVAL);
+	cr_assert_eq(gm_mock_open_spec("nonsense", &config, sizeof(config)), GM_RET_INVAL);
+}
