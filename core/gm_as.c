@@ -259,6 +259,9 @@ static void drop_blocks(struct gm_as *as)
 
 	while ((b = gm_block_next(as, 0, UINT64_MAX))) {
 		gm_block_unindex(b);
+		if (b->has_slot) /* empty: all is home, and nothing moves any more */
+			gm_hal_slot_free(as->host, as->hpmap, b->slot);
+		b->has_slot = false;
 		gm_block_put(b);
 	}
 	/* Another space that looks for victims may still have one in its hands. */

@@ -58,7 +58,8 @@ struct gm_as {
 	unsigned frozen;                 /* (A) a fork is on its way: nothing moves to a device */
 	unsigned moving;                 /* (A) transactions to devices in flight */
 	uint64_t msgs_gen;               /* (A) how often the handler emptied its messages */
-	bool msgs_busy;                  /* (A) the handler is at it */
+	bool msgs_busy;                  /* (A) the handler has messages it has not handled */
+	unsigned stealing;               /* (A) steals under way: no message is read meanwhile */
 	struct gm_remap remap[GM_REMAPS]; /* (A) ranges that mremap() moved and the worker has not yet, oldest first */
 	unsigned remaps;                 /* (A) how many */
 

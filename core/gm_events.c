@@ -128,10 +128,35 @@ static bool handle(struct gm_as *as, const struct gm_host_msg *msg)
 	return ok;
 }
 
+bool gm_events_begin_steal(struct gm_as *as)
+{
+	bool ok;
+
+	gm_lock(as->env, &as->lock);
+	ok = !as->msgs_busy;
+	as->stealing += ok;
+	gm_unlock(as->env, &as->lock);
+	return ok;
+}
+
+void gm_events_end_steal(struct gm_as *as)
+{
+	gm_lock(as->env, &as->lock);
+	as->stealing--;
+	gm_wake(as->env, &as->waitq);
+	gm_unlock(as->env, &as->lock);
+}
+
+/*
+ * The one thing the handler waits for: a steal that has begun, a system call
+ * of microseconds that itself waits for nothing.
+ */
 static void set_busy(struct gm_as *as, bool busy)
 {
 	gm_lock(as->env, &as->lock);
 	as->msgs_busy = busy;
+	while (busy && as->stealing)
+		(void)gm_wait(as->env, &as->waitq, &as->lock, UINT64_MAX);
 	if (!busy)
 		as->msgs_gen++;
 	gm_unlock(as->env, &as->lock);

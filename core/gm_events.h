@@ -17,6 +17,14 @@ void gm_events_thread(void *as);
  */
 bool gm_events_let_run(struct gm_as *as);
 
+/*
+ * A steal may take only what is known to belong to the mapping that is watched:
+ * no event is unread (the host's check), and none is read but not yet handled
+ * (this one). False: let the handler run first.
+ */
+bool gm_events_begin_steal(struct gm_as *as);
+void gm_events_end_steal(struct gm_as *as);
+
 /* Every event of what happened before this call is through. SUCCESS, TIMEDOUT. */
 gm_ret_t gm_events_settle(struct gm_as *as, uint64_t deadline_ns);
 

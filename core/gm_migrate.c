@@ -212,7 +212,7 @@ static gm_ret_t discard_busy(struct gm_block *b, const struct gm_mask *pages, ui
 	while (!ret && !gm_mask_empty(&want)) {
 		struct gm_host_steal s = { .huge = false };
 
-		ret = gm_hal_steal(as->host, as->hpmap, b->va, &want, b->slot, &s);
+		ret = gm_txn_steal(b, &want, &s);
 		GM_MASK_FOR_RUN(&s.moved, first, end)
 			gm_hal_slot_drop(as->host, as->hpmap, b->slot + (uint64_t)first * GM_PAGE_BYTES,
 					 (uint64_t)(end - first) * GM_PAGE_BYTES);

@@ -87,6 +87,8 @@ gm_ret_t gm_take_apart(struct gm_block *b, const struct gm_mask *pages, uint64_t
 /* Drop what is doomed and not busy. */
 void gm_drop_doomed(struct gm_block *b);
 
+/* gm_hal_steal() behind gm_events_begin_steal(): AGAIN also when a message waits to be handled. */
+gm_ret_t gm_txn_steal(struct gm_block *b, const struct gm_mask *want, struct gm_host_steal *out);
 /* The host can be stolen from: the block is watched and has a slot. SUCCESS, or what the host says. */
 gm_ret_t gm_txn_need_host(struct gm_txn *t, struct gm_block *b);
 

@@ -148,6 +148,18 @@ static void park(struct gm_move *m, const struct gm_host_steal *s)
 	m->fixed = gm_mask_or(m->fixed, s->fixed);
 }
 
+gm_ret_t gm_txn_steal(struct gm_block *b, const struct gm_mask *want, struct gm_host_steal *out)
+{
+	struct gm_as *as = b->as;
+	gm_ret_t ret;
+
+	if (!gm_events_begin_steal(as))
+		return GM_RET_AGAIN;
+	ret = gm_hal_steal(as->host, as->hpmap, b->va, want, b->slot, out);
+	gm_events_end_steal(as);
+	return ret;
+}
+
 /* 2b */
 static gm_ret_t steal(struct gm_txn *t, struct gm_move *m)
 {
@@ -159,7 +171,7 @@ static gm_ret_t steal(struct gm_txn *t, struct gm_move *m)
 	while (!gm_mask_empty(&want)) {
 		struct gm_host_steal s = { .huge = false };
 
-		ret = gm_hal_steal(as->host, as->hpmap, m->block->va, &want, m->block->slot, &s);
+		ret = gm_txn_steal(m->block, &want, &s);
 		gm_lock(as->env, &m->block->lock);
 		park(m, &s);
 		gm_unlock(as->env, &m->block->lock);

@@ -230,7 +230,7 @@ gm_ret_t gm_hal_host_access(struct gm_hal_dev *d, uint64_t host_va, void *buf, s
 {
 	struct gm_hal_dev *host = d->host_dev;
 
-	return host ? host->mmu.access(NULL, host_va, buf, bytes, write) : GM_RET_NOTSUP;
+	return host ? host->host.bus_access(host->dev, host_va, buf, bytes, write) : GM_RET_NOTSUP;
 }
 
 gm_ret_t gm_hal_fault_next(struct gm_hal_dev *d, struct gm_dev_fault *fault)

@@ -81,8 +81,9 @@ struct gm_host_ops {
 	void (*slot_drop)(void *pmap, uint64_t addr, uint64_t bytes);
 
 	/* Take pages `want` of the block at va (watched) into its slot, atomically against every
-	 * access of the process. Fills `out`. SUCCESS (look at out), AGAIN (events unread; out says
-	 * what moved so far), FAULT (mapping gone; ditto). */
+	 * access of the process, and only while no event is unread: so what is taken belongs to the
+	 * mapping that was watched, never to a later one at the same address. Fills `out`. SUCCESS
+	 * (look at out), AGAIN (events unread; out says what moved so far), FAULT (mapping gone; ditto). */
 	gm_ret_t (*steal)(void *pmap, uint64_t va, const struct gm_mask *want, uint64_t slot, struct gm_host_steal *out);
 	/* Put frames from a slot back at va. *done: bytes that are back. SUCCESS, AGAIN, EXIST (something
 	 * is present at va + *done), FAULT (no mapping at va + *done), NOMEM. */
@@ -95,6 +96,10 @@ struct gm_host_ops {
 	gm_ret_t (*poison)(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);
 	/* Let every access that waits in the range try again. */
 	gm_ret_t (*wake)(void *pmap, uint64_t va, uint64_t bytes);
+
+	/* One access over the bus, for devices (the host's device object, not a pmap): present pages, or
+	 * pages of memory that nobody watches. Never waits. SUCCESS, FAULT, NOTSUP. */
+	gm_ret_t (*bus_access)(void *dev, uint64_t va, void *buf, size_t bytes, bool write);
 
 	/* Library memory that can be given away by restore(): `bytes` of scratch whose frames exist;
 	 * huge where possible. Belongs to the pmap, one at a time per `index` (0 handler, 1 worker...).

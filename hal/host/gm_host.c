@@ -15,6 +15,7 @@
 #include "hal/host/gm_host_internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <sys/uio.h>
 #include <sys/utsname.h>
@@ -42,6 +43,7 @@ static gm_ret_t dev_init(void *dev_data, const struct gm_services *svc, struct g
 	if (!d)
 		return gm_fail(GM_RET_NOMEM, "no memory for the host");
 	d->env = env;
+	d->fd_mem = open("/proc/self/mem", O_RDWR | O_CLOEXEC);
 	*caps = (struct gm_dev_caps){
 		.caps = GM_CAP_HOST | GM_CAP_ACCESS,
 		.va_bits = HOST_VA_BITS,
@@ -59,6 +61,8 @@ static void dev_fini(void *dev)
 {
 	struct gm_host_dev *d = dev;
 
+	if (d->fd_mem >= 0)
+		close(d->fd_mem);
 	gm_mem_free(d->env, d, sizeof(*d));
 }
 
@@ -76,12 +80,9 @@ static gm_ret_t pmap_create(void *dev, void **pmap)
 	ret = gm_host_open(GM_HOST_FEATURES_APP, &p->fd_app);
 	if (ret)
 		goto err_free;
-	ret = gm_host_open(GM_HOST_FEATURES_SLOT, &p->fd_slot);
-	if (ret)
-		goto err_app;
 	ret = gm_host_open_pagemap(&p->fd_pagemap);
 	if (ret)
-		goto err_slot;
+		goto err_app;
 	ret = gm_host_msg_init(p);
 	if (ret)
 		goto err_pagemap;
@@ -94,8 +95,6 @@ err_msg:
 	gm_host_msg_fini(p);
 err_pagemap:
 	close(p->fd_pagemap);
-err_slot:
-	close(p->fd_slot);
 err_app:
 	close(p->fd_app);
 err_free:
@@ -111,7 +110,6 @@ static void pmap_destroy(void *pmap)
 	gm_host_slots_fini(p);
 	gm_host_msg_fini(p);
 	close(p->fd_pagemap);
-	close(p->fd_slot);
 	close(p->fd_app);
 	gm_mem_free(p->env, p, sizeof(*p));
 }
@@ -131,6 +129,22 @@ static gm_ret_t host_access(void *pmap, uint64_t va, void *buf, size_t bytes, bo
 	if (n < 0 && errno != EFAULT)
 		return gm_fail(GM_RET_PERM, "process_vm_readv or process_vm_writev is refused: error %d", errno);
 	return GM_RET_FAULT;
+}
+
+/*
+ * A device's access. Through /proc/self/mem, the one way that answers EIO for
+ * a page that is away instead of waiting for it: the device may be in the
+ * middle of something that the page's return waits for.
+ */
+static gm_ret_t host_bus_access(void *dev, uint64_t va, void *buf, size_t bytes, bool write)
+{
+	struct gm_host_dev *d = dev;
+	ssize_t n;
+
+	if (d->fd_mem < 0)
+		return GM_RET_NOTSUP;
+	n = write ? pwrite(d->fd_mem, buf, bytes, (off_t)va) : pread(d->fd_mem, buf, bytes, (off_t)va);
+	return n == (ssize_t)bytes ? GM_RET_SUCCESS : GM_RET_FAULT;
 }
 
 /*
@@ -170,6 +184,7 @@ static const struct gm_host_ops host_ops = {
 	.msg_wait = gm_host_msg_wait,
 	.msg_kick = gm_host_msg_kick,
 	.settled = gm_host_settled,
+	.bus_access = host_bus_access,
 	.msg_fd = gm_host_msg_fd,
 	.at_fork = gm_host_at_fork,
 };

@@ -2,12 +2,15 @@
 /*
  * The real host, inside. One pmap is one address space's view of the process:
  *
- *     fd_app   userfaultfd of the application's ranges: faults and events
- *     fd_slot  userfaultfd of the staging arena: no events, so that the
- *              library's own MADV_DONTNEED there never waits for a reader
+ *     fd_app   userfaultfd of the application's ranges and of the staging arena
  *
- * Nobody reads faults of fd_slot: a slot page without a frame must never be
- * touched, neither by the library nor by the kernel on its behalf.
+ * The arena is on the same descriptor so that the kernel refuses to steal
+ * while an event is unread (docs/decisions/0003): the check and the move are
+ * one. The price: staging is taken off the descriptor for the moment in which
+ * its frames are dropped, or the library would have to read an event of its own.
+ *
+ * A slot page without a frame must never be touched, neither by the library
+ * nor by the kernel on its behalf: nobody would bring it.
  *
  * Letters: (c) constant after creation, (l) under `lock`, (a) atomic, (r) only
  * the one thread that reads messages, (f) under the registry lock of gm_host_fork.c.
@@ -35,10 +38,10 @@
 #define GM_HOST_FEATURES_APP                                                                                    \
 	(GM_UFFD_FEATURE_EVENT_REMAP | GM_UFFD_FEATURE_EVENT_REMOVE | GM_UFFD_FEATURE_EVENT_UNMAP |             \
 	 GM_UFFD_FEATURE_THREAD_ID | GM_UFFD_FEATURE_POISON | GM_UFFD_FEATURE_MOVE)
-#define GM_HOST_FEATURES_SLOT GM_UFFD_FEATURE_MOVE
 
 struct gm_host_dev {
 	struct gm_env *env;
+	int fd_mem; /* /proc/self/mem, or -1 */
 };
 
 /* One mapping of the staging arena. */
@@ -56,7 +59,7 @@ struct gm_host_queue {
 
 struct gm_host_pmap {
 	struct gm_env *env; /* (c) */
-	int fd_app, fd_slot; /* (c) */
+	int fd_app;          /* (c) */
 	int fd_kick;         /* (c) eventfd */
 	int fd_poll;         /* (c) epoll over fd_app and fd_kick */
 	int fd_pagemap;      /* (c) */

@@ -175,7 +175,7 @@ static gm_ret_t steal_run(struct steal *s)
 	while (s->at < s->end) {
 		uint64_t off = (uint64_t)s->at * GM_PAGE_BYTES;
 		unsigned n = (unsigned)min_u64(s->span, s->end - s->at);
-		int64_t done = gm_uffd_move(s->p->fd_slot, s->slot + off, s->va + off, (uint64_t)n * GM_PAGE_BYTES);
+		int64_t done = gm_uffd_move(s->p->fd_app, s->slot + off, s->va + off, (uint64_t)n * GM_PAGE_BYTES);
 		gm_ret_t ret;
 
 		if (done > 0) {

@@ -2,7 +2,7 @@
 /*
  * Staging: slots of 2 MiB in which stolen frames wait, and the bounce buffers.
  *
- * The arena grows by pieces of address space, registered with fd_slot, that
+ * The arena grows by pieces of address space, registered with fd_app, that
  * stay until the pmap goes. A slot is free or taken; a free slot has no frames:
  *
  *     free --slot_alloc--> taken, empty --steal--> frames --restore--> empty
@@ -55,7 +55,7 @@ static gm_ret_t grow(struct gm_host_pmap *p)
 		va = gm_host_reserve((uint64_t)slots * GM_BLOCK_BYTES);
 	if (!va)
 		return gm_fail(GM_RET_NOMEM, "staging: no address space left");
-	if (gm_uffd_register(p->fd_slot, va, (uint64_t)slots * GM_BLOCK_BYTES, &ioctls)) {
+	if (gm_uffd_register(p->fd_app, va, (uint64_t)slots * GM_BLOCK_BYTES, &ioctls)) {
 		munmap((void *)(uintptr_t)va, (uint64_t)slots * GM_BLOCK_BYTES);
 		return gm_fail(GM_RET_NOMEM, "staging: the kernel does not register it with userfaultfd");
 	}
@@ -126,12 +126,18 @@ void gm_host_slot_drop(void *pmap, uint64_t addr, uint64_t bytes)
 {
 	struct gm_host_pmap *p = pmap;
 	void *at = (void *)(uintptr_t)addr;
+	uint64_t ioctls;
+	int rc;
 
-	if (madvise(at, bytes, MADV_DONTNEED) == 0)
-		return;
-	/* somebody locked all memory of the process */
-	(void)munlock(at, bytes);
-	if (madvise(at, bytes, MADV_DONTNEED))
+	/* While it is off the descriptor, dropping it raises no event. If that fails (too many mappings)
+	 * there will be one, and this thread waits until the handler has read it. */
+	(void)gm_uffd_unregister(p->fd_app, addr, bytes);
+	rc = madvise(at, bytes, MADV_DONTNEED);
+	if (rc) { /* somebody locked all memory of the process */
+		(void)munlock(at, bytes);
+		rc = madvise(at, bytes, MADV_DONTNEED);
+	}
+	if (rc || gm_uffd_register(p->fd_app, addr, bytes, &ioctls))
 		gm_log(p->env, GM_LOG_ERROR, "staging at 0x%llx cannot be emptied: error %d",
 		       (unsigned long long)addr, errno);
 }
@@ -152,8 +158,13 @@ gm_ret_t gm_host_slots_init(struct gm_host_pmap *p)
 
 void gm_host_slots_fini(struct gm_host_pmap *p)
 {
-	for (unsigned i = 0; i < p->pieces; i++)
-		munmap((void *)(uintptr_t)p->piece[i].va, (uint64_t)p->piece[i].slots * GM_BLOCK_BYTES);
+	for (unsigned i = 0; i < p->pieces; i++) {
+		uint64_t bytes = (uint64_t)p->piece[i].slots * GM_BLOCK_BYTES;
+
+		/* nobody reads the event of unmapping it any more */
+		(void)gm_uffd_unregister(p->fd_app, p->piece[i].va, bytes);
+		munmap((void *)(uintptr_t)p->piece[i].va, bytes);
+	}
 	munmap((void *)(uintptr_t)p->bounce, (uint64_t)GM_HOST_BOUNCES * 2 * GM_BLOCK_BYTES);
 	gm_mutex_fini(p->env, &p->lock);
 }

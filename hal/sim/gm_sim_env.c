@@ -235,8 +235,6 @@ void gm_sim_destroy(struct gm_sim *sim)
 		sim->free_stacks = stack->next;
 		gm_sim_stack_destroy(stack);
 	}
-	if (gm_sim_here() == sim)
-		gm_sim_set_here(NULL);
 	while (!LIST_EMPTY(&sim->dead_pmaps)) { /* of coroutines that never ran again */
 		struct gm_sim_pmap *pmap = LIST_FIRST(&sim->dead_pmaps);
 

@@ -36,7 +36,6 @@ void gm_sim_stats(struct gm_sim *sim, struct gm_sim_stats *stats)
 static gm_ret_t host_dev_init(void *dev_data, const struct gm_services *svc, struct gm_dev_caps *caps, void **dev)
 {
 	(void)svc;
-	gm_sim_set_here(dev_data);
 	memset(caps, 0, sizeof(*caps));
 	memcpy(caps->name, "simulated host", sizeof("simulated host"));
 	caps->caps = GM_CAP_HOST | GM_CAP_ACCESS;
@@ -98,19 +97,23 @@ static void host_pmap_destroy(void *pmap)
 }
 
 /* As the bus does it: what is present and allowed, else FAULT; nobody is asked and nothing waits. */
-static gm_ret_t host_access(void *pmap, uint64_t va, void *buf, size_t bytes, bool write)
+static gm_ret_t access_pages(struct gm_sim *sim, uint64_t va, void *buf, size_t bytes, bool write)
 {
-	struct gm_sim *sim = pmap ? ((struct gm_sim_pmap *)pmap)->sim : gm_sim_here();
 	uint8_t *at = buf;
 
 	while (bytes > 0) {
 		uint64_t offset = va % GM_PAGE_BYTES;
 		size_t n = bytes < GM_PAGE_BYTES - offset ? bytes : (size_t)(GM_PAGE_BYTES - offset);
-		const struct gm_sim_vma *vma = gm_sim_vma_find(sim, va);
-		struct gm_sim_page *page = gm_sim_page_get(sim, va, false);
+		struct gm_sim_vma *vma = gm_sim_vma_find(sim, va);
+		struct gm_sim_page *page;
 
-		if (!vma || !gm_sim_vma_allows(vma, write) || !page || !page->frame)
+		if (!vma || !gm_sim_vma_allows(vma, write))
 			return GM_RET_FAULT;
+		page = gm_sim_page_get(sim, va, true);
+		if (!page->frame && (vma->pmap || page->poisoned))
+			return GM_RET_FAULT;
+		if (!page->frame) /* first touch of memory that nobody watches */
+			gm_sim_pages_populate(sim, vma, va);
 		if (write)
 			memcpy(page->frame + offset, at, n);
 		else
@@ -120,6 +123,16 @@ static gm_ret_t host_access(void *pmap, uint64_t va, void *buf, size_t bytes, bo
 		bytes -= n;
 	}
 	return GM_RET_SUCCESS;
+}
+
+static gm_ret_t host_access(void *pmap, uint64_t va, void *buf, size_t bytes, bool write)
+{
+	return access_pages(((struct gm_sim_pmap *)pmap)->sim, va, buf, bytes, write);
+}
+
+static gm_ret_t host_bus_access(void *dev, uint64_t va, void *buf, size_t bytes, bool write)
+{
+	return access_pages(dev, va, buf, bytes, write);
 }
 
 /* ------------------------------------------------------------ its mappings */
@@ -368,6 +381,7 @@ static const struct gm_host_ops host_ops = {
 	.msg_wait = gm_sim_msg_wait,
 	.msg_kick = gm_sim_msg_kick,
 	.settled = gm_sim_msg_settled,
+	.bus_access = host_bus_access,
 	.msg_fd = host_msg_fd,
 	.at_fork = host_at_fork,
 };

@@ -254,8 +254,6 @@ enum gm_sim_op {
 bool gm_sim_trapped(struct gm_sim *sim, enum gm_sim_op op);
 
 /* The world this thread of the machine used last: a device's bus access names neither world nor pmap. */
-struct gm_sim *gm_sim_here(void);
-void gm_sim_set_here(struct gm_sim *sim);
 
 /* Calls until the first that fails (0: unarmed), and how many then do. */
 struct gm_sim_trap {

@@ -34,19 +34,6 @@ static int timer_cmp(const struct gm_thread *a, const struct gm_thread *b)
 
 RB_GENERATE_INTERNAL(gm_sim_timers, gm_thread, timer, timer_cmp, __attribute__((unused)) static)
 
-/* Not state of the simulation: which of several worlds a call without any means. */
-static _Thread_local struct gm_sim *here;
-
-struct gm_sim *gm_sim_here(void)
-{
-	return here;
-}
-
-void gm_sim_set_here(struct gm_sim *sim)
-{
-	here = sim;
-}
-
 void gm_sim_panic(struct gm_sim *sim, const char *fmt, ...)
 {
 	va_list args;
@@ -336,7 +323,6 @@ bool gm_sim_run(struct gm_sim *sim, void (*fn)(void *arg), void *arg)
 		gm_sim_panic(sim, "gm_sim_run() inside gm_sim_run()");
 	if (gm_sim_thread_start(&sim->env, "first", 0, fn, arg, &sim->first))
 		gm_sim_panic(sim, "no memory for the first coroutine");
-	gm_sim_set_here(sim);
 	sim->stuck = false;
 	t = choose(sim, 0);
 	if (t)

@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The randomised test, shared by its files:
+ *
+ *     random_sim     options, seeds, planted errors     random_app   what the process does
+ *     random_world   a world is made and unmade         random_lib   calls of the library
+ *     random_model   the byte array, claims, checks     random_dev   kernels and working sets
+ *
+ * Every byte of a region has one legal value at any time. A page is cut into
+ * cells; whoever reads or writes a cell claims it first, so that while a store
+ * is under way nobody else looks. What drops the content of whole pages, or
+ * changes their address, claims the pages alone. Calls that may not change a
+ * byte claim nothing and run at any time: these are the races.
+ *
+ * Everything runs on one thread of the machine, as coroutines of the
+ * simulation, so the books here need no lock; they change only between two
+ * points of the scheduler.
+ */
+#ifndef GM_TEST_RANDOM_WORLD_H
+#define GM_TEST_RANDOM_WORLD_H
+
+#include "backends/mock/gm_mock_internal.h"
+#include "core/gm_as.h"
+#include "hal/sim/gm_sim_internal.h"
+
+#define RND_CELL_BYTES 256u
+#define RND_CELLS (GM_PAGE_BYTES / RND_CELL_BYTES)
+#define RND_DEVS 2u
+#define RND_SPACES 2u
+#define RND_REGIONS 7u
+#define RND_ACTORS 4u
+#define RND_JOBS 6u
+#define RND_JOB_ACCESSES 12u
+/* An operation that takes longer than this of virtual time is a stall. */
+#define RND_STALL_NS (UINT64_C(4) * 1000 * 1000 * 1000)
+#define RND_WAIT_NS (UINT64_C(200) * 1000 * 1000)
+
+/* Results as a set. */
+#define RND_NUMBER_(name, value, text) RND_NUMBER_##name,
+enum { GM_RET_LIST(RND_NUMBER_) };
+#undef RND_NUMBER_
+#define RND_RET(name) (UINT32_C(1) << RND_NUMBER_##name)
+
+enum rnd_managed {
+	RND_UNMANAGED, /* no device may reach it */
+	RND_MANAGED,
+	RND_PERHAPS,   /* unmapped without gm_release(): a region may have been left behind */
+};
+
+struct rnd_world;
+struct rnd_space;
+
+struct rnd_page {
+	struct rnd_space *space;
+	uint64_t va;
+	uint8_t *want;              /* the bytes it must have */
+	uint16_t writer;            /* bit per cell */
+	uint8_t readers[RND_CELLS];
+	unsigned users;             /* claims of cells */
+	bool alone;                 /* claimed as a whole */
+	enum rnd_managed managed;
+	bool edge;                  /* first or last of an unaligned buffer: stays where it is */
+	uint32_t edge_head;         /* ... which begins so far inside, */
+	uint32_t edge_bytes;        /* ... and has so many bytes here */
+	bool counter;               /* holds a counter: its content is never given up */
+	bool read_only, locked;
+	unsigned pins;
+	uint32_t changes;           /* rises with each of the above, so that who sees it rise knows */
+};
+
+struct rnd_region {
+	struct rnd_space *space;
+	bool owned;
+	bool lost;                  /* gm_alloc() failed: nothing is there */
+	unsigned pages;
+	struct rnd_page *page;
+	uint8_t *bytes;
+};
+
+struct rnd_ctx {
+	struct gm_ctx *ctx;         /* NULL: detached */
+	unsigned users;
+	bool closing;
+	uint32_t changes;
+};
+
+struct rnd_space {
+	struct gm_as *as;
+	struct rnd_ctx ctx[RND_DEVS];
+	bool no_threads;
+	struct gm_thread *server;
+};
+
+struct rnd_dev {
+	struct gm_dev *dev;
+	struct gm_mock *mock;
+	char spec[128];
+	bool faults, host_map;
+	uint32_t granule_bytes;
+	uint64_t vram_bytes;
+	uint32_t holds;             /* rises with each working set that is asked for, and that ends */
+};
+
+struct rnd_counter {
+	struct rnd_page *page;
+	unsigned offset;
+	uint64_t done, started;     /* additions */
+};
+
+/* One access of a kernel. */
+struct rnd_access {
+	struct rnd_page *page;
+	unsigned cell, cells;
+	bool write;
+};
+
+/* A kernel that runs, with or without a working set. */
+struct rnd_job {
+	struct rnd_world *w;
+	struct rnd_space *space;
+	struct rnd_ctx *ctx;
+	struct rnd_dev *dev;
+	struct rnd_access access[RND_JOB_ACCESSES];
+	unsigned n, threads, running, rounds;
+	bool used;
+	bool held;                  /* inside a working set: nothing may fail */
+	uint32_t drops;             /* of the world, when it was launched */
+	struct gm_fence *fence;
+};
+
+struct rnd_actor {
+	struct rnd_world *w;
+	unsigned index;
+	struct gm_thread *thread;
+	const char *op;
+};
+
+/* What decides whether an odd answer was legal: taken before an operation, compared after it. */
+struct rnd_watch {
+	uint64_t start_ns;
+	uint32_t noise, holds[RND_DEVS], odd;
+	bool noisy;
+};
+
+/* What the parent of a planted run learns. */
+struct rnd_result {
+	uint64_t steps, hash, migrations, evictions, faults;
+	char why[160];
+};
+
+struct rnd_options {
+	uint64_t seed, steps;
+	enum gm_plant plant;
+	enum gm_mock_bug bug;
+	bool verbose, quiet;
+	struct rnd_result *result;  /* shared with the parent */
+};
+
+struct rnd_world {
+	const struct rnd_options *opt;
+	uint64_t rng;
+	struct gm_sim *sim;
+	struct gm_lib *lib;
+	struct gm_lib_config config;
+	struct gm_allocator allocator;
+	uint64_t live;              /* allocations */
+	uint64_t fail_alloc_in;     /* 0: not */
+	struct rnd_dev dev[RND_DEVS];
+	struct rnd_space space[RND_SPACES];
+	unsigned spaces;
+	struct rnd_region region[RND_REGIONS];
+	unsigned regions;
+	struct rnd_counter counter[2];
+	struct rnd_actor actor[RND_ACTORS];
+	unsigned actors;
+	struct rnd_job job[RND_JOBS];
+	uint64_t steps;
+	uint64_t hash;
+	bool noisy;                 /* failures are armed */
+	uint64_t noisy_until;       /* ... until this step */
+	uint32_t noise;             /* rises when that changes */
+	uint32_t odd;               /* rises when any page changes */
+	uint32_t drops;             /* rises when content is dropped */
+	uint64_t fork_failures;     /* that the library reported */
+	bool stop;                  /* for the servers */
+	unsigned actors_left;
+	const char *last_op;
+};
+
+/* random_world.c */
+void rnd_world_run(const struct rnd_options *opt, struct rnd_result *result);
+/* Failures end. */
+void rnd_quiet(struct rnd_world *w);
+
+/* random_model.c */
+uint64_t rnd(struct rnd_world *w, uint64_t n);
+bool rnd_one_in(struct rnd_world *w, uint64_t n);
+/* The run is over: say what is broken, and how to see it again. */
+_Noreturn void rnd_fail(struct rnd_world *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+struct rnd_watch rnd_watch(struct rnd_world *w);
+/* Were failures armed at any time since; was memory of the device held; did any page change? */
+bool rnd_noisy(struct rnd_world *w, const struct rnd_watch *watch);
+bool rnd_held(struct rnd_world *w, const struct rnd_watch *watch, const struct rnd_dev *dev);
+/* The result must be SUCCESS or in `legal`, or in `noisy` while failures are armed. */
+void rnd_expect(struct rnd_world *w, const struct rnd_watch *watch, gm_ret_t ret, uint32_t legal, uint32_t noisy,
+		const char *what, uint64_t va);
+
+bool rnd_claim(struct rnd_page *p, unsigned cell, unsigned cells, bool write);
+void rnd_unclaim(struct rnd_page *p, unsigned cell, unsigned cells, bool write);
+/* All pages alone, or none. */
+bool rnd_claim_alone(struct rnd_page *p, unsigned n);
+void rnd_unclaim_alone(struct rnd_page *p, unsigned n);
+void rnd_changed(struct rnd_world *w, struct rnd_page *p);
+
+struct rnd_region *rnd_region(struct rnd_world *w);
+struct rnd_page *rnd_page(struct rnd_world *w);
+/* A run of neighbours in one region, side by side in address too, each good enough; 0: none. */
+unsigned rnd_run(struct rnd_world *w, struct rnd_region *r, unsigned max, bool (*good)(const struct rnd_page *p),
+		 struct rnd_page **first);
+void rnd_random_bytes(struct rnd_world *w, uint8_t *buf, size_t bytes);
+void rnd_compare(struct rnd_world *w, const struct rnd_page *p, unsigned offset, const uint8_t *got, size_t bytes,
+		 const char *who);
+/* After each operation: invariants, a sample of bytes and translations. */
+void rnd_step(struct rnd_world *w, const char *op, const struct rnd_watch *watch);
+/* Every page, wherever it is. */
+void rnd_look_at_all(struct rnd_world *w);
+
+/* The operations: true if something was done. */
+bool rnd_cpu_load(struct rnd_world *w);
+bool rnd_cpu_store(struct rnd_world *w);
+bool rnd_cpu_touch(struct rnd_world *w);
+bool rnd_cpu_add(struct rnd_world *w);
+bool rnd_app_dontneed(struct rnd_world *w);
+bool rnd_app_replace(struct rnd_world *w);
+bool rnd_app_protect(struct rnd_world *w);
+bool rnd_app_move(struct rnd_world *w);
+bool rnd_app_pin(struct rnd_world *w);
+bool rnd_app_lock(struct rnd_world *w);
+bool rnd_app_fork(struct rnd_world *w);
+/* Protections, pins and locks end. */
+void rnd_app_restore(struct rnd_world *w);
+
+bool rnd_lib_to_dev(struct rnd_world *w);
+bool rnd_lib_to_host(struct rnd_world *w);
+bool rnd_lib_fault(struct rnd_world *w);
+bool rnd_lib_discard(struct rnd_world *w);
+bool rnd_lib_release(struct rnd_world *w);
+bool rnd_lib_adopt(struct rnd_world *w);
+bool rnd_lib_edge(struct rnd_world *w);
+bool rnd_lib_renew(struct rnd_world *w);
+bool rnd_lib_detach(struct rnd_world *w);
+bool rnd_lib_attach(struct rnd_world *w);
+bool rnd_lib_query(struct rnd_world *w);
+/* Bytes of pages claimed alone are read by the CPU: no device has an older copy in its hands any more. */
+void rnd_lib_settle(struct rnd_world *w, struct rnd_page *p, unsigned n);
+/* gm_adopt() of pages claimed alone. */
+gm_ret_t rnd_lib_adopt_run(struct rnd_world *w, struct rnd_page *p, unsigned n);
+bool rnd_ctx_use(struct rnd_ctx *c);
+void rnd_ctx_unuse(struct rnd_ctx *c);
+
+bool rnd_dev_access(struct rnd_world *w);
+bool rnd_dev_kernel(struct rnd_world *w);
+bool rnd_dev_set(struct rnd_world *w);
+/* Forget jobs that are done; with `all`, wait for them. */
+void rnd_dev_reap(struct rnd_world *w, bool all);
+bool rnd_inject(struct rnd_world *w);
+
+#endif
