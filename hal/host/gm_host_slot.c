@@ -122,22 +122,28 @@ void gm_host_slot_free(void *pmap, uint64_t slot)
 	gm_unlock(p->env, &p->lock);
 }
 
+/* Frames back to the kernel; false: it did not take them. */
+static bool drop_frames(uint64_t addr, uint64_t bytes)
+{
+	void *at = (void *)(uintptr_t)addr;
+
+	if (madvise(at, bytes, MADV_DONTNEED) == 0)
+		return true;
+	(void)munlock(at, bytes); /* somebody locked all memory of the process */
+	return madvise(at, bytes, MADV_DONTNEED) == 0;
+}
+
 void gm_host_slot_drop(void *pmap, uint64_t addr, uint64_t bytes)
 {
 	struct gm_host_pmap *p = pmap;
-	void *at = (void *)(uintptr_t)addr;
 	uint64_t ioctls;
-	int rc;
+	bool ok;
 
 	/* While it is off the descriptor, dropping it raises no event. If that fails (too many mappings)
 	 * there will be one, and this thread waits until the handler has read it. */
 	(void)gm_uffd_unregister(p->fd_app, addr, bytes);
-	rc = madvise(at, bytes, MADV_DONTNEED);
-	if (rc) { /* somebody locked all memory of the process */
-		(void)munlock(at, bytes);
-		rc = madvise(at, bytes, MADV_DONTNEED);
-	}
-	if (rc || gm_uffd_register(p->fd_app, addr, bytes, &ioctls))
+	ok = drop_frames(addr, bytes);
+	if (gm_uffd_register(p->fd_app, addr, bytes, &ioctls) || !ok)
 		gm_log(p->env, GM_LOG_ERROR, "staging at 0x%llx cannot be emptied: error %d",
 		       (unsigned long long)addr, errno);
 }
@@ -177,7 +183,7 @@ static void empty_unless_whole(struct gm_host_pmap *p, uint64_t va)
 
 	if (gm_host_content(p, va, &some, &zero, &huge) == GM_RET_SUCCESS && gm_mask_full(&some))
 		return;
-	gm_host_slot_drop(p, va, GM_BLOCK_BYTES);
+	(void)drop_frames(va, GM_BLOCK_BYTES);
 }
 
 void *gm_host_bounce(void *pmap, unsigned index, uint64_t bytes)

@@ -268,23 +268,28 @@ HOST_TEST(sim_host, bus_access)
 {
 	struct host_world *w = arg;
 	uint64_t va = gm_sim_mmap(w->sim, 4 * PAGE, RW), value = 9;
-	gm_ret_t (*access)(void *, uint64_t, void *, size_t, bool) = gm_sim_host_mmu()->access;
+	gm_ret_t (*access)(void *, uint64_t, void *, size_t, bool) = w->op->bus_access;
+	void *dev = gm_sim_host_data(w->sim);
 	char text[16] = "across a border";
 
-	cr_assert_eq(access(NULL, va, &value, 8, false), GM_RET_FAULT, "absent: nobody fills it in");
+	cr_assert_eq(access(dev, va, &value, 8, false), GM_RET_SUCCESS, "first touch");
+	cr_assert_eq(value, 0);
+	value = 9;
+	cr_assert_eq(w->op->watch(w->pmap, va + 2 * PAGE, 2 * PAGE), GM_RET_SUCCESS);
+	cr_assert_eq(access(dev, va + 2 * PAGE, &value, 8, false), GM_RET_FAULT, "absent and watched: nobody fills it in");
 	store_u64(w, va, 1);
 	store_u64(w, va + PAGE, 2);
-	cr_assert_eq(access(NULL, va + PAGE - 8, text, 16, true), GM_RET_SUCCESS);
+	cr_assert_eq(access(dev, va + PAGE - 8, text, 16, true), GM_RET_SUCCESS);
 	memset(text, 0, sizeof(text));
 	cr_assert_eq(gm_sim_load(w->sim, va + PAGE - 8, text, 16), GM_RET_SUCCESS);
 	cr_assert_str_eq(text, "across a border");
 	gm_sim_mprotect(w->sim, va, PAGE, GM_READ);
-	cr_assert_eq(access(NULL, va, &value, 8, false), GM_RET_SUCCESS);
+	cr_assert_eq(access(dev, va, &value, 8, false), GM_RET_SUCCESS);
 	cr_assert_eq(value, 1);
-	cr_assert_eq(access(NULL, va, &value, 8, true), GM_RET_FAULT);
+	cr_assert_eq(access(dev, va, &value, 8, true), GM_RET_FAULT);
 	gm_sim_mprotect(w->sim, va, PAGE, 0);
-	cr_assert_eq(access(w->pmap, va, &value, 8, false), GM_RET_FAULT);
-	cr_assert_eq(access(NULL, va + 4 * PAGE, &value, 8, false), GM_RET_FAULT);
+	cr_assert_eq(access(dev, va, &value, 8, false), GM_RET_FAULT);
+	cr_assert_eq(access(dev, va + 4 * PAGE, &value, 8, false), GM_RET_FAULT);
 }
 
 HOST_TEST(sim_host, failures_on_demand)
