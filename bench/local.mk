@@ -2,7 +2,11 @@
 # bench: measurements. `make bench` builds and runs each; the figures go to the
 # terminal. BENCH_ARGS are handed to all of them.
 
-BENCHES =
+BENCHES = \
+	bench/bare_uffd \
+	bench/bench \
+	bench/bench_fault \
+	bench/bench_system
 EXTRA_PROGRAMS += $(BENCHES)
 CLEANFILES += $(BENCHES)
 

@@ -25,6 +25,8 @@
 #include "core/gm_policy_lru.h"
 #include "core/gm_work.h"
 
+/* Nothing is ever mapped in the last block; without it, the end of no block overflows. */
+#define LAST_END (UINT64_MAX - GM_BLOCK_BYTES + 1)
 #define DEFAULT_SLICE_NS (100u * 1000)
 #define DEFAULT_WAIT_NS (UINT64_C(10) * 1000 * 1000 * 1000)
 
@@ -192,7 +194,7 @@ gm_ret_t gm_as_create(struct gm_lib *lib, uint64_t begin, uint64_t end, const st
 	as->env = lib->env;
 	as->host = lib->host;
 	as->begin = begin;
-	as->end = end ? end : UINT64_MAX;
+	as->end = end && end < LAST_END ? end : LAST_END;
 	init(as);
 	ret = configure(as, config);
 	if (ret)

@@ -220,7 +220,7 @@ bool gm_events_let_run(struct gm_as *as)
 	bool mine = false, stop = stopping(as);
 
 	gm_lock(as->env, &as->lock);
-	if (!as->handler && !as->msgs_busy) {
+	if ((as->cfg.flags & GM_AS_NO_THREADS) && !as->msgs_busy) {
 		mine = true;
 		as->msgs_busy = true;
 	} else if (!stop) {

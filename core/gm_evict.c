@@ -35,7 +35,7 @@ static bool evict_one(struct gm_dev *dev, const struct gm_policy *policy, uint64
 		gm_ret_t ret = gm_txn_to_host(&t);
 
 		gm_txn_end(&t);
-		progress = !gm_mask_empty(&m.arrived) || !ret;
+		progress = !gm_mask_empty(&m.arrived);
 		if (ret == GM_RET_FAULT || ret == GM_RET_EXIST) /* the application changed the mapping: learn of it */
 			(void)gm_events_let_run(t.as);
 	}

@@ -264,16 +264,16 @@ gm_ret_t gm_node_wait(struct gm_node *node, uint64_t deadline_ns)
 	return ret;
 }
 
-gm_ret_t gm_node_reserve(struct gm_node *node, uint64_t units)
+gm_ret_t gm_node_reserve(struct gm_node *node, uint64_t units, uint64_t deadline_ns)
 {
 	gm_ret_t ret = GM_RET_SUCCESS;
 
 	gm_lock(node->env, &node->lock);
 	if (units > node->total_units)
 		ret = GM_RET_NOSPC;
-	else if (units > node->total_units - node->reserved_units)
-		ret = GM_RET_BUSY;
-	else
+	while (!ret && units > node->total_units - node->reserved_units)
+		ret = gm_wait(node->env, &node->waitq, &node->lock, deadline_ns);
+	if (!ret)
 		node->reserved_units += units;
 	gm_unlock(node->env, &node->lock);
 	return ret;

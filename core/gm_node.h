@@ -79,8 +79,8 @@ bool gm_node_pick(struct gm_node *node, const struct gm_policy *policy, struct g
 /* Wait until something became free; TIMEDOUT at the deadline. */
 gm_ret_t gm_node_wait(struct gm_node *node, uint64_t deadline_ns);
 
-/* Room for working sets: all or nothing. SUCCESS, BUSY (others hold too much), NOSPC (never fits). */
-gm_ret_t gm_node_reserve(struct gm_node *node, uint64_t units);
+/* Room for working sets: all or nothing. SUCCESS, TIMEDOUT (others hold too much), NOSPC (never fits). */
+gm_ret_t gm_node_reserve(struct gm_node *node, uint64_t units, uint64_t deadline_ns);
 void gm_node_unreserve(struct gm_node *node, uint64_t units);
 void gm_node_room(struct gm_node *node, uint64_t *total_units, uint64_t *free_units, uint64_t *reserved_units);
 

@@ -184,7 +184,8 @@ static size_t collect_empty(struct gm_block *b, struct gm_bnode *n, struct gm_ch
 		if (!c || c->first / GM_UNIT_PAGES != u)
 			continue;
 		pages = gm_mask_span(c->first, c->first + (GM_UNIT_PAGES << c->order));
-		if (gm_mask_meets(&pages, &n->resident) || gm_mask_meets(&pages, &b->busy))
+		/* held: the application unmapped what a working set still has; its release comes here again */
+		if (gm_mask_meets(&pages, &n->resident) || gm_mask_meets(&pages, &b->busy) || c->holds)
 			continue;
 		for (unsigned k = 0; k < 1u << c->order; k++)
 			n->unit[u + k] = NULL;

@@ -333,15 +333,15 @@ static gm_ret_t map(struct gm_txn *t)
 	for (size_t i = 0; i < t->moves; i++) {
 		struct gm_move *m = &t->move[i];
 		struct gm_block *b = m->block;
-		struct gm_mask pages = gm_mask_and(gm_mask_or(m->arrived, m->stay), m->map);
-		struct gm_mask write = gm_mask_and(pages, m->write);
+		struct gm_mask pages = gm_mask_and(gm_mask_or(m->arrived, m->stay), m->map), write;
 		struct gm_bmap *bmap = b->map[t->ctx->index];
 		struct gm_frame_map frames;
 
+		pages = gm_mask_shrink(&pages, t->dev->hal->granule_bytes / GM_PAGE_BYTES);
 		if (gm_mask_empty(&pages))
 			continue;
 		gm_lock(as->env, &b->lock);
-		write = gm_mask_or(write, gm_mask_and(bmap->write, pages)); /* rights only grow */
+		write = gm_mask_and(pages, gm_mask_or(m->write, bmap->write)); /* rights only grow */
 		bmap->read = gm_mask_or(bmap->read, pages);
 		bmap->write = gm_mask_or(bmap->write, write);
 		gm_block_frames(b, t->dev->index, &frames);

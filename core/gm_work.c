@@ -22,7 +22,7 @@
 void gm_work_kick(struct gm_as *as)
 {
 	gm_wake(as->env, &as->queue_waitq);
-	if (!as->worker) /* whoever serves polls the host's descriptor */
+	if (as->cfg.flags & GM_AS_NO_THREADS) /* whoever serves polls the host's descriptor */
 		gm_hal_msg_kick(as->host, as->hpmap);
 }
 

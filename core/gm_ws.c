@@ -92,7 +92,8 @@ static void unhold(struct gm_ws *ws, struct gm_hold *h)
 	work = gm_mask_meets(&b->wanted, &h->pages);
 	gm_unlock(env, &b->lock);
 	h->block = NULL;
-	gm_wake(env, &b->waitq);
+	h->pages = gm_mask_none();
+	gm_txn_release(b, &h->pages); /* wakes; frees frames that are empty by now */
 	if (work)
 		gm_work_queue(b, 0);
 	gm_block_put(b);
@@ -159,21 +160,30 @@ struct group {
 	struct gm_mask in_place[GROUP];   /* pages that stay on the host */
 };
 
-static void want(struct group *g, size_t i, struct gm_block *b)
+static gm_ret_t want(struct group *g, size_t i, struct gm_block *b)
 {
 	const struct gm_ws_piece *p = &g->ws->piece[g->first + i];
+	const struct gm_hal_dev *hal = g->ws->ctx->dev->hal;
+	unsigned granule_pages = hal->granule_bytes / GM_PAGE_BYTES;
 	struct gm_move *m = &g->move[i];
+	struct gm_mask foreign;
 
 	gm_lock(b->as->env, &b->lock);
 	m->want = gm_mask_and(p->read, b->managed);
 	g->in_place[i] = gm_mask_and(p->read, b->edge);
-	gm_unlock(b->as->env, &b->lock);
 	/* Whole granules: the device maps nothing smaller. */
-	m->want = gm_mask_grow(&m->want, g->ws->ctx->dev->hal->granule_bytes / GM_PAGE_BYTES);
+	m->want = gm_mask_grow(&m->want, granule_pages);
+	foreign = gm_mask_sub(m->want, b->managed);
+	gm_unlock(b->as->env, &b->lock);
+	if (!gm_mask_empty(&foreign))
+		return gm_fail(GM_RET_NOTSUP, "memory near 0x%llx shares a %u KiB page of device %s with memory that is not "
+			       "managed: align the buffer, or adopt it outward", (unsigned long long)p->va,
+			       (unsigned)(hal->granule_bytes >> 10), hal->caps.name);
 	m->map = m->want;
 	m->write = gm_mask_and(m->want, p->write);
-	m->write = gm_mask_grow(&m->write, g->ws->ctx->dev->hal->granule_bytes / GM_PAGE_BYTES);
+	m->write = gm_mask_grow(&m->write, granule_pages);
 	m->discard = gm_mask_and(m->want, p->discard);
+	return GM_RET_SUCCESS;
 }
 
 static gm_ret_t open_group(struct group *g, uint64_t deadline_ns)
@@ -197,10 +207,10 @@ static gm_ret_t open_group(struct group *g, uint64_t deadline_ns)
 			ret = gm_block_need_map(b, ctx->index);
 		if (!ret)
 			ret = check_rights(ctx->as, p);
-		if (!ret) {
-			want(g, i, b);
+		if (!ret)
+			ret = want(g, i, b);
+		if (!ret)
 			ret = gm_evict_reserve(ctx->dev, &g->move[i], deadline_ns);
-		}
 	}
 	return ret;
 }
@@ -389,16 +399,13 @@ static gm_ret_t admit(struct gm_ws *ws, uint64_t deadline_ns)
 	uint64_t units = gm_ws_units(ws->ctx, ws->piece, ws->pieces), total, avail, reserved;
 	gm_ret_t ret;
 
-	while ((ret = gm_node_reserve(node, units)) == GM_RET_BUSY)
-		if (gm_node_wait(node, deadline_ns))
-			break;
+	ret = gm_node_reserve(node, units, deadline_ns);
 	if (!ret) {
 		ws->units = units;
 		return ret;
 	}
 	gm_node_room(node, &total, &avail, &reserved);
-	return gm_fail(ret == GM_RET_BUSY ? GM_RET_TIMEDOUT : ret,
-		       "the working set needs %llu KiB; device %s has %llu KiB, of which others hold %llu KiB",
+	return gm_fail(ret, "the working set needs %llu KiB; device %s has %llu KiB, of which others hold %llu KiB",
 		       (unsigned long long)(units * (GM_UNIT_BYTES >> 10)), ws->ctx->dev->hal->caps.name,
 		       (unsigned long long)(total * (GM_UNIT_BYTES >> 10)),
 		       (unsigned long long)(reserved * (GM_UNIT_BYTES >> 10)));

@@ -10,6 +10,7 @@
 
 check_LIBRARIES += libgm_testkit.a
 libgm_testkit_a_SOURCES = \
+	tests/unit/core_fixture.h \
 	tests/unit/failing_alloc.h \
 	tests/unit/host_fixture.h \
 	tests/unit/mock_fixture.h \
@@ -28,6 +29,7 @@ UNIT_TESTS = \
 	tests/unit/test_env.t \
 	tests/unit/test_err.t \
 	tests/unit/test_fence.t \
+	tests/unit/test_gmem_holes.t \
 	tests/unit/test_host.t \
 	tests/unit/test_host_mem.t \
 	tests/unit/test_host_msg.t \
@@ -58,8 +60,18 @@ endif
 # --- stress ---
 
 STRESS_TESTS = \
+	tests/stress/race_counters \
+	tests/stress/random_app \
+	tests/stress/random_dev \
+	tests/stress/random_lib \
+	tests/stress/random_model \
 	tests/stress/stress_env \
 	tests/stress/stress_mock
+tests_stress_race_counters_LDADD = $(TEST_LAYERS)
+tests_stress_random_app_LDADD = $(TEST_LAYERS)
+tests_stress_random_dev_LDADD = $(TEST_LAYERS)
+tests_stress_random_lib_LDADD = $(TEST_LAYERS)
+tests_stress_random_model_LDADD = $(TEST_LAYERS)
 tests_stress_stress_env_LDADD = $(TEST_LAYERS)
 tests_stress_stress_mock_LDADD = $(TEST_LAYERS)
 
@@ -68,6 +80,11 @@ TESTS += $(STRESS_TESTS)
 
 # Those of them that need no userfaultfd, which valgrind does not know.
 VALGRIND_TESTS = \
+	tests/stress/race_counters \
+	tests/stress/random_app \
+	tests/stress/random_dev \
+	tests/stress/random_lib \
+	tests/stress/random_model \
 	tests/stress/stress_env \
 	tests/stress/stress_mock
 

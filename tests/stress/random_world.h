@@ -47,10 +47,12 @@ enum rnd_managed {
 	RND_PERHAPS,   /* unmapped without gm_release(): a region may have been left behind */
 };
 
-struct rnd_world;
+struct rnd_region;
 struct rnd_space;
+struct rnd_world;
 
 struct rnd_page {
+	struct rnd_region *region;
 	struct rnd_space *space;
 	uint64_t va;
 	uint8_t *want;              /* the bytes it must have */
@@ -110,8 +112,9 @@ struct rnd_counter {
 /* One access of a kernel. */
 struct rnd_access {
 	struct rnd_page *page;
-	unsigned cell, cells;
+	unsigned cell, cells;       /* cells 0: an addition to the page's counter */
 	bool write;
+	bool discard;               /* the page was discarded: zeros, or what it had */
 };
 
 /* A kernel that runs, with or without a working set. */
@@ -187,10 +190,8 @@ struct rnd_world {
 	const char *last_op;
 };
 
-/* random_world.c */
+/* random_world.c: SUCCESS, or it does not return. */
 void rnd_world_run(const struct rnd_options *opt, struct rnd_result *result);
-/* Failures end. */
-void rnd_quiet(struct rnd_world *w);
 
 /* random_model.c */
 uint64_t rnd(struct rnd_world *w, uint64_t n);
@@ -264,6 +265,8 @@ bool rnd_dev_kernel(struct rnd_world *w);
 bool rnd_dev_set(struct rnd_world *w);
 /* Forget jobs that are done; with `all`, wait for them. */
 void rnd_dev_reap(struct rnd_world *w, bool all);
+/* Failures begin; end. */
 bool rnd_inject(struct rnd_world *w);
+void rnd_quiet(struct rnd_world *w);
 
 #endif
