@@ -1,16 +1,31 @@
 # SPDX-License-Identifier: MIT
-# bench: measurements. `make bench` builds and runs each; the figures go to the
-# terminal. BENCH_ARGS are handed to all of them.
+# bench: measurements, against the library as it is installed. `make bench`
+# builds and runs each: JSON to the terminal's standard output, a table to its
+# standard error. BENCH_ARGS are handed to all of them. Here alone, or by
+# hand, since nothing else should run meanwhile: see bench/README.md.
 
 BENCHES = \
-	bench/bare_uffd \
-	bench/bench \
 	bench/bench_fault \
-	bench/bench_system
+	bench/bench_migrate \
+	bench/bench_touch
 EXTRA_PROGRAMS += $(BENCHES)
 CLEANFILES += $(BENCHES)
+
+BENCH_FILES = \
+	bench/bare_uffd.c \
+	bench/bare_uffd.h \
+	bench/bench.c \
+	bench/bench.h \
+	bench/bench_system.c
+bench_bench_fault_SOURCES = bench/bench_fault.c $(BENCH_FILES)
+bench_bench_migrate_SOURCES = bench/bench_migrate.c $(BENCH_FILES)
+bench_bench_touch_SOURCES = bench/bench_touch.c $(BENCH_FILES)
+bench_bench_fault_LDADD = libgmem.a
+bench_bench_migrate_LDADD = libgmem.a
+bench_bench_touch_LDADD = libgmem.a
+LINT_FILES += $(BENCH_FILES) bench/bench_fault.c bench/bench_migrate.c bench/bench_touch.c
 
 PHONY_TARGETS += bench bench-programs
 bench-programs: $(BENCHES)
 bench: $(BENCHES)
-	@for b in $(BENCHES); do echo "== $$b"; ./$$b $(BENCH_ARGS) || exit 1; done
+	@for b in $(BENCHES); do ./$$b $(BENCH_ARGS) || exit 1; done

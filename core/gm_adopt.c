@@ -14,9 +14,9 @@
  * may share one.
  *
  * Adopted memory that was freed without gm_release(), while no device was
- * involved with it, leaves a region behind that means nothing: no event comes
- * for memory that is not watched. A new gm_adopt() over such a region takes its
- * place.
+ * involved with it, leaves regions behind that mean nothing, and its edges do
+ * so always: no event comes for memory that is not watched. A new gm_adopt()
+ * over such regions takes their place, unless a device uses them now.
  */
 #include "config.h"
 
@@ -73,31 +73,65 @@ static gm_ret_t check_overlap(struct gm_as *as, const struct span *s)
 
 	for (unsigned i = 0; i < 2; i++) {
 		r = s->edge[i] ? gm_regions_find(&as->regions, s->edge[i]) : NULL;
-		if (r && r->kind != GM_REGION_EDGE)
+		if (r && r->kind == GM_REGION_OWNED)
 			return GM_RET_EXIST;
 	}
 	if (s->va == s->end)
 		return GM_RET_SUCCESS;
 	for (r = gm_regions_first(&as->regions, s->va, s->end); r; r = gm_regions_next(&as->regions, r, s->end))
-		if (r->kind != GM_REGION_ADOPTED)
+		if (r->kind == GM_REGION_OWNED)
 			return GM_RET_EXIST;
 	return GM_RET_SUCCESS;
 }
 
-/* Does a device have anything to do with the range, or is it watched? */
-static bool in_use(struct gm_as *as, uint64_t va, uint64_t end)
+void gm_mem_clear_stale(struct gm_as *as, uint64_t va, uint64_t end)
+{
+	struct gm_region *r;
+
+	for (r = gm_regions_first(&as->regions, va, end); r; r = gm_regions_next(&as->regions, r, end))
+		if (r->kind == GM_REGION_EDGE)
+			r->users = 1;
+	(void)gm_regions_carve(&as->regions, va, end, GM_REGION_EDGE);
+	(void)gm_regions_carve(&as->regions, va, end, GM_REGION_ADOPTED);
+}
+
+/* Does a device have anything to do with the range? */
+static bool in_use(struct gm_as *as, uint64_t va, uint64_t end, uint64_t deadline_ns)
 {
 	bool used = false;
 
 	for (struct gm_block *b; !used && (b = gm_block_next(as, va, end)); gm_block_put(b)) {
 		struct gm_mask range = gm_block_clip(b, va, end), any;
+		gm_ret_t ret = GM_RET_SUCCESS;
 
 		gm_lock(as->env, &b->lock);
+		while (!ret && gm_mask_meets(&b->busy, &range)) /* also while a block is being forgotten */
+			ret = gm_wait(as->env, &b->waitq, &b->lock, deadline_ns);
 		any = gm_mask_or(gm_block_on_devs(b), gm_mask_or(b->staged, gm_block_mapped(b)));
-		any = gm_mask_or(any, gm_mask_or(b->busy, b->doomed));
-		used = gm_mask_meets(&any, &range);
+		any = gm_mask_or(any, b->doomed);
+		used = ret || gm_mask_meets(&any, &range);
 		gm_unlock(as->env, &b->lock);
 		va = b->va + GM_BLOCK_BYTES;
+	}
+	return used;
+}
+
+/* ... also pages that are adopted and are to become edges. */
+static bool span_in_use(struct gm_as *as, const struct span *s, uint64_t deadline_ns)
+{
+	bool used = s->va < s->end && in_use(as, s->va, s->end, deadline_ns);
+
+	for (unsigned i = 0; i < 2 && !used; i++) {
+		struct gm_region *r;
+		bool adopted;
+
+		if (!s->edge[i])
+			continue;
+		gm_lock(as->env, &as->lock);
+		r = gm_regions_find(&as->regions, s->edge[i]);
+		adopted = r && r->kind == GM_REGION_ADOPTED;
+		gm_unlock(as->env, &as->lock);
+		used = adopted && in_use(as, s->edge[i], s->edge[i] + GM_PAGE_BYTES, deadline_ns);
 	}
 	return used;
 }
@@ -111,6 +145,8 @@ static void mark_edges(struct gm_as *as, const struct span *s)
 			continue;
 		gm_lock(as->env, &b->lock);
 		gm_mask_set(&b->edge, gm_page_of(b, s->edge[i]));
+		gm_mask_clear(&b->managed, gm_page_of(b, s->edge[i]));
+		gm_mask_clear(&b->host, gm_page_of(b, s->edge[i]));
 		gm_unlock(as->env, &b->lock);
 		gm_block_put(b);
 	}
@@ -122,22 +158,25 @@ static gm_ret_t enter_regions(struct gm_as *as, const struct span *s)
 
 	gm_lock(as->env, &as->lock);
 	ret = check_overlap(as, s);
-	if (!ret && as->regions.spares < 4)
+	if (!ret && as->regions.spares < 6)
 		ret = GM_RET_NOMEM;
 	if (!ret && s->va < s->end) {
-		(void)gm_regions_carve(&as->regions, s->va, s->end, GM_REGION_ADOPTED);
+		gm_mem_clear_stale(as, s->va, s->end);
 		(void)gm_regions_insert(&as->regions, s->va, s->end, GM_REGION_ADOPTED);
 	}
-	for (unsigned i = 0; !ret && i < 2; i++)
-		if (s->edge[i])
-			(void)gm_regions_insert(&as->regions, s->edge[i], s->edge[i] + GM_PAGE_BYTES, GM_REGION_EDGE);
+	for (unsigned i = 0; !ret && i < 2; i++) {
+		if (!s->edge[i])
+			continue;
+		(void)gm_regions_carve(&as->regions, s->edge[i], s->edge[i] + GM_PAGE_BYTES, GM_REGION_ADOPTED);
+		(void)gm_regions_insert(&as->regions, s->edge[i], s->edge[i] + GM_PAGE_BYTES, GM_REGION_EDGE);
+	}
 	gm_unlock(as->env, &as->lock);
 	return ret;
 }
 
 gm_ret_t gm_adopt(struct gm_as *as, void *ptr, uint64_t bytes, uint32_t flags)
 {
-	uint64_t va = GM_VA(ptr), outer = va & ~(uint64_t)(GM_PAGE_BYTES - 1);
+	uint64_t va = GM_VA(ptr), outer = va & ~(uint64_t)(GM_PAGE_BYTES - 1), deadline_ns;
 	struct span s;
 	gm_ret_t ret;
 
@@ -145,19 +184,22 @@ gm_ret_t gm_adopt(struct gm_as *as, void *ptr, uint64_t bytes, uint32_t flags)
 		return gm_fail(GM_RET_INVAL, "gm_adopt: as and ptr must not be NULL");
 	if (flags & ~GM_MEM_OUTWARD)
 		return gm_fail(GM_RET_INVAL, "gm_adopt: flags 0x%x: only GM_MEM_OUTWARD is known", (unsigned)flags);
+	deadline_ns = gm_deadline_ns(as->env, as->cfg.wait_ns);
 	ret = gm_as_check_range(as, "gm_adopt", va, bytes);
 	if (!ret && va + bytes > UINT64_MAX - GM_PAGE_BYTES)
 		ret = gm_fail(GM_RET_INVAL, "gm_adopt: the range overflows");
 	if (!ret)
-		ret = gm_events_settle(as, gm_deadline_ns(as->env, as->cfg.wait_ns));
+		ret = gm_events_settle(as, deadline_ns);
 	if (!ret)
 		ret = probe(as, outer, (va + bytes + GM_PAGE_BYTES - 1) & ~(uint64_t)(GM_PAGE_BYTES - 1));
 	if (!ret)
-		ret = gm_mem_stock(as, 4);
+		ret = gm_mem_wait_dropped(as, outer, va + bytes, deadline_ns);
+	if (!ret)
+		ret = gm_mem_stock(as, 6);
 	if (ret)
 		return ret;
 	s = span_of(va, bytes, flags);
-	if (s.va < s.end && in_use(as, s.va, s.end))
+	if (span_in_use(as, &s, deadline_ns))
 		return gm_fail(GM_RET_EXIST, "gm_adopt: part of [0x%llx, 0x%llx) is adopted and in use: gm_release() it first",
 			       (unsigned long long)s.va, (unsigned long long)s.end);
 	ret = enter_regions(as, &s);
@@ -285,23 +327,27 @@ gm_ret_t gm_release(struct gm_as *as, void *ptr, uint64_t bytes)
 	if (!as || !ptr)
 		return gm_fail(GM_RET_INVAL, "gm_release: as and ptr must not be NULL");
 	ret = gm_as_check_range(as, "gm_release", va, bytes);
+	deadline_ns = gm_deadline_ns(as->env, as->cfg.wait_ns);
+	if (!ret)
+		ret = gm_events_settle(as, deadline_ns);
 	if (!ret)
 		ret = gm_mem_stock(as, 2);
 	if (ret)
 		return ret;
-	deadline_ns = gm_deadline_ns(as->env, as->cfg.wait_ns);
 	s = release_span(as, va, bytes);
 	if (gm_mem_is_held(as, va & ~(uint64_t)(GM_PAGE_BYTES - 1), va + bytes))
 		return gm_fail(GM_RET_BUSY, "gm_release: a working set holds part of %p: release it first", ptr);
+	atomic_fetch_add(&as->leaving, 1);
 	gm_lock(as->env, &as->lock);
 	some = carve_adopted(as, &s);
 	gm_unlock(as->env, &as->lock);
 	edges = s.edge[0] || s.edge[1];
-	if (!some && !edges)
-		return gm_fail(GM_RET_NOENT, "gm_release: nothing is adopted at %p", ptr);
-	ret = take_back(as, &s, some, deadline_ns);
+	ret = some || edges ? GM_RET_SUCCESS : gm_fail(GM_RET_NOENT, "gm_release: nothing is adopted at %p", ptr);
+	if (!ret)
+		ret = take_back(as, &s, some, deadline_ns);
 	if (!ret)
 		ret = release_edges(as, &s, deadline_ns);
+	atomic_fetch_sub(&as->leaving, 1);
 	gm_mem_trim_stock(as);
 	return ret;
 }

@@ -8,10 +8,6 @@
  *
  * Destroying fails rather than loses: as long as a byte cannot come home the
  * space stays, complete and usable.
- *
- * Fork: before it, nothing may move to a device any more, and adopted memory
- * comes home, because a child sees a page that is away as zeros. After it the
- * parent goes on. (Owned memory is not inherited at all.)
  */
 #include "config.h"
 
@@ -21,13 +17,14 @@
 #include "core/gm_as.h"
 #include "core/gm_devq.h"
 #include "core/gm_events.h"
+#include "core/gm_fork.h"
 #include "core/gm_mem.h"
 #include "core/gm_policy_lru.h"
 #include "core/gm_work.h"
 
 /* Nothing is ever mapped in the last block; without it, the end of no block overflows. */
 #define LAST_END (UINT64_MAX - GM_BLOCK_BYTES + 1)
-#define DEFAULT_SLICE_NS (100u * 1000)
+#define DEFAULT_SLICE_NS (UINT64_C(100) * 1000)
 #define DEFAULT_WAIT_NS (UINT64_C(10) * 1000 * 1000 * 1000)
 
 gm_ret_t gm_as_check_range(const struct gm_as *as, const char *what, uint64_t va, uint64_t bytes)
@@ -108,40 +105,6 @@ static void fini(struct gm_as *as)
 	gm_mem_free(as->env, as, sizeof(*as));
 }
 
-/* ----------------------------------------------------------------- fork */
-
-static void thaw(void *arg)
-{
-	struct gm_as *as = arg;
-
-	gm_lock(as->env, &as->lock);
-	as->frozen--;
-	gm_wake(as->env, &as->waitq);
-	gm_unlock(as->env, &as->lock);
-}
-
-/* Before: nothing leaves any more, and all that is adopted is home. */
-static gm_ret_t freeze(void *arg)
-{
-	struct gm_as *as = arg;
-	uint64_t deadline_ns = gm_deadline_ns(as->env, as->cfg.wait_ns);
-	gm_ret_t ret = GM_RET_SUCCESS;
-
-	gm_lock(as->env, &as->lock);
-	as->frozen++;
-	while (!ret && as->moving)
-		ret = gm_wait(as->env, &as->waitq, &as->lock, deadline_ns);
-	gm_unlock(as->env, &as->lock);
-	if (!ret)
-		ret = gm_mem_all_home(as, deadline_ns);
-	if (ret) {
-		thaw(as);
-		gm_log(as->env, GM_LOG_ERROR, "fork: memory of the child is incomplete, pages could not be brought home: %s",
-		       gm_ret_text(ret));
-	}
-	return ret;
-}
-
 /* -------------------------------------------------------------- threads */
 
 static void stop_threads(struct gm_as *as)
@@ -205,7 +168,7 @@ gm_ret_t gm_as_create(struct gm_lib *lib, uint64_t begin, uint64_t end, const st
 	ret = start_threads(as);
 	if (ret)
 		goto err_pmap;
-	gm_hal_at_fork(as->host, as->hpmap, freeze, thaw, as);
+	gm_hal_at_fork(as->host, as->hpmap, gm_fork_freeze, gm_fork_thaw, as);
 	gm_lock(lib->env, &lib->lock);
 	lib->spaces++;
 	gm_unlock(lib->env, &lib->lock);

@@ -54,14 +54,19 @@ struct gm_as {
 	struct gm_ctx *ctx[GM_MAX_CTXS]; /* (A) */
 	atomic_uint granule_pages;       /* largest granule of the devices attached so far */
 	atomic_uint live_blocks;
+	atomic_uint leaving;             /* gm_free(), gm_release() under way: regions are out, mappings not yet */
+	atomic_uint doomed_blocks;       /* with pages that an event doomed and nobody dropped yet */
 	unsigned sets;                   /* (A) working sets held */
+	struct gm_kept *kept;            /* (A) ranges that a child does not inherit, until the fork is over */
 	unsigned frozen;                 /* (A) a fork is on its way: nothing moves to a device */
 	unsigned moving;                 /* (A) transactions to devices in flight */
 	uint64_t msgs_gen;               /* (A) how often the handler emptied its messages */
 	bool msgs_busy;                  /* (A) the handler has messages it has not handled */
+	bool msgs_reader;                /* (A) somebody is in gm_events_once(): one at a time */
+	bool msgs_stuck;                 /* (A) ... and waits for the worker before it goes on */
 	unsigned stealing;               /* (A) steals under way: no message is read meanwhile */
 	struct gm_remap remap[GM_REMAPS]; /* (A) ranges that mremap() moved and the worker has not yet, oldest first */
-	unsigned remaps;                 /* (A) how many */
+	atomic_uint remaps;              /* (A) how many; read without it by the handler, who alone adds some */
 
 	/* the handler's own */
 	struct gm_host_msg msg[GM_HANDLER_MSGS];
@@ -73,6 +78,7 @@ struct gm_as {
 	struct gm_mutex queue_lock;      /* GM_RANK_QUEUE (Q) */
 	struct gm_waitq queue_waitq;
 	TAILQ_HEAD(, gm_block) work;     /* (Q) */
+	uint64_t work_until_ns;          /* (Q) the worker sleeps until then; 0: it does not, and will look */
 	bool stop;                       /* (Q) */
 	bool refill;                     /* (Q) the stock of regions wants filling */
 	bool remap_noted;                /* (Q) there is a remap to do */

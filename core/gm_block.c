@@ -28,7 +28,7 @@
  *     HOST -> DEVICE, NONE -> DEVICE     gm_txn_to_dev.c   commit_dev()
  *     DEVICE -> HOST                     gm_txn_to_host.c  commit_host()
  *     NONE -> HOST                       gm_fault_cpu.c    touch_hole()
- *     any -> NONE                        gm_event.c        gm_block_doom(); gm_txn.c take_apart()
+ *     any -> NONE                        gm_events.c       doom_pages(); gm_txn.c gm_take_apart()
  *     DEVICE -> POISONED                 gm_txn_to_host.c  poison()
  *
  * The index is a tree per space, under the space's lock; a reference keeps a
@@ -153,6 +153,15 @@ static struct gm_block *block_new(struct gm_as *as, uint64_t va)
 	return b;
 }
 
+/* (A) Part of a range that mremap() took elsewhere, and the worker has not yet. */
+static bool moved_away(const struct gm_as *as, uint64_t va)
+{
+	for (unsigned i = 0; i < as->remaps; i++)
+		if (va >= as->remap[i].va && va < as->remap[i].end)
+			return true;
+	return false;
+}
+
 gm_ret_t gm_block_obtain(struct gm_as *as, uint64_t va, struct gm_block **out)
 {
 	struct gm_block *fresh = NULL, *b = gm_block_find(as, va);
@@ -166,7 +175,7 @@ gm_ret_t gm_block_obtain(struct gm_as *as, uint64_t va, struct gm_block **out)
 	if (!fresh)
 		return gm_fail(GM_RET_NOMEM, "no memory for the page state of 0x%llx", (unsigned long long)va);
 	gm_lock(as->env, &as->lock);
-	managed = gm_regions_find(&as->regions, va) != NULL;
+	managed = gm_regions_find(&as->regions, va) != NULL && !moved_away(as, va);
 	b = managed ? lookup(as, va) : NULL;
 	if (managed && !b) {
 		b = fresh;
@@ -188,11 +197,14 @@ gm_ret_t gm_block_obtain(struct gm_as *as, uint64_t va, struct gm_block **out)
 
 bool gm_block_all_host(const struct gm_block *b)
 {
-	struct gm_mask devs = gm_block_on_devs(b), mapped = gm_block_mapped(b);
+	struct gm_mask devs, mapped;
 
-	return gm_mask_empty(&devs) && gm_mask_empty(&mapped) && gm_mask_empty(&b->busy) && gm_mask_empty(&b->doomed) &&
-	       gm_mask_empty(&b->staged) && gm_mask_empty(&b->poisoned) && gm_mask_empty(&b->wanted) &&
-	       SLIST_EMPTY(&b->holds);
+	if (!gm_mask_empty(&b->staged) || !gm_mask_empty(&b->busy) || !gm_mask_empty(&b->doomed) ||
+	    !gm_mask_empty(&b->poisoned) || !gm_mask_empty(&b->wanted) || !SLIST_EMPTY(&b->holds))
+		return false;
+	devs = gm_block_on_devs(b);
+	mapped = gm_block_mapped(b);
+	return gm_mask_empty(&devs) && gm_mask_empty(&mapped);
 }
 
 void gm_block_retire(struct gm_block *b)
@@ -337,6 +349,17 @@ void gm_block_count_holds(struct gm_block *b)
 	b->held = gm_mask_none();
 	SLIST_FOREACH(h, &b->holds, in_block)
 		b->held = gm_mask_or(b->held, h->pages);
+}
+
+void gm_block_count_doomed(struct gm_block *b)
+{
+	bool is = !gm_mask_empty(&b->doomed);
+
+	if (is && !b->is_doomed)
+		atomic_fetch_add(&b->as->doomed_blocks, 1);
+	if (!is && b->is_doomed)
+		atomic_fetch_sub(&b->as->doomed_blocks, 1);
+	b->is_doomed = is;
 }
 
 void gm_slice_serve(struct gm_slice *s, uint64_t slice_ns, uint64_t now_ns, unsigned page)

@@ -48,11 +48,14 @@ struct gm_block {
 	struct gm_mask staged;                    /* the host frame is parked in the slot */
 	struct gm_mask busy;                      /* in a transaction */
 	struct gm_mask doomed;                    /* content given up by the application: drop it */
+	bool is_doomed;                           /* something is: counted in the space's doomed_blocks */
 	uint64_t doomed_ns;                       /* when something last became so */
 	struct gm_mask poisoned;                  /* the only copy was lost */
 	struct gm_mask wanted;                    /* a CPU access waits for it: the worker's job */
 	struct gm_mask held;                      /* union over `holds` */
+	unsigned renewed;                         /* how often pages became managed */
 	bool watched;                             /* the host reports faults and events of its managed pages */
+	struct gm_mask registered;                /* pages that may be watched, managed (still) or not */
 	bool huge;                                /* staged came as one huge page and is still whole */
 	bool has_slot;
 	uint64_t slot;
@@ -104,6 +107,8 @@ struct gm_mask gm_block_mapped(const struct gm_block *b);
 struct gm_mask gm_block_mapped_by(const struct gm_block *b, unsigned ctx, uint32_t access);
 /* Has everything a page of ordinary host memory has, and nothing more: may be forgotten. */
 bool gm_block_all_host(const struct gm_block *b);
+/* `doomed` has changed. */
+void gm_block_count_doomed(struct gm_block *b);
 /* Recompute `held` from `holds`. */
 void gm_block_count_holds(struct gm_block *b);
 

@@ -37,7 +37,7 @@ static const char *check_residency(const struct gm_block *b)
 	bad = gm_mask_and(gm_mask_and(b->staged, b->host), idle);
 	if (!wrong)
 		wrong = forbid(&bad, "a page has a parked frame although it is at its address");
-	bad = gm_mask_sub(b->host, b->managed);
+	bad = gm_mask_and(gm_mask_sub(b->host, b->managed), idle); /* a busy one is taken apart at the end */
 	if (!wrong)
 		wrong = forbid(&bad, "a page that is not managed counts as resident on the host");
 	bad = gm_mask_and(b->edge, b->managed);
@@ -50,6 +50,8 @@ static const char *check_mappings(const struct gm_block *b)
 	struct gm_mask idle = gm_mask_not(gm_mask_or(b->busy, b->doomed)), bad;
 	const char *wrong = NULL;
 
+	if (atomic_load(&b->as->leaving)) /* mappings in place go a moment after the region */
+		idle = gm_mask_and(idle, gm_mask_or(b->managed, b->edge));
 	for (unsigned i = 0; i < GM_MAX_CTXS && !wrong; i++) {
 		struct gm_mask reach;
 

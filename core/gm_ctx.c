@@ -50,8 +50,8 @@ void gm_ctx_leave(struct gm_ctx *ctx)
 	struct gm_env *env = dev->lib->env;
 
 	gm_lock(env, &dev->lock);
-	ctx->users--;
-	gm_wake(env, &dev->waitq); /* under the lock: context and device may be gone right after */
+	if (--ctx->users == 0 && ctx->closing)
+		gm_wake(env, &dev->waitq); /* under the lock: context and device may be gone right after */
 	gm_unlock(env, &dev->lock);
 }
 
@@ -167,6 +167,8 @@ gm_ret_t gm_as_attach(struct gm_as *as, struct gm_dev *dev, enum gm_attach_mode 
 	ret = check_window(dev, mode, window);
 	if (ret)
 		return ret;
+	if (gm_as_ctx_of(as, dev)) /* before the backend says that it has no room for another */
+		return gm_fail(GM_RET_EXIST, "device %s is attached to this space already", dev->hal->caps.name);
 	ctx = gm_mem_alloc(as->env, sizeof(*ctx));
 	if (!ctx)
 		return gm_fail(GM_RET_NOMEM, "no memory for a context");
@@ -224,7 +226,7 @@ static gm_ret_t empty_block(struct gm_ctx *ctx, struct gm_block *b, uint64_t dea
 	gm_unlock(env, &b->lock);
 	if (ret || gm_mask_empty(&mapped))
 		return ret;
-	ret = gm_plan_revoke(b, &mapped, deadline_ns);
+	ret = gm_plan_revoke(b, &mapped, deadline_ns, false);
 	gm_txn_release(b, &mapped);
 	return ret;
 }
@@ -303,8 +305,6 @@ gm_ret_t gm_as_detach(struct gm_ctx *ctx)
 		gm_unlock(as->env, &ctx->dev->lock);
 		return ret;
 	}
-	if (!(as->cfg.flags & GM_AS_NO_THREADS))
-		gm_devq_stop(ctx->dev);
 	unpublish(ctx);
 	gm_hal_pmap_destroy(ctx->dev->hal, ctx->pmap);
 	gm_mem_free(as->env, ctx, sizeof(*ctx));

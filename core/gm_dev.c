@@ -103,6 +103,7 @@ gm_ret_t gm_dev_destroy(struct gm_dev *dev)
 	if (contexts)
 		return gm_fail(GM_RET_BUSY, "device %s is attached to %u address spaces: detach it first",
 			       dev->hal->caps.name, contexts);
+	gm_devq_stop(dev);
 	unpublish(dev);
 	fini(dev);
 	return GM_RET_SUCCESS;
@@ -119,6 +120,9 @@ gm_ret_t gm_dev_register_physmem(struct gm_dev *dev, uint64_t begin, uint64_t en
 	if (begin >= end || begin % unit || end % unit)
 		return gm_fail(GM_RET_INVAL, "gm_dev_register_physmem: [0x%llx, 0x%llx) is empty or no multiple of %llu bytes",
 			       (unsigned long long)begin, (unsigned long long)end, (unsigned long long)unit);
+	if (dev->hal->caps.va_bits < 64 && end > UINT64_C(1) << dev->hal->caps.va_bits)
+		return gm_fail(GM_RET_INVAL, "gm_dev_register_physmem: [0x%llx, 0x%llx) is beyond the device's %u address bits",
+			       (unsigned long long)begin, (unsigned long long)end, (unsigned)dev->hal->caps.va_bits);
 	return gm_node_add_slab(&dev->node, begin, end);
 }
 

@@ -15,7 +15,7 @@ struct gm_dev {
 	struct gm_waitq waitq;      /* ready, stop, or a context's users changed */
 	TAILQ_HEAD(, gm_ctx) ctxs;  /* attached contexts */
 	unsigned contexts;
-	unsigned threaded;          /* of those, in spaces with threads: they want the fault thread */
+	bool started;               /* the fault thread is there, or coming */
 	bool ready;                 /* fault_next() may have something */
 	bool stop;
 	struct gm_thread *thread;   /* services faults; see gm_devq.c */

@@ -13,13 +13,12 @@
  */
 #include "config.h"
 
-#include <stdlib.h>
-
 #include "core/gm_devq.h"
+#include "core/gm_events.h"
 #include "core/gm_fault.h"
 
 #define BATCH 64
-#define ATTEMPT_NS (2u * 1000 * 1000)
+#define ATTEMPT_NS (UINT64_C(2) * 1000 * 1000)
 
 struct entry {
 	struct gm_dev_fault fault;
@@ -32,13 +31,25 @@ struct batch {
 	size_t n;
 };
 
-static int by_address(const void *a, const void *b)
+/* By address first: nothing that is decided depends on where a pmap happens to be. */
+static int by_address(const struct entry *x, const struct entry *y)
 {
-	const struct entry *x = a, *y = b;
+	if (x->fault.va != y->fault.va)
+		return x->fault.va < y->fault.va ? -1 : 1;
+	return (x->fault.pmap > y->fault.pmap) - (x->fault.pmap < y->fault.pmap);
+}
 
-	if (x->fault.pmap != y->fault.pmap)
-		return (uintptr_t)x->fault.pmap < (uintptr_t)y->fault.pmap ? -1 : 1;
-	return x->fault.va < y->fault.va ? -1 : x->fault.va > y->fault.va;
+/* In place: qsort() may take memory from malloc(), whose lock may be held by who waits for this fault. */
+static void sort(struct batch *b)
+{
+	for (size_t i = 1; i < b->n; i++) {
+		struct entry e = b->entry[i];
+		size_t k = i;
+
+		for (; k && by_address(&e, &b->entry[k - 1]) < 0; k--)
+			b->entry[k] = b->entry[k - 1];
+		b->entry[k] = e;
+	}
 }
 
 static void fetch(struct gm_dev *dev, struct batch *b)
@@ -50,18 +61,18 @@ static void fetch(struct gm_dev *dev, struct batch *b)
 
 		if (gm_hal_fault_next(dev->hal, &e->fault))
 			break;
-		e->fault.va &= ~(uint64_t)(GM_PAGE_BYTES - 1);
+		e->fault.va &= ~(uint64_t)(dev->hal->granule_bytes - 1);
 		e->since_ns = now_ns;
 		b->n++;
 	}
 }
 
-/* Sorted, one entry per page. */
+/* Sorted, one entry per granule. */
 static void merge(struct batch *b)
 {
 	size_t kept = 0;
 
-	qsort(b->entry, b->n, sizeof(b->entry[0]), by_address);
+	sort(b);
 	for (size_t i = 0; i < b->n; i++) {
 		struct entry *last = kept ? &b->entry[kept - 1] : NULL;
 
@@ -76,6 +87,16 @@ static void merge(struct batch *b)
 	b->n = kept;
 }
 
+/* An address nobody knows may be one that the application has just moved memory to: learn of it, and look again. */
+static bool learned(struct gm_as *as, uint64_t until_ns)
+{
+	if (as->cfg.flags & GM_AS_NO_THREADS) { /* this is the thread that does it */
+		(void)gm_events_let_run(as);
+		gm_remap_work(as);
+	}
+	return !gm_events_settle(as, until_ns);
+}
+
 /* True: answered. */
 static bool serve(struct gm_dev *dev, const struct entry *e)
 {
@@ -85,19 +106,21 @@ static bool serve(struct gm_dev *dev, const struct entry *e)
 	gm_ret_t ret;
 
 	if (!ctx) { /* being detached: nobody will serve it */
-		gm_hal_fault_done(dev->hal, e->fault.pmap, e->fault.va, GM_PAGE_BYTES, GM_RET_FAULT);
+		gm_hal_fault_done(dev->hal, e->fault.pmap, e->fault.va, dev->hal->granule_bytes, GM_RET_FAULT);
 		return true;
 	}
 	limit_ns = e->since_ns + ctx->as->cfg.wait_ns;
 	until_ns = now_ns + ATTEMPT_NS < limit_ns ? now_ns + ATTEMPT_NS : limit_ns;
 	ret = gm_fault_dev(ctx, e->fault.va - ctx->to_dev, e->fault.access, until_ns);
+	if (ret == GM_RET_FAULT && learned(ctx->as, until_ns))
+		ret = gm_fault_dev(ctx, e->fault.va - ctx->to_dev, e->fault.access, until_ns);
 	gm_ctx_leave(ctx);
 	if ((ret == GM_RET_TIMEDOUT || ret == GM_RET_BUSY || ret == GM_RET_NOSPC) && gm_now_ns(env) < limit_ns)
 		return false;
 	if (ret)
 		gm_log(env, GM_LOG_WARN, "device %s: fault at 0x%llx cannot be served: %s", dev->hal->caps.name,
 		       (unsigned long long)e->fault.va, gm_last_error());
-	gm_hal_fault_done(dev->hal, e->fault.pmap, e->fault.va, GM_PAGE_BYTES, ret);
+	gm_hal_fault_done(dev->hal, e->fault.pmap, e->fault.va, dev->hal->granule_bytes, ret);
 	return true;
 }
 
@@ -163,38 +186,35 @@ void gm_devq_ready(void *arg)
 gm_ret_t gm_devq_start(struct gm_dev *dev)
 {
 	struct gm_env *env = dev->lib->env;
+	struct gm_thread *thread;
 	bool first;
 	gm_ret_t ret = GM_RET_SUCCESS;
 
 	if (!gm_hal_has(dev->hal, GM_CAP_FAULTS))
 		return GM_RET_SUCCESS;
 	gm_lock(env, &dev->lock);
-	first = dev->threaded++ == 0;
-	dev->stop = dev->stop && !first;
+	first = !dev->started;
+	dev->started = true;
 	gm_unlock(env, &dev->lock);
-	if (first)
-		ret = env->ops->thread_start(env, "gm-devfault", 0, devq_thread, dev, &dev->thread);
-	if (ret) {
-		gm_lock(env, &dev->lock);
-		dev->threaded--;
-		gm_unlock(env, &dev->lock);
-	}
+	if (!first)
+		return GM_RET_SUCCESS;
+	ret = env->ops->thread_start(env, "gm-devfault", 0, devq_thread, dev, &thread);
+	gm_lock(env, &dev->lock);
+	dev->started = !ret;
+	dev->thread = ret ? NULL : thread;
+	gm_unlock(env, &dev->lock);
 	return ret;
 }
 
 void gm_devq_stop(struct gm_dev *dev)
 {
 	struct gm_env *env = dev->lib->env;
-	bool last;
 
-	if (!gm_hal_has(dev->hal, GM_CAP_FAULTS))
+	if (!dev->thread)
 		return;
 	gm_lock(env, &dev->lock);
-	last = --dev->threaded == 0;
-	dev->stop = last;
+	dev->stop = true;
 	gm_unlock(env, &dev->lock);
-	if (!last)
-		return;
 	gm_wake(env, &dev->waitq);
 	env->ops->thread_join(env, dev->thread);
 	dev->thread = NULL;

@@ -9,7 +9,7 @@
 void gm_devq_ready(void *dev);
 /* Serve what the device reports now, in the calling thread. True if there was something. */
 bool gm_devq_once(struct gm_dev *dev);
-/* A space with threads was attached, detached: the device's fault thread comes and goes. */
+/* The device's fault thread comes with the first space that has threads, and goes with the device. */
 gm_ret_t gm_devq_start(struct gm_dev *dev);
 void gm_devq_stop(struct gm_dev *dev);
 

@@ -25,6 +25,8 @@
 
 #include "core/gm_events.h"
 #include "core/gm_fault.h"
+#include "core/gm_mem.h"
+#include "core/gm_txn.h"
 #include "core/gm_work.h"
 
 /* (block) True if the worker has something to take apart. */
@@ -37,11 +39,13 @@ static bool doom_pages(struct gm_block *b, const struct gm_mask *pages, bool unm
 	hit = gm_mask_and(copies, *pages);
 	if (unmapped) {
 		b->managed = gm_mask_sub(b->managed, *pages);
+		b->registered = gm_mask_sub(b->registered, *pages);
 		b->edge = gm_mask_sub(b->edge, *pages);
 	}
 	b->host = gm_mask_sub(b->host, gm_mask_sub(*pages, b->busy)); /* busy ones: when they are taken apart */
 	b->doomed = gm_mask_or(b->doomed, hit);
 	b->doomed_ns = now_ns;
+	gm_block_count_doomed(b);
 	hit = gm_mask_sub(hit, b->busy);
 	return !gm_mask_empty(&hit) || unmapped;
 }
@@ -72,6 +76,52 @@ bool gm_events_doom(struct gm_as *as, uint64_t va, uint64_t end, bool unmapped)
 		va = b->va + GM_BLOCK_BYTES;
 	}
 	return true;
+}
+
+/* Where the first mapping that can be managed begins, at or above va, and how far it reaches. */
+static uint64_t next_mapping(struct gm_as *as, uint64_t va, uint64_t end, uint64_t *stop)
+{
+	for (; va < end; va += GM_PAGE_BYTES) {
+		struct gm_host_vma vma;
+
+		if (gm_hal_mem_rights(as->host, as->hpmap, va, &vma) || !vma.private_anon)
+			continue;
+		*stop = vma.va + vma.bytes;
+		return va;
+	}
+	*stop = end;
+	return end;
+}
+
+bool gm_events_forget_gone(struct gm_as *as, struct gm_block *b, uint64_t va, uint64_t end)
+{
+	bool some = false;
+	uint64_t stop;
+
+	for (; va < end && !gm_mem_stock(as, 2); va = stop) {
+		uint64_t inserts, gone = va;
+
+		gm_lock(as->env, &as->lock);
+		inserts = as->regions.inserts;
+		gm_unlock(as->env, &as->lock);
+		va = next_mapping(as, gone, end, &stop);
+		if (va == gone)
+			continue;
+		gm_lock(as->env, &as->lock);
+		/* What was mapped and adopted since the look is another matter. */
+		if (as->regions.inserts == inserts && gm_regions_carve(&as->regions, gone, va, GM_REGION_ADOPTED)) {
+			struct gm_mask pages = gm_block_clip(b, gone, va);
+
+			gm_lock(as->env, &b->lock);
+			(void)doom_pages(b, &pages, true, gm_now_ns(as->env));
+			gm_unlock(as->env, &b->lock);
+			some = true;
+		}
+		gm_unlock(as->env, &as->lock);
+	}
+	if (some)
+		gm_work_queue(b, 0);
+	return some;
 }
 
 /* Part of a range that was moved, and whose UNMAP therefore means nothing. */
@@ -128,15 +178,20 @@ static bool handle(struct gm_as *as, const struct gm_host_msg *msg)
 	return ok;
 }
 
-bool gm_events_begin_steal(struct gm_as *as)
+bool gm_events_begin_give(struct gm_as *as, bool moved)
 {
 	bool ok;
 
 	gm_lock(as->env, &as->lock);
-	ok = !as->msgs_busy;
+	ok = !as->msgs_busy || (moved && as->msgs_stuck);
 	as->stealing += ok;
 	gm_unlock(as->env, &as->lock);
 	return ok;
+}
+
+bool gm_events_begin_steal(struct gm_as *as)
+{
+	return gm_events_begin_give(as, false);
 }
 
 void gm_events_end_steal(struct gm_as *as)
@@ -149,42 +204,65 @@ void gm_events_end_steal(struct gm_as *as)
 
 /*
  * The one thing the handler waits for: a steal that has begun, a system call
- * of microseconds that itself waits for nothing.
+ * of microseconds that itself waits for nothing. False: somebody else reads.
  */
-static void set_busy(struct gm_as *as, bool busy)
+static bool begin_reading(struct gm_as *as)
 {
+	bool mine;
+
 	gm_lock(as->env, &as->lock);
-	as->msgs_busy = busy;
-	while (busy && as->stealing)
+	mine = !as->msgs_reader;
+	if (mine) {
+		as->msgs_reader = as->msgs_busy = true;
+		as->msgs_stuck = false;
+	}
+	while (mine && as->stealing)
 		(void)gm_wait(as->env, &as->waitq, &as->lock, UINT64_MAX);
-	if (!busy)
-		as->msgs_gen++;
 	gm_unlock(as->env, &as->lock);
-	if (!busy)
-		gm_wake(as->env, &as->waitq);
+	return mine;
 }
 
-bool gm_events_once(struct gm_as *as)
+static void end_reading(struct gm_as *as)
 {
-	bool some;
+	gm_lock(as->env, &as->lock);
+	as->msgs_reader = false;
+	as->msgs_busy = as->msgs_stuck = as->next_msg < as->msgs;
+	as->msgs_gen++;
+	gm_unlock(as->env, &as->lock);
+	gm_wake(as->env, &as->waitq);
+}
 
-	set_busy(as, true);
-	if (as->next_msg == as->msgs) {
-		as->next_msg = 0;
-		as->msgs = gm_hal_msg_read(as->host, as->hpmap, as->msg, GM_HANDLER_MSGS);
-	}
-	some = as->msgs > 0;
+/* What was read, in order. False: the next one has to wait for the worker. */
+static bool handle_batch(struct gm_as *as)
+{
 	while (as->next_msg < as->msgs) {
 		if (!handle(as, &as->msg[as->next_msg])) {
 			gm_lock(as->env, &as->queue_lock);
 			as->refill = true;
 			gm_unlock(as->env, &as->queue_lock);
 			gm_work_kick(as);
-			break;
+			return false;
 		}
 		as->next_msg++;
 	}
-	set_busy(as, as->next_msg < as->msgs);
+	return true;
+}
+
+bool gm_events_once(struct gm_as *as)
+{
+	bool some = false;
+
+	if (!begin_reading(as)) /* a caller of gm_events_let_run() is at it */
+		return false;
+	do {
+		if (as->next_msg == as->msgs) {
+			as->next_msg = 0;
+			as->msgs = gm_hal_msg_read(as->host, as->hpmap, as->msg, GM_HANDLER_MSGS);
+		}
+		some |= as->msgs > 0;
+		/* After a full batch there may be more that the kernel holds for handled. */
+	} while (handle_batch(as) && as->msgs == GM_HANDLER_MSGS);
+	end_reading(as);
 	return some;
 }
 
@@ -202,15 +280,23 @@ void gm_events_thread(void *arg)
 {
 	struct gm_as *as = arg;
 	gm_ret_t ret = GM_RET_SUCCESS;
+	bool rested = false; /* others were let run since the last message */
 
 	while (!stopping(as) && ret != GM_RET_NODEV) {
-		/* What could not be handled yet is tried again soon; else sleep until there is something. */
-		uint64_t until_ns = as->next_msg < as->msgs ? gm_deadline_ns(as->env, GM_WORK_RETRY_NS) : UINT64_MAX;
+		bool some = gm_events_once(as), stuck = as->next_msg < as->msgs;
 
-		if (!gm_events_once(as))
-			ret = gm_hal_msg_wait(as->host, as->hpmap, until_ns);
-		else if (as->next_msg < as->msgs)
+		if (some && !stuck) {
+			rested = false;
+		} else if (some || !rested) {
+			/* Who was just served often faults again at once: to look again is cheaper than to sleep. */
 			gm_yield(as->env);
+			rested = true;
+		} else {
+			/* What could not be handled yet is tried again soon; else sleep until there is something. */
+			uint64_t until_ns = stuck ? gm_deadline_ns(as->env, GM_WORK_RETRY_NS) : UINT64_MAX;
+
+			ret = gm_hal_msg_wait(as->host, as->hpmap, until_ns);
+		}
 	}
 }
 
@@ -220,9 +306,8 @@ bool gm_events_let_run(struct gm_as *as)
 	bool mine = false, stop = stopping(as);
 
 	gm_lock(as->env, &as->lock);
-	if ((as->cfg.flags & GM_AS_NO_THREADS) && !as->msgs_busy) {
+	if ((as->cfg.flags & GM_AS_NO_THREADS) && !as->msgs_reader && !as->msgs_stuck) {
 		mine = true;
-		as->msgs_busy = true;
 	} else if (!stop) {
 		uint64_t gen = as->msgs_gen;
 
@@ -235,7 +320,26 @@ bool gm_events_let_run(struct gm_as *as)
 	return !stop;
 }
 
-gm_ret_t gm_events_settle(struct gm_as *as, uint64_t deadline_ns)
+/* What events doomed is dropped: no device shows it any more. */
+static gm_ret_t settle_doomed(struct gm_as *as, uint64_t deadline_ns)
+{
+	uint64_t va = 0;
+	gm_ret_t ret = GM_RET_SUCCESS;
+
+	if (!atomic_load(&as->doomed_blocks))
+		return ret;
+	for (struct gm_block *b; !ret && (b = gm_block_next(as, va, UINT64_MAX)); gm_block_put(b)) {
+		gm_drop_doomed(b);
+		gm_lock(as->env, &b->lock);
+		while (!ret && b->is_doomed)
+			ret = gm_wait(as->env, &b->waitq, &b->lock, deadline_ns);
+		gm_unlock(as->env, &b->lock);
+		va = b->va + GM_BLOCK_BYTES;
+	}
+	return ret ? gm_fail(ret, "a device did not let go of dropped memory in time") : ret;
+}
+
+static gm_ret_t settle_events(struct gm_as *as, uint64_t deadline_ns)
 {
 	for (;;) {
 		bool busy;
@@ -251,6 +355,13 @@ gm_ret_t gm_events_settle(struct gm_as *as, uint64_t deadline_ns)
 			return gm_fail(GM_RET_TIMEDOUT, "events of the process were not handled in time");
 		(void)gm_events_let_run(as);
 	}
+}
+
+gm_ret_t gm_events_settle(struct gm_as *as, uint64_t deadline_ns)
+{
+	gm_ret_t ret = settle_events(as, deadline_ns);
+
+	return ret ? ret : settle_doomed(as, deadline_ns);
 }
 
 /* ---------------------------------------------------------------- mremap */
@@ -275,24 +386,43 @@ static void remap_block(struct gm_block *b, const struct gm_remap *r)
 	gm_work_queue(b, 0);
 }
 
-/* The regions of the old range stand at the new one. False: wants spares. */
-static bool remap_regions(struct gm_as *as, const struct gm_remap *r)
+/* One region of the old range stands at the new one. *more: there was one. False: wants spares. */
+static bool remap_region(struct gm_as *as, const struct gm_remap *r, bool *more)
 {
-	uint64_t shift = r->to - r->va;
+	uint64_t shift = r->to - r->va, va = 0, end = 0;
 	struct gm_region *old;
 	bool ok = true;
 
 	gm_lock(as->env, &as->lock);
-	while (ok && (old = gm_regions_first(&as->regions, r->va, r->end)) && old->kind != GM_REGION_EDGE) {
-		uint64_t va = old->va > r->va ? old->va : r->va, end = old->end < r->end ? old->end : r->end;
+	old = gm_regions_first(&as->regions, r->va, r->end);
+	while (old && old->kind == GM_REGION_EDGE)
+		old = gm_regions_next(&as->regions, old, r->end);
+	*more = old != NULL;
+	if (old) {
 		enum gm_region_kind kind = old->kind;
 
-		ok = as->regions.spares >= 2 && gm_regions_carve(&as->regions, va, end, kind);
-		if (ok && !gm_regions_first(&as->regions, va + shift, end + shift))
+		va = old->va > r->va ? old->va : r->va;
+		end = old->end < r->end ? old->end : r->end;
+		ok = as->regions.spares >= 4 && gm_regions_carve(&as->regions, va, end, kind);
+		if (ok) {
+			gm_mem_clear_stale(as, va + shift, end + shift);
 			ok = gm_regions_insert(&as->regions, va + shift, end + shift, kind);
+		}
 	}
 	gm_unlock(as->env, &as->lock);
+	if (ok && *more) /* blocks that are there already */
+		gm_mem_set_managed(as, va + shift, end + shift, true);
 	return ok;
+}
+
+static bool remap_regions(struct gm_as *as, const struct gm_remap *r)
+{
+	bool more = true;
+
+	while (more)
+		if (gm_mem_stock(as, 4) || !remap_region(as, r, &more))
+			return false;
+	return true;
 }
 
 static void remap_one(struct gm_as *as, const struct gm_remap *r)
@@ -303,8 +433,7 @@ static void remap_one(struct gm_as *as, const struct gm_remap *r)
 		remap_block(b, r);
 		va = b->va + GM_BLOCK_BYTES;
 	}
-	/* All of it is on the host now, at both ends: untracked. FAULT: nothing is mapped there any more. */
-	(void)gm_hal_unwatch(as->host, as->hpmap, r->va, bytes);
+	/* All of it is on the host now: untracked. The old place is left alone, it may be somebody else's. */
 	(void)gm_hal_unwatch(as->host, as->hpmap, r->to, bytes);
 }
 

@@ -18,11 +18,18 @@ void gm_events_thread(void *as);
 bool gm_events_let_run(struct gm_as *as);
 
 /*
- * A steal may take only what is known to belong to the mapping that is watched:
- * no event is unread (the host's check), and none is read but not yet handled
- * (this one). False: let the handler run first.
+ * Around a call that takes pages from their VA or puts them there. It may touch
+ * only what is known to belong to the mapping that is watched: no event is
+ * unread (the host's check), none is read but not yet handled (this one), and
+ * nothing that an event doomed is among the pages (the caller looks in between).
+ * False: let the handler run first.
  */
 bool gm_events_begin_steal(struct gm_as *as);
+/*
+ * The same for giving pages back. `moved`: to where mremap() has moved them; this
+ * must go on even if the handler cannot handle the next message before it is done.
+ */
+bool gm_events_begin_give(struct gm_as *as, bool moved);
 void gm_events_end_steal(struct gm_as *as);
 
 /* Every event of what happened before this call is through. SUCCESS, TIMEDOUT. */
@@ -33,6 +40,13 @@ gm_ret_t gm_events_settle(struct gm_as *as, uint64_t deadline_ns);
  * do its regions. False: no spare region, nothing done; try again later.
  */
 bool gm_events_doom(struct gm_as *as, uint64_t va, uint64_t end, bool unmapped);
+
+/*
+ * Pages of [va, end), within one block, under which nothing that could be
+ * managed is mapped any more: the application unmapped them while nobody
+ * watched, so no event told. Their regions go. True: there were some.
+ */
+bool gm_events_forget_gone(struct gm_as *as, struct gm_block *b, uint64_t va, uint64_t end);
 
 /* Worker: what mremap() moved. */
 void gm_remap_work(struct gm_as *as);

@@ -3,10 +3,10 @@
  * CPU faults. The handler answers a message by the page's state, not by what
  * the message says; a message only says that somebody waits at this address.
  *
- *     unknown, unwatched    wake: the access finds what it needs by itself
- *     HOST, NONE            a hole: zero-fill, wake
+ *     unknown, unmanaged    zero-fill what is absent, as the kernel would; wake
+ *     HOST, NONE            a hole: zero-fill
  *     POISONED              make the access fail (SIGBUS), wake
- *     DEVICE, parked        bring home, wake  - here and now if nothing of it waits,
+ *     DEVICE, parked        bring home        - here and now if nothing of it waits,
  *                                               else by the worker
  *     busy, doomed          leave it `wanted`: who ends the transaction queues it
  *     held                  leave it `wanted`: who releases the working set queues it
@@ -14,7 +14,9 @@
  * Here and now means: the device's memory is visible to the CPU, no mapping of
  * it needs an engine to be invalidated, nobody was just served. Everything else
  * goes to the worker, because the handler must stay free to read the events
- * that others wait to be read.
+ * that others wait to be read. Giving a page its content is what wakes the
+ * accesses that wait for it (gm_host.h); the rest of the transaction then runs
+ * beside the program.
  *
  * Bounds: a waiting access is looked at again at the end of a slice, when its
  * page is free, when its working set is released; if none of that comes within
@@ -24,6 +26,7 @@
 #include "config.h"
 
 #include <assert.h>
+#include <string.h>
 
 #include "core/gm_events.h"
 #include "core/gm_fault.h"
@@ -58,15 +61,19 @@ static gm_ret_t touch_hole(struct gm_block *b, unsigned page)
 	uint64_t done;
 	gm_ret_t ret = gm_hal_zero(as->host, as->hpmap, b->va + (uint64_t)page * GM_PAGE_BYTES, GM_PAGE_BYTES, &done);
 
-	/* EXIST: there is a page after all. FAULT: the mapping went, and the wait for it. */
-	if (ret == GM_RET_EXIST || ret == GM_RET_FAULT)
-		ret = GM_RET_SUCCESS;
 	gm_lock(as->env, &b->lock);
 	if (!ret)
 		b->host = gm_mask_or(b->host, gm_mask_and(one, b->managed));
 	gm_unlock(as->env, &b->lock);
 	gm_txn_release(b, &one);
-	return ret;
+	/*
+	 * EXIST: there is a page after all. Of a page without content that does not make one of the
+	 * host: the kernel may be about to zap what is there. FAULT: the mapping went, and the wait for it.
+	 */
+	if (ret != GM_RET_EXIST && ret != GM_RET_FAULT)
+		return ret;
+	wake_page(b, page);
+	return GM_RET_SUCCESS;
 }
 
 static void fail_access(struct gm_block *b, unsigned page)
@@ -103,18 +110,14 @@ static void remember_unit(struct gm_as *as, uint64_t va, uint32_t bytes)
 	atomic_store_explicit(&as->cpu_last_bytes, bytes, memory_order_relaxed);
 }
 
-/* What comes home together with a page; a parked huge page is not torn apart. */
-static struct gm_mask choose_pages(struct gm_block *b, unsigned page, bool write, uint32_t *bytes)
+/* (block) What comes home together with a page; a parked huge page is not torn apart. */
+static struct gm_mask choose_pages(struct gm_block *b, unsigned page, uint64_t now_ns, uint32_t *bytes)
 {
-	struct gm_as *as = b->as;
-	uint64_t va = b->va + (uint64_t)page * GM_PAGE_BYTES, unit;
+	uint64_t unit = (b->va + (uint64_t)page * GM_PAGE_BYTES) & ~(uint64_t)(*bytes - 1);
 	struct gm_mask want, avoid;
 
-	*bytes = choose_unit(as, va, write);
-	unit = va & ~(uint64_t)(*bytes - 1);
-	gm_lock(as->env, &b->lock);
 	avoid = gm_mask_or(gm_mask_or(b->busy, b->doomed), b->held);
-	avoid = gm_mask_or(avoid, gm_slice_pages(&b->slice_dev, as->cfg.slice_ns, gm_now_ns(as->env)));
+	avoid = gm_mask_or(avoid, gm_slice_pages(&b->slice_dev, b->as->cfg.slice_ns, now_ns));
 	if (b->huge && !gm_mask_meets(&avoid, &b->staged)) {
 		want = b->staged;
 		*bytes = GM_BLOCK_BYTES;
@@ -122,17 +125,7 @@ static struct gm_mask choose_pages(struct gm_block *b, unsigned page, bool write
 		want = gm_mask_sub(gm_block_clip(b, unit, unit + *bytes), avoid);
 	}
 	gm_mask_set(&want, page);
-	gm_unlock(as->env, &b->lock);
 	return want;
-}
-
-static void served(struct gm_block *b, unsigned page)
-{
-	struct gm_as *as = b->as;
-
-	gm_lock(as->env, &b->lock);
-	gm_slice_serve(&b->slice_cpu, as->cfg.slice_ns, gm_now_ns(as->env), page);
-	gm_unlock(as->env, &b->lock);
 }
 
 /* (block) Every device that maps or has the pages answers at once. */
@@ -151,40 +144,193 @@ static bool nothing_waits(const struct gm_block *b, const struct gm_mask *pages)
 	return true;
 }
 
-/* Bring a page and its unit home. SUCCESS: the page is there and its waiters are awake. */
-static gm_ret_t bring_home(struct gm_block *b, unsigned page, bool write, uint32_t flags, uint64_t *until_ns)
+/* Bring a page and its unit home. SUCCESS: the page is there; giving it has woken its waiters. */
+static gm_ret_t bring_home(struct gm_block *b, unsigned page, uint32_t bytes, uint32_t flags, uint64_t now_ns,
+			   uint64_t *until_ns)
 {
 	struct gm_as *as = b->as;
-	struct gm_move m = { .block = b };
+	struct gm_move m = { .block = b, .waiter = page + 1 };
 	struct gm_txn t = { .as = as, .flags = flags, .move = &m, .moves = 1,
-			    .deadline_ns = gm_deadline_ns(as->env, as->cfg.wait_ns) };
-	uint32_t bytes;
+			    .deadline_ns = gm_deadline_after_ns(now_ns, as->cfg.wait_ns) };
 	bool fast;
 	gm_ret_t ret;
 
-	m.want = choose_pages(b, page, write, &bytes);
 	gm_lock(as->env, &b->lock);
+	m.want = choose_pages(b, page, now_ns, &bytes);
 	fast = nothing_waits(b, &m.want);
 	gm_unlock(as->env, &b->lock);
 	if ((flags & GM_TXN_INLINE) && !fast)
 		return GM_RET_AGAIN;
 	*until_ns = 0;
-	if (gm_txn_begin(&t)) {
+	if (gm_txn_begin_at(&t, now_ns)) {
 		if (t.why == GM_BLOCKED_SLICE)
 			*until_ns = t.until_ns;
 		return GM_RET_AGAIN;
 	}
 	ret = gm_txn_to_host(&t);
+	if (gm_mask_test(&m.arrived, page)) {
+		remember_unit(as, b->va + (uint64_t)page * GM_PAGE_BYTES, bytes);
+		ret = GM_RET_SUCCESS;
+	} else if (!ret) {
+		ret = GM_RET_AGAIN;
+	}
 	gm_txn_end(&t);
-	if (!gm_mask_test(&m.arrived, page))
-		return ret ? ret : GM_RET_AGAIN;
-	remember_unit(as, b->va + (uint64_t)page * GM_PAGE_BYTES, bytes);
-	served(b, page);
-	GM_MASK_FOR_RUN(&m.arrived, first, end)
-		gm_hal_wake(as->host, as->hpmap, b->va + (uint64_t)first * GM_PAGE_BYTES,
-			    (uint64_t)(end - first) * GM_PAGE_BYTES);
-	return GM_RET_SUCCESS;
+	return ret;
 }
+
+/* ---------------------------------------------------------- the short way */
+
+/*
+ * Most faults want a few neighbouring pages of one device that nobody maps and
+ * with nothing in the way. They lie in one word of every mask. This is the
+ * transaction of gm_txn_to_host.c for them, with its questions asked of that
+ * word; commit and end are the common ones. Whatever is not as simple, or does
+ * not come back, is left to the general way.
+ */
+struct few {
+	struct gm_dev *dev;
+	unsigned first, end; /* the run of pages, all busy now */
+	bool kept;           /* their frames are parked; else there are none */
+	uint64_t dirty;      /* of those, older than the device's: bit i is page first + i */
+	uint64_t pa;         /* where the device has them: one after the other */
+};
+
+/* (block) Nobody has, holds, drops or maps any of these pages (bits of a word), nor was a device just served. */
+static bool nothing_in_the_way(const struct gm_block *b, unsigned word, uint64_t pages, uint64_t now_ns)
+{
+	uint64_t slice_ns = b->as->cfg.slice_ns, epoch = now_ns / slice_ns;
+	const struct gm_slice *s = &b->slice_dev;
+
+	if ((b->busy.w[word] | b->doomed.w[word] | b->poisoned.w[word] | b->held.w[word]) & pages)
+		return false;
+	for (unsigned i = 0; i < 2; i++)
+		if ((s->epoch[i] == epoch || s->epoch[i] + 1 == epoch) && (s->page[i].w[word] & pages))
+			return false;
+	for (unsigned i = 0; i < GM_MAX_CTXS; i++)
+		if (b->map[i] && (b->map[i]->read.w[word] & pages))
+			return false;
+	return true;
+}
+
+/* (block) The device that has pages of them, if it is one. */
+static struct gm_bnode *only_node(const struct gm_block *b, unsigned word, uint64_t pages, struct gm_dev **dev)
+{
+	struct gm_bnode *n = NULL;
+
+	for (unsigned i = 0; i < GM_MAX_DEVS; i++) {
+		if (!b->node[i] || !(b->node[i]->resident.w[word] & pages))
+			continue;
+		if (n)
+			return NULL;
+		n = b->node[i];
+		*dev = b->as->lib->devs[i];
+	}
+	return n;
+}
+
+/* (block) Make them busy, if they are such. */
+static bool begin_few(struct gm_block *b, unsigned page, uint32_t bytes, uint64_t now_ns, struct few *f)
+{
+	unsigned pages = bytes / GM_PAGE_BYTES, word = page / 64, low;
+	uint64_t unit, kept, here, run;
+	const struct gm_chunk *c;
+	struct gm_bnode *n;
+
+	if (pages > 64 || b->huge || atomic_load_explicit(&b->as->granule_pages, memory_order_relaxed) > pages)
+		return false;
+	unit = (pages == 64 ? UINT64_MAX : (UINT64_C(1) << pages) - 1) << (page % 64 & ~(pages - 1));
+	n = nothing_in_the_way(b, word, unit, now_ns) ? only_node(b, word, unit, &f->dev) : NULL;
+	here = n ? n->resident.w[word] & unit : 0;
+	kept = b->staged.w[word] & unit;
+	if (!(here >> (page % 64) & 1) || (kept && kept != here))
+		return false;
+	low = (unsigned)__builtin_ctzll(here);
+	run = here >> low;
+	f->first = word * 64 + low;
+	f->end = f->first + (unsigned)__builtin_popcountll(here);
+	c = n->unit[f->first / GM_UNIT_PAGES];
+	if ((run & (run + 1)) || n->unit[(f->end - 1) / GM_UNIT_PAGES] != c)
+		return false;
+	f->kept = kept;
+	f->dirty = GM_PLANTED(b->as, GM_PLANT_DROP_DIRTY) ? 0 : (n->dirty.w[word] & kept) >> low;
+	f->pa = c->pa + (uint64_t)(f->first - c->first) * GM_PAGE_BYTES;
+	b->busy.w[word] |= here;
+	return true;
+}
+
+/* How many of them are back, from the first on. */
+static unsigned give_few(struct gm_block *b, const struct few *f)
+{
+	struct gm_as *as = b->as;
+	uint64_t va = b->va + (uint64_t)f->first * GM_PAGE_BYTES, slot = b->slot + (uint64_t)f->first * GM_PAGE_BYTES;
+	uint64_t bytes = (uint64_t)(f->end - f->first) * GM_PAGE_BYTES, done = 0, start = gm_now_ns(as->env);
+	const char *src = NULL;
+
+	if (f->dirty || !f->kept) {
+		if (gm_hal_has(f->dev->hal, GM_CAP_CPU_VISIBLE) && !atomic_load(&f->dev->hal->lost))
+			src = gm_hal_cpu_ptr(f->dev->hal, f->pa, bytes);
+		if (!src)
+			return 0;
+		gm_stat_add(as, GM_STAT_bytes_to_host, f->kept ? (uint64_t)__builtin_popcountll(f->dirty) * GM_PAGE_BYTES : bytes);
+	}
+	for (uint64_t left = f->dirty; left; left &= left - 1) {
+		uint64_t at = (uint64_t)__builtin_ctzll(left) * GM_PAGE_BYTES;
+
+		memcpy((char *)(uintptr_t)slot + at, src + at, GM_PAGE_BYTES);
+	}
+	if (f->dirty) {
+		gm_stat_time(as, GM_STAT_ns_copy, start);
+		start = gm_now_ns(as->env);
+	}
+	if (f->kept)
+		(void)gm_hal_restore(as->host, as->hpmap, va, slot, bytes, &done);
+	else
+		(void)gm_hal_fill(as->host, as->hpmap, va, src, bytes, &done);
+	gm_stat_time(as, GM_STAT_ns_restore, start);
+	return (unsigned)(done / GM_PAGE_BYTES);
+}
+
+static void count_few(struct gm_as *as, const struct few *f, unsigned pages)
+{
+	uint64_t back = pages < 64 ? (UINT64_C(1) << pages) - 1 : UINT64_MAX;
+
+	if (!pages)
+		return;
+	gm_stat_add(as, GM_STAT_migrations_to_host, 1);
+	gm_stat_add(as, GM_STAT_pages_to_host, pages);
+	if (f->kept)
+		gm_stat_add(as, GM_STAT_pages_clean, (uint64_t)__builtin_popcountll(back & ~f->dirty));
+}
+
+/* True: the page is there; giving it has woken its waiters. */
+static bool bring_few(struct gm_block *b, unsigned page, uint32_t bytes, uint64_t now_ns)
+{
+	struct gm_as *as = b->as;
+	uint64_t deadline_ns = gm_deadline_after_ns(now_ns, as->cfg.wait_ns);
+	struct gm_mask busy, back;
+	struct few f = { .dev = NULL };
+	unsigned pages;
+	bool ok;
+
+	gm_lock(as->env, &b->lock);
+	ok = begin_few(b, page, bytes, now_ns, &f);
+	gm_unlock(as->env, &b->lock);
+	if (!ok)
+		return false;
+	pages = give_few(b, &f);
+	busy = gm_mask_span(f.first, f.end);
+	back = gm_mask_span(f.first, f.first + pages);
+	ok = page < f.first + pages;
+	gm_commit_host(b, &back);
+	if (ok)
+		gm_txn_release_served(b, &busy, page, deadline_ns);
+	else
+		gm_txn_release(b, &busy);
+	count_few(as, &f, pages);
+	return ok;
+}
+
+/* -------------------------------------------------------------------------- */
 
 static void leave_wanted(struct gm_block *b, unsigned page, uint32_t thread_id, bool queue, uint64_t not_before_ns)
 {
@@ -214,12 +360,34 @@ static void check_thread(struct gm_as *as, uint64_t va, uint32_t thread_id)
 	assert(!"a device thread must reach application memory only through its translation");
 }
 
-static void serve(struct gm_block *b, unsigned page, bool write, uint32_t thread_id)
+/*
+ * A page that no region has, or whose block nobody tracks: nothing of it is
+ * away. It may be registered all the same, as a mapping that mremap() made
+ * larger stays registered as a whole, and then nobody else gives it its zeros.
+ * No page can be stolen while a message is being handled, so an absent page is
+ * a hole.
+ */
+static void serve_untracked(struct gm_as *as, uint64_t va)
+{
+	uint64_t done;
+
+	/* AGAIN: the access faults again. EXIST, FAULT: it finds what there is. */
+	if (gm_hal_zero(as->host, as->hpmap, va, GM_PAGE_BYTES, &done))
+		gm_hal_wake(as->host, as->hpmap, va, GM_PAGE_BYTES);
+}
+
+static void serve(struct gm_block *b, unsigned page, bool write, uint32_t thread_id, uint64_t now_ns)
 {
 	struct gm_as *as = b->as;
+	uint32_t bytes = choose_unit(as, b->va + (uint64_t)page * GM_PAGE_BYTES, write);
 	enum cpu_state state;
 	uint64_t until_ns = 0;
 
+	if (bring_few(b, page, bytes, now_ns)) {
+		remember_unit(as, b->va + (uint64_t)page * GM_PAGE_BYTES, bytes);
+		gm_stat_add(as, GM_STAT_cpu_faults_inline, 1);
+		return;
+	}
 	gm_lock(as->env, &b->lock);
 	state = state_of(b, page);
 	if (state == CPU_HOLE)
@@ -227,13 +395,11 @@ static void serve(struct gm_block *b, unsigned page, bool write, uint32_t thread
 	gm_unlock(as->env, &b->lock);
 	switch (state) {
 	case CPU_PRESENT:
-		wake_page(b, page);
+		serve_untracked(as, b->va + (uint64_t)page * GM_PAGE_BYTES);
 		break;
 	case CPU_HOLE:
 		if (touch_hole(b, page))
 			leave_wanted(b, page, thread_id, true, 0);
-		else
-			wake_page(b, page);
 		break;
 	case CPU_POISONED:
 		fail_access(b, page);
@@ -245,7 +411,7 @@ static void serve(struct gm_block *b, unsigned page, bool write, uint32_t thread
 		leave_wanted(b, page, thread_id, true, 0); /* the worker keeps its time */
 		break;
 	case CPU_AWAY:
-		if (bring_home(b, page, write, GM_TXN_INLINE, &until_ns))
+		if (bring_home(b, page, bytes, GM_TXN_INLINE, now_ns, &until_ns))
 			leave_wanted(b, page, thread_id, true, until_ns);
 		else
 			gm_stat_add(as, GM_STAT_cpu_faults_inline, 1);
@@ -258,6 +424,8 @@ static bool on_its_way(struct gm_as *as, uint64_t va)
 {
 	bool yes = false;
 
+	if (!atomic_load_explicit(&as->remaps, memory_order_relaxed))
+		return false;
 	gm_lock(as->env, &as->lock);
 	for (unsigned i = 0; i < as->remaps; i++)
 		if (va - as->remap[i].to < as->remap[i].end - as->remap[i].va)
@@ -278,10 +446,10 @@ void gm_fault_cpu(struct gm_as *as, uint64_t va, bool write, uint32_t thread_id)
 		return; /* woken when it has arrived */
 	b = gm_block_find(as, va);
 	if (!b) {
-		gm_hal_wake(as->host, as->hpmap, va, GM_PAGE_BYTES);
+		serve_untracked(as, va);
 		return;
 	}
-	serve(b, gm_page_of(b, va), write, thread_id);
+	serve(b, gm_page_of(b, va), write, thread_id, start);
 	gm_block_put(b);
 	gm_stat_time(as, GM_STAT_ns_cpu_fault, start);
 }
@@ -346,7 +514,6 @@ static bool work_page(struct gm_block *b, unsigned page, uint64_t *again_ns)
 			*again_ns = 0;
 			return false;
 		}
-		wake_page(b, page);
 		return true;
 	case CPU_POISONED:
 		fail_access(b, page);
@@ -358,7 +525,7 @@ static bool work_page(struct gm_block *b, unsigned page, uint64_t *again_ns)
 	case CPU_AWAY:
 		break;
 	}
-	ret = bring_home(b, page, true, 0, &until_ns);
+	ret = bring_home(b, page, choose_unit(as, b->va + (uint64_t)page * GM_PAGE_BYTES, true), 0, now_ns, &until_ns);
 	if (!ret)
 		return true;
 	if (until_ns && until_ns < *again_ns)

@@ -43,11 +43,13 @@ static enum seen look(struct gm_ctx *ctx, struct gm_block *b, unsigned page, uin
 	struct gm_mask mapped;
 	struct gm_dev *dev;
 	enum seen seen = SEEN_MOVABLE;
+	bool able;
 
 	gm_lock(env, &b->lock);
 	mapped = gm_block_mapped_by(b, ctx->index, access);
 	dev = gm_block_dev_of(b, page);
-	if (gm_mask_test(&mapped, page) && !gm_mask_test(&b->busy, page) && !gm_mask_test(&b->doomed, page))
+	able = dev || !(access & GM_ATOMIC); /* in place there are no atomics, whatever is mapped */
+	if (able && gm_mask_test(&mapped, page) && !gm_mask_test(&b->busy, page) && !gm_mask_test(&b->doomed, page))
 		seen = SEEN_MAPPED;
 	else if (gm_mask_test(&b->edge, page))
 		seen = SEEN_EDGE;
@@ -90,11 +92,11 @@ gm_ret_t gm_fault_in_place(struct gm_ctx *ctx, struct gm_block *b, unsigned page
 	gm_unlock(as->env, &b->lock);
 	if (ret)
 		return ret;
-	gm_plan_init(&plan, ctx->dev->hal, deadline_ns);
+	gm_plan_init(&plan, as, ctx->dev->hal, deadline_ns);
 	gm_plan_enter_host(&plan, ctx, b, &one, access & GM_WRITE);
 	ret = gm_plan_run(&plan);
 	if (ret)
-		(void)gm_plan_revoke(b, &one, deadline_ns);
+		(void)gm_plan_revoke(b, &one, deadline_ns, false);
 	else
 		gm_stat_add(as, GM_STAT_pages_in_place, 1);
 	gm_txn_release(b, &one);
@@ -181,6 +183,8 @@ static gm_ret_t bring(struct gm_ctx *ctx, struct gm_block *b, uint64_t va, uint3
 		ret = gm_txn_run(&t);
 		if (ret == GM_RET_FAULT) /* the mapping changed meanwhile */
 			ret = GM_RET_AGAIN;
+		else if (ret == GM_RET_AGAIN && t.why == GM_BLOCKED_ELSEWHERE) /* the rest of the granule is in another device */
+			(void)gm_move_home(b, &t.what, 0, deadline_ns);
 		if (ret != GM_RET_AGAIN || t.why != GM_BLOCKED_STALE)
 			break;
 		ret = GM_RET_SUCCESS;
@@ -233,6 +237,9 @@ static gm_ret_t round_once(struct gm_ctx *ctx, struct gm_block *b, uint64_t va, 
 		break;
 	}
 	ret = bring(ctx, b, va, access, deadline_ns, &m);
+	/* One page of a granule that cannot move keeps the others. */
+	m.pinned = gm_mask_grow(&m.pinned, ctx->dev->hal->granule_bytes / GM_PAGE_BYTES);
+	m.fixed = gm_mask_grow(&m.fixed, ctx->dev->hal->granule_bytes / GM_PAGE_BYTES);
 	if (gm_mask_test(&m.pinned, page) || gm_mask_test(&m.fixed, page)) {
 		ret = gm_fault_in_place(ctx, b, page, access, deadline_ns);
 		if (ret == GM_RET_NOTSUP && gm_mask_test(&m.pinned, page) && !(access & GM_ATOMIC))

@@ -64,7 +64,7 @@ gm_ret_t gm_mem_unmap_in_place(struct gm_block *b, uint64_t va, uint64_t end, ui
 	gm_unlock(as->env, &b->lock);
 	if (ret || gm_mask_empty(&mapped))
 		return ret;
-	ret = gm_plan_revoke(b, &mapped, deadline_ns);
+	ret = gm_plan_revoke(b, &mapped, deadline_ns, false);
 	gm_txn_release(b, &mapped);
 	return ret;
 }
@@ -141,7 +141,10 @@ void gm_mem_set_managed(struct gm_as *as, uint64_t va, uint64_t end, bool manage
 			fresh = gm_mask_sub(gm_mask_sub(range, gm_block_on_devs(b)), gm_mask_or(b->staged, b->poisoned));
 			b->host = gm_mask_or(b->host, fresh);
 			b->managed = gm_mask_or(b->managed, range);
+			b->edge = gm_mask_sub(b->edge, range);
 			b->watched = false;
+			b->renewed++; /* whoever is registering the block does not know of these pages */
+			b->renewed++; /* who is about to watch the block looks again */
 		} else {
 			b->managed = gm_mask_sub(b->managed, range);
 			b->host = gm_mask_sub(b->host, range);
@@ -160,6 +163,9 @@ void gm_mem_unwatch(struct gm_as *as, uint64_t va, uint64_t end)
 		uint64_t hi = b->va + GM_BLOCK_BYTES < end ? b->va + GM_BLOCK_BYTES : end;
 
 		(void)gm_hal_unwatch(as->host, as->hpmap, lo, hi - lo); /* FAULT: the mapping is gone anyway */
+		gm_lock(as->env, &b->lock);
+		b->registered = gm_mask_sub(b->registered, gm_block_clip(b, va, end));
+		gm_unlock(as->env, &b->lock);
 		at = b->va + GM_BLOCK_BYTES;
 		gm_work_queue(b, 0); /* forget it, if nothing else is in it */
 	}
@@ -194,53 +200,11 @@ void gm_mem_unmap_owned(struct gm_as *as)
 			gm_hal_mem_unmap(as->host, as->hpmap, r->va, r->end - r->va);
 }
 
-/* ---------------------------------------------------------------- owned */
-
-gm_ret_t gm_alloc(struct gm_as *as, uint64_t bytes, uint32_t flags, void **ptr)
-{
-	uint64_t va, unit = bytes >= GM_BLOCK_BYTES ? GM_BLOCK_BYTES : GM_UNIT_BYTES;
-	bool ok;
-	gm_ret_t ret;
-
-	if (!as || !ptr)
-		return gm_fail(GM_RET_INVAL, "gm_alloc: as and ptr must not be NULL");
-	if (!bytes || bytes > UINT64_MAX / 4)
-		return gm_fail(GM_RET_INVAL, "gm_alloc: %llu bytes", (unsigned long long)bytes);
-	if (flags & ~GM_MEM_NO_HUGE)
-		return gm_fail(GM_RET_INVAL, "gm_alloc: flags 0x%x: only GM_MEM_NO_HUGE is known", (unsigned)flags);
-	bytes = (bytes + unit - 1) & ~(unit - 1); /* whole units of every device */
-	ret = gm_mem_stock(as, 1);
-	if (ret)
-		return ret;
-	ret = gm_hal_mem_map(as->host, as->hpmap, bytes, bytes >= GM_BLOCK_BYTES && !(flags & GM_MEM_NO_HUGE), &va);
-	if (ret)
-		return gm_fail(ret, "gm_alloc: no room for %llu bytes", (unsigned long long)bytes);
-	if (va < as->begin || va + bytes > as->end) {
-		gm_hal_mem_unmap(as->host, as->hpmap, va, bytes);
-		return gm_fail(GM_RET_NOMEM, "gm_alloc: no room for %llu bytes inside the address space",
-			       (unsigned long long)bytes);
-	}
-	/* The address may have been somebody else's a moment ago. */
-	ret = gm_events_settle(as, gm_deadline_ns(as->env, as->cfg.wait_ns));
-	gm_lock(as->env, &as->lock);
-	ok = !ret && gm_regions_insert(&as->regions, va, va + bytes, GM_REGION_OWNED);
-	gm_unlock(as->env, &as->lock);
-	if (!ok) {
-		gm_hal_mem_unmap(as->host, as->hpmap, va, bytes);
-		return ret ? ret : gm_fail(GM_RET_NOMEM, "no memory for a region");
-	}
-	gm_mem_set_managed(as, va, va + bytes, true);
-	*ptr = (void *)(uintptr_t)va;
-	return GM_RET_SUCCESS;
-}
-
-/* Nothing of the range is on a device or parked any more: its content is given up. */
-static gm_ret_t drop_range(struct gm_as *as, uint64_t va, uint64_t end, uint64_t deadline_ns)
+gm_ret_t gm_mem_wait_dropped(struct gm_as *as, uint64_t va, uint64_t end, uint64_t deadline_ns)
 {
 	uint64_t at = va;
 	gm_ret_t ret = GM_RET_SUCCESS;
 
-	(void)gm_events_doom(as, va, end, false);
 	for (struct gm_block *b; !ret && (b = gm_block_next(as, at, end)); gm_block_put(b)) {
 		struct gm_mask range = gm_block_clip(b, va, end), left;
 
@@ -258,6 +222,64 @@ static gm_ret_t drop_range(struct gm_as *as, uint64_t va, uint64_t end, uint64_t
 	return ret ? gm_fail(ret, "a device did not let go of memory near 0x%llx in time", (unsigned long long)at) : ret;
 }
 
+/* ---------------------------------------------------------------- owned */
+
+/* (A) The kernel gave us the addresses: whatever stood there was unmapped while nobody watched it. */
+static void clear_former(struct gm_as *as, uint64_t va, uint64_t end)
+{
+	gm_mem_clear_stale(as, va, end);
+	(void)gm_regions_carve(&as->regions, va, end, GM_REGION_OWNED);
+}
+
+gm_ret_t gm_alloc(struct gm_as *as, uint64_t bytes, uint32_t flags, void **ptr)
+{
+	uint64_t va, unit = bytes >= GM_BLOCK_BYTES ? GM_BLOCK_BYTES : GM_UNIT_BYTES;
+	bool ok;
+	gm_ret_t ret;
+
+	if (!as || !ptr)
+		return gm_fail(GM_RET_INVAL, "gm_alloc: as and ptr must not be NULL");
+	if (!bytes || bytes > UINT64_MAX / 4)
+		return gm_fail(GM_RET_INVAL, "gm_alloc: %llu bytes", (unsigned long long)bytes);
+	if (flags & ~GM_MEM_NO_HUGE)
+		return gm_fail(GM_RET_INVAL, "gm_alloc: flags 0x%x: only GM_MEM_NO_HUGE is known", (unsigned)flags);
+	bytes = (bytes + unit - 1) & ~(unit - 1); /* whole units of every device */
+	ret = gm_mem_stock(as, 2);
+	if (ret)
+		return ret;
+	ret = gm_hal_mem_map(as->host, as->hpmap, bytes, bytes >= GM_BLOCK_BYTES && !(flags & GM_MEM_NO_HUGE), &va);
+	if (ret)
+		return gm_fail(ret, "gm_alloc: no room for %llu bytes", (unsigned long long)bytes);
+	if (va < as->begin || va + bytes > as->end) {
+		gm_hal_mem_unmap(as->host, as->hpmap, va, bytes);
+		return gm_fail(GM_RET_NOMEM, "gm_alloc: no room for %llu bytes inside the address space",
+			       (unsigned long long)bytes);
+	}
+	/* The address may have been somebody else's a moment ago. */
+	ret = gm_events_settle(as, gm_deadline_ns(as->env, as->cfg.wait_ns));
+	if (!ret)
+		ret = gm_mem_wait_dropped(as, va, va + bytes, gm_deadline_ns(as->env, as->cfg.wait_ns));
+	gm_lock(as->env, &as->lock);
+	if (!ret) /* freed while nobody watched it: no event told of that */
+		clear_former(as, va, va + bytes);
+	ok = !ret && gm_regions_insert(&as->regions, va, va + bytes, GM_REGION_OWNED);
+	gm_unlock(as->env, &as->lock);
+	if (!ok) {
+		gm_hal_mem_unmap(as->host, as->hpmap, va, bytes);
+		return ret ? ret : gm_fail(GM_RET_NOMEM, "no memory for a region");
+	}
+	gm_mem_set_managed(as, va, va + bytes, true);
+	*ptr = (void *)(uintptr_t)va;
+	return GM_RET_SUCCESS;
+}
+
+/* Nothing of the range is on a device or parked any more: its content is given up. */
+static gm_ret_t drop_range(struct gm_as *as, uint64_t va, uint64_t end, uint64_t deadline_ns)
+{
+	(void)gm_events_doom(as, va, end, false);
+	return gm_mem_wait_dropped(as, va, end, deadline_ns);
+}
+
 gm_ret_t gm_free(struct gm_as *as, void *ptr)
 {
 	uint64_t va = GM_VA(ptr), end = 0, deadline_ns;
@@ -269,6 +291,9 @@ gm_ret_t gm_free(struct gm_as *as, void *ptr)
 	if (!ptr)
 		return GM_RET_SUCCESS;
 	deadline_ns = gm_deadline_ns(as->env, as->cfg.wait_ns);
+	ret = gm_events_settle(as, deadline_ns);
+	if (ret)
+		return ret;
 	gm_lock(as->env, &as->lock);
 	r = gm_regions_find(&as->regions, va);
 	if (r && r->kind == GM_REGION_OWNED && r->va == va)
@@ -281,6 +306,7 @@ gm_ret_t gm_free(struct gm_as *as, void *ptr)
 	ret = gm_mem_stock(as, 1);
 	if (ret)
 		return ret;
+	atomic_fetch_add(&as->leaving, 1);
 	gm_lock(as->env, &as->lock);
 	(void)gm_regions_carve(&as->regions, va, end, GM_REGION_OWNED);
 	gm_unlock(as->env, &as->lock);
@@ -292,8 +318,10 @@ gm_ret_t gm_free(struct gm_as *as, void *ptr)
 		(void)gm_regions_insert(&as->regions, va, end, GM_REGION_OWNED);
 		gm_unlock(as->env, &as->lock);
 		gm_mem_set_managed(as, va, end, true);
-		return ret;
 	}
+	atomic_fetch_sub(&as->leaving, 1);
+	if (ret)
+		return ret;
 	gm_mem_unwatch(as, va, end);
 	gm_hal_mem_unmap(as->host, as->hpmap, va, end - va);
 	gm_mem_trim_stock(as);

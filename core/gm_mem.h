@@ -19,8 +19,12 @@ gm_ret_t gm_mem_unmap_in_place(struct gm_block *b, uint64_t va, uint64_t end, ui
 void gm_mem_set_managed(struct gm_as *as, uint64_t va, uint64_t end, bool managed);
 /* Stop watching; blocks that are empty then are forgotten. */
 void gm_mem_unwatch(struct gm_as *as, uint64_t va, uint64_t end);
+/* Until what was dropped of the range (gm_events_doom()) is taken apart. SUCCESS, TIMEDOUT. */
+gm_ret_t gm_mem_wait_dropped(struct gm_as *as, uint64_t va, uint64_t end, uint64_t deadline_ns);
 /* Does a working set hold any page of the range? */
 bool gm_mem_is_held(struct gm_as *as, uint64_t va, uint64_t end);
+/* (A) Adopted regions and edges out of the way, however many used them. Needs a spare. */
+void gm_mem_clear_stale(struct gm_as *as, uint64_t va, uint64_t end);
 /* Room for `n` changes of the regions that may each need a spare. SUCCESS, NOMEM. */
 gm_ret_t gm_mem_stock(struct gm_as *as, unsigned n);
 /* Give back what many carvings left. */

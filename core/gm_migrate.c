@@ -126,8 +126,13 @@ static gm_ret_t move_range(struct gm_as *as, uint64_t va, uint64_t end, struct g
 								       ? gm_block_base(at) + GM_BLOCK_BYTES : end);
 			first = r && r->va > at ? r->va : at;
 			gm_unlock(as->env, &as->lock);
-			if (!r || gm_block_obtain(as, first, &b))
+			ret = r ? gm_block_obtain(as, first, &b) : GM_RET_FAULT;
+			if (ret == GM_RET_NOMEM)
+				break;
+			if (ret) {
+				ret = GM_RET_SUCCESS; /* nothing managed here: counted at the end */
 				continue;
+			}
 		}
 		ret = ctx ? block_to_dev(ctx, b, va, end, deadline_ns) : block_to_host(b, va, end, deadline_ns);
 		gm_block_put(b);
@@ -135,9 +140,13 @@ static gm_ret_t move_range(struct gm_as *as, uint64_t va, uint64_t end, struct g
 	return ret;
 }
 
-static gm_ret_t check_fit(struct gm_dev *dev, uint64_t va, uint64_t end)
+static gm_ret_t check_fit(struct gm_as *as, struct gm_dev *dev, uint64_t va, uint64_t end)
 {
-	uint64_t total, avail, reserved, units = (end - va + GM_UNIT_BYTES - 1) / GM_UNIT_BYTES;
+	uint64_t total, avail, reserved, units = (end - va + GM_UNIT_BYTES - 1) / GM_UNIT_BYTES, there, managed;
+
+	count(as, va, end, dev, &there, &managed);
+	if (there == managed)
+		return GM_RET_SUCCESS; /* all of it is there, held or not */
 
 	gm_node_room(&dev->node, &total, &avail, &reserved);
 	if (units <= total - reserved)
@@ -167,7 +176,7 @@ gm_ret_t gm_migrate(struct gm_as *as, uint64_t va, uint64_t bytes, struct gm_dev
 	deadline_ns = gm_deadline_ns(as->env, as->cfg.wait_ns);
 	ret = gm_events_settle(as, deadline_ns);
 	if (!ret && ctx)
-		ret = check_fit(dev, va, end);
+		ret = check_fit(as, dev, va, end);
 	if (!ret)
 		ret = move_range(as, va, end, ctx, deadline_ns);
 	if (ctx)
@@ -193,22 +202,27 @@ static gm_ret_t overwrite(struct gm_block *b, const struct gm_mask *pages)
 
 	GM_MASK_FOR_RUN(pages, first, end)
 		for (unsigned page = first; page < end && !ret; page++)
-			ret = gm_hal_access(b->as->host, NULL, b->va + (uint64_t)page * GM_PAGE_BYTES,
+			ret = gm_hal_access(b->as->host, b->as->hpmap, b->va + (uint64_t)page * GM_PAGE_BYTES,
 					    (void *)(uintptr_t)zeros, GM_PAGE_BYTES, true);
 	return ret;
 }
 
-/* The pages are busy: take them from the host, then apart. */
+/* The pages are busy: off every device, then away from the host; devices first, the host last. */
 static gm_ret_t discard_busy(struct gm_block *b, const struct gm_mask *pages, uint64_t deadline_ns)
 {
 	struct gm_as *as = b->as;
 	struct gm_txn t = { .as = as, .deadline_ns = deadline_ns };
-	struct gm_mask want, refused = gm_mask_none();
-	gm_ret_t ret = gm_take_apart(b, pages, deadline_ns); /* devices first, the host last */
+	struct gm_mask want, keep, refused = gm_mask_none();
+	gm_ret_t ret = gm_txn_need_host(&t, b);
 
+	gm_lock(as->env, &b->lock);
+	want = gm_mask_and(*pages, b->managed); /* some may have turned out to be gone */
+	keep = gm_mask_and(want, b->host);
+	gm_unlock(as->env, &b->lock);
 	if (!ret)
-		ret = gm_txn_need_host(&t, b);
-	want = *pages;
+		ret = gm_take_apart(b, &want, deadline_ns);
+	if (ret)
+		return ret; /* nothing changed */
 	while (!ret && !gm_mask_empty(&want)) {
 		struct gm_host_steal s = { .huge = false };
 
@@ -218,13 +232,15 @@ static gm_ret_t discard_busy(struct gm_block *b, const struct gm_mask *pages, ui
 					 (uint64_t)(end - first) * GM_PAGE_BYTES);
 		refused = gm_mask_or(refused, gm_mask_or(s.pinned, s.fixed));
 		want = gm_mask_sub(gm_mask_sub(want, s.moved), refused);
-		if (ret == GM_RET_AGAIN && gm_txn_let_reader_run(&t))
-			ret = GM_RET_SUCCESS;
+		if (ret == GM_RET_AGAIN)
+			ret = gm_txn_let_reader_run(&t) ? GM_RET_SUCCESS : GM_RET_TIMEDOUT;
 	}
 	if (!ret)
 		ret = overwrite(b, &refused);
+	/* What the host did not give is as it was. */
+	keep = gm_mask_or(refused, gm_mask_and(keep, want));
 	gm_lock(as->env, &b->lock);
-	b->host = gm_mask_or(b->host, gm_mask_and(refused, b->managed));
+	b->host = gm_mask_or(b->host, gm_mask_and(keep, b->managed));
 	gm_unlock(as->env, &b->lock);
 	return ret;
 }
@@ -255,6 +271,18 @@ static gm_ret_t discard_block(struct gm_block *b, uint64_t va, uint64_t end, uin
 	return ret;
 }
 
+/* Pages of the range that are shared with others: they cannot be given up. */
+static uint64_t edges(struct gm_as *as, uint64_t va, uint64_t end)
+{
+	uint64_t pages = 0;
+
+	gm_lock(as->env, &as->lock);
+	for (struct gm_region *r = gm_regions_first(&as->regions, va, end); r; r = gm_regions_next(&as->regions, r, end))
+		pages += r->kind == GM_REGION_EDGE;
+	gm_unlock(as->env, &as->lock);
+	return pages;
+}
+
 gm_ret_t gm_discard(struct gm_as *as, uint64_t va, uint64_t bytes)
 {
 	uint64_t mask = GM_PAGE_BYTES - 1, end = va + bytes, there, managed, deadline_ns;
@@ -274,6 +302,7 @@ gm_ret_t gm_discard(struct gm_as *as, uint64_t va, uint64_t bytes)
 	if (ret || va >= end)
 		return ret;
 	count(as, va, end, NULL, &there, &managed);
+	managed -= edges(as, va, end);
 	if (managed * GM_PAGE_BYTES < end - va)
 		return gm_fail(GM_RET_FAULT, "gm_discard: not all of [0x%llx, 0x%llx) is managed memory",
 			       (unsigned long long)va, (unsigned long long)end);

@@ -103,6 +103,22 @@ static struct gm_slab_books *slab_of(struct gm_node *node, const struct gm_chunk
 	return NULL;
 }
 
+/* (node) */
+static struct gm_chunk *take_from(struct gm_node *node, struct gm_slab_books *s, unsigned order)
+{
+	struct gm_chunk *chunk;
+	uint64_t pa;
+
+	if (gm_frames_alloc(&s->frames, order, &pa))
+		return NULL;
+	chunk = &s->chunk[(pa - s->frames.begin) / GM_UNIT_BYTES];
+	assert(chunk->state == GM_CHUNK_FREE);
+	chunk->order = (uint8_t)order;
+	chunk->state = GM_CHUNK_BUSY;
+	node->free_units -= 1u << order;
+	return chunk;
+}
+
 struct gm_chunk *gm_node_take(struct gm_node *node, unsigned order)
 {
 	struct gm_chunk *chunk = NULL;
@@ -110,18 +126,8 @@ struct gm_chunk *gm_node_take(struct gm_node *node, unsigned order)
 	if (order < node->min_order)
 		order = node->min_order;
 	gm_lock(node->env, &node->lock);
-	for (unsigned i = 0; i < node->slabs && !chunk; i++) {
-		struct gm_slab_books *s = &node->slab[i];
-		uint64_t pa;
-
-		if (gm_frames_alloc(&s->frames, order, &pa))
-			continue;
-		chunk = &s->chunk[(pa - s->frames.begin) / GM_UNIT_BYTES];
-		assert(chunk->state == GM_CHUNK_FREE);
-		chunk->order = (uint8_t)order;
-		chunk->state = GM_CHUNK_BUSY;
-		node->free_units -= 1u << order;
-	}
+	for (unsigned i = 0; i < node->slabs && !chunk; i++)
+		chunk = take_from(node, &node->slab[i], order);
 	gm_unlock(node->env, &node->lock);
 	return chunk;
 }

@@ -16,11 +16,14 @@
 
 #include "core/gm_plan.h"
 
-void gm_plan_init(struct gm_plan *p, struct gm_hal_dev *hal, uint64_t deadline_ns)
+void gm_plan_init(struct gm_plan *p, const struct gm_as *as, struct gm_hal_dev *hal, uint64_t deadline_ns)
 {
+	uint64_t least_ns = gm_deadline_ns(as->env, as->cfg.wait_ns);
+
 	p->hal = hal;
-	p->deadline_ns = deadline_ns;
+	p->deadline_ns = deadline_ns > least_ns ? deadline_ns : least_ns;
 	p->ret = GM_RET_SUCCESS;
+	p->now = false;
 	p->n = 0;
 	p->barrier = GM_STEP_FREE;
 }
@@ -28,7 +31,8 @@ void gm_plan_init(struct gm_plan *p, struct gm_hal_dev *hal, uint64_t deadline_n
 gm_ret_t gm_plan_run(struct gm_plan *p)
 {
 	if (!p->ret && p->n)
-		p->ret = gm_hal_run(p->hal, p->step, p->n, p->deadline_ns);
+		p->ret = p->now ? gm_hal_run_now(p->hal, p->step, p->n)
+				: gm_hal_run(p->hal, p->step, p->n, p->deadline_ns);
 	p->n = 0;
 	p->barrier = GM_STEP_FREE;
 	return p->ret;
@@ -117,12 +121,14 @@ void gm_plan_copy(struct gm_plan *p, enum gm_copy_kind kind, const struct gm_mas
 }
 
 /* One context's part of a revocation. */
-static gm_ret_t revoke_ctx(struct gm_block *b, struct gm_ctx *ctx, const struct gm_mask *pages, uint64_t deadline_ns)
+static gm_ret_t revoke_ctx(struct gm_block *b, struct gm_ctx *ctx, const struct gm_mask *pages, uint64_t deadline_ns,
+			   bool now)
 {
 	struct gm_plan plan;
 	gm_ret_t ret;
 
-	gm_plan_init(&plan, ctx->dev->hal, deadline_ns);
+	gm_plan_init(&plan, b->as, ctx->dev->hal, deadline_ns);
+	plan.now = now;
 	gm_plan_remove(&plan, ctx, b, pages);
 	gm_plan_barrier(&plan);
 	if (!GM_PLANTED(b->as, GM_PLANT_SKIP_INVL))
@@ -139,24 +145,41 @@ static void forget_mappings(struct gm_block *b, unsigned ctx, const struct gm_ma
 	gm_unlock(b->as->env, &b->lock);
 }
 
-gm_ret_t gm_plan_revoke(struct gm_block *b, const struct gm_mask *pages, uint64_t deadline_ns)
+/* (unlocked) Which contexts have some of the pages mapped, one bit each. */
+static unsigned mapped_by(struct gm_block *b, const struct gm_mask *pages)
 {
-	struct gm_as *as = b->as;
-	uint64_t start = gm_now_ns(as->env);
-	gm_ret_t ret = GM_RET_SUCCESS;
+	unsigned ctxs = 0;
 
+	gm_lock(b->as->env, &b->lock);
+	for (unsigned i = 0; i < GM_MAX_CTXS; i++)
+		if (b->map[i] && gm_mask_meets(&b->map[i]->read, pages))
+			ctxs |= 1u << i;
+	gm_unlock(b->as->env, &b->lock);
+	return ctxs;
+}
+
+gm_ret_t gm_plan_revoke(struct gm_block *b, const struct gm_mask *pages, uint64_t deadline_ns, bool now)
+{
+	unsigned ctxs = mapped_by(b, pages); /* busy pages get no new mapping: none is none */
+	struct gm_as *as = b->as;
+	gm_ret_t ret = GM_RET_SUCCESS;
+	uint64_t start;
+
+	if (!ctxs)
+		return ret;
+	start = gm_now_ns(as->env);
 	for (unsigned i = 0; i < GM_MAX_CTXS && !ret; i++) {
 		struct gm_mask mapped;
 
+		if (!(ctxs >> i & 1))
+			continue;
 		gm_lock(as->env, &b->lock);
 		mapped = gm_mask_and(gm_block_mapped_by(b, i, GM_READ), *pages);
 		gm_unlock(as->env, &b->lock);
-		if (gm_mask_empty(&mapped))
-			continue;
 		/* The device maps in granules: the neighbours lose their mapping too, which is always legal. */
 		mapped = gm_mask_grow(&mapped, as->ctx[i]->dev->hal->granule_bytes / GM_PAGE_BYTES);
 		/* A context with mappings of busy pages cannot be detached: detaching revokes first. */
-		ret = revoke_ctx(b, as->ctx[i], &mapped, deadline_ns);
+		ret = revoke_ctx(b, as->ctx[i], &mapped, deadline_ns, now);
 		if (!ret)
 			forget_mappings(b, i, &mapped);
 	}

@@ -10,13 +10,18 @@
 struct gm_plan {
 	struct gm_hal_dev *hal;
 	uint64_t deadline_ns;
+	bool now;          /* no step may wait: one by one, never as a message */
 	gm_ret_t ret;      /* first failure; nothing is run after it */
 	size_t n;
 	uint32_t barrier;  /* `after` of the next steps */
 	struct gm_step step[GM_PLAN_STEPS];
 };
 
-void gm_plan_init(struct gm_plan *p, struct gm_hal_dev *hal, uint64_t deadline_ns);
+/*
+ * The device gets until the deadline, but the space's wait_ns at least: a caller
+ * in a hurry says nothing about the device, which is lost once it is late.
+ */
+void gm_plan_init(struct gm_plan *p, const struct gm_as *as, struct gm_hal_dev *hal, uint64_t deadline_ns);
 /* Steps added later depend on all added before. */
 void gm_plan_barrier(struct gm_plan *p);
 /* Run what is collected; the first failure so far. */
@@ -38,8 +43,9 @@ void gm_plan_copy(struct gm_plan *p, enum gm_copy_kind kind, const struct gm_mas
 /*
  * Revoke: remove every mapping that any context has of `pages` (which the
  * caller has busy), invalidate, drain, forget them. The law's step 2a.
+ * `now`: in the fault handler, for devices whose invalidation does not wait.
  * SUCCESS (also for lost devices), NOMEM, TIMEDOUT: then nothing is forgotten.
  */
-gm_ret_t gm_plan_revoke(struct gm_block *b, const struct gm_mask *pages, uint64_t deadline_ns);
+gm_ret_t gm_plan_revoke(struct gm_block *b, const struct gm_mask *pages, uint64_t deadline_ns, bool now);
 
 #endif

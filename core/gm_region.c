@@ -153,6 +153,7 @@ bool gm_regions_insert(struct gm_regions *rs, uint64_t va, uint64_t end, enum gm
 	struct gm_region *meets = gm_regions_first(rs, va, end);
 	struct gm_region *left, *right;
 
+	rs->inserts++;
 	if (meets) {
 		assert(kind == GM_REGION_EDGE && meets->kind == GM_REGION_EDGE && meets->va == va);
 		meets->users++; /* I5 */

@@ -29,6 +29,7 @@ RB_HEAD(gm_region_tree, gm_region);
 struct gm_regions {
 	struct gm_region_tree tree;
 	uint64_t count;
+	uint64_t inserts;        /* how often something was added: rises, never falls */
 	struct gm_region *spare; /* chain of unused nodes */
 	unsigned spares;         /* how many */
 };

@@ -24,6 +24,7 @@
 #include "core/gm_events.h"
 #include "core/gm_txn.h"
 #include "core/gm_work.h"
+#include "core/gm_ws.h"
 
 /* Pages that share a granule of some device with `pages`: their mappings come and go together. */
 static struct gm_mask near_pages(const struct gm_block *b, const struct gm_mask *pages)
@@ -116,11 +117,10 @@ static bool begin_to_host(struct gm_txn *t, struct gm_move *m, uint64_t now_ns)
 	return true;
 }
 
-static bool begin_one(struct gm_txn *t, struct gm_move *m)
+static bool begin_one(struct gm_txn *t, struct gm_move *m, uint64_t now_ns)
 {
 	struct gm_block *b = m->block;
 	struct gm_as *as = b->as;
-	uint64_t now_ns = gm_now_ns(as->env);
 	bool ok;
 
 	m->busy = m->stay = m->host = m->parked = m->none = m->devs = gm_mask_none();
@@ -169,7 +169,33 @@ static void leave_moving(struct gm_txn *t)
 static bool release_busy(struct gm_block *b, struct gm_mask busy)
 {
 	b->busy = gm_mask_sub(b->busy, busy);
-	return gm_mask_meets(&b->wanted, &busy) || gm_mask_meets(&b->doomed, &busy);
+	/* a doomed page may have been left alone because a neighbour in its granule was busy */
+	return gm_mask_meets(&b->wanted, &busy) || !gm_mask_empty(&b->doomed);
+}
+
+/* (block) Some page is in it, or may be on its way into it; or a working set holds it: its release comes here again. */
+static bool chunk_in_use(const struct gm_block *b, const struct gm_bnode *n, const struct gm_chunk *c)
+{
+	unsigned first = c->first / GM_UNIT_PAGES, end = first + (1u << c->order);
+
+	_Static_assert(GM_UNIT_PAGES == 16, "four units in a word");
+	for (unsigned u = first; u < end; u++)
+		if ((n->resident.w[u / 4] | b->busy.w[u / 4]) >> (u % 4 * 16) & 0xffff)
+			return true;
+	return c->holds > 0;
+}
+
+/* (block) Is there anything to free? */
+static bool any_empty(const struct gm_block *b)
+{
+	for (unsigned i = 0; i < GM_MAX_DEVS; i++) {
+		const struct gm_bnode *n = b->node[i];
+
+		for (unsigned u = 0; n && u < GM_BLOCK_UNITS; u++)
+			if (n->unit[u] && n->unit[u]->first / GM_UNIT_PAGES == u && !chunk_in_use(b, n, n->unit[u]))
+				return true;
+	}
+	return false;
 }
 
 /* (block) Take chunks out of the table that no page is in, nor on its way into. */
@@ -179,13 +205,8 @@ static size_t collect_empty(struct gm_block *b, struct gm_bnode *n, struct gm_ch
 
 	for (unsigned u = 0; u < GM_BLOCK_UNITS; u++) {
 		struct gm_chunk *c = n->unit[u];
-		struct gm_mask pages;
 
-		if (!c || c->first / GM_UNIT_PAGES != u)
-			continue;
-		pages = gm_mask_span(c->first, c->first + (GM_UNIT_PAGES << c->order));
-		/* held: the application unmapped what a working set still has; its release comes here again */
-		if (gm_mask_meets(&pages, &n->resident) || gm_mask_meets(&pages, &b->busy) || c->holds)
+		if (!c || c->first / GM_UNIT_PAGES != u || chunk_in_use(b, n, c))
 			continue;
 		for (unsigned k = 0; k < 1u << c->order; k++)
 			n->unit[u + k] = NULL;
@@ -213,11 +234,12 @@ static void free_frames(struct gm_block *b)
 	}
 }
 
-static void end_one(struct gm_move *m, uint64_t deadline_ns)
+/* `drop`: take apart what was doomed meanwhile; else that is left to the worker. */
+static void end_one(struct gm_move *m, uint64_t deadline_ns, bool drop)
 {
 	struct gm_block *b = m->block;
 	struct gm_as *as = b->as;
-	bool work, idle;
+	bool work, idle, empty;
 	gm_ret_t ret = GM_RET_SUCCESS;
 
 	for (;;) {
@@ -225,17 +247,21 @@ static void end_one(struct gm_move *m, uint64_t deadline_ns)
 
 		gm_lock(as->env, &b->lock);
 		doomed = gm_mask_and(m->busy, b->doomed);
-		if (gm_mask_empty(&doomed) || ret)
+		if (gm_mask_empty(&doomed) || ret || !drop)
 			break; /* if a device would not let go, the pages stay doomed: the worker tries again */
 		gm_unlock(as->env, &b->lock);
 		ret = gm_take_apart(b, &doomed, deadline_ns);
 	}
 	work = release_busy(b, m->busy);
 	b->used_ns = gm_now_ns(as->env);
-	idle = gm_block_all_host(b) && (b->watched || b->has_slot);
+	if (m->waiter && gm_mask_test(&m->arrived, m->waiter - 1))
+		gm_slice_serve(&b->slice_cpu, as->cfg.slice_ns, b->used_ns, m->waiter - 1);
+	idle = (b->watched || b->has_slot) && gm_block_all_host(b);
+	empty = any_empty(b);
 	gm_unlock(as->env, &b->lock);
 	m->busy = gm_mask_none();
-	free_frames(b);
+	if (empty)
+		free_frames(b);
 	if (!GM_PLANTED(as, GM_PLANT_LOSE_WAKE)) {
 		gm_wake(as->env, &b->waitq);
 		if (work)
@@ -247,14 +273,21 @@ static void end_one(struct gm_move *m, uint64_t deadline_ns)
 
 gm_ret_t gm_txn_begin(struct gm_txn *t)
 {
+	return gm_txn_begin_at(t, gm_now_ns(t->as->env));
+}
+
+gm_ret_t gm_txn_begin_at(struct gm_txn *t, uint64_t now_ns)
+{
 	t->ret = GM_RET_SUCCESS;
+	t->why = GM_BLOCKED_NOT;
+	t->where = NULL;
 	if (!enter_moving(t))
 		return GM_RET_AGAIN;
 	for (size_t i = 0; i < t->moves; i++) {
-		if (begin_one(t, &t->move[i]))
+		if (begin_one(t, &t->move[i], now_ns))
 			continue;
 		while (i--)
-			end_one(&t->move[i], t->deadline_ns);
+			end_one(&t->move[i], t->deadline_ns, false);
 		leave_moving(t);
 		return GM_RET_AGAIN;
 	}
@@ -264,7 +297,7 @@ gm_ret_t gm_txn_begin(struct gm_txn *t)
 void gm_txn_end(struct gm_txn *t)
 {
 	for (size_t i = 0; i < t->moves; i++)
-		end_one(&t->move[i], t->deadline_ns);
+		end_one(&t->move[i], t->deadline_ns, !(t->flags & GM_TXN_INLINE));
 	leave_moving(t);
 }
 
@@ -315,7 +348,7 @@ gm_ret_t gm_txn_run(struct gm_txn *t)
 {
 	gm_ret_t ret;
 
-	while ((ret = gm_txn_begin(t))) {
+	while (gm_txn_begin(t)) {
 		if (gm_txn_wait(t))
 			return gm_fail(t->why == GM_BLOCKED_HELD ? GM_RET_BUSY : GM_RET_TIMEDOUT,
 				       "pages near 0x%llx are %s", (unsigned long long)(t->where ? t->where->va : 0),
@@ -361,9 +394,9 @@ static void leave_devs(struct gm_block *b, const struct gm_mask *pages)
 static void now_host(struct gm_block *b, const struct gm_mask *pages)
 {
 	b->host = gm_mask_or(b->host, gm_mask_and(*pages, b->managed));
-	b->staged = gm_mask_sub(b->staged, *pages);
-	if (gm_mask_empty(&b->staged))
+	if (gm_mask_meets(&b->staged, pages)) /* all of it, or it is whole no more */
 		b->huge = false;
+	b->staged = gm_mask_sub(b->staged, *pages);
 }
 
 void gm_commit_host(struct gm_block *b, const struct gm_mask *back)
@@ -377,18 +410,19 @@ void gm_commit_host(struct gm_block *b, const struct gm_mask *back)
 static void now_none(struct gm_block *b, const struct gm_mask *pages)
 {
 	b->host = gm_mask_sub(b->host, *pages);
+	if (gm_mask_meets(&b->staged, pages))
+		b->huge = false;
 	b->staged = gm_mask_sub(b->staged, *pages);
 	b->poisoned = gm_mask_sub(b->poisoned, *pages);
 	b->doomed = gm_mask_sub(b->doomed, *pages);
-	if (gm_mask_empty(&b->staged))
-		b->huge = false;
+	gm_block_count_doomed(b);
 }
 
 gm_ret_t gm_take_apart(struct gm_block *b, const struct gm_mask *pages, uint64_t deadline_ns)
 {
 	struct gm_as *as = b->as;
 	struct gm_mask staged;
-	gm_ret_t ret = gm_plan_revoke(b, pages, deadline_ns);
+	gm_ret_t ret = gm_plan_revoke(b, pages, deadline_ns, false);
 
 	if (ret)
 		return ret;
@@ -399,6 +433,7 @@ gm_ret_t gm_take_apart(struct gm_block *b, const struct gm_mask *pages, uint64_t
 		gm_hal_slot_drop(as->host, as->hpmap, b->slot + (uint64_t)first * GM_PAGE_BYTES,
 				 (uint64_t)(end - first) * GM_PAGE_BYTES);
 	gm_lock(as->env, &b->lock);
+	gm_ws_drop_pages(b, pages);
 	leave_devs(b, pages);
 	now_none(b, pages);
 	gm_unlock(as->env, &b->lock);
@@ -410,7 +445,15 @@ void gm_txn_release(struct gm_block *b, const struct gm_mask *pages)
 {
 	struct gm_move m = { .block = b, .busy = *pages };
 
-	end_one(&m, gm_deadline_ns(b->as->env, b->as->cfg.wait_ns));
+	end_one(&m, 0, false);
+}
+
+void gm_txn_release_served(struct gm_block *b, const struct gm_mask *pages, unsigned page, uint64_t deadline_ns)
+{
+	struct gm_move m = { .block = b, .busy = *pages, .waiter = page + 1 };
+
+	gm_mask_set(&m.arrived, page);
+	end_one(&m, deadline_ns, false);
 }
 
 void gm_drop_doomed(struct gm_block *b)
@@ -423,5 +466,5 @@ void gm_drop_doomed(struct gm_block *b)
 	b->busy = gm_mask_or(b->busy, m.busy);
 	gm_unlock(env, &b->lock);
 	if (!gm_mask_empty(&m.busy))
-		end_one(&m, gm_deadline_ns(env, b->as->cfg.wait_ns));
+		end_one(&m, gm_deadline_ns(env, b->as->cfg.wait_ns), true);
 }

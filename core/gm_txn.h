@@ -12,6 +12,7 @@ struct gm_move {
 	struct gm_mask map, write;   /* in: to a device: of these, to be mapped; to be mapped writable */
 	struct gm_mask discard;      /* in: to a device: of these, the old content does not matter */
 	struct gm_ws *ws;            /* in: to a device: pages that arrive are held by it; NULL */
+	unsigned waiter;             /* in: to the host: 1 + the page a CPU access waits for, which then keeps it a slice */
 	struct gm_chunk *fresh[GM_BLOCK_UNITS]; /* in: to a device: frames for units that have none; what is
 						   left over afterwards is the caller's again */
 	/* classes, by gm_txn_begin(); disjoint, together `busy` */
@@ -29,6 +30,7 @@ struct gm_move {
 
 /* Why a transaction could not begin. */
 enum gm_blocked {
+	GM_BLOCKED_NOT,       /* by nothing */
 	GM_BLOCKED_BUSY,      /* another transaction, or a drop that is pending */
 	GM_BLOCKED_SLICE,     /* somebody was just served */
 	GM_BLOCKED_HELD,      /* a working set */
@@ -63,6 +65,8 @@ struct gm_txn {
  * say what is in the way; pages that ceased to be managed are left out silently.
  */
 gm_ret_t gm_txn_begin(struct gm_txn *t);
+/* The same for a caller that knows what time it is. */
+gm_ret_t gm_txn_begin_at(struct gm_txn *t, uint64_t now_ns);
 /* Wait for what gm_txn_begin() named, at most until the deadline: SUCCESS (try again), TIMEDOUT. */
 gm_ret_t gm_txn_wait(struct gm_txn *t);
 
@@ -75,6 +79,8 @@ void gm_txn_end(struct gm_txn *t);
 
 /* End for pages marked busy by other means: the fault handler, mappings in place. */
 void gm_txn_release(struct gm_block *b, const struct gm_mask *pages);
+/* The same when a CPU access was given one of them: it keeps that page for a slice. */
+void gm_txn_release_served(struct gm_block *b, const struct gm_mask *pages, unsigned page, uint64_t deadline_ns);
 
 /* Begin (waiting as long as the deadline allows), move, end. As the parts; AGAIN: ELSEWHERE or STALE. */
 gm_ret_t gm_txn_run(struct gm_txn *t);
@@ -87,8 +93,11 @@ gm_ret_t gm_take_apart(struct gm_block *b, const struct gm_mask *pages, uint64_t
 /* Drop what is doomed and not busy. */
 void gm_drop_doomed(struct gm_block *b);
 
-/* gm_hal_steal() behind gm_events_begin_steal(): AGAIN also when a message waits to be handled. */
-gm_ret_t gm_txn_steal(struct gm_block *b, const struct gm_mask *want, struct gm_host_steal *out);
+/*
+ * gm_hal_steal() behind gm_events_begin_steal(): AGAIN also when a message waits to be handled.
+ * Pages that were doomed meanwhile leave `want`: what is at their VA now is not what was meant.
+ */
+gm_ret_t gm_txn_steal(struct gm_block *b, struct gm_mask *want, struct gm_host_steal *out);
 /* The host can be stolen from: the block is watched and has a slot. SUCCESS, or what the host says. */
 gm_ret_t gm_txn_need_host(struct gm_txn *t, struct gm_block *b);
 

@@ -22,34 +22,49 @@
 #include "core/gm_events.h"
 #include "core/gm_txn.h"
 
+/* Register one run; AGAIN: part of it is not there any more, look at the block anew. */
+static gm_ret_t watch_run(struct gm_txn *t, struct gm_block *b, unsigned first, unsigned end)
+{
+	struct gm_as *as = b->as;
+	uint64_t va = b->va + (uint64_t)first * GM_PAGE_BYTES, bytes = (uint64_t)(end - first) * GM_PAGE_BYTES;
+	gm_ret_t ret;
+
+	while ((ret = gm_hal_watch(as->host, as->hpmap, va, bytes)) == GM_RET_AGAIN)
+		if (!gm_txn_let_reader_run(t))
+			return gm_fail(GM_RET_TIMEDOUT, "events of 0x%llx were not read in time", (unsigned long long)b->va);
+	if ((ret == GM_RET_FAULT || ret == GM_RET_NOTSUP) && gm_events_forget_gone(as, b, va, va + bytes))
+		ret = GM_RET_AGAIN;
+	return ret;
+}
+
 /* Register what the block has of managed memory, run by run. */
 static gm_ret_t watch(struct gm_txn *t, struct gm_block *b)
 {
 	struct gm_as *as = b->as;
-	struct gm_mask managed;
-	bool watched;
+	bool watched = false;
+	gm_ret_t ret;
 
-	gm_lock(as->env, &b->lock);
-	watched = b->watched;
-	managed = b->managed;
-	gm_unlock(as->env, &b->lock);
-	if (watched)
-		return GM_RET_SUCCESS;
-	GM_MASK_FOR_RUN(&managed, first, end) {
-		gm_ret_t ret;
+	do {
+		struct gm_mask managed;
+		unsigned renewed;
 
-		while ((ret = gm_hal_watch(as->host, as->hpmap, b->va + (uint64_t)first * GM_PAGE_BYTES,
-					   (uint64_t)(end - first) * GM_PAGE_BYTES)) == GM_RET_AGAIN)
-			if (!gm_txn_let_reader_run(t))
-				return gm_fail(GM_RET_TIMEDOUT, "events of 0x%llx were not read in time",
-					       (unsigned long long)b->va);
-		if (ret)
-			return ret;
-	}
-	gm_lock(as->env, &b->lock);
-	b->watched = true;
-	gm_unlock(as->env, &b->lock);
-	return GM_RET_SUCCESS;
+		ret = GM_RET_SUCCESS;
+		gm_lock(as->env, &b->lock);
+		watched = b->watched;
+		managed = b->managed;
+		renewed = b->renewed;
+		b->registered = gm_mask_or(b->registered, managed);
+		gm_unlock(as->env, &b->lock);
+		if (watched)
+			break;
+		for (unsigned first = 0, end; !ret && gm_mask_next_run(&managed, &first, &end); first = end)
+			ret = watch_run(t, b, first, end);
+		gm_lock(as->env, &b->lock);
+		if (!ret && b->renewed == renewed) /* nothing was adopted behind our back */
+			b->watched = watched = true;
+		gm_unlock(as->env, &b->lock);
+	} while (!watched && (!ret || ret == GM_RET_AGAIN));
+	return ret;
 }
 
 static gm_ret_t need_slot(struct gm_block *b)
@@ -85,7 +100,7 @@ static gm_ret_t need_slot(struct gm_block *b)
  * to be zapped, or alive. The zap follows its event at once; what is still
  * there long after is alive, and is stolen like any other.
  */
-#define ZAP_GRACE_NS (100u * 1000 * 1000)
+#define ZAP_GRACE_NS (UINT64_C(100) * 1000 * 1000)
 
 static void recheck_none(struct gm_txn *t, struct gm_move *m)
 {
@@ -118,6 +133,17 @@ gm_ret_t gm_txn_need_host(struct gm_txn *t, struct gm_block *b)
 	return ret ? ret : need_slot(b);
 }
 
+/* Pages that turned out to be gone: busy until the end, when they are dropped. */
+static void leave_gone(struct gm_move *m)
+{
+	struct gm_block *b = m->block;
+
+	gm_lock(b->as->env, &b->lock);
+	m->host = gm_mask_and(m->host, b->managed);
+	m->none = gm_mask_and(m->none, b->managed);
+	gm_unlock(b->as->env, &b->lock);
+}
+
 static gm_ret_t prepare(struct gm_txn *t, struct gm_move *m)
 {
 	struct gm_mask moving = gm_mask_or(gm_mask_or(m->host, m->parked), m->none);
@@ -125,11 +151,13 @@ static gm_ret_t prepare(struct gm_txn *t, struct gm_move *m)
 
 	if (gm_mask_empty(&moving))
 		return GM_RET_SUCCESS;
-	ret = gm_plan_revoke(m->block, &moving, t->deadline_ns);
+	ret = gm_plan_revoke(m->block, &moving, t->deadline_ns, false);
 	if (!ret)
 		ret = gm_txn_need_host(t, m->block);
-	if (!ret)
+	if (!ret) {
+		leave_gone(m);
 		recheck_none(t, m);
+	}
 	return ret;
 }
 
@@ -148,14 +176,25 @@ static void park(struct gm_move *m, const struct gm_host_steal *s)
 	m->fixed = gm_mask_or(m->fixed, s->fixed);
 }
 
-gm_ret_t gm_txn_steal(struct gm_block *b, const struct gm_mask *want, struct gm_host_steal *out)
+/* (block) Doomed before they were stolen: without content, and taken apart at the end. */
+static void give_up(struct gm_move *m, struct gm_mask pages)
+{
+	m->block->host = gm_mask_sub(m->block->host, pages);
+	m->none = gm_mask_or(m->none, pages);
+}
+
+gm_ret_t gm_txn_steal(struct gm_block *b, struct gm_mask *want, struct gm_host_steal *out)
 {
 	struct gm_as *as = b->as;
-	gm_ret_t ret;
+	gm_ret_t ret = GM_RET_SUCCESS;
 
 	if (!gm_events_begin_steal(as))
 		return GM_RET_AGAIN;
-	ret = gm_hal_steal(as->host, as->hpmap, b->va, want, b->slot, out);
+	gm_lock(as->env, &b->lock);
+	*want = gm_mask_sub(*want, b->doomed);
+	gm_unlock(as->env, &b->lock);
+	if (!gm_mask_empty(want))
+		ret = gm_hal_steal(as->host, as->hpmap, b->va, want, b->slot, out);
 	gm_events_end_steal(as);
 	return ret;
 }
@@ -170,10 +209,12 @@ static gm_ret_t steal(struct gm_txn *t, struct gm_move *m)
 
 	while (!gm_mask_empty(&want)) {
 		struct gm_host_steal s = { .huge = false };
+		struct gm_mask before = want;
 
 		ret = gm_txn_steal(m->block, &want, &s);
 		gm_lock(as->env, &m->block->lock);
 		park(m, &s);
+		give_up(m, gm_mask_sub(before, want));
 		gm_unlock(as->env, &m->block->lock);
 		want = gm_mask_sub(gm_mask_sub(gm_mask_sub(want, s.moved), s.pinned), s.fixed);
 		if (ret != GM_RET_AGAIN)
@@ -235,7 +276,7 @@ static gm_ret_t copy(struct gm_txn *t)
 	struct gm_plan plan;
 	gm_ret_t ret;
 
-	gm_plan_init(&plan, t->dev->hal, t->deadline_ns);
+	gm_plan_init(&plan, as, t->dev->hal, t->deadline_ns);
 	for (size_t i = 0; i < t->moves; i++) {
 		struct gm_move *m = &t->move[i];
 		struct gm_mask bytes = gm_mask_sub(m->parked, m->discard);
@@ -329,7 +370,7 @@ static gm_ret_t map(struct gm_txn *t)
 	gm_ret_t ret;
 
 	/* Recorded before it is done: a revocation of what was never entered is harmless, the reverse is not. */
-	gm_plan_init(&plan, t->dev->hal, t->deadline_ns);
+	gm_plan_init(&plan, as, t->dev->hal, t->deadline_ns);
 	for (size_t i = 0; i < t->moves; i++) {
 		struct gm_move *m = &t->move[i];
 		struct gm_block *b = m->block;
@@ -361,7 +402,7 @@ static void unmap(struct gm_txn *t)
 	for (size_t i = 0; i < t->moves; i++) {
 		struct gm_move *m = &t->move[i];
 		struct gm_mask pages = gm_mask_and(gm_mask_or(m->arrived, m->stay), m->map);
-		gm_ret_t ret = gm_plan_revoke(m->block, &pages, t->deadline_ns);
+		gm_ret_t ret = gm_plan_revoke(m->block, &pages, t->deadline_ns, false);
 
 		if (ret) /* they stay recorded as mapped, and are revoked before anything else happens to them */
 			gm_log(t->as->env, GM_LOG_WARN, "mappings at 0x%llx could not be undone: %s",

@@ -20,6 +20,7 @@
 
 #include <string.h>
 
+#include "core/gm_events.h"
 #include "core/gm_txn.h"
 
 /* A step towards the host, for one run: `done` of `bytes`. */
@@ -36,31 +37,65 @@ static gm_ret_t give_fill(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_
 	return gm_hal_fill(h, pmap, va, (const void *)(uintptr_t)from, bytes, done);
 }
 
+/* (unlocked) How far from `first` no page's content was given up by the application meanwhile. */
+static unsigned not_doomed(struct gm_block *b, unsigned first, unsigned end)
+{
+	gm_lock(b->as->env, &b->lock);
+	while (first < end && !gm_mask_test(&b->doomed, first))
+		first++;
+	gm_unlock(b->as->env, &b->lock);
+	return first;
+}
+
+/*
+ * One call of `give` for pages from `first` on, up to *stop. What the application
+ * gave up must not come back: no event is unread (the host's check), none is read
+ * but not handled (gm_events_begin_give(); the handler itself has handled those
+ * before the fault it serves), and what was handled is doomed.
+ */
+static gm_ret_t give_some(struct gm_txn *t, struct gm_block *b, give_fn give, unsigned first, unsigned *stop,
+			  uint64_t from, uint64_t *done)
+{
+	struct gm_as *as = b->as;
+	bool guard = !(t->flags & GM_TXN_INLINE);
+	gm_ret_t ret = GM_RET_SUCCESS;
+
+	*done = 0;
+	if (guard && !gm_events_begin_give(as, t->shift != 0))
+		return GM_RET_AGAIN;
+	*stop = not_doomed(b, first, *stop);
+	if (*stop > first)
+		ret = give(as->host, as->hpmap, b->va + t->shift + (uint64_t)first * GM_PAGE_BYTES, from,
+			   (uint64_t)(*stop - first) * GM_PAGE_BYTES, done);
+	if (guard)
+		gm_events_end_steal(as);
+	return ret;
+}
+
 /* Give pages [first, end) of a block, whose bytes begin at `from`; adds those that are back. */
 static void give_run(struct gm_txn *t, struct gm_block *b, give_fn give, unsigned first, unsigned end, uint64_t from,
 		     struct gm_mask *back)
 {
 	while (first < end) {
-		uint64_t bytes = (uint64_t)(end - first) * GM_PAGE_BYTES, done = 0;
-		gm_ret_t ret = give(b->as->host, b->as->hpmap, b->va + t->shift + (uint64_t)first * GM_PAGE_BYTES, from,
-				    bytes, &done);
-		unsigned pages = (unsigned)(done / GM_PAGE_BYTES);
+		unsigned stop = end, pages;
+		uint64_t done;
+		gm_ret_t ret = give_some(t, b, give, first, &stop, from, &done);
 
+		pages = (unsigned)(done / GM_PAGE_BYTES);
 		*back = gm_mask_or(*back, gm_mask_span(first, first + pages));
 		first += pages;
 		from += done;
-		if (!ret || first >= end)
-			break;
 		if (ret == GM_RET_AGAIN) {
 			if (gm_txn_let_reader_run(t))
 				continue;
 			gm_txn_fail(t, t->flags & GM_TXN_INLINE ? GM_RET_AGAIN : GM_RET_TIMEDOUT);
 			break;
 		}
-		gm_txn_fail(t, ret);
-		if (ret != GM_RET_EXIST && ret != GM_RET_FAULT)
+		if (ret)
+			gm_txn_fail(t, ret);
+		if (ret && ret != GM_RET_EXIST && ret != GM_RET_FAULT)
 			break;
-		first++; /* this page cannot; the next may */
+		first++; /* this page cannot, or need not; the next may */
 		from += GM_PAGE_BYTES;
 	}
 }
@@ -82,21 +117,28 @@ struct home {
 	struct gm_frame_map frames;
 };
 
-static void look(struct gm_move *m, struct gm_dev *dev, struct home *h)
+/* False: this device has none of them. */
+static bool look(struct gm_move *m, unsigned dev, struct home *h)
 {
 	struct gm_block *b = m->block;
+	struct gm_bnode *n;
 	struct gm_mask here;
 
+	if (!atomic_load_explicit(&b->has_node[dev], memory_order_acquire))
+		return false;
 	gm_lock(b->as->env, &b->lock);
-	gm_block_frames(b, dev->index, &h->frames);
-	here = gm_mask_and(m->devs, b->node[dev->index]->resident);
+	n = b->node[dev];
+	here = gm_mask_and(m->devs, n->resident);
 	h->staged = gm_mask_and(here, b->staged);
-	h->dirty = gm_mask_and(h->staged, b->node[dev->index]->dirty);
+	h->dirty = gm_mask_and(h->staged, n->dirty);
 	h->bare = gm_mask_sub(here, b->staged);
 	h->back = gm_mask_none();
+	if (!gm_mask_empty(&h->dirty) || !gm_mask_empty(&h->bare)) /* else nobody asks for the frames */
+		gm_block_frames(b, dev, &h->frames);
 	gm_unlock(b->as->env, &b->lock);
 	if (GM_PLANTED(b->as, GM_PLANT_DROP_DIRTY))
 		h->dirty = gm_mask_none();
+	return !gm_mask_empty(&here);
 }
 
 /* The CPU itself reads device memory: in the fault handler, where an engine would be waited for. */
@@ -117,16 +159,17 @@ static gm_ret_t copy_by_cpu(struct gm_dev *dev, const struct gm_mask *pages, con
 static gm_ret_t copy_home(struct gm_txn *t, struct gm_dev *dev, const struct gm_mask *pages,
 			  const struct gm_frame_map *frames, uint64_t base)
 {
-	uint64_t start = gm_now_ns(t->as->env);
 	struct gm_plan plan;
+	uint64_t start;
 	gm_ret_t ret;
 
 	if (gm_mask_empty(pages))
 		return GM_RET_SUCCESS;
+	start = gm_now_ns(t->as->env);
 	if (t->flags & GM_TXN_INLINE) {
 		ret = copy_by_cpu(dev, pages, frames, base);
 	} else {
-		gm_plan_init(&plan, dev->hal, t->deadline_ns);
+		gm_plan_init(&plan, t->as, dev->hal, t->deadline_ns);
 		gm_plan_copy(&plan, GM_COPY_TO_HOST, pages, frames, base);
 		ret = gm_plan_run(&plan);
 	}
@@ -145,11 +188,14 @@ static gm_ret_t home_staged(struct gm_txn *t, struct gm_move *m, struct gm_dev *
 
 	if (ret) {
 		h->staged = clean;
-	} else {
+	} else if (!gm_mask_empty(&h->dirty)) {
 		gm_lock(b->as->env, &b->lock);
 		b->node[dev->index]->dirty = gm_mask_sub(b->node[dev->index]->dirty, h->dirty);
 		gm_unlock(b->as->env, &b->lock);
+		h->dirty = gm_mask_none(); /* the slot has them now */
 	}
+	if (gm_mask_empty(&h->staged))
+		return ret;
 	gm_txn_restore(t, b, &h->staged, &h->back);
 	clean = gm_mask_and(clean, h->back);
 	gm_stat_add(t->as, GM_STAT_pages_clean, gm_mask_count(&clean));
@@ -191,11 +237,12 @@ static gm_ret_t fill_bounced(struct gm_txn *t, struct gm_block *b, struct gm_dev
 
 static gm_ret_t home_bare(struct gm_txn *t, struct gm_move *m, struct gm_dev *dev, struct home *h)
 {
-	uint64_t start = gm_now_ns(t->as->env);
 	gm_ret_t ret = GM_RET_SUCCESS;
+	uint64_t start;
 
 	if (gm_mask_empty(&h->bare))
 		return ret;
+	start = gm_now_ns(t->as->env);
 	if (gm_hal_has(dev->hal, GM_CAP_CPU_VISIBLE) && !atomic_load(&dev->hal->lost))
 		fill_visible(t, m->block, dev, h);
 	else if (t->flags & GM_TXN_INLINE)
@@ -233,12 +280,15 @@ static void poison(struct gm_txn *t, struct gm_move *m, struct gm_dev *dev, cons
 	       gm_mask_count(&lost), (unsigned long long)b->va);
 }
 
-static void home_from(struct gm_txn *t, struct gm_move *m, struct gm_dev *dev)
+static void home_from(struct gm_txn *t, struct gm_move *m, unsigned index)
 {
-	struct home h;
+	struct gm_dev *dev;
 	gm_ret_t ret, bare;
+	struct home h;
 
-	look(m, dev, &h);
+	if (!look(m, index, &h))
+		return;
+	dev = t->as->lib->devs[index];
 	ret = home_staged(t, m, dev, &h);
 	bare = home_bare(t, m, dev, &h);
 	gm_commit_host(m->block, &h.back);
@@ -253,6 +303,8 @@ static void home_parked(struct gm_txn *t, struct gm_move *m)
 {
 	struct gm_mask back = gm_mask_none();
 
+	if (gm_mask_empty(&m->parked))
+		return;
 	gm_txn_restore(t, m->block, &m->parked, &back);
 	gm_commit_host(m->block, &back);
 	m->arrived = gm_mask_or(m->arrived, back);
@@ -279,23 +331,16 @@ gm_ret_t gm_txn_to_host(struct gm_txn *t)
 		gm_ret_t ret = GM_RET_SUCCESS;
 
 		if (!GM_PLANTED(t->as, GM_PLANT_COPY_EARLY))
-			ret = gm_plan_revoke(m->block, &m->devs, t->deadline_ns);
+			ret = gm_plan_revoke(m->block, &m->devs, t->deadline_ns, t->flags & GM_TXN_INLINE);
 		if (ret) {
 			gm_txn_fail(t, ret);
 			continue;
 		}
 		home_parked(t, m);
-		for (unsigned d = 0; d < GM_MAX_DEVS; d++) {
-			struct gm_mask here;
-
-			gm_lock(t->as->env, &m->block->lock);
-			here = gm_mask_and(m->devs, gm_block_on_dev(m->block, d));
-			gm_unlock(t->as->env, &m->block->lock);
-			if (!gm_mask_empty(&here))
-				home_from(t, m, t->as->lib->devs[d]);
-		}
+		for (unsigned d = 0; d < GM_MAX_DEVS; d++)
+			home_from(t, m, d);
 		if (GM_PLANTED(t->as, GM_PLANT_COPY_EARLY))
-			(void)gm_plan_revoke(m->block, &m->devs, t->deadline_ns);
+			(void)gm_plan_revoke(m->block, &m->devs, t->deadline_ns, false);
 		count(t, m);
 	}
 	return t->ret;

@@ -29,6 +29,7 @@ void gm_work_kick(struct gm_as *as)
 void gm_work_queue(struct gm_block *b, uint64_t not_before_ns)
 {
 	struct gm_as *as = b->as;
+	bool kick;
 
 	gm_lock(as->env, &as->queue_lock);
 	if (!b->queued) {
@@ -39,8 +40,10 @@ void gm_work_queue(struct gm_block *b, uint64_t not_before_ns)
 	} else if (not_before_ns < b->not_before_ns) {
 		b->not_before_ns = not_before_ns;
 	}
+	kick = (as->cfg.flags & GM_AS_NO_THREADS) || not_before_ns < as->work_until_ns; /* to be woken is not cheap */
 	gm_unlock(as->env, &as->queue_lock);
-	gm_work_kick(as);
+	if (kick)
+		gm_work_kick(as);
 }
 
 /* The first block whose time has come, off the queue, with the queue's reference. */
@@ -81,24 +84,25 @@ static bool claim_idle(struct gm_block *b, struct gm_mask *all)
 static void forget(struct gm_block *b)
 {
 	struct gm_as *as = b->as;
-	struct gm_mask all, managed;
+	struct gm_mask all, registered;
 	bool mine, has_slot;
 
 	gm_lock(as->env, &b->lock);
 	mine = claim_idle(b, &all);
-	managed = b->managed;
+	registered = b->registered; /* also what is not managed any more, or it would stay watched for ever */
 	has_slot = b->has_slot;
 	gm_unlock(as->env, &b->lock);
 	if (!mine)
 		return;
 	/* Waiting accesses are woken by it. FAULT: the mapping is gone, and with it what was watched. */
-	GM_MASK_FOR_RUN(&managed, first, end)
+	GM_MASK_FOR_RUN(&registered, first, end)
 		(void)gm_hal_unwatch(as->host, as->hpmap, b->va + (uint64_t)first * GM_PAGE_BYTES,
 				     (uint64_t)(end - first) * GM_PAGE_BYTES);
 	if (has_slot)
 		gm_hal_slot_free(as->host, as->hpmap, b->slot);
 	gm_lock(as->env, &b->lock);
 	b->watched = b->has_slot = b->huge = false;
+	b->registered = gm_mask_none();
 	b->host = b->managed; /* NONE is a hole of the host from here on */
 	gm_unlock(as->env, &b->lock);
 	gm_txn_release(b, &all);
@@ -183,8 +187,11 @@ void gm_work_thread(void *arg)
 			;
 		gm_lock(as->env, &as->queue_lock);
 		stop = as->stop;
-		if (!stop && !as->refill && !as->remap_noted && !due_before(as, next_ns))
+		if (!stop && !as->refill && !as->remap_noted && !due_before(as, next_ns)) {
+			as->work_until_ns = next_ns;
 			(void)gm_wait(as->env, &as->queue_waitq, &as->queue_lock, next_ns);
+			as->work_until_ns = 0;
+		}
 		gm_unlock(as->env, &as->queue_lock);
 	}
 }

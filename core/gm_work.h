@@ -6,9 +6,9 @@
 #include "core/gm_as.h"
 
 /* A block that nothing distinguishes any more stays watched this long, in case the device comes back. */
-#define GM_WORK_IDLE_NS (200u * 1000 * 1000)
+#define GM_WORK_IDLE_NS (UINT64_C(200) * 1000 * 1000)
 /* A transaction that failed for a passing reason is tried again after this. */
-#define GM_WORK_RETRY_NS (1000u * 1000)
+#define GM_WORK_RETRY_NS (UINT64_C(1000) * 1000)
 
 /* Look at the block, not before this time (0: now). If it is queued already, the earlier time counts. */
 void gm_work_queue(struct gm_block *b, uint64_t not_before_ns);

@@ -13,7 +13,7 @@
  * them in between.
  *
  * A held page is neither a victim nor does it go home; its mapping stays. Only
- * the application's own unmap or discard of it wins.
+ * the application's own unmap or discard of it wins: the page is then held no more.
  *
  * Failure: what was held is let go; pages that moved stay where they are.
  */
@@ -72,6 +72,27 @@ void gm_ws_hold(struct gm_ws *ws, struct gm_hold *h, struct gm_block *b, const s
 	}
 	b->held = gm_mask_or(b->held, *pages);
 	gm_unlock(env, &b->lock);
+}
+
+void gm_ws_drop_pages(struct gm_block *b, const struct gm_mask *pages)
+{
+	struct gm_hold *h;
+
+	SLIST_FOREACH(h, &b->holds, in_block) {
+		struct gm_dev *dev = h->ws->ctx->dev;
+
+		h->pages = gm_mask_sub(h->pages, *pages);
+		for (unsigned u = 0; u < GM_BLOCK_UNITS; u++) {
+			struct gm_chunk *c = h->units & (UINT32_C(1) << u) ? b->node[dev->index]->unit[u] : NULL;
+			struct gm_mask chunk = c ? gm_mask_span(c->first, c->first + (GM_UNIT_PAGES << c->order)) : *pages;
+
+			if (!c || gm_mask_meets(&chunk, &h->pages))
+				continue;
+			gm_node_unhold(&dev->node, c);
+			h->units &= ~(UINT32_C(1) << u);
+		}
+	}
+	gm_block_count_holds(b);
 }
 
 static void unhold(struct gm_ws *ws, struct gm_hold *h)
@@ -245,7 +266,7 @@ static gm_ret_t run_group(struct group *g, uint64_t deadline_ns)
 			    .move = g->move, .moves = g->n };
 	gm_ret_t ret;
 
-	while ((ret = gm_txn_begin(&t))) {
+	while (gm_txn_begin(&t)) {
 		if (t.why == GM_BLOCKED_ELSEWHERE)
 			(void)gm_move_home(t.where, &t.what, 0, deadline_ns); /* looked at again by begin */
 		if (gm_txn_wait(&t))

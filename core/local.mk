@@ -21,6 +21,8 @@ libgm_core_a_SOURCES = \
 	core/gm_fault.h \
 	core/gm_fault_cpu.c \
 	core/gm_fault_dev.c \
+	core/gm_fork.c \
+	core/gm_fork.h \
 	core/gm_frames.c \
 	core/gm_frames.h \
 	core/gm_lib.c \

@@ -31,7 +31,9 @@ int main(void)
 	struct gm_ctx *ctx;
 	struct gm_fence *fence;
 
-	for (i = 0; array && i < N; i++)
+	if (!array)
+		return 1;
+	for (i = 0; i < N; i++)
 		array[i] = i;
 	TRY(gm_lib_create(NULL, &lib));
 	TRY(gm_dev_open(lib, "mock:vram=512K", &dev));

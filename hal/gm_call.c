@@ -139,6 +139,9 @@ static gm_ret_t check_device(struct gm_hal_dev *d)
 		return gm_fail(GM_RET_INVAL, "backend %s: %u address bits, %u contexts", m->name, (unsigned)c->va_bits,
 			       (unsigned)c->max_contexts);
 	d->granule_bytes = 1u << __builtin_ctzll(c->page_sizes);
+	if (d->granule_bytes != GM_PAGE_BYTES && d->granule_bytes != GM_UNIT_BYTES && d->granule_bytes != GM_BLOCK_BYTES)
+		return gm_fail(GM_RET_NOTSUP, "backend %s: its smallest page has %u bytes; 4 KiB, 64 KiB or 2 MiB are possible",
+			       m->name, (unsigned)d->granule_bytes);
 	if (check_slabs(c, d->granule_bytes))
 		return GM_RET_INVAL;
 	return check_optional(m, c->caps);
@@ -194,7 +197,7 @@ void gm_hal_close(struct gm_hal_dev *d)
 static gm_ret_t enter(struct gm_hal_dev *d, const char *op)
 {
 	gm_env_assert_unlocked(d->env, op);
-	gm_yield(d->env);
+	gm_may_switch(d->env);
 	return atomic_load_explicit(&d->lost, memory_order_acquire) ? GM_RET_NODEV : GM_RET_SUCCESS;
 }
 
@@ -326,7 +329,7 @@ static gm_ret_t walk(struct gm_hal_dev *d, struct gm_step *steps, size_t n, uint
 	for (size_t i = 0; i < n && !ret;) {
 		size_t count = 1;
 
-		gm_yield(d->env);
+		gm_may_switch(d->env);
 		if (steps[i].op == GM_STEP_COPY)
 			count = walk_copies(d, steps, i, n, deadline_ns);
 		else
@@ -349,6 +352,17 @@ static gm_ret_t submit(struct gm_hal_dev *d, struct gm_step *steps, size_t n, ui
 		return await(d, done, deadline_ns);
 	gm_fence_put(done);
 	return ret;
+}
+
+gm_ret_t gm_hal_run_now(struct gm_hal_dev *d, struct gm_step *steps, size_t n)
+{
+	gm_ret_t ret = enter(d, "steps");
+
+	for (size_t i = 0; i < n && !ret; i++) {
+		walk_one(d, &steps[i]);
+		ret = steps[i].ret;
+	}
+	return leave(d, "steps", ret);
 }
 
 gm_ret_t gm_hal_run(struct gm_hal_dev *d, struct gm_step *steps, size_t n, uint64_t deadline_ns)

@@ -60,9 +60,13 @@ gm_ret_t gm_hal_host_access(struct gm_hal_dev *d, uint64_t host_va, void *buf, s
  */
 gm_ret_t gm_hal_run(struct gm_hal_dev *d, struct gm_step *steps, size_t n, uint64_t deadline_ns);
 
+/* The same one by one, for steps that do not wait (no copies): allocates nothing. */
+gm_ret_t gm_hal_run_now(struct gm_hal_dev *d, struct gm_step *steps, size_t n);
+
 /* The host's own operations, see gm_host.h. */
 gm_ret_t gm_hal_mem_map(struct gm_hal_dev *h, void *pmap, uint64_t bytes, bool huge, uint64_t *va);
 void gm_hal_mem_unmap(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes);
+void gm_hal_mem_inherit(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes, bool inherit);
 gm_ret_t gm_hal_mem_probe(struct gm_hal_dev *h, void *pmap, uint64_t va, struct gm_host_vma *vma);
 gm_ret_t gm_hal_mem_rights(struct gm_hal_dev *h, void *pmap, uint64_t va, struct gm_host_vma *vma);
 bool gm_hal_mem_huge(struct gm_hal_dev *h, void *pmap, uint64_t va);

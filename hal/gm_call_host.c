@@ -13,7 +13,7 @@
 static void enter(struct gm_hal_dev *h, const char *op)
 {
 	gm_env_assert_unlocked(h->env, op);
-	gm_yield(h->env);
+	gm_may_switch(h->env);
 }
 
 static bool aligned(uint64_t va, uint64_t bytes)
@@ -32,6 +32,13 @@ void gm_hal_mem_unmap(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t by
 	enter(h, "mem_unmap");
 	assert(aligned(va, bytes));
 	h->host.mem_unmap(pmap, va, bytes);
+}
+
+void gm_hal_mem_inherit(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes, bool inherit)
+{
+	enter(h, "mem_inherit");
+	assert(aligned(va, bytes));
+	h->host.mem_inherit(pmap, va, bytes, inherit);
 }
 
 gm_ret_t gm_hal_mem_probe(struct gm_hal_dev *h, void *pmap, uint64_t va, struct gm_host_vma *vma)

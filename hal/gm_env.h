@@ -71,11 +71,14 @@ static inline uint64_t gm_now_ns(struct gm_env *env)
 }
 
 /* now + timeout, saturating */
+static inline uint64_t gm_deadline_after_ns(uint64_t now_ns, uint64_t timeout_ns)
+{
+	return timeout_ns > UINT64_MAX - now_ns ? UINT64_MAX : now_ns + timeout_ns;
+}
+
 static inline uint64_t gm_deadline_ns(struct gm_env *env, uint64_t timeout_ns)
 {
-	uint64_t now = gm_now_ns(env);
-
-	return timeout_ns > UINT64_MAX - now ? UINT64_MAX : now + timeout_ns;
+	return gm_deadline_after_ns(gm_now_ns(env), timeout_ns);
 }
 
 static inline void gm_mutex_init(struct gm_env *env, struct gm_mutex *m, enum gm_rank rank)
@@ -124,6 +127,13 @@ static inline void gm_yield(struct gm_env *env)
 	env->ops->yield(env);
 }
 
+/* Where the simulation may switch and nobody wants to let others run: nothing on a real machine. */
+static inline void gm_may_switch(struct gm_env *env)
+{
+	if (env->ops->simulated)
+		env->ops->yield(env);
+}
+
 static inline void gm_env_assert_unlocked(struct gm_env *env, const char *where)
 {
 #ifdef GM_ENABLE_CHECKS
@@ -141,7 +151,10 @@ void gm_mem_free(struct gm_env *env, void *ptr, size_t bytes);
 /* Log, if the level is wanted. No lock may be held. */
 void gm_log(struct gm_env *env, enum gm_log_level level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
-/* Remember the message for gm_last_error() and return `ret`. */
-gm_ret_t gm_fail(gm_ret_t ret, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Remember the message for gm_last_error(). */
+void gm_fail_note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+/* Remember the message and be `ret`: a macro, so that the compiler sees which result leaves. */
+#define gm_fail(ret, ...) (gm_fail_note(__VA_ARGS__), (ret))
 
 #endif

@@ -47,7 +47,7 @@ const char *gm_last_error(void)
 	return last_error;
 }
 
-gm_ret_t gm_fail(gm_ret_t ret, const char *fmt, ...)
+void gm_fail_note(const char *fmt, ...)
 {
 	char message[MESSAGE_BYTES];
 	va_list args;
@@ -57,7 +57,6 @@ gm_ret_t gm_fail(gm_ret_t ret, const char *fmt, ...)
 	vsnprintf(message, sizeof(message), fmt, args);
 	va_end(args);
 	memcpy(last_error, message, strlen(message) + 1);
-	return ret;
 }
 
 #define VERSION_TEXT_(major, minor, patch) #major "." #minor "." #patch

@@ -15,7 +15,8 @@
  * Only core decides; a host never changes a page by itself. Every call is
  * bounded and none waits for a message to be read: where the kernel would
  * (events unread), the call returns GM_RET_AGAIN and the caller lets the
- * reader run. Calls never wake waiting accesses; wake() does, last.
+ * reader run. What restore(), fill() and zero() make present can be used at
+ * once: they wake the accesses that wait for it; wake() is for all the others.
  */
 #ifndef GM_HAL_HOST_H
 #define GM_HAL_HOST_H
@@ -60,6 +61,8 @@ struct gm_host_ops {
 	 * Unmapping happens only while unwatched. mem_map: SUCCESS, NOMEM. */
 	gm_ret_t (*mem_map)(void *pmap, uint64_t bytes, bool huge, uint64_t *va);
 	void (*mem_unmap)(void *pmap, uint64_t va, uint64_t bytes);
+	/* Does a child inherit the range? (fork; adopted memory only) */
+	void (*mem_inherit)(void *pmap, uint64_t va, uint64_t bytes, bool inherit);
 	/* What is mapped at va. SUCCESS, FAULT (nothing). */
 	gm_ret_t (*mem_probe)(void *pmap, uint64_t va, struct gm_host_vma *vma);
 	/* The same for every fault: cheap, and `locked` is not looked at. */
@@ -117,7 +120,7 @@ struct gm_host_ops {
 	/* Pollable descriptor, -1 if there is none (simulation). */
 	int (*msg_fd)(void *pmap);
 
-	/* Fork: called around it, in the parent (prepare, parent) and in the child. */
+	/* Fork: freeze is called before it, thaw after it in the parent. freeze NULL: no more of it. */
 	void (*at_fork)(void *pmap, gm_ret_t (*freeze)(void *arg), void (*thaw)(void *arg), void *arg);
 };
 

@@ -61,30 +61,50 @@ endif
 
 STRESS_TESTS = \
 	tests/stress/race_counters \
-	tests/stress/random_app \
-	tests/stress/random_dev \
-	tests/stress/random_lib \
-	tests/stress/random_model \
+	tests/stress/race_progress \
+	tests/stress/race_reuse \
+	tests/stress/random_sim \
 	tests/stress/stress_env \
 	tests/stress/stress_mock
+tests_stress_race_counters_SOURCES = \
+	tests/stress/race.h \
+	tests/stress/race_counters.c \
+	tests/stress/race_hand.h
 tests_stress_race_counters_LDADD = $(TEST_LAYERS)
-tests_stress_random_app_LDADD = $(TEST_LAYERS)
-tests_stress_random_dev_LDADD = $(TEST_LAYERS)
-tests_stress_random_lib_LDADD = $(TEST_LAYERS)
-tests_stress_random_model_LDADD = $(TEST_LAYERS)
+tests_stress_race_progress_SOURCES = \
+	tests/stress/race.h \
+	tests/stress/race_progress.c
+tests_stress_race_progress_LDADD = $(TEST_LAYERS)
+tests_stress_race_reuse_SOURCES = \
+	tests/stress/race.h \
+	tests/stress/race_reuse.c
+tests_stress_race_reuse_LDADD = $(TEST_LAYERS)
+tests_stress_random_sim_SOURCES = \
+	tests/stress/random_app.c \
+	tests/stress/random_dev.c \
+	tests/stress/random_lib.c \
+	tests/stress/random_model.c \
+	tests/stress/random_sim.c \
+	tests/stress/random_world.c \
+	tests/stress/random_world.h
+tests_stress_random_sim_LDADD = $(TEST_LAYERS)
 tests_stress_stress_env_LDADD = $(TEST_LAYERS)
 tests_stress_stress_mock_LDADD = $(TEST_LAYERS)
 
-check_PROGRAMS += $(STRESS_TESTS)
-TESTS += $(STRESS_TESTS)
+# The programs again, with other arguments.
+STRESS_RUNS = \
+	tests/stress/race_variants.sh \
+	tests/stress/random_plants.sh
 
-# Those of them that need no userfaultfd, which valgrind does not know.
+check_PROGRAMS += $(STRESS_TESTS)
+TESTS += $(STRESS_TESTS) $(STRESS_RUNS)
+EXTRA_DIST += $(STRESS_RUNS) tests/stress/random_short.sh
+tests/stress/race_variants.log: tests/stress/race_counters
+tests/stress/random_plants.log tests/stress/random_short.log: tests/stress/random_sim
+
+# Those that need no userfaultfd, which valgrind does not know.
 VALGRIND_TESTS = \
-	tests/stress/race_counters \
-	tests/stress/random_app \
-	tests/stress/random_dev \
-	tests/stress/random_lib \
-	tests/stress/random_model \
+	tests/stress/random_short.sh \
 	tests/stress/stress_env \
 	tests/stress/stress_mock
 
@@ -132,7 +152,7 @@ check-valgrind: all
 LINT_C = $(filter %.c,$(LINT_FILES))
 LINT_H = $(filter %.h,$(LINT_FILES)) $(gmeminclude_HEADERS)
 LINT_FLAGS = -std=gnu11 $(DEFS) $(AM_CPPFLAGS)
-SHELL_FILES = \
+SHELL_FILES = $(STRESS_RUNS) tests/stress/random_short.sh \
 	.ci/run autogen.sh demo tools/setup.sh \
 	tests/no-criterion.sh tests/run-criterion.sh tests/run-program.sh tests/link/run.sh \
 	tests/lint/run-scripts.sh $(TREE_CHECKS)

@@ -53,9 +53,17 @@ struct gm_mock_job {
 #if defined(__x86_64__)
 __attribute__((target("avx2"))) static void stream_avx2(char *to, const char *from, size_t bytes)
 {
-	for (size_t i = 0; i < bytes; i += 32)
-		_mm256_stream_si256((__m256i *)(void *)(to + i),
-				    _mm256_loadu_si256((const __m256i *)(const void *)(from + i)));
+	for (size_t i = 0; i < bytes; i += 128) { /* a whole number of pages */
+		const __m256i *src = (const __m256i *)(const void *)(from + i);
+		__m256i *dst = (__m256i *)(void *)(to + i);
+		__m256i a = _mm256_loadu_si256(src), b = _mm256_loadu_si256(src + 1);
+		__m256i c = _mm256_loadu_si256(src + 2), d = _mm256_loadu_si256(src + 3);
+
+		_mm256_stream_si256(dst, a);
+		_mm256_stream_si256(dst + 1, b);
+		_mm256_stream_si256(dst + 2, c);
+		_mm256_stream_si256(dst + 3, d);
+	}
 	_mm_sfence();
 }
 

@@ -93,7 +93,7 @@ static void draw_kind(FILE *out, const struct picture *p, const struct picture_a
 static void draw_array(FILE *out, const struct picture *p, const struct picture_array *a, int y)
 {
 	int middle = y + (int)a->rows * CELL_H / 2;
-	unsigned char kind;
+	int kind;
 
 	fprintf(out, "<text x=\"%d\" y=\"%d\" text-anchor=\"end\" font-weight=\"bold\">%s</text>", LEFT - 10,
 		a->rows > 12 ? middle - 2 : middle + 4, a->name);
@@ -105,7 +105,7 @@ static void draw_array(FILE *out, const struct picture *p, const struct picture_
 	fprintf(out, "<g transform=\"translate(%d %d) scale(%d %d)\" stroke-width=\"1\" "
 		"shape-rendering=\"crispEdges\">\n", LEFT, y, CELL_W, CELL_H);
 	for (kind = CELL_DEVICE; kind < CELL_KINDS; kind++)
-		draw_kind(out, p, a, kind);
+		draw_kind(out, p, a, (unsigned char)kind);
 	fprintf(out, "</g>\n");
 }
 

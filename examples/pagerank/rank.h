@@ -81,7 +81,8 @@ static inline uint64_t job_row_bytes(const struct job *job)
 /* Rows of thread `index` of a step: [part(index), part(index + 1)). */
 static inline uint32_t step_part(const struct step *step, unsigned index, unsigned threads)
 {
-	return step->dst_begin + (uint32_t)((uint64_t)(step->dst_end - step->dst_begin) * index / threads);
+	/* threads is at least 1: options.c */
+	return step->dst_begin + (uint32_t)((uint64_t)(step->dst_end - step->dst_begin) * index / (threads ? threads : 1));
 }
 
 /* vram_bytes 0: 1/part of the footprint. Both say what is wrong and return -1 on failure. */

@@ -72,6 +72,10 @@ void gm_host_at_fork(void *pmap, gm_ret_t (*freeze)(void *arg), void (*thaw)(voi
 {
 	struct gm_host_pmap *p = pmap;
 
+	if (!freeze) {
+		gm_host_fork_forget(p);
+		return;
+	}
 	pthread_once(&once, install);
 	if (once_error)
 		gm_log(p->env, GM_LOG_ERROR, "pthread_atfork: error %d: a child will lack memory",

@@ -49,6 +49,7 @@ struct gm_host_piece {
 	uint64_t va;
 	unsigned slots, used;
 	uint64_t taken[GM_HOST_PIECE_SLOTS / 64];
+	uint64_t tabled[GM_HOST_PIECE_SLOTS / 64]; /* may have a page table: small pages were moved in */
 };
 
 /* First in, first out; never overwrites. */
@@ -122,6 +123,7 @@ int gm_host_has_content(struct gm_host_pmap *p, uint64_t va);
 
 gm_ret_t gm_host_mem_map(void *pmap, uint64_t bytes, bool huge, uint64_t *va);
 void gm_host_mem_unmap(void *pmap, uint64_t va, uint64_t bytes);
+void gm_host_mem_inherit(void *pmap, uint64_t va, uint64_t bytes, bool inherit);
 gm_ret_t gm_host_mem_rights(void *pmap, uint64_t va, struct gm_host_vma *vma);
 gm_ret_t gm_host_mem_probe(void *pmap, uint64_t va, struct gm_host_vma *vma);
 bool gm_host_mem_huge(void *pmap, uint64_t va);
@@ -134,6 +136,8 @@ void gm_host_slots_fini(struct gm_host_pmap *p);
 gm_ret_t gm_host_slot_alloc(void *pmap, uint64_t *slot);
 void gm_host_slot_free(void *pmap, uint64_t slot);
 void gm_host_slot_drop(void *pmap, uint64_t addr, uint64_t bytes);
+bool gm_host_slot_is_tabled(struct gm_host_pmap *p, uint64_t slot);
+void gm_host_slot_set_tabled(struct gm_host_pmap *p, uint64_t slot, bool tabled);
 void *gm_host_bounce(void *pmap, unsigned index, uint64_t bytes);
 
 /* gm_host_move.c */

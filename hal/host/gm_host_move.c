@@ -18,6 +18,12 @@
  *              EBUSY   (restore) a device still pins the frame: COPY
  *              EAGAIN  an event is unread: AGAIN
  *
+ * A move that met a huge page while another thread split it may have moved
+ * pages and yet report EEXIST for the first of them (seen on Linux 6.18: the
+ * kernel tries again after EAGAIN, moves, does not count it, and finds its own
+ * page in the way). So EEXIST for a page that is gone from where it was means
+ * moved; the slot page of a steal is empty before.
+ *
  * Un-sharing is a write fault, and a page that vanished meanwhile (madvise
  * between two calls) would make this thread wait for the fault handler, which
  * it may be itself. FUTEX_WAKE_OP writes to a word in the kernel in a way that
@@ -122,7 +128,7 @@ struct steal {
 	struct gm_host_steal *out;
 };
 
-static void refuse(struct steal *s, struct gm_mask *why, unsigned pages)
+static void leave_as(struct steal *s, struct gm_mask *why, unsigned pages)
 {
 	*why = gm_mask_or(*why, gm_mask_span(s->at, s->at + pages));
 	s->at += pages;
@@ -138,7 +144,7 @@ static void steal_busy(struct steal *s)
 		return;
 	}
 	/* one pin holds the whole huge page; trying its other pages would only split the mapping */
-	refuse(s, &s->out->pinned, gm_host_mem_huge(s->p, s->va) ? s->end - s->at : 1);
+	leave_as(s, &s->out->pinned, gm_host_mem_huge(s->p, s->va) ? s->end - s->at : 1);
 }
 
 /* The move stopped at page s->at with this error. */
@@ -153,15 +159,19 @@ static gm_ret_t steal_refused(struct steal *s, int64_t err)
 			s->span /= 2;
 			return GM_RET_SUCCESS;
 		}
-		refuse(s, &s->out->fixed, 1);
+		leave_as(s, &s->out->fixed, 1);
 		return GM_RET_SUCCESS;
 	case EFAULT:
-		refuse(s, &s->out->fixed, 1);
+		leave_as(s, &s->out->fixed, 1);
 		return GM_RET_SUCCESS;
 	case EEXIST:
+		if (gm_host_has_content(s->p, s->va + (uint64_t)s->at * GM_PAGE_BYTES) == 0) {
+			leave_as(s, &s->out->moved, 1); /* see the top */
+			return GM_RET_SUCCESS;
+		}
 		gm_log(s->p->env, GM_LOG_ERROR, "steal at 0x%llx: the slot still has page %u",
 		       (unsigned long long)s->va, s->at);
-		refuse(s, &s->out->fixed, 1);
+		leave_as(s, &s->out->fixed, 1);
 		return GM_RET_SUCCESS;
 	case ENOMEM:
 		return GM_RET_AGAIN;
@@ -175,7 +185,7 @@ static gm_ret_t steal_run(struct steal *s)
 	while (s->at < s->end) {
 		uint64_t off = (uint64_t)s->at * GM_PAGE_BYTES;
 		unsigned n = (unsigned)min_u64(s->span, s->end - s->at);
-		int64_t done = gm_uffd_move(s->p->fd_app, s->slot + off, s->va + off, (uint64_t)n * GM_PAGE_BYTES);
+		int64_t done = gm_uffd_take(s->p->fd_app, s->slot + off, s->va + off, (uint64_t)n * GM_PAGE_BYTES);
 		gm_ret_t ret;
 
 		if (done > 0) {
@@ -238,8 +248,10 @@ static void clear_way(struct gm_host_pmap *p, uint64_t va, uint64_t slot)
 	bool huge;
 
 	if (gm_host_mem_huge(p, va) && gm_host_content(p, slot, &some, &zero, &huge) == GM_RET_SUCCESS &&
-	    gm_mask_empty(&some))
+	    gm_mask_empty(&some)) {
 		gm_host_slot_drop(p, slot, GM_BLOCK_BYTES);
+		gm_host_slot_set_tabled(p, slot, false);
+	}
 }
 
 gm_ret_t gm_host_steal(void *pmap, uint64_t va, const struct gm_mask *want, uint64_t slot, struct gm_host_steal *out)
@@ -249,7 +261,7 @@ gm_ret_t gm_host_steal(void *pmap, uint64_t va, const struct gm_mask *want, uint
 
 	assert(va % GM_BLOCK_BYTES == 0 && slot % GM_BLOCK_BYTES == 0);
 	*out = (struct gm_host_steal){ .huge = false };
-	if (gm_mask_full(want))
+	if (gm_mask_full(want) && gm_host_slot_is_tabled(p, slot))
 		clear_way(p, va, slot);
 	GM_MASK_FOR_RUN(want, f, e) {
 		struct steal s = {
@@ -271,6 +283,8 @@ gm_ret_t gm_host_steal(void *pmap, uint64_t va, const struct gm_mask *want, uint
 		put_back(p, va, slot, out);
 		return GM_RET_NODEV;
 	}
+	if (!gm_mask_empty(&out->moved) && !out->huge)
+		gm_host_slot_set_tabled(p, slot, true);
 	return ret;
 }
 
@@ -346,9 +360,11 @@ static int64_t restore_one(struct gm_host_pmap *p, uint64_t va, uint64_t src, in
 	content = gm_host_has_content(p, src);
 	if (content < 0)
 		return content;
-	/* a hole must not be read: it stays a hole, unless the move found something in its way */
-	if (content == 0)
-		return err == -EEXIST ? err : (int64_t)GM_PAGE_BYTES;
+	/* a hole must not be read: it stays a hole; with something at va it was moved there, see the top */
+	if (content == 0) {
+		(void)gm_host_wake(p, va, GM_PAGE_BYTES);
+		return GM_PAGE_BYTES;
+	}
 	got = gm_uffd_copy(p->fd_app, va, src, GM_PAGE_BYTES);
 	if (got > 0)
 		gm_host_slot_drop(p, src, GM_PAGE_BYTES);

@@ -125,6 +125,9 @@ static void drain(struct gm_host_pmap *p)
 			return;
 		for (size_t i = 0; i < (size_t)got / sizeof(raw[0]); i++)
 			keep(p, &raw[i]);
+		/* a read() ends short only when the kernel has nothing more */
+		if ((size_t)got < n * sizeof(raw[0]))
+			return;
 	}
 }
 

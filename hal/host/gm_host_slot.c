@@ -104,6 +104,35 @@ static struct gm_host_piece *piece_of(struct gm_host_pmap *p, uint64_t slot)
 	return NULL;
 }
 
+bool gm_host_slot_is_tabled(struct gm_host_pmap *p, uint64_t slot)
+{
+	struct gm_host_piece *piece;
+	unsigned s;
+	bool is;
+
+	gm_lock(p->env, &p->lock);
+	piece = piece_of(p, slot);
+	s = piece ? (unsigned)((slot - piece->va) / GM_BLOCK_BYTES) : 0;
+	is = piece && (piece->tabled[s / 64] >> (s % 64) & 1);
+	gm_unlock(p->env, &p->lock);
+	return is;
+}
+
+void gm_host_slot_set_tabled(struct gm_host_pmap *p, uint64_t slot, bool tabled)
+{
+	struct gm_host_piece *piece;
+	unsigned s;
+
+	gm_lock(p->env, &p->lock);
+	piece = piece_of(p, slot);
+	s = piece ? (unsigned)((slot - piece->va) / GM_BLOCK_BYTES) : 0;
+	if (piece && tabled)
+		piece->tabled[s / 64] |= UINT64_C(1) << (s % 64);
+	else if (piece)
+		piece->tabled[s / 64] &= ~(UINT64_C(1) << (s % 64));
+	gm_unlock(p->env, &p->lock);
+}
+
 void gm_host_slot_free(void *pmap, uint64_t slot)
 {
 	struct gm_host_pmap *p = pmap;
@@ -118,6 +147,7 @@ void gm_host_slot_free(void *pmap, uint64_t slot)
 	s = (unsigned)((slot - piece->va) / GM_BLOCK_BYTES);
 	assert(piece->taken[s / 64] >> (s % 64) & 1);
 	piece->taken[s / 64] &= ~(UINT64_C(1) << (s % 64));
+	piece->tabled[s / 64] &= ~(UINT64_C(1) << (s % 64));
 	piece->used--;
 	gm_unlock(p->env, &p->lock);
 }

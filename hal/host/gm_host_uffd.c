@@ -123,33 +123,38 @@ static int64_t transfer(int fd, unsigned long request, struct uffd_transfer t)
 	return outcome(rc, t.result);
 }
 
-static int64_t make(int fd, unsigned long request, uint64_t dst, uint64_t bytes)
+static int64_t make(int fd, unsigned long request, uint64_t dst, uint64_t bytes, uint64_t mode)
 {
-	struct uffd_make m = { .range = { dst, bytes }, .mode = MODE_DONTWAKE };
+	struct uffd_make m = { .range = { dst, bytes }, .mode = mode };
 	int rc = ioctl(fd, request, &m);
 
 	return outcome(rc, m.result);
 }
 
-int64_t gm_uffd_move(int fd, uint64_t dst, uint64_t src, uint64_t bytes)
+int64_t gm_uffd_take(int fd, uint64_t dst, uint64_t src, uint64_t bytes)
 {
 	return transfer(fd, UFFD_MOVE,
 			(struct uffd_transfer){ dst, src, bytes, MODE_DONTWAKE | MODE_ALLOW_SRC_HOLES, 0 });
 }
 
+int64_t gm_uffd_move(int fd, uint64_t dst, uint64_t src, uint64_t bytes)
+{
+	return transfer(fd, UFFD_MOVE, (struct uffd_transfer){ dst, src, bytes, MODE_ALLOW_SRC_HOLES, 0 });
+}
+
 int64_t gm_uffd_copy(int fd, uint64_t dst, uint64_t src, uint64_t bytes)
 {
-	return transfer(fd, UFFD_COPY, (struct uffd_transfer){ dst, src, bytes, MODE_DONTWAKE, 0 });
+	return transfer(fd, UFFD_COPY, (struct uffd_transfer){ dst, src, bytes, 0, 0 });
 }
 
 int64_t gm_uffd_zeropage(int fd, uint64_t dst, uint64_t bytes)
 {
-	return make(fd, UFFD_ZEROPAGE, dst, bytes);
+	return make(fd, UFFD_ZEROPAGE, dst, bytes, 0);
 }
 
 int64_t gm_uffd_poison(int fd, uint64_t dst, uint64_t bytes)
 {
-	return make(fd, UFFD_POISON, dst, bytes);
+	return make(fd, UFFD_POISON, dst, bytes, MODE_DONTWAKE);
 }
 
 int gm_pagemap_scan(int fd, uint64_t begin, uint64_t end, struct gm_page_region *vec, size_t n, uint64_t *walked)

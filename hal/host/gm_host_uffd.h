@@ -73,7 +73,12 @@ int gm_uffd_wake(int fd, uint64_t va, uint64_t bytes);
  * the reading of its event? 1, 0 or a negative errno. */
 int gm_uffd_changing(int fd);
 
-/* None of these wakes waiting accesses. Holes of the source of a move count as moved. */
+/*
+ * Copy, zeropage and move (not take and poison) wake the accesses that wait for
+ * what they make present. Take and move are the same, out of a watched range and
+ * back into it. Holes of the source of either count as moved.
+ */
+int64_t gm_uffd_take(int fd, uint64_t dst, uint64_t src, uint64_t bytes);
 int64_t gm_uffd_move(int fd, uint64_t dst, uint64_t src, uint64_t bytes);
 int64_t gm_uffd_copy(int fd, uint64_t dst, uint64_t src, uint64_t bytes);
 int64_t gm_uffd_zeropage(int fd, uint64_t dst, uint64_t bytes);

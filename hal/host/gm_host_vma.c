@@ -210,6 +210,14 @@ static bool is_anon(const struct gm_host_area *a)
 	       strncmp(a->name, "[anon:", 6) == 0;
 }
 
+void gm_host_mem_inherit(void *pmap, uint64_t va, uint64_t bytes, bool inherit)
+{
+	struct gm_host_pmap *p = pmap;
+
+	if (madvise((void *)(uintptr_t)va, bytes, inherit ? MADV_DOFORK : MADV_DONTFORK) && !inherit)
+		gm_log(p->env, GM_LOG_ERROR, "fork: a child will see zeros at 0x%llx: error %d", (unsigned long long)va, errno);
+}
+
 gm_ret_t gm_host_mem_rights(void *pmap, uint64_t va, struct gm_host_vma *vma)
 {
 	struct gm_host_area a;

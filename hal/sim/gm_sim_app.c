@@ -258,7 +258,7 @@ static gm_ret_t transfer(struct gm_sim *sim, uint64_t va, uint8_t *to, const uin
 		if (ret)
 			return ret;
 		if (from) {
-			memcpy(byte, from, n);
+			memcpy(byte, from, n); // NOLINT(clang-analyzer-core.NonNullParamChecker)
 			from += n;
 		} else {
 			memcpy(to, byte, n);
@@ -354,7 +354,7 @@ static gm_ret_t child_read(struct gm_sim *sim, uint64_t va, uint8_t *to, size_t 
 		const struct gm_sim_vma *vma = gm_sim_vma_find(sim, va);
 		const struct gm_sim_page *page = gm_sim_page_get(sim, va, false);
 
-		if (!vma || vma->owned || !gm_sim_vma_allows(vma, false))
+		if (!vma || vma->owned || vma->not_inherited || !gm_sim_vma_allows(vma, false))
 			return GM_RET_FAULT;
 		if (page && page->poisoned)
 			return GM_RET_IO;
@@ -378,8 +378,10 @@ static unsigned freeze_all(struct gm_sim *sim, struct gm_sim_pmap **frozen)
 	unsigned done = 0;
 
 	LIST_FOREACH(pmap, &sim->pmaps, link) {
-		if (n == MAX_WATCHERS)
+		if (n >= MAX_WATCHERS) {
 			gm_sim_panic(sim, "more than %u address spaces at fork", MAX_WATCHERS);
+			break;
+		}
 		pmap->refs++; /* freeze may block, and others may run */
 		all[n++] = pmap;
 	}

@@ -115,9 +115,9 @@ static gm_ret_t access_pages(struct gm_sim *sim, uint64_t va, void *buf, size_t 
 		if (!page->frame) /* first touch of memory that nobody watches */
 			gm_sim_pages_populate(sim, vma, va);
 		if (write)
-			memcpy(page->frame + offset, at, n);
+			memcpy(page->frame + offset, at, n); // NOLINT(clang-analyzer-core.NonNullParamChecker)
 		else
-			memcpy(at, page->frame + offset, n);
+			memcpy(at, page->frame + offset, n); // NOLINT(clang-analyzer-core.NonNullParamChecker)
 		va += n;
 		at += n;
 		bytes -= n;
@@ -168,6 +168,19 @@ static void host_mem_unmap(void *pmap, uint64_t va, uint64_t bytes)
 				     (unsigned long long)vma->va);
 	}
 	gm_sim_vma_cut(sim, va, va + bytes);
+}
+
+static void host_mem_inherit(void *pmap, uint64_t va, uint64_t bytes, bool inherit)
+{
+	struct gm_sim *sim = ((struct gm_sim_pmap *)pmap)->sim;
+
+	if (!gm_sim_vma_covers(sim, va, va + bytes))
+		return; /* the application unmapped it meanwhile */
+	gm_sim_vma_isolate(sim, va, va + bytes);
+	for (struct gm_sim_vma *vma = gm_sim_vma_find(sim, va); vma && vma->va < va + bytes;
+	     vma = gm_sim_vma_next(sim, vma))
+		vma->not_inherited = !inherit;
+	gm_sim_vma_merge(sim, va, va + bytes);
 }
 
 static gm_ret_t host_mem_probe(void *pmap, uint64_t va, struct gm_host_vma *out)
@@ -361,6 +374,7 @@ static void host_at_fork(void *pmap, gm_ret_t (*freeze)(void *arg), void (*thaw)
 static const struct gm_host_ops host_ops = {
 	.mem_map = host_mem_map,
 	.mem_unmap = host_mem_unmap,
+	.mem_inherit = host_mem_inherit,
 	.mem_probe = host_mem_probe,
 	.mem_rights = host_mem_probe,
 	.mem_huge = host_mem_huge,

@@ -110,6 +110,7 @@ struct gm_sim_vma {
 	uint32_t access; /* GM_READ, GM_WRITE */
 	bool shared;     /* not private anonymous: cannot be managed */
 	bool locked;     /* mlock()ed */
+	bool not_inherited; /* MADV_DONTFORK */
 	bool owned;      /* made by mem_map: a child has nothing here */
 	bool huge;       /* huge pages are wanted */
 	struct gm_sim_pmap *pmap; /* who watches it, or NULL */

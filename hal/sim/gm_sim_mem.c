@@ -106,7 +106,7 @@ void gm_sim_vma_isolate(struct gm_sim *sim, uint64_t va, uint64_t end)
 static bool alike(const struct gm_sim_vma *a, const struct gm_sim_vma *b)
 {
 	return a->end == b->va && a->access == b->access && a->shared == b->shared && a->locked == b->locked &&
-	       a->owned == b->owned && a->huge == b->huge && a->pmap == b->pmap;
+	       a->owned == b->owned && a->not_inherited == b->not_inherited && a->huge == b->huge && a->pmap == b->pmap;
 }
 
 void gm_sim_vma_merge(struct gm_sim *sim, uint64_t va, uint64_t end)

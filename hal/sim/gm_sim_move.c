@@ -190,6 +190,16 @@ static gm_ret_t put_pages(struct gm_sim_pmap *p, uint64_t va, uint64_t bytes, co
 	return GM_RET_SUCCESS;
 }
 
+/* The same, and who waits for them goes on. */
+static gm_ret_t give_pages(struct gm_sim_pmap *p, uint64_t va, uint64_t bytes, const struct source *from,
+			   uint64_t *done)
+{
+	gm_ret_t ret = put_pages(p, va, bytes, from, done);
+
+	gm_sim_fault_wake(p, va, va + *done);
+	return ret;
+}
+
 gm_ret_t gm_sim_restore(void *pmap, uint64_t va, uint64_t addr, uint64_t bytes, uint64_t *done)
 {
 	struct gm_sim_pmap *p = pmap;
@@ -201,7 +211,7 @@ gm_ret_t gm_sim_restore(void *pmap, uint64_t va, uint64_t addr, uint64_t bytes, 
 	*done = 0;
 	if (gm_sim_trapped(p->sim, GM_SIM_RESTORE))
 		return GM_RET_AGAIN;
-	return put_pages(p, va, bytes, &from, done);
+	return give_pages(p, va, bytes, &from, done);
 }
 
 gm_ret_t gm_sim_fill(void *pmap, uint64_t va, const void *src, uint64_t bytes, uint64_t *done)
@@ -218,7 +228,7 @@ gm_ret_t gm_sim_fill(void *pmap, uint64_t va, const void *src, uint64_t bytes, u
 	*done = 0;
 	if (gm_sim_trapped(p->sim, GM_SIM_FILL))
 		return GM_RET_AGAIN;
-	return put_pages(p, va, bytes, &from, done);
+	return give_pages(p, va, bytes, &from, done);
 }
 
 gm_ret_t gm_sim_zero(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done)
@@ -228,7 +238,7 @@ gm_ret_t gm_sim_zero(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done)
 	*done = 0;
 	if (gm_sim_trapped(((struct gm_sim_pmap *)pmap)->sim, GM_SIM_ZERO))
 		return GM_RET_AGAIN;
-	return put_pages(pmap, va, bytes, &from, done);
+	return give_pages(pmap, va, bytes, &from, done);
 }
 
 gm_ret_t gm_sim_poison(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done)

@@ -169,8 +169,8 @@ void gm_sim_slot_fini(struct gm_sim *sim)
 
 	while ((slot = RB_ROOT(&sim->slots)) != NULL)
 		gm_sim_slot_free(slot);
-	while ((slot = sim->free_slots) != NULL) {
-		sim->free_slots = slot->next_free;
+	while ((slot = sim->free_slots) != NULL) { /* what was just freed is in this list, and alive */
+		sim->free_slots = slot->next_free; // NOLINT(clang-analyzer-unix.Malloc)
 		slot_unmake(slot);
 	}
 }

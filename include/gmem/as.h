@@ -6,7 +6,8 @@
  * An address space is a set of VA ranges and where their bytes are. A process
  * may have many; a page belongs to one of them at most. Each has at most two
  * threads of the library's own, a fault handler and a worker, with all
- * signals blocked; and one more per attached device that raises faults. With
+ * signals blocked; and one more per device that raises faults, from its first
+ * attachment until it is destroyed. With
  * GM_AS_NO_THREADS it has none, and the caller runs gm_as_serve().
  */
 #ifndef GMEM_AS_H

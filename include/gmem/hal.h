@@ -128,7 +128,7 @@ struct gm_dev_caps {
 	char name[64];        /**< for people */
 	uint32_t caps;        /**< GM_CAP_* */
 	uint32_t va_bits;     /**< device VA is `[0, 2^va_bits)` */
-	uint64_t page_sizes;  /**< bit n: pages of 2^n bytes; smallest 4 KiB .. 2 MiB */
+	uint64_t page_sizes;  /**< bit n: pages of 2^n bytes; the smallest is 4 KiB, 64 KiB or 2 MiB */
 	uint32_t max_contexts; /**< pmaps at once, > 0 */
 	uint32_t slabs;       /**< used entries of slab */
 	struct gm_slab slab[GM_MAX_SLABS]; /**< memory to register at once; multiples of GM_UNIT_BYTES */

@@ -17,7 +17,7 @@
 extern "C" {
 #endif
 
-/** With GM_WRITE: the old content does not matter, do not copy it in (it reads as zeros). */
+/** With GM_WRITE: the old content does not matter, do not copy it in. Read before it is written, it is zeros or the old content. */
 #define GM_WS_DISCARD 16u
 
 /** One range of a working set. */

@@ -78,6 +78,7 @@ struct race {
 	pthread_t watchdog;
 	uint64_t start_ns;
 	_Atomic uint64_t moves, refused; /* gm_migrate(): calls, of those BUSY or NOSPC */
+	_Atomic uint64_t claimed;        /* gm_adopt(): EXIST, see race_adopt_again() */
 };
 
 /* For the handler of SIGBUS alone. */
@@ -301,7 +302,7 @@ static inline void race_begin(struct race *r, const char *program, int argc, cha
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	r->program = program;
-	r->opt = (struct race_opt){ .migrations = 5000, .rounds = 1000, .seconds = 5, .seed = 1, .watchdog_s = 60,
+	r->opt = (struct race_opt){ .migrations = 5000, .rounds = 100, .seconds = 5, .seed = 1, .watchdog_s = 60,
 		.limit_s = 280, .cpus = 2, .kernels = 2, .movers = 1, .handler = "free", .with = "all", .space = "both",
 		.dev = "mock:vram=2M" };
 	race_options(r, argc, argv);
@@ -328,7 +329,8 @@ static inline void race_log(void *arg, enum gm_log_level level, const char *mess
 {
 	struct race *r = arg;
 
-	fprintf(stderr, "%s: log %d: %s\n", r->program, (int)level, message);
+	if (!strstr(message, "cannot be served")) /* of a device fault: the kernel is told, and judges */
+		fprintf(stderr, "%s: log %d: %s\n", r->program, (int)level, message);
 }
 
 /* Threads of the library by their name: on the CPU of the CPU threads, or on another. */
@@ -400,6 +402,7 @@ static inline void race_open(struct race *r, uint32_t flags)
 	r->targets = 0;
 	atomic_store(&r->moves, 0);
 	atomic_store(&r->refused, 0);
+	atomic_store(&r->claimed, 0);
 }
 
 static inline void race_close(struct race *r)

@@ -162,4 +162,22 @@ static inline void race_dev_add(struct race_hand *h, const char *what, uint64_t 
 		race_fail(h->r, "%s: device add: %s", what, gm_ret_name(ret));
 }
 
+/*
+ * Adopt what is at an address that was adopted before and unmapped since. Where
+ * all of it was on the host at that time the library was not told, and whoever
+ * moves memory about may have moved the new one by the old claim: EXIST, and to
+ * be released first.
+ */
+static inline void race_adopt_again(struct race *r, uint64_t va, uint64_t bytes)
+{
+	gm_ret_t ret = gm_adopt(r->as, (void *)(uintptr_t)va, bytes, 0);
+
+	if (ret == GM_RET_EXIST) {
+		RACE_MUST(r, gm_release(r->as, (void *)(uintptr_t)va, bytes));
+		atomic_fetch_add(&r->claimed, 1);
+		ret = gm_adopt(r->as, (void *)(uintptr_t)va, bytes, 0);
+	}
+	race_must(r, ret, "gm_adopt of a used address");
+}
+
 #endif

@@ -18,6 +18,8 @@
 #define TROUBLE (RND_RET(IO) | RND_RET(NOMEM) | RND_RET(TIMEDOUT) | RND_RET(NOSPC))
 #define REFUSED (RND_RET(FAULT) | RND_RET(PERM) | RND_RET(BUSY) | RND_RET(NOTSUP))
 #define FENCE_NS RND_STALL_NS
+/* An attempt to serve a fault takes no longer. */
+#define LATE_NS 3000000u
 
 /* ------------------------------------------------------- single accesses */
 
@@ -94,13 +96,18 @@ static uint32_t legal(struct rnd_job *job, const struct rnd_page *p, const struc
 	return set;
 }
 
-/* One access of a kernel: `fn` does it. */
+/* Was the answer to an access of a kernel legal? */
 static gm_ret_t judged(struct rnd_job *job, struct rnd_page *p, const struct rnd_watch *watch, uint32_t changes,
 		       enum rnd_managed managed, bool odd, gm_ret_t ret)
 {
 	struct rnd_world *w = job->w;
 
-	rnd_expect(w, watch, ret, legal(job, p, watch, changes, odd), job->held ? 0 : TROUBLE,
+	uint32_t set = legal(job, p, watch, changes, odd);
+
+	/* An answer to a fault is for everybody who waits at the page: also who came late. */
+	if (!job->held && watch->start_ns < w->quiet_ns + LATE_NS)
+		set |= TROUBLE;
+	rnd_expect(w, watch, ret, set, job->held ? 0 : TROUBLE,
 		   job->held ? "a kernel's access inside a working set" : "a kernel's access", p->va);
 	check_reach(w, p, changes, managed, ret);
 	return ret;
@@ -190,6 +197,13 @@ static void settle_discard(struct gm_mock_thread *thread, struct rnd_job *job, s
 	a->discard = false;
 }
 
+static void job_unclaim(struct rnd_job *job)
+{
+	for (unsigned i = 0; i < job->n; i++)
+		if (job->access[i].cells)
+			rnd_unclaim(job->access[i].page, job->access[i].cell, job->access[i].cells, job->access[i].write);
+}
+
 static gm_ret_t kernel(struct gm_mock_thread *thread, unsigned index, void *arg)
 {
 	struct rnd_job *job = arg;
@@ -210,21 +224,16 @@ static gm_ret_t kernel(struct gm_mock_thread *thread, unsigned index, void *arg)
 			kernel_access(thread, job, a);
 		gm_mock_yield(thread);
 	}
-	if (--job->running == 0)
-		for (unsigned i = 0; i < job->n; i++)
-			if (job->access[i].cells)
-				rnd_unclaim(job->access[i].page, job->access[i].cell, job->access[i].cells,
-					    job->access[i].write);
+	if (--job->running == 0 && !job->held)
+		job_unclaim(job);
 	return GM_RET_SUCCESS;
 }
 
 /* ------------------------------------------------------------------ jobs */
 
-static void job_unclaim(struct rnd_job *job)
+static void job_end(struct rnd_job *job)
 {
-	for (unsigned i = 0; i < job->n; i++)
-		if (job->access[i].cells)
-			rnd_unclaim(job->access[i].page, job->access[i].cell, job->access[i].cells, job->access[i].write);
+	job->dev->holds++;
 	rnd_ctx_unuse(job->ctx);
 	job->used = false;
 }
@@ -235,7 +244,7 @@ void rnd_dev_reap(struct rnd_world *w, bool all)
 		struct rnd_job *job = &w->job[i];
 		gm_ret_t ret;
 
-		if (!job->used || !job->fence)
+		if (!job->used || !job->fence || job->busy)
 			continue;
 		ret = gm_fence_wait(job->fence, all ? FENCE_NS : 0);
 		if (!all && ret == GM_RET_TIMEDOUT)
@@ -244,9 +253,9 @@ void rnd_dev_reap(struct rnd_world *w, bool all)
 			rnd_fail(w, "a kernel ends with %s", gm_ret_name(ret));
 		gm_fence_put(job->fence);
 		job->fence = NULL;
-		job->dev->holds++;
-		rnd_ctx_unuse(job->ctx);
-		job->used = false;
+		if (job->held) /* it may be held a moment longer, until the library has been called back */
+			job_unclaim(job);
+		job_end(job);
 	}
 }
 
@@ -289,7 +298,7 @@ static struct rnd_job *job_begin(struct rnd_world *w, unsigned max)
 			job->n++;
 	if (job->n)
 		return job;
-	job_unclaim(job);
+	job_end(job);
 	return NULL;
 }
 
@@ -320,6 +329,7 @@ bool rnd_dev_kernel(struct rnd_world *w)
 		return false;
 	if (!job_launch(w, job)) {
 		job_unclaim(job);
+		job_end(job);
 	} else if (rnd_one_in(w, 3)) {
 		struct gm_fence *fence = gm_fence_get(job->fence);
 		gm_ret_t ret = gm_fence_wait(fence, FENCE_NS);
@@ -403,7 +413,7 @@ static void use_set(struct rnd_world *w, struct rnd_job *job, struct gm_ws *ws, 
 {
 	bool with_fence = rnd_one_in(w, 2);
 
-	job->held = true;
+	job->held = job->busy = true;
 	job->drops = w->drops;
 	check_set(w, job, range);
 	if (rnd_one_in(w, 4))
@@ -412,16 +422,18 @@ static void use_set(struct rnd_world *w, struct rnd_job *job, struct gm_ws *ws, 
 		(void)gm_ws_release(ws, NULL);
 		resolve_discards(w, job);
 		job_unclaim(job);
+		job_end(job);
 		return;
 	}
 	if (with_fence) {
 		(void)gm_ws_release(ws, job->fence);
-		return;
+	} else {
+		if (gm_fence_wait(job->fence, FENCE_NS))
+			rnd_fail(w, "a kernel in a working set does not end");
+		check_set(w, job, range);
+		(void)gm_ws_release(ws, NULL);
 	}
-	if (gm_fence_wait(job->fence, FENCE_NS))
-		rnd_fail(w, "a kernel in a working set does not end");
-	check_set(w, job, range);
-	(void)gm_ws_release(ws, NULL);
+	job->busy = false; /* others may forget it now */
 }
 
 bool rnd_dev_set(struct rnd_world *w)
@@ -456,6 +468,7 @@ bool rnd_dev_set(struct rnd_world *w)
 	} else {
 		resolve_discards(w, job);
 		job_unclaim(job);
+		job_end(job);
 	}
 	rnd_step(w, "working set", &watch);
 	return true;
@@ -468,7 +481,7 @@ bool rnd_inject(struct rnd_world *w)
 	static const char *const host_ops[] = { "steal", "restore", "fill", "zero", "watch", "slot_alloc", "mem_map" };
 	unsigned n = 1 + (unsigned)rnd(w, 3);
 
-	if (w->noisy)
+	if (w->noisy || w->quieting)
 		return false;
 	w->noisy = true;
 	w->noise++;
@@ -494,6 +507,9 @@ void rnd_quiet(struct rnd_world *w)
 {
 	static const char *const host_ops[] = { "steal", "restore", "fill", "zero", "watch", "slot_alloc", "mem_map" };
 
+	if (w->quieting) /* by another coroutine: each of these calls is a point of the scheduler */
+		return;
+	w->quieting = true;
 	for (unsigned i = 0; i < 7; i++)
 		(void)gm_sim_fail(w->sim, host_ops[i], 0, 0);
 	for (unsigned i = 0; i < RND_DEVS; i++)
@@ -501,5 +517,6 @@ void rnd_quiet(struct rnd_world *w)
 			(void)gm_mock_fail(w->dev[i].dev, (enum gm_mock_op)op, 0, 0);
 	w->fail_alloc_in = 0;
 	w->noise += w->noisy;
-	w->noisy = false;
+	w->noisy = w->quieting = false;
+	w->quiet_ns = gm_now_ns(gm_sim_env(w->sim));
 }

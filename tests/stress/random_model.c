@@ -51,7 +51,7 @@ void rnd_random_bytes(struct rnd_world *w, uint8_t *buf, size_t bytes)
 
 void rnd_fail(struct rnd_world *w, const char *fmt, ...)
 {
-	struct rnd_result *r = w->opt->result;
+	struct rnd_result *r = w->opt->child;
 	char why[512];
 	va_list args;
 
@@ -60,7 +60,7 @@ void rnd_fail(struct rnd_world *w, const char *fmt, ...)
 	va_end(args);
 	if (r) {
 		r->steps = w->steps;
-		snprintf(r->why, sizeof(r->why), "%s", why);
+		snprintf(r->why, sizeof(r->why), "%.*s", (int)sizeof(r->why) - 1, why);
 	}
 	if (!w->opt->quiet)
 		fprintf(stderr, "random_sim: FAILED: seed %" PRIu64 " step %" PRIu64 " (%s): %s\n"
@@ -77,8 +77,10 @@ struct rnd_watch rnd_watch(struct rnd_world *w)
 	struct rnd_watch watch = { .start_ns = gm_now_ns(gm_sim_env(w->sim)), .noise = w->noise, .noisy = w->noisy,
 				   .odd = w->odd };
 
-	for (unsigned i = 0; i < RND_DEVS; i++)
+	for (unsigned i = 0; i < RND_DEVS; i++) {
 		watch.holds[i] = w->dev[i].holds;
+		watch.held[i] = w->dev[i].dev->node.reserved_units > 0;
+	}
 	return watch;
 }
 
@@ -89,7 +91,9 @@ bool rnd_noisy(struct rnd_world *w, const struct rnd_watch *watch)
 
 bool rnd_held(struct rnd_world *w, const struct rnd_watch *watch, const struct rnd_dev *dev)
 {
-	return dev->dev->node.reserved_units > 0 || watch->holds[dev - w->dev] != dev->holds;
+	size_t i = (size_t)(dev - w->dev);
+
+	return watch->held[i] || dev->dev->node.reserved_units > 0 || watch->holds[i] != dev->holds;
 }
 
 static uint32_t ret_bit(gm_ret_t ret)
@@ -392,8 +396,8 @@ void rnd_step(struct rnd_world *w, const char *op, const struct rnd_watch *watch
 
 	w->steps++;
 	w->last_op = op;
-	if (w->opt->result)
-		w->opt->result->steps = w->steps;
+	if (w->opt->child)
+		w->opt->child->steps = w->steps;
 	if (took_ns > RND_STALL_NS)
 		rnd_fail(w, "stall: %s took %" PRIu64 " ms", op, took_ns / 1000000);
 	gm_sim_set_horizon_ns(w->sim, now_ns + RND_STALL_NS);

@@ -87,17 +87,17 @@ struct rnd_ctx {
 };
 
 struct rnd_space {
+	struct rnd_world *w;
 	struct gm_as *as;
 	struct rnd_ctx ctx[RND_DEVS];
-	bool no_threads;
-	struct gm_thread *server;
+	struct gm_thread *server;   /* of a space without threads */
 };
 
 struct rnd_dev {
 	struct gm_dev *dev;
 	struct gm_mock *mock;
 	char spec[128];
-	bool faults, host_map;
+	bool faults;
 	uint32_t granule_bytes;
 	uint64_t vram_bytes;
 	uint32_t holds;             /* rises with each working set that is asked for, and that ends */
@@ -127,22 +127,21 @@ struct rnd_job {
 	unsigned n, threads, running, rounds;
 	bool used;
 	bool held;                  /* inside a working set: nothing may fail */
+	bool busy;                  /* whoever launched it still needs it */
 	uint32_t drops;             /* of the world, when it was launched */
 	struct gm_fence *fence;
 };
 
 struct rnd_actor {
 	struct rnd_world *w;
-	unsigned index;
 	struct gm_thread *thread;
-	const char *op;
 };
 
 /* What decides whether an odd answer was legal: taken before an operation, compared after it. */
 struct rnd_watch {
 	uint64_t start_ns;
 	uint32_t noise, holds[RND_DEVS], odd;
-	bool noisy;
+	bool noisy, held[RND_DEVS];
 };
 
 /* What the parent of a planted run learns. */
@@ -156,11 +155,12 @@ struct rnd_options {
 	enum gm_plant plant;
 	enum gm_mock_bug bug;
 	bool verbose, quiet;
-	struct rnd_result *result;  /* shared with the parent */
+	struct rnd_result *child;   /* a planted run: shared with the parent; else NULL */
 };
 
 struct rnd_world {
 	const struct rnd_options *opt;
+	struct rnd_result *result;
 	uint64_t rng;
 	struct gm_sim *sim;
 	struct gm_lib *lib;
@@ -180,13 +180,15 @@ struct rnd_world {
 	uint64_t steps;
 	uint64_t hash;
 	bool noisy;                 /* failures are armed */
+	bool quieting;              /* ... and being disarmed */
+	uint64_t quiet_ns;          /* when that was last done */
 	uint64_t noisy_until;       /* ... until this step */
 	uint32_t noise;             /* rises when that changes */
 	uint32_t odd;               /* rises when any page changes */
 	uint32_t drops;             /* rises when content is dropped */
 	uint64_t fork_failures;     /* that the library reported */
+	uint64_t rest_until_ns;     /* nobody does anything */
 	bool stop;                  /* for the servers */
-	unsigned actors_left;
 	const char *last_op;
 };
 

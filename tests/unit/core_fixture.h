@@ -269,7 +269,9 @@ static inline gm_ret_t dev_run(struct gm_ctx *ctx, struct dev_job *job)
 	struct gm_fence *fence;
 	gm_ret_t ret;
 
-	OK(gm_mock_launch(ctx, dev_kernel, job, 1, &fence));
+	ret = gm_mock_launch(ctx, dev_kernel, job, 1, &fence);
+	if (ret)
+		return ret;
 	ret = gm_fence_wait(fence, GM_FOREVER_NS);
 	gm_fence_put(fence);
 	return ret;

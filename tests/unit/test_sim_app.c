@@ -67,15 +67,16 @@ HOST_TEST(sim_app, absent_and_watched_waits_for_wake)
 	msg = next_msg(w);
 	cr_assert(msg.kind == GM_HOST_FAULT && msg.write && msg.va == w->va - 24 && msg.thread_id == 2);
 	cr_assert_eq(w->op->msg_read(w->pmap, &msg, 1), 0, "one message");
-	/* making the page present is not enough: somebody must say so */
-	cr_assert_eq(w->op->zero(w->pmap, msg.va, PAGE, &done), GM_RET_SUCCESS);
 	sleep_long(w);
 	cr_assert_not(w->done);
 	w->op->wake(w->pmap, msg.va - PAGE, PAGE);
 	w->op->wake(w->pmap, msg.va + PAGE, PAGE);
+	cr_assert_eq(w->op->zero(w->pmap, msg.va - PAGE, PAGE, &done), GM_RET_SUCCESS);
+	cr_assert_eq(w->op->zero(w->pmap, msg.va + PAGE, PAGE, &done), GM_RET_SUCCESS);
 	sleep_long(w);
 	cr_assert_not(w->done, "woken by its neighbours");
-	w->op->wake(w->pmap, msg.va, PAGE);
+	/* making the page present is enough: nobody has to say so */
+	cr_assert_eq(w->op->zero(w->pmap, msg.va, PAGE, &done), GM_RET_SUCCESS);
 	join(w, t);
 	cr_assert_eq(peek(w, w->va, &value), GM_RET_SUCCESS);
 	cr_assert_eq(value, 1);

@@ -1,0 +1,413 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Regions. Each case of the drawings at the top of core/gm_region.c is a test
+ * of its name; then random operations against an array of pages.
+ */
+#include "config.h"
+
+#include <criterion/criterion.h>
+
+#include <stdio.h>
+#include <string.h>
+
+#include "core/gm_region.h"
+
+#include "failing_alloc.h"
+
+#define PAGE ((uint64_t)GM_PAGE_BYTES)
+#define OWNED GM_REGION_OWNED
+#define ADOPTED GM_REGION_ADOPTED
+#define EDGE GM_REGION_EDGE
+
+static struct failing_alloc fa;
+static struct gm_env env;
+static struct gm_regions rs;
+
+static void stock(unsigned n)
+{
+	while (n--)
+		gm_regions_stock(&rs, gm_region_new(&env));
+}
+
+static void setup(void)
+{
+	failing_alloc_init(&fa);
+	env.mem = fa.table;
+	gm_regions_init(&rs);
+	stock(GM_REGION_SPARES);
+}
+
+static void teardown(void)
+{
+	gm_regions_fini(&rs, &env);
+	cr_assert_eq(atomic_load(&fa.live), 0, "nodes were lost");
+	cr_assert_eq(atomic_load(&fa.bad_frees), 0);
+}
+
+TestSuite(region, .init = setup, .fini = teardown);
+
+static bool insert(unsigned first, unsigned end, enum gm_region_kind kind)
+{
+	return gm_regions_insert(&rs, first * PAGE, end * PAGE, kind);
+}
+
+static bool carve(unsigned first, unsigned end, enum gm_region_kind kind)
+{
+	return gm_regions_carve(&rs, first * PAGE, end * PAGE, kind);
+}
+
+/* All regions as text: kind, pages, users of an edge. */
+static void is(const char *want)
+{
+	char text[400] = "";
+	size_t n = 0;
+	const char *wrong = gm_regions_check(&rs);
+
+	cr_assert_null(wrong, "%s", wrong);
+	for (struct gm_region *r = gm_regions_first(&rs, 0, UINT64_MAX); r; r = gm_regions_next(&rs, r, UINT64_MAX)) {
+		n += (size_t)snprintf(text + n, sizeof(text) - n, "%s%c%u-%u", n ? " " : "", "OAE"[r->kind],
+				      (unsigned)(r->va / PAGE), (unsigned)(r->end / PAGE));
+		if (r->kind == EDGE)
+			n += (size_t)snprintf(text + n, sizeof(text) - n, "*%u", (unsigned)r->users);
+	}
+	cr_assert_str_eq(text, want);
+}
+
+Test(region, i1_alone)
+{
+	cr_assert(insert(4, 6, ADOPTED));
+	cr_assert(insert(10, 12, ADOPTED));
+	cr_assert(insert(7, 8, OWNED));
+	is("A4-6 O7-8 A10-12");
+	cr_assert_eq(rs.spares, GM_REGION_SPARES - 3);
+}
+
+Test(region, i2_merges_with_the_left)
+{
+	insert(4, 6, ADOPTED);
+	cr_assert(insert(6, 9, ADOPTED));
+	is("A4-9");
+	cr_assert_eq(rs.spares, GM_REGION_SPARES - 1, "needs no node");
+}
+
+Test(region, i3_merges_with_the_right)
+{
+	insert(6, 9, ADOPTED);
+	cr_assert(insert(4, 6, ADOPTED));
+	is("A4-9");
+	cr_assert_eq(rs.spares, GM_REGION_SPARES - 1);
+	cr_assert_not_null(gm_regions_find(&rs, 4 * PAGE), "the tree still finds it");
+}
+
+Test(region, i4_joins_both)
+{
+	insert(2, 4, ADOPTED);
+	insert(6, 9, ADOPTED);
+	cr_assert(insert(4, 6, ADOPTED));
+	is("A2-9");
+	cr_assert_eq(rs.spares, GM_REGION_SPARES - 1, "one node became a spare");
+}
+
+Test(region, i5_an_edge_on_an_edge)
+{
+	cr_assert(insert(5, 6, EDGE));
+	cr_assert(insert(5, 6, EDGE));
+	is("E5-6*2");
+	cr_assert_eq(rs.spares, GM_REGION_SPARES - 1);
+}
+
+Test(region, only_adopted_merges_and_only_with_adopted)
+{
+	insert(2, 4, OWNED);
+	insert(4, 6, OWNED);
+	insert(6, 8, ADOPTED);
+	insert(8, 9, EDGE);
+	insert(9, 10, EDGE);
+	insert(10, 12, ADOPTED);
+	is("O2-4 O4-6 A6-8 E8-9*1 E9-10*1 A10-12");
+	insert(12, 13, OWNED);
+	insert(13, 14, ADOPTED);
+	is("O2-4 O4-6 A6-8 E8-9*1 E9-10*1 A10-12 O12-13 A13-14");
+}
+
+Test(region, the_first_page_of_all_has_no_left)
+{
+	cr_assert(insert(0, 2, ADOPTED));
+	cr_assert(insert(2, 3, ADOPTED));
+	is("A0-3");
+	cr_assert(carve(0, 1, ADOPTED));
+	is("A1-3");
+}
+
+Test(region, c1_all_of_it)
+{
+	insert(4, 6, ADOPTED);
+	cr_assert(carve(4, 6, ADOPTED));
+	is("");
+	insert(4, 6, OWNED);
+	cr_assert(carve(3, 9, OWNED));
+	is("");
+	cr_assert_eq(rs.spares, GM_REGION_SPARES, "nodes come back");
+}
+
+Test(region, c2_its_beginning)
+{
+	insert(4, 8, ADOPTED);
+	cr_assert(carve(2, 6, ADOPTED));
+	is("A6-8");
+	cr_assert(carve(6, 7, ADOPTED));
+	is("A7-8");
+	cr_assert_null(gm_regions_find(&rs, 6 * PAGE));
+}
+
+Test(region, c3_its_end)
+{
+	insert(4, 8, ADOPTED);
+	cr_assert(carve(6, 10, ADOPTED));
+	is("A4-6");
+	cr_assert(carve(5, 6, ADOPTED));
+	is("A4-5");
+}
+
+Test(region, c4_its_middle)
+{
+	insert(4, 8, OWNED);
+	cr_assert(carve(5, 6, OWNED));
+	is("O4-5 O6-8");
+	cr_assert_eq(rs.spares, GM_REGION_SPARES - 2);
+}
+
+Test(region, c4_without_a_spare_changes_nothing)
+{
+	insert(4, 8, OWNED);
+	while (rs.spares)
+		insert(100 + 2 * rs.spares, 101 + 2 * rs.spares, OWNED);
+	cr_assert_not(carve(5, 6, OWNED));
+	cr_assert_not(insert(50, 51, OWNED));
+	cr_assert_not(insert(50, 51, ADOPTED));
+	cr_assert_not(insert(50, 51, EDGE));
+	cr_assert_eq(gm_regions_find(&rs, 5 * PAGE)->end, 8 * PAGE);
+	cr_assert_null(gm_regions_find(&rs, 50 * PAGE));
+	cr_assert_null(gm_regions_check(&rs));
+	stock(1);
+	cr_assert(carve(5, 6, OWNED));
+	cr_assert_eq(gm_regions_find(&rs, 4 * PAGE)->end, 5 * PAGE);
+	cr_assert_eq(gm_regions_find(&rs, 7 * PAGE)->va, 6 * PAGE);
+}
+
+Test(region, c5_an_edge)
+{
+	insert(5, 6, EDGE);
+	insert(5, 6, EDGE);
+	cr_assert(carve(5, 6, EDGE));
+	is("E5-6*1");
+	cr_assert(carve(5, 6, EDGE));
+	is("");
+	cr_assert_eq(rs.spares, GM_REGION_SPARES);
+}
+
+Test(region, c6_several)
+{
+	insert(2, 6, ADOPTED);  /* by C3 */
+	insert(7, 8, ADOPTED);  /* by C1 */
+	insert(9, 12, ADOPTED); /* by C2 */
+	cr_assert(carve(4, 10, ADOPTED));
+	is("A2-4 A10-12");
+}
+
+Test(region, c6_leaves_other_kinds)
+{
+	insert(2, 4, ADOPTED);
+	insert(4, 6, OWNED);
+	insert(6, 7, EDGE);
+	insert(7, 9, ADOPTED);
+	cr_assert(carve(0, 20, ADOPTED));
+	is("O4-6 E6-7*1");
+	cr_assert(carve(0, 20, OWNED));
+	is("E6-7*1");
+}
+
+Test(region, carving_nothing)
+{
+	cr_assert(carve(0, 20, ADOPTED));
+	insert(4, 6, ADOPTED);
+	cr_assert(carve(0, 4, ADOPTED));
+	cr_assert(carve(6, 9, ADOPTED));
+	cr_assert(carve(0, 20, OWNED));
+	is("A4-6");
+}
+
+Test(region, lookup_is_exact)
+{
+	insert(4, 6, ADOPTED);
+	insert(8, 9, OWNED);
+	cr_assert_null(gm_regions_find(&rs, 4 * PAGE - 1));
+	cr_assert_not_null(gm_regions_find(&rs, 4 * PAGE));
+	cr_assert_not_null(gm_regions_find(&rs, 6 * PAGE - 1));
+	cr_assert_null(gm_regions_find(&rs, 6 * PAGE));
+	cr_assert_null(gm_regions_first(&rs, 6 * PAGE, 8 * PAGE));
+	cr_assert_not_null(gm_regions_first(&rs, 6 * PAGE, 8 * PAGE + 1));
+	cr_assert_not_null(gm_regions_first(&rs, 5 * PAGE, 5 * PAGE + 1));
+	cr_assert_null(gm_regions_next(&rs, gm_regions_find(&rs, 4 * PAGE), 8 * PAGE));
+}
+
+Test(region, excess_nodes_are_handed_out)
+{
+	cr_assert_null(gm_regions_excess(&rs));
+	stock(2);
+	for (unsigned i = 0; i < 2; i++) {
+		struct gm_region *r = gm_regions_excess(&rs);
+
+		cr_assert_not_null(r);
+		gm_mem_free(&env, r, sizeof(*r));
+	}
+	cr_assert_null(gm_regions_excess(&rs));
+	cr_assert_eq(rs.spares, GM_REGION_SPARES);
+}
+
+Test(region, the_check_sees_damage)
+{
+	struct gm_region *r;
+
+	insert(4, 6, ADOPTED);
+	insert(8, 9, EDGE);
+	r = gm_regions_find(&rs, 4 * PAGE);
+	r->end = 9 * PAGE;
+	cr_assert_not_null(gm_regions_check(&rs), "overlap");
+	r->end = 6 * PAGE + 1;
+	cr_assert_not_null(gm_regions_check(&rs), "half a page");
+	r->end = r->va;
+	cr_assert_not_null(gm_regions_check(&rs), "empty");
+	r->end = 6 * PAGE;
+	gm_regions_find(&rs, 8 * PAGE)->users = 0;
+	cr_assert_not_null(gm_regions_check(&rs), "an edge nobody uses");
+	gm_regions_find(&rs, 8 * PAGE)->users = 1;
+	rs.count++;
+	cr_assert_not_null(gm_regions_check(&rs), "miscounted");
+	rs.count--;
+	insert(10, 11, OWNED);
+	insert(11, 12, OWNED);
+	cr_assert_null(gm_regions_check(&rs));
+	gm_regions_find(&rs, 10 * PAGE)->kind = gm_regions_find(&rs, 11 * PAGE)->kind = ADOPTED;
+	cr_assert_not_null(gm_regions_check(&rs), "neighbours that should be one");
+}
+
+/* ---------------------------------------------------------------- oracle */
+
+#define PAGES 48
+
+/* One page: nothing, or what; owned memory also which allocation. */
+struct cell {
+	bool used;
+	enum gm_region_kind kind;
+	unsigned id, users;
+};
+
+static struct cell cell[PAGES];
+static uint64_t seed = 88172645463325252u;
+
+static unsigned rnd(unsigned n)
+{
+	seed ^= seed << 13;
+	seed ^= seed >> 7;
+	seed ^= seed << 17;
+	return (unsigned)((seed >> 20) % n);
+}
+
+static bool same(const struct cell *a, const struct cell *b)
+{
+	return a->used && b->used && a->kind == b->kind && a->id == b->id && a->kind != EDGE;
+}
+
+static unsigned runs(void)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < PAGES; i++)
+		n += cell[i].used && !(i && same(&cell[i - 1], &cell[i]));
+	return n;
+}
+
+/* The regions are exactly the runs of equal cells. */
+static void compare(void)
+{
+	const char *wrong = gm_regions_check(&rs);
+	unsigned count = 0;
+
+	cr_assert_null(wrong, "%s", wrong);
+	for (unsigned i = 0; i < PAGES; i++) {
+		struct gm_region *r = gm_regions_find(&rs, i * PAGE);
+
+		cr_assert_eq(r != NULL, cell[i].used, "page %u", i);
+		if (!r)
+			continue;
+		cr_assert_eq(r->kind, cell[i].kind);
+		cr_assert(r->kind != EDGE || r->users == cell[i].users);
+		cr_assert_eq(r->va == i * PAGE, !(i && same(&cell[i - 1], &cell[i])), "page %u begins a region", i);
+		cr_assert_eq(r->end == (i + 1) * PAGE, !(i + 1 < PAGES && same(&cell[i], &cell[i + 1])), "page %u ends one", i);
+	}
+	for (struct gm_region *r = gm_regions_first(&rs, 0, UINT64_MAX); r; r = gm_regions_next(&rs, r, UINT64_MAX))
+		count++;
+	cr_assert_eq(count, runs());
+}
+
+static void random_insert(unsigned first, unsigned end, enum gm_region_kind kind, unsigned id)
+{
+	bool on_edge, ok;
+	unsigned spares = rs.spares;
+
+	if (kind == EDGE)
+		end = first + 1;
+	on_edge = kind == EDGE && cell[first].used && cell[first].kind == EDGE;
+	for (unsigned i = first; i < end && !on_edge; i++)
+		if (cell[i].used)
+			return; /* not allowed by the contract */
+	ok = insert(first, end, kind);
+	cr_assert(ok || !spares, "insert refused with spares left");
+	if (!ok)
+		return;
+	if (on_edge)
+		cell[first].users++;
+	else
+		for (unsigned i = first; i < end; i++)
+			cell[i] = (struct cell){ .used = true, .kind = kind, .id = kind == OWNED ? id : 0, .users = 1 };
+}
+
+static void random_carve(unsigned first, unsigned end, enum gm_region_kind kind)
+{
+	unsigned spares = rs.spares;
+	bool ok;
+
+	if (kind == EDGE)
+		end = first + 1;
+	ok = carve(first, end, kind);
+	cr_assert(ok || !spares, "carve refused with spares left");
+	for (unsigned i = first; i < end && ok; i++)
+		if (cell[i].used && cell[i].kind == kind && (kind != EDGE || --cell[i].users == 0))
+			cell[i] = (struct cell){ .used = false };
+}
+
+Test(region, random_operations)
+{
+	for (unsigned round = 0; round < 20000; round++) {
+		unsigned first = rnd(PAGES), end = first + 1 + rnd(PAGES - first < 9 ? PAGES - first : 9);
+		enum gm_region_kind kind = (enum gm_region_kind)rnd(3);
+		unsigned nodes = rs.spares + (unsigned)rs.count;
+
+		if (rnd(2))
+			random_insert(first, end, kind, round);
+		else
+			random_carve(first, end, kind);
+		cr_assert_eq(rs.spares + rs.count, nodes, "a node was lost");
+		compare();
+		if (rs.spares > 1 && rnd(4) == 0) { /* now and then without any */
+			struct gm_region *r = rs.spare;
+
+			rs.spare = r->next_spare;
+			rs.spares--;
+			gm_mem_free(&env, r, sizeof(*r));
+		} else if (!rs.spares && rnd(3) == 0) {
+			stock(1 + rnd(4));
+		}
+	}
+}
