@@ -152,6 +152,7 @@ bool bench_is_huge(const void *buf, uint64_t bytes, bool huge)
 	uint64_t found = 0;
 	int n;
 
+	memset(vec, 0, sizeof(vec));
 	if (fd < 0)
 		bench_die("/proc/self/pagemap cannot be read");
 	n = ioctl(fd, SCAN_REQUEST, &a);

@@ -187,7 +187,7 @@ static double touch_pages(char *mem)
 
 	for (uint64_t at = 0; at < TOUCH_BYTES; at += BENCH_PAGE)
 		*(volatile char *)(mem + at) = 1;
-	return (double)(bench_now_ns() - start) / (TOUCH_BYTES / BENCH_PAGE);
+	return (double)(bench_now_ns() - start) / (double)(TOUCH_BYTES / BENCH_PAGE);
 }
 
 static double first_lib(void *arg)

@@ -213,33 +213,55 @@ gm_ret_t gm_adopt(struct gm_as *as, void *ptr, uint64_t bytes, uint32_t flags)
 	return GM_RET_SUCCESS;
 }
 
-/* An edge that no buffer ends in any more is not mapped by devices any more. */
+/* Devices let go of an edge that ends one buffer only; it is none any more for new accesses. Undone if they do not. */
+static gm_ret_t stop_edge(struct gm_as *as, uint64_t va, uint64_t deadline_ns)
+{
+	struct gm_block *b = gm_block_find(as, va);
+	struct gm_region *r;
+	bool last;
+	gm_ret_t ret;
+
+	if (!b)
+		return GM_RET_SUCCESS;
+	gm_lock(as->env, &as->lock);
+	r = gm_regions_find(&as->regions, va);
+	last = r && r->kind == GM_REGION_EDGE && r->users == 1;
+	gm_unlock(as->env, &as->lock);
+	if (!last) {
+		gm_block_put(b);
+		return GM_RET_SUCCESS;
+	}
+	gm_lock(as->env, &b->lock);
+	gm_mask_clear(&b->edge, gm_page_of(b, va));
+	gm_unlock(as->env, &b->lock);
+	ret = gm_mem_unmap_in_place(b, va, va + GM_PAGE_BYTES, deadline_ns);
+	if (ret) {
+		gm_lock(as->env, &b->lock);
+		gm_mask_set(&b->edge, gm_page_of(b, va));
+		gm_unlock(as->env, &b->lock);
+	} else {
+		gm_work_queue(b, 0);
+	}
+	gm_block_put(b);
+	return ret;
+}
+
+/* One user less of each edge; with the last one devices let go of it, and only then does its region go. */
 static gm_ret_t release_edges(struct gm_as *as, const struct span *s, uint64_t deadline_ns)
 {
 	gm_ret_t ret = GM_RET_SUCCESS;
 
 	for (unsigned i = 0; i < 2 && !ret; i++) {
 		struct gm_region *r;
-		struct gm_block *b;
-		bool last;
 
 		if (!s->edge[i])
 			continue;
+		ret = stop_edge(as, s->edge[i], deadline_ns);
 		gm_lock(as->env, &as->lock);
 		r = gm_regions_find(&as->regions, s->edge[i]);
-		last = r && r->kind == GM_REGION_EDGE && r->users == 1;
-		if (r && r->kind == GM_REGION_EDGE)
+		if (!ret && r && r->kind == GM_REGION_EDGE)
 			(void)gm_regions_carve(&as->regions, r->va, r->end, GM_REGION_EDGE);
 		gm_unlock(as->env, &as->lock);
-		b = last ? gm_block_find(as, s->edge[i]) : NULL;
-		if (!b)
-			continue;
-		gm_lock(as->env, &b->lock);
-		gm_mask_clear(&b->edge, gm_page_of(b, s->edge[i]));
-		gm_unlock(as->env, &b->lock);
-		ret = gm_mem_unmap_in_place(b, s->edge[i], s->edge[i] + GM_PAGE_BYTES, deadline_ns);
-		gm_work_queue(b, 0);
-		gm_block_put(b);
 	}
 	return ret;
 }

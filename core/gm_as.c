@@ -283,8 +283,10 @@ static bool serve_devices(struct gm_as *as)
 
 		gm_lock(as->env, &as->lock);
 		ctx = as->ctx[i];
+		if (ctx && !gm_ctx_enter(ctx)) /* under the lock: a moment later it may be gone */
+			ctx = NULL;
 		gm_unlock(as->env, &as->lock);
-		if (ctx && gm_ctx_enter(ctx)) {
+		if (ctx) {
 			some |= gm_devq_once(ctx->dev);
 			gm_ctx_leave(ctx);
 		}

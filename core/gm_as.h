@@ -67,6 +67,7 @@ struct gm_as {
 	unsigned stealing;               /* (A) steals under way: no message is read meanwhile */
 	struct gm_remap remap[GM_REMAPS]; /* (A) ranges that mremap() moved and the worker has not yet, oldest first */
 	atomic_uint remaps;              /* (A) how many; read without it by the handler, who alone adds some */
+	bool remapping;                  /* (A) somebody is in gm_remap_work(): one at a time */
 
 	/* the handler's own */
 	struct gm_host_msg msg[GM_HANDLER_MSGS];
@@ -79,7 +80,7 @@ struct gm_as {
 	struct gm_waitq queue_waitq;
 	TAILQ_HEAD(, gm_block) work;     /* (Q) */
 	uint64_t work_until_ns;          /* (Q) the worker sleeps until then; 0: it does not, and will look */
-	bool stop;                       /* (Q) */
+	atomic_bool stop;                /* (Q), read without it */
 	bool refill;                     /* (Q) the stock of regions wants filling */
 	bool remap_noted;                /* (Q) there is a remap to do */
 	struct gm_thread *worker;
@@ -122,7 +123,7 @@ struct gm_ctx *gm_ctx_enter_pmap(struct gm_dev *dev, void *pmap);
 /* The same for a known context: false if it is being detached. */
 bool gm_ctx_enter(struct gm_ctx *ctx);
 void gm_ctx_leave(struct gm_ctx *ctx);
-/* The context of a device in a space, or NULL. */
+/* The context of a device in a space, entered: gm_ctx_leave() it; or NULL. */
 struct gm_ctx *gm_as_ctx_of(struct gm_as *as, struct gm_dev *dev);
 
 /* Check and round a public range: SUCCESS, INVAL. */

@@ -362,6 +362,30 @@ void gm_block_count_doomed(struct gm_block *b)
 	b->is_doomed = is;
 }
 
+struct gm_wait *gm_block_wait(struct gm_block *b, unsigned page, uint32_t thread_id, uint64_t now_ns)
+{
+	struct gm_wait *last;
+
+	for (unsigned i = 0; i < b->waits; i++)
+		if (b->wait[i].page == page)
+			return &b->wait[i];
+	if (b->waits < GM_BLOCK_WAITS)
+		b->waits++;
+	last = &b->wait[b->waits - 1];
+	*last = (struct gm_wait){ .since_ns = now_ns, .thread_id = thread_id, .page = page };
+	return last;
+}
+
+void gm_block_trim_waits(struct gm_block *b)
+{
+	unsigned kept = 0;
+
+	for (unsigned i = 0; i < b->waits; i++)
+		if (gm_mask_test(&b->wanted, b->wait[i].page))
+			b->wait[kept++] = b->wait[i];
+	b->waits = kept;
+}
+
 void gm_slice_serve(struct gm_slice *s, uint64_t slice_ns, uint64_t now_ns, unsigned page)
 {
 	uint64_t epoch = now_ns / slice_ns;

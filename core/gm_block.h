@@ -33,6 +33,16 @@ struct gm_slice {
 	struct gm_mask page[2];
 };
 
+/* Since when an access waits for a page, and whose. */
+struct gm_wait {
+	uint64_t since_ns;
+	uint32_t thread_id;
+	uint32_t page;
+};
+
+/* Pages whose time is kept at once; who comes when all are taken is noted when one is free: late, never early. */
+#define GM_BLOCK_WAITS 16
+
 struct gm_block {
 	RB_ENTRY(gm_block) link;                  /* (A) index of the space */
 	struct gm_as *as;
@@ -72,8 +82,8 @@ struct gm_block {
 	bool queued;
 	uint64_t not_before_ns;
 	/* worker only, with the block's lock */
-	uint64_t wanted_since_ns;
-	uint32_t wanted_thread;
+	struct gm_wait wait[GM_BLOCK_WAITS];
+	unsigned waits;
 };
 
 /* Index. */
@@ -109,6 +119,10 @@ struct gm_mask gm_block_mapped_by(const struct gm_block *b, unsigned ctx, uint32
 bool gm_block_all_host(const struct gm_block *b);
 /* `doomed` has changed. */
 void gm_block_count_doomed(struct gm_block *b);
+/* The note of an access that waits for a page, made now if there is none. */
+struct gm_wait *gm_block_wait(struct gm_block *b, unsigned page, uint32_t thread_id, uint64_t now_ns);
+/* Only those that are wanted still. */
+void gm_block_trim_waits(struct gm_block *b);
 /* Recompute `held` from `holds`. */
 void gm_block_count_holds(struct gm_block *b);
 

@@ -63,13 +63,20 @@ struct gm_ctx *gm_as_ctx_of(struct gm_as *as, struct gm_dev *dev)
 	for (unsigned i = 0; i < GM_MAX_CTXS; i++)
 		if (as->ctx[i] && as->ctx[i]->dev == dev)
 			found = as->ctx[i];
+	if (found && !gm_ctx_enter(found)) /* under the lock: a moment later it may be gone */
+		found = NULL;
 	gm_unlock(as->env, &as->lock);
 	return found;
 }
 
 void *gm_ctx_pmap(struct gm_ctx *ctx)
 {
-	return ctx ? ctx->pmap : NULL;
+	if (!ctx)
+		return NULL;
+	/* What the process did to its memory before a launch has happened for the launch. If the events do
+	 * not come through in time, the launch is no worse off than an access that is under way already. */
+	(void)gm_events_settle(ctx->as, gm_deadline_ns(ctx->as->env, ctx->as->cfg.wait_ns));
+	return ctx->pmap;
 }
 
 struct gm_dev *gm_ctx_dev(struct gm_ctx *ctx)
@@ -167,8 +174,11 @@ gm_ret_t gm_as_attach(struct gm_as *as, struct gm_dev *dev, enum gm_attach_mode 
 	ret = check_window(dev, mode, window);
 	if (ret)
 		return ret;
-	if (gm_as_ctx_of(as, dev)) /* before the backend says that it has no room for another */
+	ctx = gm_as_ctx_of(as, dev);
+	if (ctx) { /* before the backend says that it has no room for another */
+		gm_ctx_leave(ctx);
 		return gm_fail(GM_RET_EXIST, "device %s is attached to this space already", dev->hal->caps.name);
+	}
 	ctx = gm_mem_alloc(as->env, sizeof(*ctx));
 	if (!ctx)
 		return gm_fail(GM_RET_NOMEM, "no memory for a context");

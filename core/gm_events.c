@@ -23,6 +23,8 @@
  */
 #include "config.h"
 
+#include <string.h>
+
 #include "core/gm_events.h"
 #include "core/gm_fault.h"
 #include "core/gm_mem.h"
@@ -137,14 +139,48 @@ static bool moved_away(struct gm_as *as, uint64_t va, uint64_t end)
 	return yes;
 }
 
+/*
+ * (A) What was on its way to [va, end) goes on to where that is now: an entry is split
+ * where the second move took a part only. False: no room, nothing done.
+ */
+static bool retarget(struct gm_as *as, const struct gm_host_msg *msg)
+{
+	uint64_t end = msg->va + msg->bytes;
+	struct gm_remap out[GM_REMAPS];
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < as->remaps; i++) {
+		const struct gm_remap r = as->remap[i];
+		uint64_t shift = r.to - r.va, cut[4] = { r.va, msg->va - shift, end - shift, r.end };
+
+		if (msg->va >= r.to + (r.end - r.va) || end <= r.to)
+			cut[1] = cut[2] = r.end;
+		else if (msg->va < r.to)
+			cut[1] = r.va;
+		if (cut[2] > r.end || end > r.to + (r.end - r.va))
+			cut[2] = r.end;
+		for (unsigned k = 0; k < 3; k++) {
+			uint64_t to = cut[k] + shift + (k == 1 ? msg->to - msg->va : 0);
+
+			if (cut[k] >= cut[k + 1])
+				continue;
+			if (n == GM_REMAPS - 1) /* the move itself wants one too */
+				return false;
+			out[n++] = (struct gm_remap){ .va = cut[k], .end = cut[k + 1], .to = to };
+		}
+	}
+	out[n++] = (struct gm_remap){ .va = msg->va, .end = end, .to = msg->to };
+	memcpy(as->remap, out, n * sizeof(out[0]));
+	as->remaps = n;
+	return true;
+}
+
 static bool note_remap(struct gm_as *as, const struct gm_host_msg *msg)
 {
 	bool room;
 
 	gm_lock(as->env, &as->lock);
-	room = as->remaps < GM_REMAPS;
-	if (room)
-		as->remap[as->remaps++] = (struct gm_remap){ .va = msg->va, .end = msg->va + msg->bytes, .to = msg->to };
+	room = retarget(as, msg);
 	gm_unlock(as->env, &as->lock);
 	gm_lock(as->env, &as->queue_lock);
 	as->remap_noted = true;
@@ -268,12 +304,7 @@ bool gm_events_once(struct gm_as *as)
 
 static bool stopping(struct gm_as *as)
 {
-	bool stop;
-
-	gm_lock(as->env, &as->queue_lock);
-	stop = as->stop;
-	gm_unlock(as->env, &as->queue_lock);
-	return stop;
+	return atomic_load_explicit(&as->stop, memory_order_acquire);
 }
 
 void gm_events_thread(void *arg)
@@ -366,8 +397,17 @@ gm_ret_t gm_events_settle(struct gm_as *as, uint64_t deadline_ns)
 
 /* ---------------------------------------------------------------- mremap */
 
-/* Bytes that devices or slots have of [va, end) go to where the range is now. */
-static void remap_block(struct gm_block *b, const struct gm_remap *r)
+/* (A) Is it still what is to be done first, or was the range moved on meanwhile? */
+static bool is_first(const struct gm_as *as, const struct gm_remap *r)
+{
+	return as->remap[0].va == r->va && as->remap[0].end == r->end && as->remap[0].to == r->to;
+}
+
+/*
+ * Bytes that devices or slots have of [va, end) go to where the range is now. Only what
+ * can never get there is given up. False: not all could go there now; try again later.
+ */
+static bool remap_block(struct gm_block *b, const struct gm_remap *r)
 {
 	struct gm_as *as = b->as;
 	struct gm_mask pages = gm_block_clip(b, r->va, r->end);
@@ -375,7 +415,13 @@ static void remap_block(struct gm_block *b, const struct gm_remap *r)
 	struct gm_txn t = { .as = as, .flags = GM_TXN_FORCE, .move = &m, .moves = 1, .shift = r->to - r->va,
 			    .deadline_ns = gm_deadline_ns(as->env, as->cfg.wait_ns) };
 	gm_ret_t ret = gm_txn_run(&t);
+	bool same;
 
+	gm_lock(as->env, &as->lock);
+	same = is_first(as, r);
+	gm_unlock(as->env, &as->lock);
+	if (!same || (ret && ret != GM_RET_FAULT && ret != GM_RET_EXIST && ret != GM_RET_NODEV))
+		return false;
 	if (ret)
 		gm_log(as->env, GM_LOG_ERROR, "mremap: pages of 0x%llx could not be brought to 0x%llx: %s",
 		       (unsigned long long)b->va, (unsigned long long)r->to, gm_ret_text(ret));
@@ -384,17 +430,19 @@ static void remap_block(struct gm_block *b, const struct gm_remap *r)
 	gm_unlock(as->env, &b->lock);
 	gm_drop_doomed(b);
 	gm_work_queue(b, 0);
+	return true;
 }
 
-/* One region of the old range stands at the new one. *more: there was one. False: wants spares. */
+/* One region of the old range stands at the new one. *more: there was one. False: wants spares, or moved on. */
 static bool remap_region(struct gm_as *as, const struct gm_remap *r, bool *more)
 {
 	uint64_t shift = r->to - r->va, va = 0, end = 0;
 	struct gm_region *old;
-	bool ok = true;
+	bool ok;
 
 	gm_lock(as->env, &as->lock);
-	old = gm_regions_first(&as->regions, r->va, r->end);
+	ok = is_first(as, r);
+	old = ok ? gm_regions_first(&as->regions, r->va, r->end) : NULL;
 	while (old && old->kind == GM_REGION_EDGE)
 		old = gm_regions_next(&as->regions, old, r->end);
 	*more = old != NULL;
@@ -425,39 +473,70 @@ static bool remap_regions(struct gm_as *as, const struct gm_remap *r)
 	return true;
 }
 
-static void remap_one(struct gm_as *as, const struct gm_remap *r)
+/* False: to be tried again. */
+static bool remap_one(struct gm_as *as, const struct gm_remap *r)
 {
-	uint64_t va = r->va, bytes = r->end - r->va;
+	uint64_t va = r->va;
+	bool ok = true;
 
-	for (struct gm_block *b; (b = gm_block_next(as, va, r->end)); gm_block_put(b)) {
-		remap_block(b, r);
+	for (struct gm_block *b; ok && (b = gm_block_next(as, va, r->end)); gm_block_put(b)) {
+		ok = remap_block(b, r);
 		va = b->va + GM_BLOCK_BYTES;
 	}
+	if (!ok)
+		return false;
 	/* All of it is on the host now: untracked. The old place is left alone, it may be somebody else's. */
-	(void)gm_hal_unwatch(as->host, as->hpmap, r->to, bytes);
+	(void)gm_hal_unwatch(as->host, as->hpmap, r->to, r->end - r->va);
+	if (!remap_regions(as, r)) /* from here on others may watch the new place */
+		return false;
+	gm_lock(as->env, &as->lock);
+	ok = is_first(as, r);
+	if (ok) {
+		as->remaps--;
+		for (unsigned i = 0; i < as->remaps; i++)
+			as->remap[i] = as->remap[i + 1];
+	}
+	gm_unlock(as->env, &as->lock);
+	if (ok)
+		gm_hal_wake(as->host, as->hpmap, r->to, r->end - r->va);
+	return ok;
+}
+
+/* True: the first entry, for the caller alone until end_remap(). */
+static bool begin_remap(struct gm_as *as, struct gm_remap *r)
+{
+	bool mine;
+
+	gm_lock(as->env, &as->lock);
+	mine = as->remaps && !as->remapping;
+	if (mine) {
+		as->remapping = true;
+		*r = as->remap[0];
+	}
+	gm_unlock(as->env, &as->lock);
+	return mine;
+}
+
+/* True: there is more to do at once, also because the entry was changed meanwhile. */
+static bool end_remap(struct gm_as *as, const struct gm_remap *r)
+{
+	bool more;
+
+	gm_lock(as->env, &as->lock);
+	as->remapping = false;
+	more = as->remaps && !is_first(as, r);
+	gm_wake(as->env, &as->waitq);
+	gm_unlock(as->env, &as->lock);
+	return more;
 }
 
 void gm_remap_work(struct gm_as *as)
 {
-	for (;;) {
-		struct gm_remap r;
+	struct gm_remap r;
 
-		gm_lock(as->env, &as->lock);
-		r = as->remap[0];
-		if (!as->remaps) {
-			gm_unlock(as->env, &as->lock);
+	while (begin_remap(as, &r)) {
+		(void)remap_one(as, &r); /* what is left stays first, and is tried again */
+		if (!end_remap(as, &r))
 			return;
-		}
-		gm_unlock(as->env, &as->lock);
-		remap_one(as, &r);
-		if (!remap_regions(as, &r))
-			return; /* after the refill */
-		gm_lock(as->env, &as->lock);
-		as->remaps--;
-		for (unsigned i = 0; i < as->remaps; i++)
-			as->remap[i] = as->remap[i + 1];
-		gm_unlock(as->env, &as->lock);
-		gm_hal_wake(as->host, as->hpmap, r.to, r.end - r.va);
-		gm_wake(as->env, &as->waitq);
 	}
 }

@@ -195,6 +195,11 @@ struct few {
 	uint64_t pa;         /* where the device has them: one after the other */
 };
 
+static uint64_t bits_of(unsigned pages)
+{
+	return pages < 64 ? (UINT64_C(1) << pages) - 1 : UINT64_MAX;
+}
+
 /* (block) Nobody has, holds, drops or maps any of these pages (bits of a word), nor was a device just served. */
 static bool nothing_in_the_way(const struct gm_block *b, unsigned word, uint64_t pages, uint64_t now_ns)
 {
@@ -238,7 +243,7 @@ static bool begin_few(struct gm_block *b, unsigned page, uint32_t bytes, uint64_
 
 	if (pages > 64 || b->huge || atomic_load_explicit(&b->as->granule_pages, memory_order_relaxed) > pages)
 		return false;
-	unit = (pages == 64 ? UINT64_MAX : (UINT64_C(1) << pages) - 1) << (page % 64 & ~(pages - 1));
+	unit = bits_of(pages) << (page % 64 & ~(pages - 1));
 	n = nothing_in_the_way(b, word, unit, now_ns) ? only_node(b, word, unit, &f->dev) : NULL;
 	here = n ? n->resident.w[word] & unit : 0;
 	kept = b->staged.w[word] & unit;
@@ -258,12 +263,21 @@ static bool begin_few(struct gm_block *b, unsigned page, uint32_t bytes, uint64_
 	return true;
 }
 
+/* Time since *now_ns, booked; and what time it is. */
+static void lap(struct gm_as *as, enum gm_stat which, uint64_t *now_ns)
+{
+	uint64_t now = gm_now_ns(as->env);
+
+	gm_stat_add(as, which, now - *now_ns);
+	*now_ns = now;
+}
+
 /* How many of them are back, from the first on. */
-static unsigned give_few(struct gm_block *b, const struct few *f)
+static unsigned give_few(struct gm_block *b, const struct few *f, uint64_t *now_ns)
 {
 	struct gm_as *as = b->as;
 	uint64_t va = b->va + (uint64_t)f->first * GM_PAGE_BYTES, slot = b->slot + (uint64_t)f->first * GM_PAGE_BYTES;
-	uint64_t bytes = (uint64_t)(f->end - f->first) * GM_PAGE_BYTES, done = 0, start = gm_now_ns(as->env);
+	uint64_t bytes = (uint64_t)(f->end - f->first) * GM_PAGE_BYTES, done = 0;
 	const char *src = NULL;
 
 	if (f->dirty || !f->kept) {
@@ -278,36 +292,31 @@ static unsigned give_few(struct gm_block *b, const struct few *f)
 
 		memcpy((char *)(uintptr_t)slot + at, src + at, GM_PAGE_BYTES);
 	}
-	if (f->dirty) {
-		gm_stat_time(as, GM_STAT_ns_copy, start);
-		start = gm_now_ns(as->env);
-	}
+	if (f->dirty)
+		lap(as, GM_STAT_ns_copy, now_ns);
 	if (f->kept)
 		(void)gm_hal_restore(as->host, as->hpmap, va, slot, bytes, &done);
 	else
 		(void)gm_hal_fill(as->host, as->hpmap, va, src, bytes, &done);
-	gm_stat_time(as, GM_STAT_ns_restore, start);
+	lap(as, GM_STAT_ns_restore, now_ns);
 	return (unsigned)(done / GM_PAGE_BYTES);
 }
 
 static void count_few(struct gm_as *as, const struct few *f, unsigned pages)
 {
-	uint64_t back = pages < 64 ? (UINT64_C(1) << pages) - 1 : UINT64_MAX;
-
 	if (!pages)
 		return;
 	gm_stat_add(as, GM_STAT_migrations_to_host, 1);
 	gm_stat_add(as, GM_STAT_pages_to_host, pages);
 	if (f->kept)
-		gm_stat_add(as, GM_STAT_pages_clean, (uint64_t)__builtin_popcountll(back & ~f->dirty));
+		gm_stat_add(as, GM_STAT_pages_clean, (uint64_t)__builtin_popcountll(bits_of(pages) & ~f->dirty));
 }
 
 /* True: the page is there; giving it has woken its waiters. */
 static bool bring_few(struct gm_block *b, unsigned page, uint32_t bytes, uint64_t now_ns)
 {
 	struct gm_as *as = b->as;
-	uint64_t deadline_ns = gm_deadline_after_ns(now_ns, as->cfg.wait_ns);
-	struct gm_mask busy, back;
+	struct gm_mask busy = gm_mask_none(), back = gm_mask_none();
 	struct few f = { .dev = NULL };
 	unsigned pages;
 	bool ok;
@@ -317,17 +326,12 @@ static bool bring_few(struct gm_block *b, unsigned page, uint32_t bytes, uint64_
 	gm_unlock(as->env, &b->lock);
 	if (!ok)
 		return false;
-	pages = give_few(b, &f);
-	busy = gm_mask_span(f.first, f.end);
-	back = gm_mask_span(f.first, f.first + pages);
-	ok = page < f.first + pages;
-	gm_commit_host(b, &back);
-	if (ok)
-		gm_txn_release_served(b, &busy, page, deadline_ns);
-	else
-		gm_txn_release(b, &busy);
+	pages = give_few(b, &f, &now_ns);
+	busy.w[f.first / 64] = bits_of(f.end - f.first) << (f.first % 64);
+	back.w[f.first / 64] = bits_of(pages) << (f.first % 64);
+	gm_txn_end_home(b, &busy, &back, page, now_ns);
 	count_few(as, &f, pages);
-	return ok;
+	return page < f.first + pages;
 }
 
 /* -------------------------------------------------------------------------- */
@@ -338,10 +342,7 @@ static void leave_wanted(struct gm_block *b, unsigned page, uint32_t thread_id, 
 	bool still;
 
 	gm_lock(env, &b->lock);
-	if (gm_mask_empty(&b->wanted)) {
-		b->wanted_since_ns = gm_now_ns(env);
-		b->wanted_thread = thread_id;
-	}
+	(void)gm_block_wait(b, page, thread_id, gm_now_ns(env));
 	gm_mask_set(&b->wanted, page);
 	/* What was in the way may have gone between the look and now: then nobody else will queue it. */
 	still = state_of(b, page) == CPU_BUSY;
@@ -461,11 +462,13 @@ static bool give_up(struct gm_block *b, unsigned page, bool held, uint64_t now_n
 {
 	struct gm_as *as = b->as;
 	struct gm_stuck stuck = { .va = b->va + (uint64_t)page * GM_PAGE_BYTES };
+	struct gm_wait wait;
 	uint64_t limit_ns;
 	struct gm_hold *h;
 
 	gm_lock(as->env, &b->lock);
-	limit_ns = b->wanted_since_ns + (held ? as->cfg.hold_ns : as->cfg.wait_ns);
+	wait = *gm_block_wait(b, page, 0, now_ns);
+	limit_ns = wait.since_ns + (held ? as->cfg.hold_ns : as->cfg.wait_ns);
 	gm_unlock(as->env, &b->lock);
 	if (now_ns < limit_ns) {
 		uint64_t next = held ? limit_ns : now_ns + GM_WORK_RETRY_NS;
@@ -475,8 +478,8 @@ static bool give_up(struct gm_block *b, unsigned page, bool held, uint64_t now_n
 		return false;
 	}
 	gm_lock(as->env, &b->lock);
-	stuck.held_ns = now_ns - b->wanted_since_ns;
-	stuck.thread_id = b->wanted_thread;
+	stuck.held_ns = now_ns - wait.since_ns;
+	stuck.thread_id = wait.thread_id;
 	SLIST_FOREACH(h, &b->holds, in_block)
 		if (gm_mask_test(&h->pages, page))
 			stuck.ws = h->ws;
@@ -555,6 +558,7 @@ bool gm_fault_cpu_work(struct gm_block *b, uint64_t *again_ns)
 	gm_lock(env, &b->lock);
 	wanted = gm_mask_sub(wanted, done);
 	b->wanted = gm_mask_or(b->wanted, wanted);
+	gm_block_trim_waits(b);
 	left = !gm_mask_empty(&b->wanted);
 	/* Free again since we looked? Then its transaction did not see that it was wanted. */
 	idle = gm_mask_sub(gm_mask_sub(gm_mask_sub(wanted, b->busy), b->doomed), b->held);

@@ -170,7 +170,7 @@ gm_ret_t gm_migrate(struct gm_as *as, uint64_t va, uint64_t bytes, struct gm_dev
 	if (ret)
 		return ret;
 	ctx = dev ? gm_as_ctx_of(as, dev) : NULL;
-	if (dev && (!ctx || !gm_ctx_enter(ctx)))
+	if (dev && !ctx)
 		return gm_fail(GM_RET_INVAL, "gm_migrate: the device is not attached to this space");
 	round_out(&va, &end);
 	deadline_ns = gm_deadline_ns(as->env, as->cfg.wait_ns);

@@ -191,8 +191,8 @@ static bool any_empty(const struct gm_block *b)
 	for (unsigned i = 0; i < GM_MAX_DEVS; i++) {
 		const struct gm_bnode *n = b->node[i];
 
-		for (unsigned u = 0; n && u < GM_BLOCK_UNITS; u++)
-			if (n->unit[u] && n->unit[u]->first / GM_UNIT_PAGES == u && !chunk_in_use(b, n, n->unit[u]))
+		for (unsigned u = 0; n && u < GM_BLOCK_UNITS; u += n->unit[u] ? 1u << n->unit[u]->order : 1)
+			if (n->unit[u] && !chunk_in_use(b, n, n->unit[u]))
 				return true;
 	}
 	return false;
@@ -235,12 +235,48 @@ static void free_frames(struct gm_block *b)
 }
 
 /* `drop`: take apart what was doomed meanwhile; else that is left to the worker. */
+/* What is left to do when pages are free again. */
+struct ending {
+	bool work, idle, empty;
+};
+
+/* (block) Busy no more; `waiter`: 1 + the page that an access was given, which keeps it for a slice. */
+static struct ending end_pages(struct gm_block *b, const struct gm_mask *busy, unsigned waiter, uint64_t now_ns)
+{
+	struct ending e;
+
+	e.work = release_busy(b, *busy);
+	b->used_ns = now_ns;
+	if (waiter)
+		gm_slice_serve(&b->slice_cpu, b->as->cfg.slice_ns, now_ns, waiter - 1);
+	e.idle = (b->watched || b->has_slot) && gm_block_all_host(b);
+	e.empty = any_empty(b);
+	return e;
+}
+
+/* (unlocked) */
+static void finish(struct gm_block *b, struct ending e, uint64_t now_ns, gm_ret_t ret)
+{
+	struct gm_as *as = b->as;
+
+	if (e.empty)
+		free_frames(b);
+	if (!GM_PLANTED(as, GM_PLANT_LOSE_WAKE)) {
+		gm_wake(as->env, &b->waitq);
+		if (e.work)
+			gm_work_queue(b, ret ? gm_deadline_after_ns(now_ns, GM_WORK_RETRY_NS) : 0);
+	}
+	if (e.idle && !e.work)
+		gm_work_queue(b, gm_deadline_after_ns(now_ns, GM_WORK_IDLE_NS));
+}
+
 static void end_one(struct gm_move *m, uint64_t deadline_ns, bool drop)
 {
 	struct gm_block *b = m->block;
 	struct gm_as *as = b->as;
-	bool work, idle, empty;
 	gm_ret_t ret = GM_RET_SUCCESS;
+	struct ending e;
+	uint64_t now_ns;
 
 	for (;;) {
 		struct gm_mask doomed;
@@ -252,23 +288,11 @@ static void end_one(struct gm_move *m, uint64_t deadline_ns, bool drop)
 		gm_unlock(as->env, &b->lock);
 		ret = gm_take_apart(b, &doomed, deadline_ns);
 	}
-	work = release_busy(b, m->busy);
-	b->used_ns = gm_now_ns(as->env);
-	if (m->waiter && gm_mask_test(&m->arrived, m->waiter - 1))
-		gm_slice_serve(&b->slice_cpu, as->cfg.slice_ns, b->used_ns, m->waiter - 1);
-	idle = (b->watched || b->has_slot) && gm_block_all_host(b);
-	empty = any_empty(b);
+	now_ns = gm_now_ns(as->env);
+	e = end_pages(b, &m->busy, m->waiter && gm_mask_test(&m->arrived, m->waiter - 1) ? m->waiter : 0, now_ns);
 	gm_unlock(as->env, &b->lock);
 	m->busy = gm_mask_none();
-	if (empty)
-		free_frames(b);
-	if (!GM_PLANTED(as, GM_PLANT_LOSE_WAKE)) {
-		gm_wake(as->env, &b->waitq);
-		if (work)
-			gm_work_queue(b, ret ? gm_deadline_ns(as->env, GM_WORK_RETRY_NS) : 0);
-	}
-	if (idle && !work)
-		gm_work_queue(b, gm_deadline_ns(as->env, GM_WORK_IDLE_NS));
+	finish(b, e, now_ns, ret);
 }
 
 gm_ret_t gm_txn_begin(struct gm_txn *t)
@@ -448,12 +472,17 @@ void gm_txn_release(struct gm_block *b, const struct gm_mask *pages)
 	end_one(&m, 0, false);
 }
 
-void gm_txn_release_served(struct gm_block *b, const struct gm_mask *pages, unsigned page, uint64_t deadline_ns)
+void gm_txn_end_home(struct gm_block *b, const struct gm_mask *busy, const struct gm_mask *back, unsigned page,
+		     uint64_t now_ns)
 {
-	struct gm_move m = { .block = b, .busy = *pages, .waiter = page + 1 };
+	struct ending e;
 
-	gm_mask_set(&m.arrived, page);
-	end_one(&m, deadline_ns, false);
+	gm_lock(b->as->env, &b->lock);
+	leave_devs(b, back);
+	now_host(b, back);
+	e = end_pages(b, busy, gm_mask_test(back, page) ? page + 1 : 0, now_ns);
+	gm_unlock(b->as->env, &b->lock);
+	finish(b, e, now_ns, GM_RET_SUCCESS);
 }
 
 void gm_drop_doomed(struct gm_block *b)

@@ -79,8 +79,9 @@ void gm_txn_end(struct gm_txn *t);
 
 /* End for pages marked busy by other means: the fault handler, mappings in place. */
 void gm_txn_release(struct gm_block *b, const struct gm_mask *pages);
-/* The same when a CPU access was given one of them: it keeps that page for a slice. */
-void gm_txn_release_served(struct gm_block *b, const struct gm_mask *pages, unsigned page, uint64_t deadline_ns);
+/* Commit and end in one: of `busy`, `back` are on the host now; `page`, if among them, was given to a CPU access. */
+void gm_txn_end_home(struct gm_block *b, const struct gm_mask *busy, const struct gm_mask *back, unsigned page,
+		     uint64_t now_ns);
 
 /* Begin (waiting as long as the deadline allows), move, end. As the parts; AGAIN: ELSEWHERE or STALE. */
 gm_ret_t gm_txn_run(struct gm_txn *t);

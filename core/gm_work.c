@@ -170,6 +170,11 @@ bool gm_work_once(struct gm_as *as, uint64_t *next_ns)
 	refill(as);
 	gm_remap_work(as);
 	b = next_block(as, next_ns);
+	if (atomic_load(&as->remaps)) { /* what could not be done now is tried again soon */
+		uint64_t again_ns = gm_deadline_ns(as->env, GM_WORK_RETRY_NS);
+
+		*next_ns = again_ns < *next_ns ? again_ns : *next_ns;
+	}
 	if (b)
 		work(b);
 	return b != NULL;

@@ -51,6 +51,7 @@ struct env_threads {
 	struct gm_env env;
 	struct gm_arena *arena;			     /* NULL: the caller's allocator */
 	_Atomic uint32_t device_tid[DEVICE_THREADS]; /* 0: free */
+	_Atomic unsigned device_top;		     /* none was ever used from here on */
 };
 
 struct gm_thread {
@@ -206,8 +207,12 @@ static _Atomic uint32_t *slot_reserve(struct env_threads *threads)
 	for (unsigned i = 0; i < DEVICE_THREADS; i++) {
 		uint32_t none = 0;
 
-		if (atomic_compare_exchange_strong(&threads->device_tid[i], &none, SLOT_RESERVED))
-			return &threads->device_tid[i];
+		if (!atomic_compare_exchange_strong(&threads->device_tid[i], &none, SLOT_RESERVED))
+			continue;
+		for (unsigned top = atomic_load(&threads->device_top); top <= i;)
+			if (atomic_compare_exchange_strong(&threads->device_top, &top, i + 1))
+				break;
+		return &threads->device_tid[i];
 	}
 	return NULL;
 }
@@ -273,7 +278,7 @@ static bool threads_is_device_thread(struct gm_env *env, uint32_t tid)
 
 	if (tid == 0 || tid == SLOT_RESERVED)
 		return false;
-	for (unsigned i = 0; i < DEVICE_THREADS; i++) {
+	for (unsigned i = 0; i < atomic_load(&threads->device_top); i++) {
 		if (atomic_load(&threads->device_tid[i]) == tid)
 			return true;
 	}

@@ -25,15 +25,21 @@ TEST_LAYERS = libgm_testkit.a libgm_core.a libgm_sim.a libgm_hal.a libgm_mock.a 
 # --- unit ---
 
 UNIT_TESTS = \
+	tests/unit/test_api.t \
 	tests/unit/test_arena.t \
+	tests/unit/test_as.t \
 	tests/unit/test_env.t \
 	tests/unit/test_err.t \
+	tests/unit/test_events.t \
 	tests/unit/test_fence.t \
+	tests/unit/test_frames.t \
 	tests/unit/test_gmem_holes.t \
 	tests/unit/test_host.t \
 	tests/unit/test_host_mem.t \
 	tests/unit/test_host_msg.t \
+	tests/unit/test_inject.t \
 	tests/unit/test_mask.t \
+	tests/unit/test_mem.t \
 	tests/unit/test_mock_bug.t \
 	tests/unit/test_mock_cfg.t \
 	tests/unit/test_mock_copy.t \
@@ -41,12 +47,16 @@ UNIT_TESTS = \
 	tests/unit/test_mock_pt.t \
 	tests/unit/test_mock_run.t \
 	tests/unit/test_mock_tlb.t \
+	tests/unit/test_node.t \
+	tests/unit/test_policy.t \
 	tests/unit/test_rank.t \
+	tests/unit/test_region.t \
 	tests/unit/test_sim_app.t \
 	tests/unit/test_sim_host.t \
 	tests/unit/test_sim_race.t \
 	tests/unit/test_sim_rules.t \
-	tests/unit/test_sim_sched.t
+	tests/unit/test_sim_sched.t \
+	tests/unit/test_ws.t
 
 LDADD = $(TEST_LAYERS) $(CRITERION_LIBS)
 
@@ -73,10 +83,12 @@ tests_stress_race_counters_SOURCES = \
 tests_stress_race_counters_LDADD = $(TEST_LAYERS)
 tests_stress_race_progress_SOURCES = \
 	tests/stress/race.h \
+	tests/stress/race_hand.h \
 	tests/stress/race_progress.c
 tests_stress_race_progress_LDADD = $(TEST_LAYERS)
 tests_stress_race_reuse_SOURCES = \
 	tests/stress/race.h \
+	tests/stress/race_hand.h \
 	tests/stress/race_reuse.c
 tests_stress_race_reuse_LDADD = $(TEST_LAYERS)
 tests_stress_random_sim_SOURCES = \

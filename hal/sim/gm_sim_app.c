@@ -261,7 +261,7 @@ static gm_ret_t transfer(struct gm_sim *sim, uint64_t va, uint8_t *to, const uin
 			memcpy(byte, from, n); // NOLINT(clang-analyzer-core.NonNullParamChecker)
 			from += n;
 		} else {
-			memcpy(to, byte, n);
+			memcpy(to, byte, n); // NOLINT(clang-analyzer-core.NonNullParamChecker)
 			to += n;
 		}
 		va += n;

@@ -168,7 +168,7 @@ void gm_sim_slot_fini(struct gm_sim *sim)
 	struct gm_sim_slot *slot;
 
 	while ((slot = RB_ROOT(&sim->slots)) != NULL)
-		gm_sim_slot_free(slot);
+		gm_sim_slot_free(slot); // NOLINT(clang-analyzer-unix.Malloc)
 	while ((slot = sim->free_slots) != NULL) { /* what was just freed is in this list, and alive */
 		sim->free_slots = slot->next_free; // NOLINT(clang-analyzer-unix.Malloc)
 		slot_unmake(slot);

@@ -4,7 +4,8 @@
  * @brief Address spaces and the devices attached to them.
  *
  * An address space is a set of VA ranges and where their bytes are. A process
- * may have many; a page belongs to one of them at most. Each has at most two
+ * may have many; a page belongs to one of them at most (where two claim it, the
+ * second one that lets a device use it is refused with GM_RET_BUSY). Each has at most two
  * threads of the library's own, a fault handler and a worker, with all
  * signals blocked; and one more per device that raises faults, from its first
  * attachment until it is destroyed. With
@@ -44,7 +45,7 @@ struct gm_as_config {
 	const struct gm_policy *policy; /**< decisions; must outlive the space; NULL: least recently used */
 	uint64_t slice_ns;              /**< a served page stays with its accessor this long (default 100 us) */
 	uint64_t wait_ns;               /**< bound of every internal wait (default 10 s) */
-	uint64_t hold_ns;               /**< a CPU access waits this long for a held page (default 10 s) */
+	uint64_t hold_ns;               /**< a CPU access to a held page waits this long, then it fails: SIGBUS (default 10 s) */
 	uint32_t cpu_unit_bytes;        /**< brought home by one CPU fault at least (default 64 KiB) */
 	uint32_t cpu_around_bytes;      /**< ... and at most, when faults are adjacent (default 2 MiB) */
 	uint32_t dev_unit_bytes;        /**< brought by one device fault at least (default 64 KiB) */

@@ -277,10 +277,14 @@ struct gm_dev;
 struct gm_ctx;
 
 /**
- * @brief The backend's page table of a context.
+ * @brief The backend's page table of a context: how every launch begins.
+ *
+ * Waits until what the process did to its memory before (munmap, madvise) has
+ * reached the devices.
+ *
  * @param[in] ctx  a context; NULL is allowed
  * @return what pmap_create() returned; NULL for NULL
- * @threads any
+ * @threads any; may block, at most gm_as_config.wait_ns
  */
 GM_API void *gm_ctx_pmap(struct gm_ctx *ctx);
 

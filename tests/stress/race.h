@@ -32,19 +32,19 @@
 #include <gmem/gmem.h>
 #include <gmem/mock.h>
 
-#define RACE_SKIP 77
-#define RACE_PAGE ((uint64_t)GM_PAGE_BYTES)
-#define RACE_BEATS 64u
-#define RACE_DEVS 2u
+#define RACE_SKIP    77
+#define RACE_PAGE    ((uint64_t)GM_PAGE_BYTES)
+#define RACE_BEATS   64u
+#define RACE_DEVS    2u
 #define RACE_TARGETS 8u
-#define RACE_SEC UINT64_C(1000000000)
+#define RACE_SEC     UINT64_C(1000000000)
 
 struct race_opt {
 	uint64_t migrations, rounds, seconds, seed, watchdog_s, limit_s;
 	unsigned cpus, kernels, movers; /* threads: of the CPU, of each device, that call gm_migrate() */
-	const char *handler;            /* same, other, free */
-	const char *with, *space;       /* which variants, which spaces */
-	const char *dev;                /* for gm_dev_open() */
+	const char *handler;		/* same, other, free */
+	const char *with, *space;	/* which variants, which spaces */
+	const char *dev;		/* for gm_dev_open() */
 };
 
 /* A thread that must get on. */
@@ -68,7 +68,7 @@ struct race {
 	struct gm_dev *dev[RACE_DEVS];
 	struct gm_ctx *ctx[RACE_DEVS];
 	struct gm_as *as;
-	pthread_mutex_t lock;           /* beat, beats */
+	pthread_mutex_t lock; /* beat, beats */
 	atomic_bool stop, quit;
 	atomic_uint failures;
 	struct race_beat beat[RACE_BEATS];
@@ -78,7 +78,7 @@ struct race {
 	pthread_t watchdog;
 	uint64_t start_ns;
 	_Atomic uint64_t moves, refused; /* gm_migrate(): calls, of those BUSY or NOSPC */
-	_Atomic uint64_t claimed;        /* gm_adopt(): EXIST, see race_adopt_again() */
+	_Atomic uint64_t claimed;	 /* gm_adopt(): EXIST, see race_adopt_again() */
 };
 
 /* For the handler of SIGBUS alone. */
@@ -185,7 +185,8 @@ static inline void race_die(struct race *r, const char *why)
 			atomic_load(&r->beat[i].idle) ? " (idle)" : "");
 	race_print_threads();
 	race_print_stats(r->as);
-	fprintf(stderr, "hint: a thread in handle_userfault waits for a page: look for a wake that was lost, or a page that\n"
+	fprintf(stderr,
+		"hint: a thread in handle_userfault waits for a page: look for a wake that was lost, or a page that\n"
 		"stays busy; a thread of the mock in futex waits for its fault. gdb -p shows who has what.\n");
 	abort();
 }
@@ -254,16 +255,18 @@ static inline void race_usage(const struct race *r)
 {
 	printf("%s [--migrations N] [--rounds N] [--seconds N] [--seed N] [--handler same|other|free]\n"
 	       "  [--with none|all|dontneed,reuse,mprotect] [--space both|inclusive|exclusive] [--dev SPEC]\n"
-	       "  [--cpus N] [--kernels N] [--movers N] [--watchdog S] [--limit S]\n", r->program);
+	       "  [--cpus N] [--kernels N] [--movers N] [--watchdog S] [--limit S]\n",
+	       r->program);
 }
 
 static inline void race_options(struct race *r, int argc, char **argv)
 {
 	static const struct option options[] = {
-		{ "migrations", 1, NULL, 'm' }, { "rounds", 1, NULL, 'r' }, { "seconds", 1, NULL, 's' },
-		{ "seed", 1, NULL, 'x' }, { "handler", 1, NULL, 'h' }, { "with", 1, NULL, 'w' }, { "space", 1, NULL, 'a' },
-		{ "dev", 1, NULL, 'd' }, { "cpus", 1, NULL, 'c' }, { "kernels", 1, NULL, 'k' }, { "movers", 1, NULL, 'v' },
-		{ "watchdog", 1, NULL, 'g' }, { "limit", 1, NULL, 'l' }, { NULL, 0, NULL, 0 },
+		{ "migrations", 1, NULL, 'm' }, { "rounds", 1, NULL, 'r' },  { "seconds", 1, NULL, 's' },
+		{ "seed", 1, NULL, 'x' },	{ "handler", 1, NULL, 'h' }, { "with", 1, NULL, 'w' },
+		{ "space", 1, NULL, 'a' },	{ "dev", 1, NULL, 'd' },     { "cpus", 1, NULL, 'c' },
+		{ "kernels", 1, NULL, 'k' },	{ "movers", 1, NULL, 'v' },  { "watchdog", 1, NULL, 'g' },
+		{ "limit", 1, NULL, 'l' },	{ NULL, 0, NULL, 0 },
 	};
 	struct race_opt *o = &r->opt;
 	int c;
@@ -272,19 +275,45 @@ static inline void race_options(struct race *r, int argc, char **argv)
 		uint64_t n = optarg ? strtoull(optarg, NULL, 0) : 0;
 
 		switch (c) {
-		case 'm': o->migrations = n; break;
-		case 'r': o->rounds = n; break;
-		case 's': o->seconds = n; break;
-		case 'x': o->seed = n; break;
-		case 'h': o->handler = optarg; break;
-		case 'w': o->with = optarg; break;
-		case 'a': o->space = optarg; break;
-		case 'd': o->dev = optarg; break;
-		case 'c': o->cpus = (unsigned)n; break;
-		case 'k': o->kernels = (unsigned)n; break;
-		case 'v': o->movers = (unsigned)n; break;
-		case 'g': o->watchdog_s = n; break;
-		case 'l': o->limit_s = n; break;
+		case 'm':
+			o->migrations = n;
+			break;
+		case 'r':
+			o->rounds = n;
+			break;
+		case 's':
+			o->seconds = n;
+			break;
+		case 'x':
+			o->seed = n;
+			break;
+		case 'h':
+			o->handler = optarg;
+			break;
+		case 'w':
+			o->with = optarg;
+			break;
+		case 'a':
+			o->space = optarg;
+			break;
+		case 'd':
+			o->dev = optarg;
+			break;
+		case 'c':
+			o->cpus = (unsigned)n;
+			break;
+		case 'k':
+			o->kernels = (unsigned)n;
+			break;
+		case 'v':
+			o->movers = (unsigned)n;
+			break;
+		case 'g':
+			o->watchdog_s = n;
+			break;
+		case 'l':
+			o->limit_s = n;
+			break;
 		default:
 			race_usage(r);
 			exit(2);
@@ -302,9 +331,19 @@ static inline void race_begin(struct race *r, const char *program, int argc, cha
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	r->program = program;
-	r->opt = (struct race_opt){ .migrations = 5000, .rounds = 100, .seconds = 5, .seed = 1, .watchdog_s = 60,
-		.limit_s = 280, .cpus = 2, .kernels = 2, .movers = 1, .handler = "free", .with = "all", .space = "both",
-		.dev = "mock:vram=2M" };
+	r->opt = (struct race_opt){ .migrations = 5000,
+				    .rounds = 100,
+				    .seconds = 5,
+				    .seed = 1,
+				    .watchdog_s = 60,
+				    .limit_s = 280,
+				    .cpus = 2,
+				    .kernels = 2,
+				    .movers = 1,
+				    .handler = "free",
+				    .with = "all",
+				    .space = "both",
+				    .dev = "mock:vram=2M" };
 	race_options(r, argc, argv);
 	pthread_mutex_init(&r->lock, NULL);
 	race_current = r;
@@ -348,7 +387,8 @@ static inline void race_pin_library(const struct race *r)
 
 		snprintf(path, sizeof(path), "/proc/self/task/%s/comm", e->d_name);
 		f = e->d_name[0] == '.' ? NULL : fopen(path, "r");
-		if (f && fgets(comm, sizeof(comm), f) && (!strncmp(comm, "gm-handler", 10) || !strncmp(comm, "gm-worker", 9)) &&
+		if (f && fgets(comm, sizeof(comm), f) &&
+		    (!strncmp(comm, "gm-handler", 10) || !strncmp(comm, "gm-worker", 9)) &&
 		    sched_setaffinity((pid_t)atoi(e->d_name), sizeof(set), &set))
 			printf("%s: NOTE: thread %s stays where it is: no CPU %s\n", r->program, e->d_name,
 			       strcmp(r->opt.handler, "other") ? "0" : "1");

@@ -25,8 +25,8 @@
 
 #include <malloc.h>
 
-#define MIB (UINT64_C(1) << 20)
-#define PLAYERS 32u
+#define MIB	  (UINT64_C(1) << 20)
+#define PLAYERS	  32u
 #define HOT_PAGES 16u
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -65,12 +65,12 @@ struct counters {
 
 static uint64_t own_va(const struct player *p, unsigned page)
 {
-	return p->c->page[page] + (p->id * 15 + 2) * 8;
+	return p->c->page[page] + (p->id * UINT64_C(15) + 2) * 8;
 }
 
 static uint64_t shared_va(const struct counters *c, unsigned page, uint32_t which)
 {
-	return c->page[page] + (which & 1 ? 511 : 256) * 8;
+	return c->page[page] + (which & 1 ? UINT64_C(511) : 256) * 8;
 }
 
 static void cpu_count(struct player *p, unsigned page)
@@ -79,8 +79,8 @@ static void cpu_count(struct player *p, unsigned page)
 	uint64_t seen = *own;
 
 	if (seen != p->own[page])
-		race_fail(&p->c->r, "CPU player %u, page 0x%" PRIx64 ": sees %" PRIu64 ", wrote %u", p->id, p->c->page[page],
-			  seen, p->own[page]);
+		race_fail(&p->c->r, "CPU player %u, page 0x%" PRIx64 ": sees %" PRIu64 ", wrote %u", p->id,
+			  p->c->page[page], seen, p->own[page]);
 	*own = ++p->own[page];
 	__atomic_fetch_add(race_word(shared_va(p->c, page, p->shared[page])), 1, __ATOMIC_RELAXED);
 	p->shared[page]++;
@@ -214,7 +214,7 @@ static void dontneed_round(struct variant *v, struct race_hand *hand, uint64_t r
 
 /* The middle of the block is the victim: [left | victim | right]. */
 #define VICTIM_BYTES (128u << 10)
-#define SIDE_BYTES (256u << 10)
+#define SIDE_BYTES   (256u << 10)
 
 static bool is_read_back(struct variant *v, struct race_hand *hand, uint64_t va, uint64_t value)
 {
@@ -382,8 +382,12 @@ static unsigned start_variants(struct counters *c, struct variant *v, pthread_t 
 	for (unsigned i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
 		if (!race_wants(r, all[i].name))
 			continue;
-		v[n] = (struct variant){ .c = c, .beat = race_beat(r, all[i].name), .seed = r->opt.seed * 31 + i + 1,
-					 .va = race_place(r, all[i].bytes), .bytes = all[i].bytes, .play = all[i].play };
+		v[n] = (struct variant){ .c = c,
+					 .beat = race_beat(r, all[i].name),
+					 .seed = r->opt.seed * 31 + i + 1,
+					 .va = race_place(r, all[i].bytes),
+					 .bytes = all[i].bytes,
+					 .play = all[i].play };
 		RACE_MUST(r, gm_adopt(r->as, (void *)(uintptr_t)v[n].va, v[n].bytes, 0));
 		race_add_target(r, v[n].va, v[n].bytes, all[i].holes, all[i].gate);
 		race_start(r, &id[n], run_variant, &v[n]);
@@ -418,6 +422,9 @@ static void make_buffers(struct counters *c)
 	RACE_MUST(r, gm_alloc(r->as, MIB, GM_MEM_NO_HUGE, &c->owned[1]));
 	RACE_MUST(r, gm_adopt(r->as, (void *)(uintptr_t)c->placed, 2 * MIB, 0));
 	RACE_MUST(r, gm_adopt(r->as, c->heap, 2 * MIB + 12345, 0));
+	/* Huge pages from the start, where the kernel has them: pieces of these move while others are split. */
+	(void)madvise((void *)(uintptr_t)c->placed, 2 * MIB, MADV_HUGEPAGE);
+	*race_word(c->placed) = *race_word(GM_VA(c->owned[0])) = 0;
 	add_pages(c, GM_VA(c->owned[0]), 2 * MIB);
 	add_pages(c, GM_VA(c->owned[1]), MIB);
 	add_pages(c, c->placed, 2 * MIB);
@@ -509,16 +516,18 @@ static void print_table(struct counters *c, const char *space, uint64_t ns, uint
 		*(i < c->r.opt.cpus ? &cpu : &dev) += c->player[i].ops;
 	all = s.migrations_to_dev + s.migrations_to_host;
 	printf("%s: %s space, handler %s, with %s\n", c->r.program, space, c->r.opt.handler, c->r.opt.with);
-	printf("  migrations %" PRIu64 " to devices, %" PRIu64 " to the host; %" PRIu64 " evictions, %" PRIu64 " undone\n",
+	printf("  migrations %" PRIu64 " to devices, %" PRIu64 " to the host; %" PRIu64 " evictions, %" PRIu64
+	       " undone\n",
 	       s.migrations_to_dev, s.migrations_to_host, s.evictions, s.aborts);
 	printf("  faults     %" PRIu64 " CPU (%" PRIu64 " served by the handler), %" PRIu64 " device\n", s.cpu_faults,
 	       s.cpu_faults_inline, s.dev_faults);
 	printf("  gm_migrate %" PRIu64 " calls, %" PRIu64 " refused in part\n", atomic_load(&c->r.moves),
 	       atomic_load(&c->r.refused));
 	printf("  counted    %" PRIu64 " by CPUs, %" PRIu64 " by devices, in %u pages\n", cpu, dev, c->pages);
-	printf("  variants   %" PRIu64 " dontneed, %" PRIu64 " reuse (%" PRIu64 " by free, %" PRIu64 " claimed), %" PRIu64 " mprotect (%" PRIu64
-	       " stores by a right of before)\n", atomic_load(&c->dontneeds), atomic_load(&c->reuses), atomic_load(&c->frees),
-	       atomic_load(&c->r.claimed), atomic_load(&c->mprotects), atomic_load(&c->late_stores));
+	printf("  variants   %" PRIu64 " dontneed, %" PRIu64 " reuse (%" PRIu64 " by free, %" PRIu64
+	       " claimed), %" PRIu64 " mprotect (%" PRIu64 " stores by a right of before)\n",
+	       atomic_load(&c->dontneeds), atomic_load(&c->reuses), atomic_load(&c->frees), atomic_load(&c->r.claimed),
+	       atomic_load(&c->mprotects), atomic_load(&c->late_stores));
 	printf("  lost       %" PRIu64 "\n", lost);
 	printf("  %.1f s, %.0f migrations/s\n", (double)ns / 1e9, (double)all * 1e9 / (double)ns);
 	if (!cpu || !dev)
@@ -548,7 +557,7 @@ static void free_buffers(struct counters *c, const struct variant *v, unsigned v
 
 static void run(struct counters *c, const char *space, uint32_t flags)
 {
-	pthread_t mover[4], variant_id[3];
+	pthread_t mover[4] = { 0 }, variant_id[3] = { 0 };
 	struct variant variant[3];
 	uint64_t start, ns, lost;
 	unsigned variants;

@@ -101,7 +101,8 @@ static inline void race_hand_start(struct race_hand *h, struct race *r, unsigned
 	RACE_MUST(r, gm_mock_launch(r->ctx[dev], race_hand_kernel, h, 1, &h->fence));
 }
 
-static inline gm_ret_t race_hand_do(struct race_hand *h, enum race_order order, uint64_t va, uint64_t bytes, uint64_t value)
+static inline gm_ret_t race_hand_do(struct race_hand *h, enum race_order order, uint64_t va, uint64_t bytes,
+				    uint64_t value)
 {
 	h->order = order;
 	h->va = va;
@@ -130,8 +131,8 @@ static inline bool race_dev_sees(struct race_hand *h, const char *what, uint64_t
 	if (ret)
 		race_fail(h->r, "%s: device load: %s", what, gm_ret_name(ret));
 	else if (h->bad_va)
-		race_fail(h->r, "%s: device sees %" PRIu64 " at 0x%" PRIx64 ", expected %" PRIu64, what, h->bad_value, h->bad_va,
-			  value);
+		race_fail(h->r, "%s: device sees %" PRIu64 " at 0x%" PRIx64 ", expected %" PRIu64, what, h->bad_value,
+			  h->bad_va, value);
 	return !ret && !h->bad_va;
 }
 
@@ -141,7 +142,8 @@ static inline bool race_cpu_sees(struct race *r, const char *what, uint64_t va, 
 		uint64_t seen = *race_word(at);
 
 		if (seen != value) {
-			race_fail(r, "%s: CPU sees %" PRIu64 " at 0x%" PRIx64 ", expected %" PRIu64, what, seen, at, value);
+			race_fail(r, "%s: CPU sees %" PRIu64 " at 0x%" PRIx64 ", expected %" PRIu64, what, seen, at,
+				  value);
 			return false;
 		}
 	}

@@ -26,7 +26,7 @@ struct progress {
 
 static uint64_t own_va(const struct side *s)
 {
-	return s->p->va + (s->id + 1) * 8;
+	return s->p->va + (s->id + UINT64_C(1)) * 8;
 }
 
 static void *cpu_side(void *arg)
@@ -121,7 +121,8 @@ static void report(struct progress *p, const char *what, const unsigned *who, un
 		printf("  %-9s %9.0f/s, in one second %" PRIu64 " at least, %" PRIu64 " at most\n", names[who[i]],
 		       (double)s->own * 1e9 / (double)ns, least[i], most[i]);
 		if (*race_word(own_va(s)) != s->own)
-			race_fail(&p->r, "%s: %" PRIu64 " in memory, wrote %" PRIu64, names[who[i]], *race_word(own_va(s)), s->own);
+			race_fail(&p->r, "%s: %" PRIu64 " in memory, wrote %" PRIu64, names[who[i]],
+				  *race_word(own_va(s)), s->own);
 	}
 	if (*race_word(p->va) != sum)
 		race_fail(&p->r, "sum %" PRIu64 " in memory, added %" PRIu64, *race_word(p->va), sum);
@@ -134,7 +135,7 @@ static void run(struct progress *p, const char *what, uint32_t flags, const unsi
 {
 	struct gm_fence *fence[SIDES] = { NULL };
 	uint64_t least[SIDES], most[SIDES], start;
-	pthread_t cpu;
+	pthread_t cpu = 0;
 
 	race_open(&p->r, flags);
 	p->va = race_place(&p->r, RACE_PAGE);

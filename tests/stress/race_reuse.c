@@ -16,15 +16,15 @@
  */
 #include "tests/stress/race_hand.h"
 
-#define SIDE_BYTES (UINT64_C(256) << 10)
+#define SIDE_BYTES   (UINT64_C(256) << 10)
 #define VICTIM_BYTES (UINT64_C(128) << 10)
-#define SIDE_PAGES (2 * SIDE_BYTES / RACE_PAGE)
+#define SIDE_PAGES   (2 * SIDE_BYTES / RACE_PAGE)
 
 struct reuse {
 	struct race r;
 	uint64_t left, victim, right;
-	_Atomic uint64_t generation;     /* adopted last */
-	_Atomic uint64_t ended;          /* the last whose memory is being taken away, or was */
+	_Atomic uint64_t generation;	 /* adopted last */
+	_Atomic uint64_t ended;		 /* the last whose memory is being taken away, or was */
 	_Atomic uint64_t looks, refused; /* of the reader: loads, of these without an answer */
 	uint32_t cpu_own[SIDE_PAGES], dev_own[SIDE_PAGES];
 	struct race_beat *cpu_beat, *dev_beat, *reader_beat, *victim_beat;
@@ -52,8 +52,8 @@ static void *cpu_neighbour(void *arg)
 		uint64_t i = race_rand(&seed) % SIDE_PAGES, seen = *race_word(side_page(u, i) + 8);
 
 		if (seen != u->cpu_own[i])
-			race_fail(&u->r, "CPU: neighbour 0x%" PRIx64 ": sees %" PRIu64 ", wrote %u", side_page(u, i), seen,
-				  u->cpu_own[i]);
+			race_fail(&u->r, "CPU: neighbour 0x%" PRIx64 ": sees %" PRIu64 ", wrote %u", side_page(u, i),
+				  seen, u->cpu_own[i]);
 		*race_word(side_page(u, i) + 8) = ++u->cpu_own[i];
 		race_tick(u->cpu_beat);
 	}
@@ -73,8 +73,8 @@ static gm_ret_t dev_neighbour(struct gm_mock_thread *t, unsigned index, void *ar
 
 		ret = gm_mock_load(t, side_page(u, i) + 16, &seen, 8);
 		if (!ret && seen != u->dev_own[i])
-			race_fail(&u->r, "device: neighbour 0x%" PRIx64 ": sees %" PRIu64 ", wrote %u", side_page(u, i), seen,
-				  u->dev_own[i]);
+			race_fail(&u->r, "device: neighbour 0x%" PRIx64 ": sees %" PRIu64 ", wrote %u", side_page(u, i),
+				  seen, u->dev_own[i]);
 		if (!ret)
 			ret = gm_mock_store(t, side_page(u, i) + 16, &next, 8);
 		u->dev_own[i] += !ret;
@@ -103,8 +103,8 @@ static gm_ret_t reader(struct gm_mock_thread *t, unsigned index, void *arg)
 		atomic_fetch_add(&u->refused, ret != GM_RET_SUCCESS);
 		/* Zero is new memory that its owner has not written yet: never while the one adopted lives. */
 		if (!ret && seen < stamp(before) && (seen || alive))
-			race_fail(&u->r, "reader: sees generation %" PRIu64 " at 0x%" PRIx64 ", adopted was %" PRIu64, seen >> 8,
-				  va, before);
+			race_fail(&u->r, "reader: sees generation %" PRIu64 " at 0x%" PRIx64 ", adopted was %" PRIu64,
+				  seen >> 8, va, before);
 		if (ret && ret != GM_RET_FAULT && ret != GM_RET_NOTSUP)
 			race_fail(&u->r, "reader: %s", gm_ret_name(ret));
 		race_tick(u->reader_beat);
@@ -240,11 +240,12 @@ static void run(struct reuse *u, const char *space, uint32_t flags)
 	lost = verify(u);
 	all = race_migrations(&u->r);
 	printf("%s: %s space, handler %s\n", u->r.program, space, u->r.opt.handler);
-	printf("  lives      %" PRIu64 ", %.0f/s, %" PRIu64 " claimed\n", u->generation, (double)u->generation * 1e9 / (double)ns,
-	       u->r.claimed);
+	printf("  lives      %" PRIu64 ", %.0f/s, %" PRIu64 " claimed\n", u->generation,
+	       (double)u->generation * 1e9 / (double)ns, u->r.claimed);
 	printf("  reader     %" PRIu64 " loads, %" PRIu64 " without an answer\n", u->looks, u->refused);
 	printf("  lost       %" PRIu64 "\n", lost);
-	printf("  %.1f s, %" PRIu64 " migrations, %.0f migrations/s\n", (double)ns / 1e9, all, (double)all * 1e9 / (double)ns);
+	printf("  %.1f s, %" PRIu64 " migrations, %.0f migrations/s\n", (double)ns / 1e9, all,
+	       (double)all * 1e9 / (double)ns);
 	if (!all || u->looks == u->refused)
 		race_fail(&u->r, "nothing migrated, or nothing was read: the run proves nothing");
 	RACE_MUST(&u->r, gm_release(u->r.as, (void *)(uintptr_t)u->left, 2 * SIDE_BYTES + VICTIM_BYTES));

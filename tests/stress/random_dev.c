@@ -57,7 +57,7 @@ bool rnd_dev_access(struct rnd_world *w)
 		return false;
 	}
 	rnd_random_bytes(w, buf, bytes);
-	ret = gm_hal_access(d->dev->hal, gm_ctx_pmap(c->ctx), p->va + cell * RND_CELL_BYTES + c->ctx->to_dev, buf, bytes,
+	ret = gm_hal_access(d->dev->hal, c->ctx->pmap, p->va + cell * RND_CELL_BYTES + c->ctx->to_dev, buf, bytes,
 			    write);
 	rnd_ctx_unuse(c);
 	rnd_expect(w, &watch, ret, RND_RET(FAULT) | RND_RET(PERM), 0, "a device access", p->va);

@@ -365,7 +365,7 @@ static void check_ctx(struct rnd_world *w, const struct rnd_ctx *c)
 
 	if (!c->ctx || c->closing)
 		return;
-	pmap = gm_ctx_pmap(c->ctx);
+	pmap = c->ctx->pmap;
 	for (unsigned i = 0; i < 2; i++) {
 		uint64_t va = rnd_page(w)->va + c->ctx->to_dev;
 

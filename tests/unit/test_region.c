@@ -358,6 +358,12 @@ static void random_insert(unsigned first, unsigned end, enum gm_region_kind kind
 
 	if (kind == EDGE)
 		end = first + 1;
+	else if (!cell[first].used && rnd(3) == 0) { /* exactly the gap */
+		for (end = first + 1; end < PAGES && !cell[end].used;)
+			end++;
+		while (first && !cell[first - 1].used)
+			first--;
+	}
 	on_edge = kind == EDGE && cell[first].used && cell[first].kind == EDGE;
 	for (unsigned i = first; i < end && !on_edge; i++)
 		if (cell[i].used)
@@ -391,13 +397,17 @@ Test(region, random_operations)
 {
 	for (unsigned round = 0; round < 20000; round++) {
 		unsigned first = rnd(PAGES), end = first + 1 + rnd(PAGES - first < 9 ? PAGES - first : 9);
-		enum gm_region_kind kind = (enum gm_region_kind)rnd(3);
+		unsigned dice = rnd(8);
+		enum gm_region_kind kind = dice < 4 ? ADOPTED : dice < 7 ? OWNED : EDGE;
 		unsigned nodes = rs.spares + (unsigned)rs.count;
 
 		if (rnd(2))
 			random_insert(first, end, kind, round);
 		else
 			random_carve(first, end, kind);
+		for (unsigned i = 0; i < PAGES && round % 64 == 0; i++) /* or they would fill everything */
+			while (cell[i].used && cell[i].kind == EDGE)
+				random_carve(i, i + 1, EDGE);
 		cr_assert_eq(rs.spares + rs.count, nodes, "a node was lost");
 		compare();
 		if (rs.spares > 1 && rnd(4) == 0) { /* now and then without any */

@@ -294,60 +294,6 @@ CORE_TEST(ws, a_fence_that_is_done_already, .dev = { NO_FAULTS })
 	OK(gm_ws_release(NULL, NULL));
 }
 
-static struct gm_stuck stuck;
-static unsigned stuck_calls;
-
-static void note_stuck(void *arg, const struct gm_stuck *s)
-{
-	cr_assert_eq(arg, &stuck);
-	stuck = *s;
-	stuck_calls++;
-}
-
-/* Nobody releases: the access fails loudly at the bound, and the bytes are not touched. */
-CORE_TEST(ws, a_hold_without_end,
-	  .dev = { NO_FAULTS }, .as = { .hold_ns = 300 * MS, .stuck = note_stuck, .stuck_arg = &stuck })
-{
-	uint64_t va = app_adopted(w, 1, 1), value;
-	struct gm_ws *ws = acquire(w, va, UNIT, GM_WRITE);
-	uint64_t start = gm_now_ns(w->env), waited;
-
-	dev_fill(w->ctx[0], va, 16, 5);
-	IS(gm_sim_load(w->sim, word_va(va, 3), &value, sizeof(value)), GM_RET_IO);
-	waited = gm_now_ns(w->env) - start;
-	cr_assert(waited >= 300 * MS && waited < 600 * MS, "%llu ns", (unsigned long long)waited);
-	cr_assert_eq(stuck_calls, 1);
-	cr_assert_eq(stuck.va, va + 3 * PAGE);
-	cr_assert_eq(stuck.ws, ws);
-	cr_assert_eq(stuck.thread_id, gm_sim_thread_id(w->sim));
-	cr_assert_geq(stuck.held_ns, 300 * MS);
-	cr_assert_gt(w->errors, 0);
-	OK(gm_ws_release(ws, NULL));
-	OK(gm_migrate(w->as, va, UNIT, NULL, NULL));
-	cr_assert_eq(app_wrong(w, va, GM_BLOCK_PAGES, 1), 16, "only what the device wrote differs");
-	cr_assert_eq(app_wrong(w, va, 16, 5), 0);
-}
-
-/* Each waiting access has a time of its own. */
-CORE_TEST(ws, the_bound_is_per_access, .dev = { NO_FAULTS }, .as = { .hold_ns = 300 * MS })
-{
-	uint64_t va = app_adopted(w, 1, 1);
-	struct gm_ws *ws = acquire(w, va, UNIT, GM_WRITE);
-	struct waiting a = { .w = w, .va = word_va(va, 3) }, b = { .w = w, .va = word_va(va, 9) };
-	struct gm_thread *ta = spawn(w, load_later, &a), *tb;
-
-	gm_sim_sleep_ns(w->sim, 250 * MS);
-	tb = spawn(w, load_later, &b);
-	join(w, ta);
-	IS(a.ret, GM_RET_IO);
-	gm_sim_sleep_ns(w->sim, 50 * MS);
-	cr_assert_eq(b.done_ns, 0, "it has waited for 100 ms only");
-	OK(gm_ws_release(ws, NULL));
-	join(w, tb);
-	OK(b.ret);
-	cr_assert_eq(b.value, word(9, 1));
-}
-
 CORE_TEST(ws, what_is_refused_while_held, .dev = { NO_FAULTS }, .as = { .wait_ns = 50 * MS })
 {
 	uint64_t va = app_adopted(w, 1, 1), moved = 0;

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A working set that nobody releases: the CPU access that waits for one of its
+ * pages fails at the bound, loudly, and costs nothing else: no byte is lost,
+ * and when the set is released after all, the page comes home like any other.
+ */
+#include "config.h"
+
+#include "core_fixture.h"
+
+#define NO_FAULTS "mock:vram=512K,faults=no"
+
+static struct gm_ws *acquire(struct world *w, uint64_t va, uint64_t bytes, uint32_t access)
+{
+	struct gm_ws_range range = { .va = va, .bytes = bytes, .access = access };
+	struct gm_ws *ws = NULL;
+
+	OK(gm_ws_acquire(w->ctx[0], &range, 1, SECOND, &ws));
+	cr_assert_not_null(ws);
+	return ws;
+}
+
+struct waiting {
+	struct world *w;
+	uint64_t va, bytes;
+	uint64_t done_ns;
+	gm_ret_t ret;
+	uint64_t value;
+};
+
+static void load_later(void *arg)
+{
+	struct waiting *a = arg;
+
+	a->ret = gm_sim_load(a->w->sim, a->va, &a->value, sizeof(a->value));
+	a->done_ns = gm_now_ns(a->w->env);
+}
+
+static struct gm_stuck stuck;
+static unsigned stuck_calls;
+
+static void note_stuck(void *arg, const struct gm_stuck *s)
+{
+	cr_assert_eq(arg, &stuck);
+	stuck = *s;
+	stuck_calls++;
+}
+
+/* Nobody releases: the access fails loudly at the bound, and the bytes are not touched. */
+CORE_TEST(ws_stuck, a_hold_without_end,
+	  .dev = { NO_FAULTS }, .as = { .hold_ns = 300 * MS, .stuck = note_stuck, .stuck_arg = &stuck })
+{
+	uint64_t va = app_adopted(w, 1, 1), value;
+	struct gm_ws *ws = acquire(w, va, UNIT, GM_WRITE);
+	uint64_t start = gm_now_ns(w->env), waited;
+
+	dev_fill(w->ctx[0], va, 16, 5);
+	IS(gm_sim_load(w->sim, word_va(va, 3), &value, sizeof(value)), GM_RET_IO);
+	waited = gm_now_ns(w->env) - start;
+	cr_assert(waited >= 300 * MS && waited < 600 * MS, "%llu ns", (unsigned long long)waited);
+	cr_assert_eq(stuck_calls, 1);
+	cr_assert_eq(stuck.va, va + 3 * PAGE);
+	cr_assert_eq(stuck.ws, ws);
+	cr_assert_eq(stuck.thread_id, gm_sim_thread_id(w->sim));
+	cr_assert_geq(stuck.held_ns, 300 * MS);
+	cr_assert_gt(w->errors, 0);
+	OK(gm_ws_release(ws, NULL));
+	OK(gm_migrate(w->as, va, UNIT, NULL, NULL));
+	cr_assert_eq(app_wrong(w, va, GM_BLOCK_PAGES, 1), 16, "only what the device wrote differs");
+	cr_assert_eq(app_wrong(w, va, 16, 5), 0);
+}
+
+/* Each waiting access has a time of its own. */
+CORE_TEST(ws_stuck, the_bound_is_per_access, .dev = { NO_FAULTS }, .as = { .hold_ns = 300 * MS })
+{
+	uint64_t va = app_adopted(w, 1, 1);
+	struct gm_ws *ws = acquire(w, va, UNIT, GM_WRITE);
+	struct waiting a = { .w = w, .va = word_va(va, 3) }, b = { .w = w, .va = word_va(va, 9) };
+	struct gm_thread *ta = spawn(w, load_later, &a), *tb;
+
+	gm_sim_sleep_ns(w->sim, 250 * MS);
+	tb = spawn(w, load_later, &b);
+	join(w, ta);
+	IS(a.ret, GM_RET_IO);
+	gm_sim_sleep_ns(w->sim, 50 * MS);
+	cr_assert_eq(b.done_ns, 0, "it has waited for 100 ms only");
+	OK(gm_ws_release(ws, NULL));
+	join(w, tb);
+	OK(b.ret);
+	cr_assert_eq(b.value, word(9, 1));
+}
