@@ -259,6 +259,55 @@ static inline void race_usage(const struct race *r)
 	       r->program);
 }
 
+/* One option; false: unknown. */
+static inline bool race_option(struct race_opt *o, int c, uint64_t n)
+{
+	switch (c) {
+	case 'm':
+		o->migrations = n;
+		break;
+	case 'r':
+		o->rounds = n;
+		break;
+	case 's':
+		o->seconds = n;
+		break;
+	case 'x':
+		o->seed = n;
+		break;
+	case 'h':
+		o->handler = optarg;
+		break;
+	case 'w':
+		o->with = optarg;
+		break;
+	case 'a':
+		o->space = optarg;
+		break;
+	case 'd':
+		o->dev = optarg;
+		break;
+	case 'c':
+		o->cpus = (unsigned)n;
+		break;
+	case 'k':
+		o->kernels = (unsigned)n;
+		break;
+	case 'v':
+		o->movers = (unsigned)n;
+		break;
+	case 'g':
+		o->watchdog_s = n;
+		break;
+	case 'l':
+		o->limit_s = n;
+		break;
+	default:
+		return false;
+	}
+	return true;
+}
+
 static inline void race_options(struct race *r, int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -274,47 +323,7 @@ static inline void race_options(struct race *r, int argc, char **argv)
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		uint64_t n = optarg ? strtoull(optarg, NULL, 0) : 0;
 
-		switch (c) {
-		case 'm':
-			o->migrations = n;
-			break;
-		case 'r':
-			o->rounds = n;
-			break;
-		case 's':
-			o->seconds = n;
-			break;
-		case 'x':
-			o->seed = n;
-			break;
-		case 'h':
-			o->handler = optarg;
-			break;
-		case 'w':
-			o->with = optarg;
-			break;
-		case 'a':
-			o->space = optarg;
-			break;
-		case 'd':
-			o->dev = optarg;
-			break;
-		case 'c':
-			o->cpus = (unsigned)n;
-			break;
-		case 'k':
-			o->kernels = (unsigned)n;
-			break;
-		case 'v':
-			o->movers = (unsigned)n;
-			break;
-		case 'g':
-			o->watchdog_s = n;
-			break;
-		case 'l':
-			o->limit_s = n;
-			break;
-		default:
+		if (!race_option(o, c, n)) {
 			race_usage(r);
 			exit(2);
 		}

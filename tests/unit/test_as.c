@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "core_fixture.h"
 
@@ -257,6 +258,7 @@ Test(as, served_by_the_caller_on_the_real_host)
 	if (ret == GM_RET_PERM || ret == GM_RET_NOTSUP)
 		cr_skip_test("NOT TESTED: %s", gm_last_error());
 	OK(ret);
+	alarm(200); /* an access that nobody serves waits for ever */
 	OK(gm_dev_open(lib, "mock:vram=512K", &dev));
 	OK(gm_as_create(lib, 0, 0, &config, &c.as));
 	OK(gm_as_attach(c.as, dev, GM_ATTACH_IDENTITY, NULL, &c.ctx));

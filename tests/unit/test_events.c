@@ -84,6 +84,7 @@ static void begin(void)
 	if (ret == GM_RET_PERM || ret == GM_RET_NOTSUP)
 		cr_skip_test("NOT TESTED: %s", gm_last_error());
 	OK(ret);
+	alarm(200); /* an access that nobody serves waits for ever */
 	OK(gm_dev_open(r->lib, "mock:vram=16M", &r->dev));
 	OK(gm_as_create(r->lib, 0, 0, NULL, &r->as));
 	OK(gm_as_attach(r->as, r->dev, GM_ATTACH_IDENTITY, NULL, &r->ctx));

@@ -55,7 +55,7 @@ static void teardown(void)
 
 TestSuite(frames, .init = setup, .fini = teardown);
 
-static void open(uint32_t units)
+static void frames_open(uint32_t units)
 {
 	memset(taken, 0, sizeof(taken));
 	lives = 0;
@@ -158,7 +158,7 @@ static const uint32_t sizes[] = { 1, 2, 3, 5, 7, 31, 32, 33, 63, 64, 96, 100, 12
 Test(frames, odd_sizes_begin_whole)
 {
 	for (unsigned i = 0; i < SIZES; i++) {
-		open(sizes[i]);
+		frames_open(sizes[i]);
 		assert_whole();
 		gm_frames_fini(&f);
 	}
@@ -167,7 +167,7 @@ Test(frames, odd_sizes_begin_whole)
 Test(frames, every_unit_can_be_had)
 {
 	for (unsigned i = 0; i < SIZES; i++) {
-		open(sizes[i]);
+		frames_open(sizes[i]);
 		while (take(0))
 			check();
 		cr_assert_eq(lives, sizes[i]);
@@ -181,7 +181,7 @@ Test(frames, every_unit_can_be_had)
 Test(frames, largest_first_takes_all)
 {
 	for (unsigned i = 0; i < SIZES; i++) {
-		open(sizes[i]);
+		frames_open(sizes[i]);
 		for (int order = 12; order >= 0; order--)
 			while (take((unsigned)order))
 				check();
@@ -196,7 +196,7 @@ Test(frames, largest_first_takes_all)
 Test(frames, random_orders)
 {
 	for (unsigned i = 0; i < SIZES; i++) {
-		open(sizes[i]);
+		frames_open(sizes[i]);
 		for (unsigned step = 0; step < 1500; step++) {
 			unsigned what = rnd(10);
 
@@ -220,7 +220,7 @@ Test(frames, random_orders)
 /* Every second unit stays: nothing larger fits, however much is free; then the rest goes. */
 Test(frames, fragmented_frees)
 {
-	open(256);
+	frames_open(256);
 	while (take(0))
 		;
 	for (unsigned i = 0; i < lives;) {
@@ -245,7 +245,7 @@ Test(frames, fragmented_frees)
 
 Test(frames, split_pieces_are_freed_one_by_one_and_merge)
 {
-	open(32);
+	frames_open(32);
 	cr_assert(take(5));
 	split(0, 0);
 	check();
@@ -267,7 +267,7 @@ Test(frames, split_pieces_are_freed_one_by_one_and_merge)
 
 Test(frames, orders_out_of_range)
 {
-	open(64);
+	frames_open(64);
 	cr_assert_not(take(7), "larger than the slab");
 	uint64_t pa = 1;
 
@@ -304,7 +304,7 @@ Test(frames, out_of_memory)
 
 Test(frames, the_check_sees_damage)
 {
-	open(64);
+	frames_open(64);
 	cr_assert(take(2));
 	f.free_units--;
 	cr_assert_not_null(gm_frames_check(&f), "miscounted");

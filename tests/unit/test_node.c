@@ -15,7 +15,7 @@ static struct gm_block block[BLOCKS];
 static struct gm_node node;
 static struct gm_policy lru;
 
-static void open(struct world *w, uint64_t units, uint32_t granule_bytes)
+static void node_open(struct world *w, uint64_t units, uint32_t granule_bytes)
 {
 	for (unsigned i = 0; i < BLOCKS; i++) {
 		block[i] = (struct gm_block){ .va = i * BLOCK };
@@ -33,7 +33,7 @@ static void check(void)
 	cr_assert_null(wrong, "%s", wrong);
 }
 
-static void close(void)
+static void node_close(void)
 {
 	check();
 	for (unsigned i = 0; i < BLOCKS; i++)
@@ -65,7 +65,7 @@ CORE_TEST(node, least_recently_used_first, .bare = true)
 {
 	struct gm_chunk *c[4];
 
-	open(w, 8, PAGE);
+	node_open(w, 8, PAGE);
 	for (unsigned i = 0; i < 4; i++)
 		c[i] = settle(0, i, 16 * i);
 	gm_node_touch(&node, c[0]);
@@ -79,7 +79,7 @@ CORE_TEST(node, least_recently_used_first, .bare = true)
 	cr_assert_eq(pick(&lru).first, 0);
 	cr_assert_eq(pick(&lru).end, 32);
 	check();
-	close();
+	node_close();
 }
 
 CORE_TEST(node, what_is_busy_is_no_victim, .bare = true)
@@ -87,7 +87,7 @@ CORE_TEST(node, what_is_busy_is_no_victim, .bare = true)
 	struct gm_victim v = { .first = 77 };
 	struct gm_chunk *c;
 
-	open(w, 2, PAGE);
+	node_open(w, 2, PAGE);
 	cr_assert_not(gm_node_pick(&node, &lru, &v));
 	c = gm_node_take(&node, 0);
 	cr_assert_not(gm_node_pick(&node, &lru, &v));
@@ -101,21 +101,21 @@ CORE_TEST(node, what_is_busy_is_no_victim, .bare = true)
 	cr_assert_eq(v.first, 77);
 	gm_node_unhold(&node, c);
 	cr_assert_eq(pick(&lru).block, &block[0]);
-	close();
+	node_close();
 }
 
 CORE_TEST(node, held_ones_are_passed_over, .bare = true)
 {
 	struct gm_chunk *c[40];
 
-	open(w, 40, PAGE);
+	node_open(w, 40, PAGE);
 	for (unsigned i = 0; i < 40; i++) {
 		c[i] = settle(0, i, 0);
 		if (i < 39)
 			gm_node_hold(&node, c[i]);
 	}
 	cr_assert_eq(pick(&lru).block, &block[39], "the only one, at the very end");
-	close();
+	node_close();
 }
 
 CORE_TEST(node, take_until_full, .bare = true)
@@ -123,7 +123,7 @@ CORE_TEST(node, take_until_full, .bare = true)
 	struct gm_chunk *c[8];
 	uint64_t total, avail, reserved;
 
-	open(w, 8, PAGE);
+	node_open(w, 8, PAGE);
 	for (unsigned i = 0; i < 8; i++) {
 		c[i] = gm_node_take(&node, 0);
 		cr_assert_not_null(c[i]);
@@ -136,27 +136,27 @@ CORE_TEST(node, take_until_full, .bare = true)
 	gm_node_put(&node, c[3]);
 	cr_assert_null(gm_node_take(&node, 1));
 	cr_assert_eq(gm_node_take(&node, 0), c[3]);
-	close();
+	node_close();
 }
 
 CORE_TEST(node, granule_of_two_megabytes, .bare = true)
 {
 	struct gm_chunk *c;
 
-	open(w, 64, BLOCK);
+	node_open(w, 64, BLOCK);
 	c = gm_node_take(&node, 0);
 	cr_assert_not_null(c);
 	cr_assert_eq(c->order, GM_BLOCK_ORDER);
 	cr_assert_not_null(gm_node_take(&node, 0));
 	cr_assert_null(gm_node_take(&node, 0));
-	close();
+	node_close();
 }
 
 CORE_TEST(node, a_large_piece_is_split, .bare = true)
 {
 	struct gm_chunk *c;
 
-	open(w, 33, PAGE);
+	node_open(w, 33, PAGE);
 	c = settle(GM_BLOCK_ORDER, 7, 0);
 	(void)settle(0, 9, 48);
 	gm_node_split(&node, c);
@@ -180,14 +180,14 @@ CORE_TEST(node, a_large_piece_is_split, .bare = true)
 	gm_node_unhold(&node, &c[5]);
 	gm_node_put(&node, &c[5]);
 	cr_assert_not_null(gm_node_take(&node, GM_BLOCK_ORDER), "merged again");
-	close();
+	node_close();
 }
 
 CORE_TEST(node, room_for_working_sets, .bare = true)
 {
 	uint64_t total, avail, reserved;
 
-	open(w, 10, PAGE);
+	node_open(w, 10, PAGE);
 	IS(gm_node_reserve(&node, 11, 0), GM_RET_NOSPC);
 	OK(gm_node_reserve(&node, 6, 0));
 	IS(gm_node_reserve(&node, 5, 0), GM_RET_TIMEDOUT);
@@ -199,14 +199,14 @@ CORE_TEST(node, room_for_working_sets, .bare = true)
 	gm_node_room(&node, &total, &avail, &reserved);
 	cr_assert(total == 10 && avail == 10 && reserved == 9, "a reservation takes no frames");
 	gm_node_unreserve(&node, 9);
-	close();
+	node_close();
 }
 
 CORE_TEST(node, slabs, .bare = true)
 {
 	unsigned taken = 0;
 
-	open(w, 4, PAGE);
+	node_open(w, 4, PAGE);
 	IS(gm_node_add_slab(&node, 19 * UNIT, 21 * UNIT), GM_RET_EXIST);
 	IS(gm_node_add_slab(&node, 15 * UNIT, 17 * UNIT), GM_RET_EXIST);
 	for (unsigned i = 1; i < GM_MAX_SLABS; i++)
@@ -215,7 +215,7 @@ CORE_TEST(node, slabs, .bare = true)
 	while (gm_node_take(&node, 0))
 		taken++;
 	cr_assert_eq(taken, 4 + GM_MAX_SLABS - 1);
-	close();
+	node_close();
 }
 
 struct putting {
@@ -237,7 +237,7 @@ CORE_TEST(node, waiting_for_memory, .bare = true)
 	struct gm_thread *t;
 	uint64_t start;
 
-	open(w, 1, PAGE);
+	node_open(w, 1, PAGE);
 	p.chunk = gm_node_take(&node, 0);
 	start = gm_now_ns(w->env);
 	IS(gm_node_wait(&node, start + MS), GM_RET_TIMEDOUT);
@@ -246,7 +246,7 @@ CORE_TEST(node, waiting_for_memory, .bare = true)
 	cr_assert_geq(gm_now_ns(w->env) - start, 5 * MS);
 	join(w, t);
 	cr_assert_not_null(gm_node_take(&node, 0));
-	close();
+	node_close();
 }
 
 /* What a policy is shown, and answers of all sorts. */
@@ -266,7 +266,7 @@ CORE_TEST(node, the_policy_chooses, .bare = true)
 {
 	struct gm_policy policy = { .size = sizeof(policy), .state = &answer, .victim = any_victim };
 
-	open(w, 8, PAGE);
+	node_open(w, 8, PAGE);
 	for (unsigned i = 0; i < 4; i++)
 		(void)settle(i == 2, 10 + i, 32 * i);
 	answer = 2;
@@ -281,7 +281,7 @@ CORE_TEST(node, the_policy_chooses, .bare = true)
 	cr_assert_eq(pick(&policy).block, &block[10], "an index out of range means the first");
 	answer = SIZE_MAX;
 	cr_assert_eq(pick(&policy).block, &block[11]);
-	close();
+	node_close();
 }
 
 CORE_TEST(node, random_operations, .bare = true)
@@ -289,7 +289,7 @@ CORE_TEST(node, random_operations, .bare = true)
 	struct gm_chunk *c[64];
 	unsigned n = 0;
 
-	open(w, 50, PAGE);
+	node_open(w, 50, PAGE);
 	for (unsigned step = 0; step < 3000; step++) {
 		unsigned what = (unsigned)gm_sim_random(w->sim, 8);
 
@@ -325,5 +325,5 @@ CORE_TEST(node, random_operations, .bare = true)
 	while (n)
 		gm_node_put(&node, c[--n]);
 	cr_assert_eq(node.free_units, 50);
-	close();
+	node_close();
 }
