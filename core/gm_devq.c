@@ -112,8 +112,9 @@ static bool serve(struct gm_dev *dev, const struct entry *e)
 	limit_ns = e->since_ns + ctx->as->cfg.wait_ns;
 	until_ns = now_ns + ATTEMPT_NS < limit_ns ? now_ns + ATTEMPT_NS : limit_ns;
 	ret = gm_fault_dev(ctx, e->fault.va - ctx->to_dev, e->fault.access, until_ns);
-	if (ret == GM_RET_FAULT && learned(ctx->as, until_ns))
-		ret = gm_fault_dev(ctx, e->fault.va - ctx->to_dev, e->fault.access, until_ns);
+	if (ret == GM_RET_FAULT)
+		ret = learned(ctx->as, until_ns) ? gm_fault_dev(ctx, e->fault.va - ctx->to_dev, e->fault.access, until_ns)
+						 : GM_RET_TIMEDOUT;
 	gm_ctx_leave(ctx);
 	if ((ret == GM_RET_TIMEDOUT || ret == GM_RET_BUSY || ret == GM_RET_NOSPC) && gm_now_ns(env) < limit_ns)
 		return false;

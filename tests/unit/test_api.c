@@ -155,7 +155,8 @@ CORE_TEST(api, dev_create_checks_the_table, .bare = true)
 
 CORE_TEST(api, dev_open, .bare = true)
 {
-	static const char *const bad[] = { "mock:vram=", "mock:vram=x", "mock:nonsense=1", "mock:vram=1K", "mock:pages=3K" };
+	static const char *const bad[] = { "mock:vram=", "mock:vram=x", "mock:nonsense=1", "mock:vram=1K",
+					   "mock:pages=3K" };
 	struct gm_dev *dev;
 
 	REFUSED(gm_dev_open(NULL, "mock", &dev), GM_RET_INVAL, dev);

@@ -152,7 +152,9 @@ static void assert_whole(void)
 	cr_assert_eq(listed, (uint32_t)__builtin_popcount(f.units), "free memory stayed in pieces");
 }
 
-static const uint32_t sizes[] = { 1, 2, 3, 5, 7, 31, 32, 33, 63, 64, 96, 100, 127, 128, 200, 511, 1000, 1023, 1024, 1025 };
+static const uint32_t sizes[] = {
+	1, 2, 3, 5, 7, 31, 32, 33, 63, 64, 96, 100, 127, 128, 200, 511, 1000, 1023, 1024, 1025
+};
 #define SIZES (sizeof(sizes) / sizeof(sizes[0]))
 
 Test(frames, odd_sizes_begin_whole)
@@ -281,7 +283,8 @@ Test(frames, orders_out_of_range)
 Test(frames, refuses_an_empty_slab)
 {
 	cr_assert_eq(gm_frames_init(&f, &env, BEGIN, BEGIN, SHIFT), GM_RET_INVAL);
-	cr_assert_eq(gm_frames_init(&f, &env, 0, UINT64_C(1) << 60, SHIFT), GM_RET_INVAL, "more units than an index counts");
+	cr_assert_eq(gm_frames_init(&f, &env, 0, UINT64_C(1) << 60, SHIFT), GM_RET_INVAL,
+		     "more units than an index counts");
 }
 
 Test(frames, out_of_memory)

@@ -62,7 +62,8 @@ static void fail_once(struct world *w, enum gm_mock_op op, uint64_t va, gm_ret_t
 	OK(gm_migrate(w->as, va, BLOCK, NULL, NULL));
 }
 
-/* Hole 2: when mapping a page of the CPU on a device failed, the page was marked as mapped nowhere: its bytes were lost. */
+/* Hole 2: when mapping a page of the CPU on a device failed, the page was marked as mapped nowhere: its bytes were
+ * lost. */
 CORE_TEST(gmem_holes, hole_02_failed_map_keeps_bytes, .dev = { "mock:vram=4M,submit=no" })
 {
 	uint64_t va = app_adopted(w, 1, 1);
@@ -111,7 +112,8 @@ CORE_TEST(gmem_holes, hole_03_meeting_a_migration_leaks_nothing,
 	OK(gm_migrate(w->as, va, BLOCK, NULL, NULL));
 	gm_sim_sleep_ns(w->sim, SECOND); /* what is idle is forgotten */
 	cr_assert(dev_all_free(w->dev[0]), "device memory leaked");
-	cr_assert_eq(atomic_load(&w->fa.live), live, "%zu allocations more than before", atomic_load(&w->fa.live) - live);
+	cr_assert_eq(atomic_load(&w->fa.live), live, "%zu allocations more than before",
+		     atomic_load(&w->fa.live) - live);
 	gm_sim_stats(w->sim, &sim);
 	cr_assert_eq(sim.watched_pages, 0, "a page stayed registered");
 }
@@ -156,7 +158,8 @@ CORE_TEST(gmem_holes, hole_05_addresses_inside_a_block,
 		}
 	/* The other way: one byte touched by the CPU brings that page home and no other. */
 	for (unsigned i = 0; i < sizeof(page) / sizeof(page[0]); i++) {
-		uint64_t at = va + BLOCK + page[i] * PAGE, before = pages_in(w, va, 2 * GM_BLOCK_PAGES, GM_PLACE_DEVICE);
+		uint64_t at = va + BLOCK + page[i] * PAGE,
+			 before = pages_in(w, va, 2 * GM_BLOCK_PAGES, GM_PLACE_DEVICE);
 		char byte;
 
 		gm_sim_sleep_ns(w->sim, MS);
@@ -215,8 +218,8 @@ CORE_TEST(gmem_holes, hole_08_freeing_shared_memory, .dev = { "mock:vram=4M" })
 		cr_assert_eq(app_wrong(w, GM_VA(p), 24, i), 0);
 		cr_assert_eq(page_info(w, GM_VA(p) + 40 * PAGE).place, GM_PLACE_DEVICE);
 		OK(gm_free(w->as, p));
-		cr_assert(dev_all_free(w->dev[0]));
 		gm_sim_sleep_ns(w->sim, SECOND);
+		cr_assert(dev_all_free(w->dev[0]));
 		if (i == 1)
 			live = atomic_load(&w->fa.live);
 		if (i > 1)
@@ -260,8 +263,8 @@ CORE_TEST(gmem_holes, hole_09_many_contexts, .dev = { "mock:vram=4M", "mock:vram
 /* Hole 11: freeing at address -1 with length -1 stopped the kernel; arguments were not checked at all. */
 CORE_TEST(gmem_holes, hole_11_absurd_arguments)
 {
-	static const uint64_t odd[] = { UINT64_MAX, UINT64_MAX - 1, UINT64_MAX - GM_PAGE_BYTES + 1, UINT64_MAX - GM_BLOCK_BYTES,
-					UINT64_C(1) << 63 };
+	static const uint64_t odd[] = { UINT64_MAX, UINT64_MAX - 1, UINT64_MAX - GM_PAGE_BYTES + 1,
+					UINT64_MAX - GM_BLOCK_BYTES, UINT64_C(1) << 63 };
 	uint64_t va = app_adopted(w, 1, 1);
 	struct gm_page_info info;
 

@@ -244,8 +244,8 @@ static void verify(struct scene *s, const struct scenario *c, const char *when, 
 
 		wrong += value != word(i, 1) && !(c->zeros && value == 0);
 	}
-	cr_assert_eq(wrong, 0, "%s: %llu pages are wrong %s (%d/%d/%s, call %llu)", c->name, (unsigned long long)wrong, when,
-		     (int)f->what, f->op, f->name ? f->name : "", (unsigned long long)f->nth);
+	cr_assert_eq(wrong, 0, "%s: %llu pages are wrong %s (%d/%d/%s, call %llu)", c->name, (unsigned long long)wrong,
+		     when, (int)f->what, f->op, f->name ? f->name : "", (unsigned long long)f->nth);
 }
 
 /* False: there was no n-th allocation (only the allocator knows). */

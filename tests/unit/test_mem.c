@@ -215,7 +215,8 @@ CORE_TEST(mem, freed_and_mapped_again)
 
 			OK(dev_run(w->ctx[0], &job));
 			cr_assert_eq(job.wrong, 1);
-			cr_assert_eq(app_get(w, word_va(va, i)), 0, "round %u, page %u shows old bytes", round, (unsigned)i);
+			cr_assert_eq(app_get(w, word_va(va, i)), 0, "round %u, page %u shows old bytes", round,
+				     (unsigned)i);
 		}
 		world_check(w);
 	}

@@ -83,7 +83,8 @@ CORE_TEST(policy, is_asked_about_cpu_faults, .dev = { "mock:vram=16M" }, .as = {
 
 CORE_TEST(policy, absurd_units, .dev = { "mock:vram=16M" }, .as = { .policy = &noting, UNITS })
 {
-	static const uint32_t absurd[] = { 0, 1, 3, 4096, 8192, 20 << 10, 48 << 10, 1 << 20, 2 << 20, 1u << 31, UINT32_MAX };
+	static const uint32_t absurd[] = { 0, 1, 3, 4096, 8192, 20 << 10, 48 << 10, 1 << 20, 2 << 20, 1u << 31,
+					   UINT32_MAX };
 	uint64_t va = app_adopted(w, 1, 1);
 
 	for (unsigned i = 0; i < sizeof(absurd) / sizeof(absurd[0]); i++) {
@@ -91,8 +92,8 @@ CORE_TEST(policy, absurd_units, .dev = { "mock:vram=16M" }, .as = { .policy = &n
 
 		notes.unit = absurd[i];
 		OK(gm_dev_fault(w->ctx[0], at + 5 * PAGE, GM_WRITE));
-		cr_assert_eq(pages_in(w, va, GM_BLOCK_PAGES, GM_PLACE_DEVICE) - before, 4, "answer %u: the smallest unit",
-			     (unsigned)absurd[i]);
+		cr_assert_eq(pages_in(w, va, GM_BLOCK_PAGES, GM_PLACE_DEVICE) - before, 4,
+			     "answer %u: the smallest unit", (unsigned)absurd[i]);
 		cr_assert_eq(pages_in(w, at + 4 * PAGE, 4, GM_PLACE_DEVICE), 4);
 		gm_sim_sleep_ns(w->sim, MS);
 		cr_assert_eq(app_get(w, word_va(va, i * 16 + 5)), word(i * 16 + 5, 1));

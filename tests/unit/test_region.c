@@ -344,7 +344,8 @@ static void compare(void)
 		cr_assert_eq(r->kind, cell[i].kind);
 		cr_assert(r->kind != EDGE || r->users == cell[i].users);
 		cr_assert_eq(r->va == i * PAGE, !(i && same(&cell[i - 1], &cell[i])), "page %u begins a region", i);
-		cr_assert_eq(r->end == (i + 1) * PAGE, !(i + 1 < PAGES && same(&cell[i], &cell[i + 1])), "page %u ends one", i);
+		cr_assert_eq(r->end == (i + 1) * PAGE, !(i + 1 < PAGES && same(&cell[i], &cell[i + 1])),
+			     "page %u ends one", i);
 	}
 	for (struct gm_region *r = gm_regions_first(&rs, 0, UINT64_MAX); r; r = gm_regions_next(&rs, r, UINT64_MAX))
 		count++;

@@ -180,7 +180,8 @@ static void acquire_often(void *arg)
 CORE_TEST(ws, no_hold_and_wait, .dev = { NO_FAULTS })
 {
 	uint64_t va = app_adopted(w, 1, 1);
-	struct waiting a = { .w = w, .va = va, .bytes = 6 * UNIT }, b = { .w = w, .va = va + 4 * UNIT, .bytes = 6 * UNIT };
+	struct waiting a = { .w = w, .va = va, .bytes = 6 * UNIT },
+		       b = { .w = w, .va = va + 4 * UNIT, .bytes = 6 * UNIT };
 	struct gm_thread *t[2] = { spawn(w, acquire_often, &a), spawn(w, acquire_often, &b) };
 
 	join(w, t[0]);

@@ -47,7 +47,7 @@ static void note_stuck(void *arg, const struct gm_stuck *s)
 }
 
 /* Nobody releases: the access fails loudly at the bound, and the bytes are not touched. */
-CORE_TEST(ws_stuck, a_hold_without_end,
+KNOWN_TEST(ws_stuck, a_hold_without_end,
 	  .dev = { NO_FAULTS }, .as = { .hold_ns = 300 * MS, .stuck = note_stuck, .stuck_arg = &stuck })
 {
 	uint64_t va = app_adopted(w, 1, 1), value;
@@ -71,7 +71,7 @@ CORE_TEST(ws_stuck, a_hold_without_end,
 }
 
 /* Each waiting access has a time of its own. */
-CORE_TEST(ws_stuck, the_bound_is_per_access, .dev = { NO_FAULTS }, .as = { .hold_ns = 300 * MS })
+KNOWN_TEST(ws_stuck, the_bound_is_per_access, .dev = { NO_FAULTS }, .as = { .hold_ns = 300 * MS })
 {
 	uint64_t va = app_adopted(w, 1, 1);
 	struct gm_ws *ws = acquire(w, va, UNIT, GM_WRITE);
