@@ -178,7 +178,8 @@ void bare_copy(struct bare *b, uint64_t offset, uint64_t bytes)
 
 void bare_move_out(struct bare *b, uint64_t offset, uint64_t bytes)
 {
-	transfer(b->staging_fd, REQUEST_MOVE, b->staging + offset, b->memory + offset, bytes, MODE_DONTWAKE | MODE_HOLES);
+	transfer(b->staging_fd, REQUEST_MOVE, b->staging + offset, b->memory + offset, bytes,
+		 MODE_DONTWAKE | MODE_HOLES);
 }
 
 void bare_move_in(struct bare *b, uint64_t offset, uint64_t bytes)

@@ -140,8 +140,8 @@ static void heading(void)
 	static bool done;
 
 	if (!done)
-		fprintf(stderr, "%-32s %12s %12s %-5s %7s  %-15s %8s %8s  %s\n", "metric", "value", "baseline", "unit", "ratio",
-			"p10 .. p90", "must", "aim", "verdict");
+		fprintf(stderr, "%-32s %12s %12s %-5s %7s  %-15s %8s %8s  %s\n", "metric", "value", "baseline", "unit",
+			"ratio", "p10 .. p90", "must", "aim", "verdict");
 	done = true;
 }
 
@@ -163,8 +163,8 @@ void bench_report(const struct bench_series *s)
 
 	for (unsigned i = 0; i < s->n; i++)
 		each[i] = s->lib[i] / s->base[i];
-	printf("{\"metric\":\"%s\",\"value\":%.6g,\"unit\":\"%s\",\"baseline\":%.6g,\"ratio\":%.4f,\"runs\":%u}\n", spec->name,
-	       lib, spec->unit, base, ratio, s->n);
+	printf("{\"metric\":\"%s\",\"value\":%.6g,\"unit\":\"%s\",\"baseline\":%.6g,\"ratio\":%.4f,\"runs\":%u}\n",
+	       spec->name, lib, spec->unit, base, ratio, s->n);
 	fflush(stdout);
 	heading();
 	fprintf(stderr, "%-32s %12.6g %12.6g %-5s %7.3f  %6.3f ..%6.3f", spec->name, lib, base, spec->unit, ratio,
@@ -175,8 +175,8 @@ void bench_report(const struct bench_series *s)
 
 void bench_skip(const struct bench_spec *spec, const char *why)
 {
-	printf("{\"metric\":\"%s\",\"value\":null,\"unit\":\"%s\",\"baseline\":null,\"ratio\":null,\"runs\":0}\n", spec->name,
-	       spec->unit);
+	printf("{\"metric\":\"%s\",\"value\":null,\"unit\":\"%s\",\"baseline\":null,\"ratio\":null,\"runs\":0}\n",
+	       spec->name, spec->unit);
 	fflush(stdout);
 	heading();
 	fprintf(stderr, "%-32s not measured: %s\n", spec->name, why);

@@ -105,7 +105,8 @@ void bench_pin_threads(const char *name, unsigned cpu)
 
 void *bench_buffer(uint64_t bytes, bool huge)
 {
-	char *raw = mmap(NULL, bytes + BENCH_BLOCK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+	char *raw = mmap(NULL, bytes + BENCH_BLOCK, PROT_READ | PROT_WRITE, flags, -1, 0);
 	char *at;
 
 	if (raw == MAP_FAILED)
@@ -177,9 +178,13 @@ void bench_fill(void *buf, uint64_t bytes, uint64_t seed)
 
 void bench_verify(const void *buf, uint64_t bytes, uint64_t seed)
 {
-	for (uint64_t page = 0; page < bytes / BENCH_PAGE; page++)
-		if (*(const volatile uint64_t *)(const void *)((const char *)buf + page * BENCH_PAGE) != bench_word(page, seed))
-			bench_die("page %llu has wrong content: nothing measured here means anything", (unsigned long long)page);
+	for (uint64_t page = 0; page < bytes / BENCH_PAGE; page++) {
+		const void *at = (const char *)buf + page * BENCH_PAGE;
+
+		if (*(const volatile uint64_t *)at != bench_word(page, seed))
+			bench_die("page %llu has wrong content: nothing measured here means anything",
+				  (unsigned long long)page);
+	}
 }
 
 /* The mock's, and note where its memory is. */
