@@ -401,6 +401,9 @@ gm_ret_t gm_sim_fork_snapshot(struct gm_sim *sim, uint64_t va, void *buf, size_t
 	gm_ret_t ret;
 
 	gm_sim_point(sim);
+	while (sim->forking)
+		gm_sim_queue_wait(sim, &sim->forkers, GM_SIM_NEVER, "another fork");
+	sim->forking = true;
 	n = freeze_all(sim, frozen);
 	ret = child_read(sim, va, buf, bytes);
 	while (n-- > 0) {
@@ -408,5 +411,7 @@ gm_ret_t gm_sim_fork_snapshot(struct gm_sim *sim, uint64_t va, void *buf, size_t
 			frozen[n]->thaw(frozen[n]->fork_arg);
 		gm_sim_pmap_put(frozen[n]);
 	}
+	sim->forking = false;
+	gm_sim_queue_wake(sim, &sim->forkers);
 	return ret;
 }

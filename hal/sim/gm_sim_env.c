@@ -214,6 +214,7 @@ struct gm_sim *gm_sim_create(uint64_t seed, const struct gm_lib_config *config)
 	sim->main.locks.fail_arg = sim;
 	sim->current = &sim->main;
 	TAILQ_INIT(&sim->all);
+	TAILQ_INIT(&sim->forkers);
 	RB_INIT(&sim->timers);
 	RB_INIT(&sim->vmas);
 	RB_INIT(&sim->blocks);

@@ -174,10 +174,9 @@ static void host_mem_inherit(void *pmap, uint64_t va, uint64_t bytes, bool inher
 {
 	struct gm_sim *sim = ((struct gm_sim_pmap *)pmap)->sim;
 
-	if (!gm_sim_vma_covers(sim, va, va + bytes))
-		return; /* the application unmapped it meanwhile */
+	/* as madvise() does: what is mapped of the range, even if that is not all of it */
 	gm_sim_vma_isolate(sim, va, va + bytes);
-	for (struct gm_sim_vma *vma = gm_sim_vma_find(sim, va); vma && vma->va < va + bytes;
+	for (struct gm_sim_vma *vma = gm_sim_vma_after(sim, va); vma && vma->va < va + bytes;
 	     vma = gm_sim_vma_next(sim, vma))
 		vma->not_inherited = !inherit;
 	gm_sim_vma_merge(sim, va, va + bytes);

@@ -287,6 +287,8 @@ struct gm_sim {
 	struct gm_sim_block *last_block;
 	struct gm_sim_slots slots;
 	struct gm_sim_slot *free_slots;
+	bool forking;                /* one fork at a time, as gm_host_fork.c's lock has it */
+	struct gm_sim_threads forkers; /* who waits for it */
 	LIST_HEAD(, gm_sim_pmap) pmaps;
 	LIST_HEAD(, gm_sim_pmap) dead_pmaps; /* destroyed, but coroutines hold references */
 	struct gm_sim_trap trap[GM_SIM_OPS];

@@ -5,7 +5,7 @@
  *
  *     present --steal--> absent, frame in the slot (or a hole: nothing there)
  *     absent --restore, fill, zero--> present
- *     absent --poison--> poisoned
+ *     absent --poison--> poisoned --restore, fill, zero--> present
  *
  * All go page by page from the front and say how far they came. While an event
  * is on its way they answer AGAIN before they look at anything; rarely they
@@ -181,8 +181,9 @@ static gm_ret_t put_pages(struct gm_sim_pmap *p, uint64_t va, uint64_t bytes, co
 		if (!vma || vma->pmap != p)
 			return GM_RET_FAULT;
 		page = gm_sim_page_get(sim, va + *done, true);
-		if (page->frame || page->poisoned)
+		if (page->frame || (page->poisoned && from->kind == FROM_NOWHERE))
 			return GM_RET_EXIST;
+		page->poisoned = false; /* bytes replace the mark, as UFFDIO_COPY does */
 		put_page(sim, page, from, *done);
 	}
 	if (huge)
