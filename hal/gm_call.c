@@ -229,11 +229,16 @@ gm_ret_t gm_hal_access(struct gm_hal_dev *d, void *pmap, uint64_t va, void *buf,
 	return ret ? ret : leave(d, "access", d->mmu.access(pmap, va, buf, bytes, write));
 }
 
+gm_ret_t gm_hal_bus_access(struct gm_hal_dev *host, uint64_t host_va, void *buf, size_t bytes, bool write)
+{
+	return host->host.bus_access(host->dev, host_va, buf, bytes, write);
+}
+
 gm_ret_t gm_hal_host_access(struct gm_hal_dev *d, uint64_t host_va, void *buf, size_t bytes, bool write)
 {
 	struct gm_hal_dev *host = d->host_dev;
 
-	return host ? host->host.bus_access(host->dev, host_va, buf, bytes, write) : GM_RET_NOTSUP;
+	return host ? gm_hal_bus_access(host, host_va, buf, bytes, write) : GM_RET_NOTSUP;
 }
 
 gm_ret_t gm_hal_fault_next(struct gm_hal_dev *d, struct gm_dev_fault *fault)

@@ -50,6 +50,8 @@ void gm_hal_fault_done(struct gm_hal_dev *d, void *pmap, uint64_t va, uint64_t b
 void *gm_hal_cpu_ptr(struct gm_hal_dev *d, uint64_t pa, uint64_t bytes);
 
 /* What a backend's host_access service does: no switch, no check of locks, the device may hold its own. */
+/* `host` is the host itself. */
+gm_ret_t gm_hal_bus_access(struct gm_hal_dev *host, uint64_t host_va, void *buf, size_t bytes, bool write);
 gm_ret_t gm_hal_host_access(struct gm_hal_dev *d, uint64_t host_va, void *buf, size_t bytes, bool write);
 
 /*

@@ -157,4 +157,8 @@ void gm_fail_note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* Remember the message and be `ret`: a macro, so that the compiler sees which result leaves. */
 #define gm_fail(ret, ...) (gm_fail_note(__VA_ARGS__), (ret))
 
+/* The same for texts one after the other, where printf's time would show: up to NULL. */
+void gm_fail_texts(const char *const *texts);
+#define gm_fail_join(ret, ...) (gm_fail_texts((const char *const[]){ __VA_ARGS__, NULL }), (ret))
+
 #endif

@@ -59,6 +59,22 @@ void gm_fail_note(const char *fmt, ...)
 	memcpy(last_error, message, strlen(message) + 1);
 }
 
+void gm_fail_texts(const char *const *texts)
+{
+	char message[MESSAGE_BYTES];
+	size_t at = 0;
+
+	for (; *texts; texts++) {
+		size_t bytes = strlen(*texts), room = sizeof(message) - 1 - at;
+
+		bytes = bytes < room ? bytes : room;
+		memcpy(message + at, *texts, bytes);
+		at += bytes;
+	}
+	message[at] = '\0';
+	memcpy(last_error, message, at + 1);
+}
+
 #define VERSION_TEXT_(major, minor, patch) #major "." #minor "." #patch
 #define VERSION_TEXT(major, minor, patch)  VERSION_TEXT_(major, minor, patch)
 

@@ -62,7 +62,7 @@ struct gm_host_pmap {
 	struct gm_env *env; /* (c) */
 	int fd_app;          /* (c) */
 	int fd_kick;         /* (c) eventfd */
-	int fd_poll;         /* (c) epoll over fd_app and fd_kick */
+	int fd_poll;         /* (c) epoll over fd_kick and, once it was asked for, fd_app */
 	int fd_pagemap;      /* (c) */
 	atomic_bool lost;    /* (a) a descriptor was closed behind our back; for ever */
 	atomic_uint unread;  /* (a) events taken from the kernel and not handed out, +1 while reading */

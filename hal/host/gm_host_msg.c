@@ -45,14 +45,16 @@ static unsigned room(const struct gm_host_queue *q)
 
 static void push(struct gm_host_queue *q, const struct gm_host_msg *m)
 {
-	q->msgs[(q->head + q->count++) % q->size] = *m;
+	unsigned at = q->head + q->count++;
+
+	q->msgs[at < q->size ? at : at - q->size] = *m; /* no division: it shows in every fault */
 }
 
 static struct gm_host_msg pop(struct gm_host_queue *q)
 {
 	struct gm_host_msg m = q->msgs[q->head];
 
-	q->head = (q->head + 1) % q->size;
+	q->head = q->head + 1 < q->size ? q->head + 1 : 0;
 	q->count--;
 	return m;
 }
@@ -162,7 +164,11 @@ void gm_host_msg_kick(void *pmap)
 int gm_host_msg_fd(void *pmap)
 {
 	const struct gm_host_pmap *p = pmap;
+	struct epoll_event ev = { .events = EPOLLIN };
 
+	/* Not before somebody asks: each fault tells whoever polls the descriptor, and takes the longer for it. */
+	if (epoll_ctl(p->fd_poll, EPOLL_CTL_ADD, p->fd_app, &ev) && errno != EEXIST)
+		return -1;
 	return p->fd_poll;
 }
 
@@ -223,7 +229,7 @@ static int make_epoll(const struct gm_host_pmap *p)
 
 	if (fd < 0)
 		return -1;
-	if (epoll_ctl(fd, EPOLL_CTL_ADD, p->fd_app, &ev) || epoll_ctl(fd, EPOLL_CTL_ADD, p->fd_kick, &ev)) {
+	if (epoll_ctl(fd, EPOLL_CTL_ADD, p->fd_kick, &ev)) {
 		close(fd);
 		return -1;
 	}

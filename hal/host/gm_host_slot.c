@@ -169,9 +169,14 @@ void gm_host_slot_drop(void *pmap, uint64_t addr, uint64_t bytes)
 	uint64_t ioctls;
 	bool ok;
 
-	/* While it is off the descriptor, dropping it raises no event. If that fails (too many mappings)
-	 * there will be one, and this thread waits until the handler has read it. */
-	(void)gm_uffd_unregister(p->fd_app, addr, bytes);
+	/* While it is off the descriptor, dropping it raises no event. On it, this thread would wait until the
+	 * event was read, and whoever reads may wait for this thread. So if it cannot be taken off (too many
+	 * mappings) the frames stay: a later steal into these pages is refused, and costs no byte. */
+	if (gm_uffd_unregister(p->fd_app, addr, bytes)) {
+		gm_log(p->env, GM_LOG_ERROR, "staging at 0x%llx stays full: too many mappings in this process",
+		       (unsigned long long)addr);
+		return;
+	}
 	ok = drop_frames(addr, bytes);
 	if (gm_uffd_register(p->fd_app, addr, bytes, &ioctls) || !ok)
 		gm_log(p->env, GM_LOG_ERROR, "staging at 0x%llx cannot be emptied: error %d",

@@ -87,6 +87,21 @@ static void *other_thread(void *arg)
 	return NULL;
 }
 
+Test(err, texts_are_joined_quoted_and_cut)
+{
+	char longer[600];
+
+	cr_assert_eq(gm_fail_join(GM_RET_IO, "device ", "x", ": ", ""), GM_RET_IO);
+	cr_assert_str_eq(gm_last_error(), "device x: ");
+	(void)gm_fail_join(GM_RET_IO, "again ", gm_last_error());
+	cr_assert_str_eq(gm_last_error(), "again device x: ");
+	memset(longer, 'y', sizeof(longer) - 1);
+	longer[sizeof(longer) - 1] = '\0';
+	(void)gm_fail_join(GM_RET_IO, "z", longer, longer);
+	cr_assert_eq(strlen(gm_last_error()), 511u);
+	cr_assert_eq(gm_last_error()[0], 'z');
+}
+
 Test(err, each_thread_has_its_own)
 {
 	bool ok = false;
