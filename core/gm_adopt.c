@@ -7,7 +7,8 @@
  *
  * "Region out" comes first, so that no new access brings pages back while the
  * rest is being done; if the rest fails, the region is put back and nothing
- * has changed but where some bytes are.
+ * has changed but where some bytes are. A range that was adopted in several
+ * pieces is released piece by piece: those before the one that fails are.
  *
  * The partial pages at the ends of a buffer hold bytes of others too. They
  * become edges: never moved, mapped in place by devices that can. Two buffers
@@ -66,11 +67,13 @@ static gm_ret_t probe(struct gm_as *as, uint64_t va, uint64_t end)
 	return GM_RET_SUCCESS;
 }
 
-/* (A) May [va, end) become adopted? Stale regions under it are counted out. */
+/* (A) May the span become adopted? SUCCESS, or EXIST: owned memory is there, or something that is being moved. */
 static gm_ret_t check_overlap(struct gm_as *as, const struct span *s)
 {
 	struct gm_region *r;
 
+	if (gm_remap_meets(as, s->va, s->end))
+		return GM_RET_EXIST; /* moved from or to there just now */
 	for (unsigned i = 0; i < 2; i++) {
 		r = s->edge[i] ? gm_regions_find(&as->regions, s->edge[i]) : NULL;
 		if (r && r->kind == GM_REGION_OWNED)
@@ -213,24 +216,14 @@ gm_ret_t gm_adopt(struct gm_as *as, void *ptr, uint64_t bytes, uint32_t flags)
 	return GM_RET_SUCCESS;
 }
 
-/* Devices let go of an edge that ends one buffer only; it is none any more for new accesses. Undone if they do not. */
+/* Devices let go of an edge that ends no buffer any more. Undone if they do not. */
 static gm_ret_t stop_edge(struct gm_as *as, uint64_t va, uint64_t deadline_ns)
 {
 	struct gm_block *b = gm_block_find(as, va);
-	struct gm_region *r;
-	bool last;
 	gm_ret_t ret;
 
 	if (!b)
 		return GM_RET_SUCCESS;
-	gm_lock(as->env, &as->lock);
-	r = gm_regions_find(&as->regions, va);
-	last = r && r->kind == GM_REGION_EDGE && r->users == 1;
-	gm_unlock(as->env, &as->lock);
-	if (!last) {
-		gm_block_put(b);
-		return GM_RET_SUCCESS;
-	}
 	gm_lock(as->env, &b->lock);
 	gm_mask_clear(&b->edge, gm_page_of(b, va));
 	gm_unlock(as->env, &b->lock);
@@ -246,21 +239,34 @@ static gm_ret_t stop_edge(struct gm_as *as, uint64_t va, uint64_t deadline_ns)
 	return ret;
 }
 
-/* One user less of each edge; with the last one devices let go of it, and only then does its region go. */
+/* One user less. True: it was the last and took the region along, so that nobody learns of the edge any more. */
+static bool carve_edge(struct gm_as *as, uint64_t va)
+{
+	struct gm_region *r;
+	bool last = false;
+
+	gm_lock(as->env, &as->lock);
+	r = gm_regions_find(&as->regions, va);
+	if (r && r->kind == GM_REGION_EDGE) {
+		last = r->users == 1;
+		(void)gm_regions_carve(&as->regions, va, va + GM_PAGE_BYTES, GM_REGION_EDGE);
+	}
+	gm_unlock(as->env, &as->lock);
+	return last;
+}
+
 static gm_ret_t release_edges(struct gm_as *as, const struct span *s, uint64_t deadline_ns)
 {
 	gm_ret_t ret = GM_RET_SUCCESS;
 
 	for (unsigned i = 0; i < 2 && !ret; i++) {
-		struct gm_region *r;
-
-		if (!s->edge[i])
+		if (!s->edge[i] || !carve_edge(as, s->edge[i]))
 			continue;
 		ret = stop_edge(as, s->edge[i], deadline_ns);
+		if (!ret)
+			continue;
 		gm_lock(as->env, &as->lock);
-		r = gm_regions_find(&as->regions, s->edge[i]);
-		if (!ret && r && r->kind == GM_REGION_EDGE)
-			(void)gm_regions_carve(&as->regions, r->va, r->end, GM_REGION_EDGE);
+		(void)gm_regions_insert(&as->regions, s->edge[i], s->edge[i] + GM_PAGE_BYTES, GM_REGION_EDGE);
 		gm_unlock(as->env, &as->lock);
 	}
 	return ret;
@@ -280,14 +286,32 @@ static gm_ret_t bring_range_home(struct gm_as *as, uint64_t va, uint64_t end, ui
 	return ret;
 }
 
-/* (A) Adopted pieces of the range out of the regions; false: there are none. */
-static bool carve_adopted(struct gm_as *as, const struct span *s)
+/* The first adopted piece of [*va, *end); false: there is none. */
+static bool next_piece(struct gm_as *as, uint64_t *va, uint64_t *end)
 {
-	struct gm_region *r = s->va < s->end ? gm_regions_first(&as->regions, s->va, s->end) : NULL;
+	struct gm_region *r;
 
+	gm_lock(as->env, &as->lock);
+	r = *va < *end ? gm_regions_first(&as->regions, *va, *end) : NULL;
 	while (r && r->kind != GM_REGION_ADOPTED)
-		r = gm_regions_next(&as->regions, r, s->end);
-	return r && gm_regions_carve(&as->regions, s->va, s->end, GM_REGION_ADOPTED);
+		r = gm_regions_next(&as->regions, r, *end);
+	if (r) {
+		*va = r->va > *va ? r->va : *va;
+		*end = r->end < *end ? r->end : *end;
+	}
+	gm_unlock(as->env, &as->lock);
+	return r;
+}
+
+/* Its region out; false: no spare, nothing done. */
+static bool carve_piece(struct gm_as *as, uint64_t va, uint64_t end)
+{
+	bool ok;
+
+	gm_lock(as->env, &as->lock);
+	ok = gm_regions_carve(&as->regions, va, end, GM_REGION_ADOPTED);
+	gm_unlock(as->env, &as->lock);
+	return ok;
 }
 
 /* As span_of(), by what is there: an end page that was adopted outward goes with the rest. */
@@ -318,24 +342,40 @@ static struct span release_span(struct gm_as *as, uint64_t va, uint64_t bytes)
 	return s;
 }
 
-/* The regions are out; now the bytes. Puts the regions back if that fails. */
-static gm_ret_t take_back(struct gm_as *as, const struct span *s, bool some, uint64_t deadline_ns)
+/* Its region is out; now the bytes. Puts the region back if that fails. */
+static gm_ret_t take_back(struct gm_as *as, uint64_t va, uint64_t end, uint64_t deadline_ns)
 {
+	bool back;
 	gm_ret_t ret;
 
-	if (!some)
-		return GM_RET_SUCCESS;
-	gm_mem_set_managed(as, s->va, s->end, false);
-	ret = bring_range_home(as, s->va, s->end, deadline_ns);
+	gm_mem_set_managed(as, va, end, false);
+	ret = bring_range_home(as, va, end, deadline_ns);
 	if (!ret) {
-		gm_mem_unwatch(as, s->va, s->end);
+		gm_mem_unwatch(as, va, end);
 		return ret;
 	}
 	gm_lock(as->env, &as->lock);
-	if (!gm_regions_first(&as->regions, s->va, s->end))
-		(void)gm_regions_insert(&as->regions, s->va, s->end, GM_REGION_ADOPTED);
+	back = !gm_regions_first(&as->regions, va, end) && gm_regions_insert(&as->regions, va, end, GM_REGION_ADOPTED);
 	gm_unlock(as->env, &as->lock);
-	gm_mem_set_managed(as, s->va, s->end, true);
+	if (back)
+		gm_mem_set_managed(as, va, end, true);
+	return ret;
+}
+
+/* Every adopted piece of the span, until one has to stay; the rest is left as it is. *some: there was one. */
+static gm_ret_t release_pieces(struct gm_as *as, const struct span *s, uint64_t deadline_ns, bool *some)
+{
+	uint64_t va = s->va, end = s->end;
+	gm_ret_t ret = GM_RET_SUCCESS;
+
+	for (*some = false; !ret && next_piece(as, &va, &end); va = end, end = s->end) {
+		*some = true;
+		do
+			ret = gm_mem_stock(as, 2);
+		while (!ret && !carve_piece(as, va, end)); /* somebody was faster */
+		if (!ret)
+			ret = take_back(as, va, end, deadline_ns);
+	}
 	return ret;
 }
 
@@ -352,24 +392,19 @@ gm_ret_t gm_release(struct gm_as *as, void *ptr, uint64_t bytes)
 	deadline_ns = gm_deadline_ns(as->env, as->cfg.wait_ns);
 	if (!ret)
 		ret = gm_events_settle(as, deadline_ns);
-	if (!ret)
-		ret = gm_mem_stock(as, 2);
 	if (ret)
 		return ret;
 	s = release_span(as, va, bytes);
 	if (gm_mem_is_held(as, va & ~(uint64_t)(GM_PAGE_BYTES - 1), va + bytes))
 		return gm_fail(GM_RET_BUSY, "gm_release: a working set holds part of %p: release it first", ptr);
-	atomic_fetch_add(&as->leaving, 1);
-	gm_lock(as->env, &as->lock);
-	some = carve_adopted(as, &s);
-	gm_unlock(as->env, &as->lock);
+	atomic_fetch_add(&as->releasing, 1);
+	ret = release_pieces(as, &s, deadline_ns, &some);
 	edges = s.edge[0] || s.edge[1];
-	ret = some || edges ? GM_RET_SUCCESS : gm_fail(GM_RET_NOENT, "gm_release: nothing is adopted at %p", ptr);
-	if (!ret)
-		ret = take_back(as, &s, some, deadline_ns);
+	if (!ret && !some && !edges)
+		ret = gm_fail(GM_RET_NOENT, "gm_release: nothing is adopted at %p", ptr);
 	if (!ret)
 		ret = release_edges(as, &s, deadline_ns);
-	atomic_fetch_sub(&as->leaving, 1);
+	atomic_fetch_sub(&as->releasing, 1);
 	gm_mem_trim_stock(as);
 	return ret;
 }

@@ -89,6 +89,7 @@ static void init(struct gm_as *as)
 	gm_mutex_init(as->env, &as->queue_lock, GM_RANK_QUEUE);
 	gm_waitq_init(as->env, &as->queue_waitq);
 	gm_regions_init(&as->regions);
+	gm_remap_init(as);
 	RB_INIT(&as->blocks);
 	TAILQ_INIT(&as->work);
 	atomic_init(&as->granule_pages, 1);
@@ -97,6 +98,7 @@ static void init(struct gm_as *as)
 
 static void fini(struct gm_as *as)
 {
+	gm_remap_fini(as);
 	gm_regions_fini(&as->regions, as->env);
 	gm_waitq_fini(as->env, &as->queue_waitq);
 	gm_mutex_fini(as->env, &as->queue_lock);
@@ -230,8 +232,10 @@ static void drop_blocks(struct gm_as *as)
 		gm_block_put(b);
 	}
 	/* Another space that looks for victims may still have one in its hands. */
-	while (atomic_load(&as->live_blocks))
+	while (atomic_load(&as->live_blocks)) {
+		drain_queue(as); /* ... and put it there when it is done with it */
 		gm_yield(as->env);
+	}
 }
 
 gm_ret_t gm_as_destroy(struct gm_as *as)
@@ -248,7 +252,9 @@ gm_ret_t gm_as_destroy(struct gm_as *as)
 	gm_unlock(as->env, &as->lock);
 	if (sets)
 		return gm_fail(GM_RET_BUSY, "%u working sets are still held: release them first", sets);
-	ret = detach_all(as);
+	ret = gm_events_settle(as, gm_deadline_ns(as->env, as->cfg.wait_ns));
+	if (!ret)
+		ret = detach_all(as);
 	if (!ret)
 		ret = gm_mem_all_home(as, gm_deadline_ns(as->env, as->cfg.wait_ns));
 	if (ret)
@@ -274,7 +280,7 @@ int gm_as_fd(struct gm_as *as)
 	return as && (as->cfg.flags & GM_AS_NO_THREADS) ? gm_hal_msg_fd(as->host, as->hpmap) : -1;
 }
 
-static bool serve_devices(struct gm_as *as)
+static bool serve_devices(struct gm_as *as, uint64_t *next_ns)
 {
 	bool some = false;
 
@@ -287,7 +293,7 @@ static bool serve_devices(struct gm_as *as)
 			ctx = NULL;
 		gm_unlock(as->env, &as->lock);
 		if (ctx) {
-			some |= gm_devq_once(ctx->dev);
+			some |= gm_devq_round(ctx->dev, next_ns);
 			gm_ctx_leave(ctx);
 		}
 	}
@@ -299,7 +305,7 @@ static bool serve_once(struct gm_as *as, uint64_t *next_ns)
 	bool some = gm_events_once(as);
 
 	some |= gm_work_once(as, next_ns);
-	return serve_devices(as) || some;
+	return serve_devices(as, next_ns) || some;
 }
 
 gm_ret_t gm_as_serve(struct gm_as *as, uint64_t timeout_ns)

@@ -7,6 +7,7 @@
 #include "core/gm_dev.h"
 #include "core/gm_plant.h"
 #include "core/gm_region.h"
+#include "core/gm_remap.h"
 
 enum gm_stat {
 #define GM_STAT_ENUM_(name, text) GM_STAT_##name,
@@ -31,12 +32,6 @@ struct gm_ctx {
 RB_HEAD(gm_block_tree, gm_block);
 
 #define GM_HANDLER_MSGS 64
-#define GM_REMAPS 16
-
-/* A range the application moved: [va, end) is at `to` now. */
-struct gm_remap {
-	uint64_t va, end, to;
-};
 
 struct gm_as {
 	struct gm_lib *lib;
@@ -54,10 +49,9 @@ struct gm_as {
 	struct gm_ctx *ctx[GM_MAX_CTXS]; /* (A) */
 	atomic_uint granule_pages;       /* largest granule of the devices attached so far */
 	atomic_uint live_blocks;
-	atomic_uint leaving;             /* gm_free(), gm_release() under way: regions are out, mappings not yet */
+	atomic_uint releasing;            /* gm_free(), gm_release() under way: regions are out, mappings not yet */
 	atomic_uint doomed_blocks;       /* with pages that an event doomed and nobody dropped yet */
 	unsigned sets;                   /* (A) working sets held */
-	struct gm_kept *kept;            /* (A) ranges that a child does not inherit, until the fork is over */
 	unsigned frozen;                 /* (A) a fork is on its way: nothing moves to a device */
 	unsigned moving;                 /* (A) transactions to devices in flight */
 	uint64_t msgs_gen;               /* (A) how often the handler emptied its messages */
@@ -65,9 +59,7 @@ struct gm_as {
 	bool msgs_reader;                /* (A) somebody is in gm_events_once(): one at a time */
 	bool msgs_stuck;                 /* (A) ... and waits for the worker before it goes on */
 	unsigned stealing;               /* (A) steals under way: no message is read meanwhile */
-	struct gm_remap remap[GM_REMAPS]; /* (A) ranges that mremap() moved and the worker has not yet, oldest first */
-	atomic_uint remaps;              /* (A) how many; read without it by the handler, who alone adds some */
-	bool remapping;                  /* (A) somebody is in gm_remap_work(): one at a time */
+	struct gm_remaps remaps;         /* (A) ranges that mremap() moved and the worker has not yet */
 
 	/* the handler's own */
 	struct gm_host_msg msg[GM_HANDLER_MSGS];
@@ -81,7 +73,7 @@ struct gm_as {
 	TAILQ_HEAD(, gm_block) work;     /* (Q) */
 	uint64_t work_until_ns;          /* (Q) the worker sleeps until then; 0: it does not, and will look */
 	atomic_bool stop;                /* (Q), read without it */
-	bool refill;                     /* (Q) the stock of regions wants filling */
+	bool refill;                     /* (Q) the stock of regions and remaps wants filling */
 	bool remap_noted;                /* (Q) there is a remap to do */
 	struct gm_thread *worker;
 
@@ -103,6 +95,15 @@ static inline void gm_stat_add(struct gm_as *as, enum gm_stat which, uint64_t n)
 static inline void gm_stat_time(struct gm_as *as, enum gm_stat which, uint64_t start_ns)
 {
 	gm_stat_add(as, which, gm_now_ns(as->env) - start_ns);
+}
+
+/* Time since *now_ns, booked; and what time it is. */
+static inline void gm_stat_lap(struct gm_as *as, enum gm_stat which, uint64_t *now_ns)
+{
+	uint64_t now = gm_now_ns(as->env);
+
+	gm_stat_add(as, which, now - *now_ns);
+	*now_ns = now;
 }
 
 static inline uint64_t gm_block_base(uint64_t va)

@@ -11,7 +11,8 @@
  *     HOST      host                        at its VA, possibly a hole
  *     DEVICE    in one node's resident      staged: the host's frame is kept in the slot;
  *                                           dirty: the device copy is newer than that frame
- *     NONE      none of the two             content given up: zeros wherever it is touched next
+ *     PARKED    staged only                 the bytes are in the slot and nowhere else
+ *     NONE      none of these               content given up: zeros wherever it is touched next
  *     POISONED  poisoned                    the only copy was on a device that is lost
  *
  * and beside it may be
@@ -20,16 +21,21 @@
  *     doomed    the application dropped its content (or its mapping); no copy of it
  *               is good any more. Waits for the worker, or the transaction that has
  *               it busy, to take it apart: DEVICE/HOST -> NONE
+ *     leaving   mremap() took its address elsewhere: what is here is not of this address
+ *               any more, and only gm_remap.c moves it
  *     held      a working set needs it where it is
  *     wanted    a CPU access waits for it
+ *     failed    an access has waited too long: all accesses fail until it is home
  *
  * Transitions, each a function:
  *
- *     HOST -> DEVICE, NONE -> DEVICE     gm_txn_to_dev.c   commit_dev()
- *     DEVICE -> HOST                     gm_txn_to_host.c  commit_host()
- *     NONE -> HOST                       gm_fault_cpu.c    touch_hole()
- *     any -> NONE                        gm_events.c       doom_pages(); gm_txn.c gm_take_apart()
+ *     HOST -> PARKED                     gm_txn_to_dev.c   park()
+ *     PARKED, NONE -> DEVICE             gm_txn_to_dev.c   commit_dev()
+ *     PARKED, DEVICE -> HOST             gm_txn.c          gm_commit_host(), gm_txn_end_home()
+ *     NONE -> HOST                       gm_fault_cpu.c    touch_hole(); gm_work.c forget()
+ *     any -> NONE                        gm_block.c        gm_block_doom(), then gm_txn.c gm_take_apart()
  *     DEVICE -> POISONED                 gm_txn_to_host.c  poison()
+ *     any -> not managed, leaving        gm_remap.c        start_leaving()
  *
  * The index is a tree per space, under the space's lock; a reference keeps a
  * block in memory, being indexed keeps it meaningful. Page state is under the
@@ -97,17 +103,29 @@ struct gm_block *gm_block_find(struct gm_as *as, uint64_t va)
 	return b;
 }
 
-struct gm_block *gm_block_next(struct gm_as *as, uint64_t va, uint64_t end)
+struct gm_block *gm_block_first(struct gm_as *as, uint64_t va, uint64_t end)
 {
 	struct gm_block key = { .va = gm_block_base(va) };
+	struct gm_block *b = RB_NFIND(gm_block_tree, &as->blocks, &key);
+
+	return b && b->va < end ? b : NULL;
+}
+
+struct gm_block *gm_block_after(struct gm_block *b, uint64_t end)
+{
+	struct gm_block *next = RB_NEXT(gm_block_tree, &b->as->blocks, b);
+
+	return next && next->va < end ? next : NULL;
+}
+
+struct gm_block *gm_block_next(struct gm_as *as, uint64_t va, uint64_t end)
+{
 	struct gm_block *b;
 
 	gm_lock(as->env, &as->lock);
-	b = RB_NFIND(gm_block_tree, &as->blocks, &key);
-	if (b && b->va < end)
+	b = gm_block_first(as, va, end);
+	if (b)
 		gm_block_get(b);
-	else
-		b = NULL;
 	gm_unlock(as->env, &as->lock);
 	return b;
 }
@@ -153,15 +171,6 @@ static struct gm_block *block_new(struct gm_as *as, uint64_t va)
 	return b;
 }
 
-/* (A) Part of a range that mremap() took elsewhere, and the worker has not yet. */
-static bool moved_away(const struct gm_as *as, uint64_t va)
-{
-	for (unsigned i = 0; i < as->remaps; i++)
-		if (va >= as->remap[i].va && va < as->remap[i].end)
-			return true;
-	return false;
-}
-
 gm_ret_t gm_block_obtain(struct gm_as *as, uint64_t va, struct gm_block **out)
 {
 	struct gm_block *fresh = NULL, *b = gm_block_find(as, va);
@@ -175,7 +184,7 @@ gm_ret_t gm_block_obtain(struct gm_as *as, uint64_t va, struct gm_block **out)
 	if (!fresh)
 		return gm_fail(GM_RET_NOMEM, "no memory for the page state of 0x%llx", (unsigned long long)va);
 	gm_lock(as->env, &as->lock);
-	managed = gm_regions_find(&as->regions, va) != NULL && !moved_away(as, va);
+	managed = gm_regions_find(&as->regions, va) != NULL;
 	b = managed ? lookup(as, va) : NULL;
 	if (managed && !b) {
 		b = fresh;
@@ -197,14 +206,17 @@ gm_ret_t gm_block_obtain(struct gm_as *as, uint64_t va, struct gm_block **out)
 
 bool gm_block_all_host(const struct gm_block *b)
 {
-	struct gm_mask devs, mapped;
-
 	if (!gm_mask_empty(&b->staged) || !gm_mask_empty(&b->busy) || !gm_mask_empty(&b->doomed) ||
-	    !gm_mask_empty(&b->poisoned) || !gm_mask_empty(&b->wanted) || !SLIST_EMPTY(&b->holds))
+	    !gm_mask_empty(&b->leaving) || !gm_mask_empty(&b->poisoned) || !gm_mask_empty(&b->wanted) ||
+	    !SLIST_EMPTY(&b->holds))
 		return false;
-	devs = gm_block_on_devs(b);
-	mapped = gm_block_mapped(b);
-	return gm_mask_empty(&devs) && gm_mask_empty(&mapped);
+	for (unsigned i = 0; i < GM_MAX_DEVS; i++)
+		if (b->node[i] && !gm_mask_empty(&b->node[i]->resident))
+			return false;
+	for (unsigned i = 0; i < GM_MAX_CTXS; i++)
+		if (b->map[i] && !gm_mask_empty(&b->map[i]->read))
+			return false;
+	return true;
 }
 
 void gm_block_retire(struct gm_block *b)
@@ -266,8 +278,15 @@ gm_ret_t gm_block_need_node(struct gm_block *b, unsigned dev)
 gm_ret_t gm_block_need_map(struct gm_block *b, unsigned ctx)
 {
 	struct gm_env *env = b->as->env;
-	struct gm_bmap *m = gm_mem_alloc(env, sizeof(*m));
+	struct gm_bmap *m;
+	bool has;
 
+	gm_lock(env, &b->lock);
+	has = b->map[ctx];
+	gm_unlock(env, &b->lock);
+	if (has)
+		return GM_RET_SUCCESS;
+	m = gm_mem_alloc(env, sizeof(*m));
 	if (!m)
 		return gm_fail(GM_RET_NOMEM, "no memory for the page state of 0x%llx", (unsigned long long)b->va);
 	gm_lock(env, &b->lock);
@@ -351,6 +370,16 @@ void gm_block_count_holds(struct gm_block *b)
 		b->held = gm_mask_or(b->held, h->pages);
 }
 
+void gm_block_doom(struct gm_block *b, const struct gm_mask *pages, uint64_t now_ns)
+{
+	struct gm_mask some = gm_mask_or(gm_mask_or(gm_block_on_devs(b), b->staged), gm_block_mapped(b));
+
+	some = gm_mask_or(some, gm_mask_or(b->busy, b->poisoned));
+	b->doomed = gm_mask_or(b->doomed, gm_mask_and(some, *pages));
+	b->doomed_ns = now_ns;
+	gm_block_count_doomed(b);
+}
+
 void gm_block_count_doomed(struct gm_block *b)
 {
 	bool is = !gm_mask_empty(&b->doomed);
@@ -369,9 +398,9 @@ struct gm_wait *gm_block_wait(struct gm_block *b, unsigned page, uint32_t thread
 	for (unsigned i = 0; i < b->waits; i++)
 		if (b->wait[i].page == page)
 			return &b->wait[i];
-	if (b->waits < GM_BLOCK_WAITS)
-		b->waits++;
-	last = &b->wait[b->waits - 1];
+	if (b->waits == GM_BLOCK_WAITS)
+		return NULL;
+	last = &b->wait[b->waits++];
 	*last = (struct gm_wait){ .since_ns = now_ns, .thread_id = thread_id, .page = page };
 	return last;
 }

@@ -20,11 +20,13 @@ struct gm_bnode {
 	struct gm_mask resident;
 	struct gm_mask dirty;                     /* the staged host frame, if any, is older */
 	struct gm_chunk *unit[GM_BLOCK_UNITS];    /* frames of each 64 KiB; a larger chunk stands in all its units */
+	uint32_t backed;                          /* bit i: unit[i] is there */
 };
 
 /* What a context has mapped of it. write is a subset of read. */
 struct gm_bmap {
 	struct gm_mask read, write;
+	struct gm_mask unsure; /* revoking failed half way: to be revoked again, and a fault maps anew */
 };
 
 /* Pages just served to one side, by slice of time: protected during the slice and the next. */
@@ -57,12 +59,15 @@ struct gm_block {
 	struct gm_mask host;                      /* resident on the host, at their VA (possibly a hole) */
 	struct gm_mask staged;                    /* the host frame is parked in the slot */
 	struct gm_mask busy;                      /* in a transaction */
+	struct gm_mask leaving;                   /* mremap() moved its address: what is here belongs there (gm_remap.c) */
 	struct gm_mask doomed;                    /* content given up by the application: drop it */
 	bool is_doomed;                           /* something is: counted in the space's doomed_blocks */
 	uint64_t doomed_ns;                       /* when something last became so */
 	struct gm_mask poisoned;                  /* the only copy was lost */
+	struct gm_mask failed;                    /* marked so that accesses fail: one waited too long; gone when it is home */
 	struct gm_mask wanted;                    /* a CPU access waits for it: the worker's job */
 	struct gm_mask held;                      /* union over `holds` */
+	unsigned watching;                        /* transactions that register its pages now */
 	unsigned renewed;                         /* how often pages became managed */
 	bool watched;                             /* the host reports faults and events of its managed pages */
 	struct gm_mask registered;                /* pages that may be watched, managed (still) or not */
@@ -81,7 +86,7 @@ struct gm_block {
 	TAILQ_ENTRY(gm_block) work_link;
 	bool queued;
 	uint64_t not_before_ns;
-	/* worker only, with the block's lock */
+	/* with the block's lock */
 	struct gm_wait wait[GM_BLOCK_WAITS];
 	unsigned waits;
 };
@@ -95,6 +100,9 @@ struct gm_block *gm_block_find(struct gm_as *as, uint64_t va);
 gm_ret_t gm_block_obtain(struct gm_as *as, uint64_t va, struct gm_block **out);
 /* The next block at or above va and below end, with a reference; NULL at the end. */
 struct gm_block *gm_block_next(struct gm_as *as, uint64_t va, uint64_t end);
+/* (A) The first block that meets [va, end), and the one after b; no reference. */
+struct gm_block *gm_block_first(struct gm_as *as, uint64_t va, uint64_t end);
+struct gm_block *gm_block_after(struct gm_block *b, uint64_t end);
 /* Drop it from the index if nothing distinguishes it from an untracked one. Takes the space's lock. */
 void gm_block_retire(struct gm_block *b);
 
@@ -117,9 +125,11 @@ struct gm_mask gm_block_mapped(const struct gm_block *b);
 struct gm_mask gm_block_mapped_by(const struct gm_block *b, unsigned ctx, uint32_t access);
 /* Has everything a page of ordinary host memory has, and nothing more: may be forgotten. */
 bool gm_block_all_host(const struct gm_block *b);
+/* Content of pages is given up: no copy or mapping of it survives. Those that have none are not concerned. */
+void gm_block_doom(struct gm_block *b, const struct gm_mask *pages, uint64_t now_ns);
 /* `doomed` has changed. */
 void gm_block_count_doomed(struct gm_block *b);
-/* The note of an access that waits for a page, made now if there is none. */
+/* The note of an access that waits for a page, made now if there is none. NULL: all notes are taken. */
 struct gm_wait *gm_block_wait(struct gm_block *b, unsigned page, uint32_t thread_id, uint64_t now_ns);
 /* Only those that are wanted still. */
 void gm_block_trim_waits(struct gm_block *b);

@@ -37,9 +37,13 @@ static const char *check_residency(const struct gm_block *b)
 	bad = gm_mask_and(gm_mask_and(b->staged, b->host), idle);
 	if (!wrong)
 		wrong = forbid(&bad, "a page has a parked frame although it is at its address");
-	bad = gm_mask_and(gm_mask_sub(b->host, b->managed), idle); /* a busy one is taken apart at the end */
+	bad = gm_mask_and(gm_mask_sub(b->host, b->managed), idle);
+	bad = gm_mask_sub(bad, b->doomed); /* about to be taken apart */
 	if (!wrong)
 		wrong = forbid(&bad, "a page that is not managed counts as resident on the host");
+	bad = gm_mask_and(b->leaving, b->managed);
+	if (!wrong)
+		wrong = forbid(&bad, "a page is managed while what was there before is still leaving");
 	bad = gm_mask_and(b->edge, b->managed);
 	return wrong ? wrong : forbid(&bad, "an edge page is managed as well");
 }
@@ -47,10 +51,10 @@ static const char *check_residency(const struct gm_block *b)
 /* (block) Mapped implies resident where the context reaches it; write implies read. */
 static const char *check_mappings(const struct gm_block *b)
 {
-	struct gm_mask idle = gm_mask_not(gm_mask_or(b->busy, b->doomed)), bad;
+	struct gm_mask idle = gm_mask_not(gm_mask_or(gm_mask_or(b->busy, b->doomed), b->leaving)), bad;
 	const char *wrong = NULL;
 
-	if (atomic_load(&b->as->leaving)) /* mappings in place go a moment after the region */
+	if (atomic_load(&b->as->releasing)) /* mappings in place go a moment after the region */
 		idle = gm_mask_and(idle, gm_mask_or(b->managed, b->edge));
 	for (unsigned i = 0; i < GM_MAX_CTXS && !wrong; i++) {
 		struct gm_mask reach;
@@ -83,6 +87,8 @@ static const char *check_frames(const struct gm_block *b)
 
 			if (!c && gm_mask_meets(&unit, &n->resident))
 				return "a resident page has no frame";
+			if ((c != NULL) != (n->backed >> u & 1))
+				return "the units with frames are miscounted";
 			if (c && (c->block != b || c->state != GM_CHUNK_RESIDENT ||
 				  u * GM_UNIT_PAGES < c->first || u * GM_UNIT_PAGES >= c->first + (GM_UNIT_PAGES << c->order)))
 				return "a chunk does not know its block";

@@ -164,7 +164,7 @@ gm_ret_t gm_as_attach(struct gm_as *as, struct gm_dev *dev, enum gm_attach_mode 
 		      struct gm_ctx **out)
 {
 	struct gm_ctx *ctx;
-	unsigned granule_pages;
+	unsigned granule_pages, before;
 	gm_ret_t ret;
 
 	if (!as || !dev || !out)
@@ -189,8 +189,9 @@ gm_ret_t gm_as_attach(struct gm_as *as, struct gm_dev *dev, enum gm_attach_mode 
 	if (ret)
 		goto err_free;
 	granule_pages = dev->hal->granule_bytes / GM_PAGE_BYTES;
-	if (granule_pages > atomic_load(&as->granule_pages))
-		atomic_store(&as->granule_pages, granule_pages);
+	before = atomic_load(&as->granule_pages);
+	while (before < granule_pages && !atomic_compare_exchange_weak(&as->granule_pages, &before, granule_pages))
+		;
 	ret = publish(ctx);
 	if (ret) {
 		ret = gm_fail(ret, ret == GM_RET_EXIST ? "device %s is attached to this space already"
@@ -220,7 +221,12 @@ static gm_ret_t empty_block(struct gm_ctx *ctx, struct gm_block *b, uint64_t dea
 
 	gm_lock(env, &b->lock);
 	pages = gm_block_on_dev(b, ctx->dev->index);
+	mapped = gm_mask_and(pages, b->leaving);
 	gm_unlock(env, &b->lock);
+	if (!gm_mask_empty(&mapped)) { /* moved by mremap(): has another way home */
+		ret = gm_events_settle(b->as, deadline_ns);
+		return ret ? ret : gm_now_ns(env) < deadline_ns ? GM_RET_AGAIN : GM_RET_TIMEDOUT;
+	}
 	if (!gm_mask_empty(&pages))
 		ret = gm_move_home(b, &pages, GM_TXN_FORCE, deadline_ns);
 	if (ret)
@@ -236,7 +242,7 @@ static gm_ret_t empty_block(struct gm_ctx *ctx, struct gm_block *b, uint64_t dea
 	gm_unlock(env, &b->lock);
 	if (ret || gm_mask_empty(&mapped))
 		return ret;
-	ret = gm_plan_revoke(b, &mapped, deadline_ns, false);
+	ret = gm_plan_revoke_in(b, ctx, &mapped, deadline_ns, false);
 	gm_txn_release(b, &mapped);
 	return ret;
 }
@@ -275,7 +281,7 @@ static gm_ret_t empty_all(struct gm_ctx *ctx, uint64_t deadline_ns)
 	return ret;
 }
 
-/* True if it is closing now and no call is in flight. */
+/* SUCCESS: it is closing now and no call is in flight. BUSY, TIMEDOUT: it is open as before. */
 static gm_ret_t close_ctx(struct gm_ctx *ctx, uint64_t deadline_ns)
 {
 	struct gm_dev *dev = ctx->dev;
@@ -316,7 +322,7 @@ gm_ret_t gm_as_detach(struct gm_ctx *ctx)
 		return ret;
 	}
 	unpublish(ctx);
-	gm_hal_pmap_destroy(ctx->dev->hal, ctx->pmap);
+	gm_devq_destroy_pmap(ctx->dev, ctx->pmap);
 	gm_mem_free(as->env, ctx, sizeof(*ctx));
 	return GM_RET_SUCCESS;
 }

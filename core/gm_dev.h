@@ -6,6 +6,16 @@
 #include "core/gm_lib.h"
 #include "core/gm_node.h"
 
+/* A device fault that is not answered yet. */
+struct gm_devq_entry {
+	struct gm_dev_fault fault;
+	uint64_t since_ns;
+	uint64_t not_before_ns; /* of the next attempt */
+	uint64_t pause_ns;      /* since the last one */
+};
+
+#define GM_DEVQ_BATCH 64
+
 struct gm_dev {
 	struct gm_lib *lib;
 	struct gm_hal_dev *hal;
@@ -18,7 +28,13 @@ struct gm_dev {
 	bool started;               /* the fault thread is there, or coming */
 	bool ready;                 /* fault_next() may have something */
 	bool stop;
+	bool serving;               /* somebody has the faults below: one at a time */
+	bool missed;                /* ... and somebody else has been turned away */
 	struct gm_thread *thread;   /* services faults; see gm_devq.c */
+
+	/* who has `serving` */
+	struct gm_devq_entry fault[GM_DEVQ_BATCH];
+	size_t faults;
 };
 
 #endif

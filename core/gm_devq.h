@@ -7,8 +7,14 @@
 
 /* The HAL's hook: the device has faults. */
 void gm_devq_ready(void *dev);
-/* Serve what the device reports now, in the calling thread. True if there was something. */
-bool gm_devq_once(struct gm_dev *dev);
+/*
+ * One attempt at each fault the device has reported, in the calling thread. True if
+ * there was something; *again_ns: lowered to when what could not be served is to be
+ * tried again.
+ */
+bool gm_devq_round(struct gm_dev *dev, uint64_t *again_ns);
+/* Destroy a context's view: nothing the device reported of it is in anybody's hands any more. */
+void gm_devq_destroy_pmap(struct gm_dev *dev, void *pmap);
 /* The device's fault thread comes with the first space that has threads, and goes with the device. */
 gm_ret_t gm_devq_start(struct gm_dev *dev);
 void gm_devq_stop(struct gm_dev *dev);

@@ -8,12 +8,11 @@
  *             somebody touches it, because the kernel has yet to zap what is there.
  *     UNMAP   the mapping is gone: the regions go, every copy is doomed. The address
  *             may belong to somebody else already.
- *     REMAP   the mapping is elsewhere: the worker brings along what devices have;
- *             until then the UNMAP of the old range, which follows, is not believed.
+ *     REMAP   the mapping is elsewhere: gm_remap.c
  *
  * The handler never allocates and never waits. Where it would have to (no spare
- * region, no free entry for a remap) the message stays at the head of its list,
- * the worker refills, and the handler tries again: order is kept.
+ * region, no spare entry for a remap) the message stays at the head of its list,
+ * the worker or whoever waits for it refills, and the handler tries again: order is kept.
  *
  * munmap() and madvise() return to the application as soon as their event has
  * been read, before it was acted upon. Every public call that depends on what
@@ -34,22 +33,17 @@
 /* (block) True if the worker has something to take apart. */
 static bool doom_pages(struct gm_block *b, const struct gm_mask *pages, bool unmapped, uint64_t now_ns)
 {
-	struct gm_mask copies = gm_mask_or(gm_mask_or(gm_block_on_devs(b), b->staged), gm_block_mapped(b));
-	struct gm_mask hit;
+	struct gm_mask here = gm_mask_sub(*pages, b->leaving), idle; /* what leaves is not of this address any more */
 
-	copies = gm_mask_or(copies, gm_mask_or(b->busy, b->poisoned));
-	hit = gm_mask_and(copies, *pages);
 	if (unmapped) {
-		b->managed = gm_mask_sub(b->managed, *pages);
-		b->registered = gm_mask_sub(b->registered, *pages);
-		b->edge = gm_mask_sub(b->edge, *pages);
+		b->managed = gm_mask_sub(b->managed, here);
+		b->registered = gm_mask_sub(b->registered, here);
+		b->edge = gm_mask_sub(b->edge, here);
 	}
-	b->host = gm_mask_sub(b->host, gm_mask_sub(*pages, b->busy)); /* busy ones: when they are taken apart */
-	b->doomed = gm_mask_or(b->doomed, hit);
-	b->doomed_ns = now_ns;
-	gm_block_count_doomed(b);
-	hit = gm_mask_sub(hit, b->busy);
-	return !gm_mask_empty(&hit) || unmapped;
+	b->host = gm_mask_sub(b->host, gm_mask_sub(here, b->busy)); /* busy ones: when they are taken apart */
+	gm_block_doom(b, &here, now_ns);
+	idle = gm_mask_sub(b->doomed, b->busy);
+	return !gm_mask_empty(&idle) || unmapped;
 }
 
 bool gm_events_doom(struct gm_as *as, uint64_t va, uint64_t end, bool unmapped)
@@ -95,98 +89,58 @@ static uint64_t next_mapping(struct gm_as *as, uint64_t va, uint64_t end, uint64
 	return end;
 }
 
-bool gm_events_forget_gone(struct gm_as *as, struct gm_block *b, uint64_t va, uint64_t end)
-{
-	bool some = false;
-	uint64_t stop;
-
-	for (; va < end && !gm_mem_stock(as, 2); va = stop) {
-		uint64_t inserts, gone = va;
-
-		gm_lock(as->env, &as->lock);
-		inserts = as->regions.inserts;
-		gm_unlock(as->env, &as->lock);
-		va = next_mapping(as, gone, end, &stop);
-		if (va == gone)
-			continue;
-		gm_lock(as->env, &as->lock);
-		/* What was mapped and adopted since the look is another matter. */
-		if (as->regions.inserts == inserts && gm_regions_carve(&as->regions, gone, va, GM_REGION_ADOPTED)) {
-			struct gm_mask pages = gm_block_clip(b, gone, va);
-
-			gm_lock(as->env, &b->lock);
-			(void)doom_pages(b, &pages, true, gm_now_ns(as->env));
-			gm_unlock(as->env, &b->lock);
-			some = true;
-		}
-		gm_unlock(as->env, &as->lock);
-	}
-	if (some)
-		gm_work_queue(b, 0);
-	return some;
-}
-
-/* Part of a range that was moved, and whose UNMAP therefore means nothing. */
-static bool moved_away(struct gm_as *as, uint64_t va, uint64_t end)
-{
-	bool yes = false;
-
-	gm_lock(as->env, &as->lock);
-	for (unsigned i = 0; i < as->remaps; i++)
-		if (va >= as->remap[i].va && end <= as->remap[i].end)
-			yes = true;
-	gm_unlock(as->env, &as->lock);
-	return yes;
-}
-
 /*
- * (A) What was on its way to [va, end) goes on to where that is now: an entry is split
- * where the second move took a part only. False: no room, nothing done.
+ * One stretch of [*va, end). What an event tells of comes first: the range may have
+ * been moved, and its bytes with it. So no event is unread after the look (the host's
+ * answer), and none is read but not handled (begin_steal).
  */
-static bool retarget(struct gm_as *as, const struct gm_host_msg *msg)
+static gm_ret_t forget_stretch(struct gm_as *as, struct gm_block *b, uint64_t *va, uint64_t end)
 {
-	uint64_t end = msg->va + msg->bytes;
-	struct gm_remap out[GM_REMAPS];
-	unsigned n = 0;
-
-	for (unsigned i = 0; i < as->remaps; i++) {
-		const struct gm_remap r = as->remap[i];
-		uint64_t shift = r.to - r.va, cut[4] = { r.va, msg->va - shift, end - shift, r.end };
-
-		if (msg->va >= r.to + (r.end - r.va) || end <= r.to)
-			cut[1] = cut[2] = r.end;
-		else if (msg->va < r.to)
-			cut[1] = r.va;
-		if (cut[2] > r.end || end > r.to + (r.end - r.va))
-			cut[2] = r.end;
-		for (unsigned k = 0; k < 3; k++) {
-			uint64_t to = cut[k] + shift + (k == 1 ? msg->to - msg->va : 0);
-
-			if (cut[k] >= cut[k + 1])
-				continue;
-			if (n == GM_REMAPS - 1) /* the move itself wants one too */
-				return false;
-			out[n++] = (struct gm_remap){ .va = cut[k], .end = cut[k + 1], .to = to };
-		}
-	}
-	out[n++] = (struct gm_remap){ .va = msg->va, .end = end, .to = msg->to };
-	memcpy(as->remap, out, n * sizeof(out[0]));
-	as->remaps = n;
-	return true;
-}
-
-static bool note_remap(struct gm_as *as, const struct gm_host_msg *msg)
-{
-	bool room;
+	uint64_t inserts, gone = *va, stop;
+	gm_ret_t ret = GM_RET_FAULT;
 
 	gm_lock(as->env, &as->lock);
-	room = retarget(as, msg);
+	inserts = as->regions.inserts;
 	gm_unlock(as->env, &as->lock);
-	gm_lock(as->env, &as->queue_lock);
-	as->remap_noted = true;
-	gm_unlock(as->env, &as->queue_lock);
-	gm_work_kick(as);
-	return room;
+	if (!gm_events_begin_steal(as))
+		return GM_RET_AGAIN;
+	*va = next_mapping(as, gone, end, &stop);
+	if (*va != gone && gm_hal_settled(as->host, as->hpmap))
+		ret = GM_RET_AGAIN;
+	gm_lock(as->env, &as->lock);
+	/* What was mapped and adopted since the look is another matter. */
+	if (*va != gone && ret == GM_RET_FAULT && as->regions.inserts == inserts &&
+	    gm_regions_first(&as->regions, gone, *va) && gm_regions_carve(&as->regions, gone, *va, GM_REGION_ADOPTED)) {
+		struct gm_mask pages = gm_block_clip(b, gone, *va);
+
+		gm_lock(as->env, &b->lock);
+		(void)doom_pages(b, &pages, true, gm_now_ns(as->env));
+		gm_unlock(as->env, &b->lock);
+		ret = GM_RET_SUCCESS;
+	}
+	gm_unlock(as->env, &as->lock);
+	gm_events_end_steal(as);
+	*va = stop;
+	return ret;
+}
+
+gm_ret_t gm_events_forget_gone(struct gm_as *as, struct gm_block *b, uint64_t va, uint64_t end)
+{
+	gm_ret_t ret = GM_RET_FAULT;
+
+	while (va < end && ret != GM_RET_AGAIN) {
+		gm_ret_t one = gm_mem_stock(as, 2);
+
+		if (!one)
+			one = forget_stretch(as, b, &va, end);
+		if (one == GM_RET_NOMEM)
+			return one;
+		if (one != GM_RET_FAULT)
+			ret = one;
+	}
+	if (ret != GM_RET_FAULT)
+		gm_work_queue(b, 0);
+	return ret;
 }
 
 /* False: not now. */
@@ -201,33 +155,28 @@ static bool handle(struct gm_as *as, const struct gm_host_msg *msg)
 		break;
 	case GM_HOST_REMOVE:
 		if (!GM_PLANTED(as, GM_PLANT_MISS_REMOVE))
-			ok = gm_events_doom(as, msg->va, end, false);
+			ok = gm_remap_empty(as, msg->va, end) && gm_events_doom(as, msg->va, end, false);
 		break;
 	case GM_HOST_UNMAP:
-		if (!moved_away(as, msg->va, end) && !GM_PLANTED(as, GM_PLANT_MISS_UNMAP))
-			ok = gm_events_doom(as, msg->va, end, true);
+		if (!GM_PLANTED(as, GM_PLANT_MISS_UNMAP))
+			ok = gm_remap_doubt(as, msg->va, end) && gm_events_doom(as, msg->va, end, true);
 		break;
 	case GM_HOST_REMAP:
-		ok = note_remap(as, msg);
+		ok = gm_remap_note(as, msg);
 		break;
 	}
 	return ok;
 }
 
-bool gm_events_begin_give(struct gm_as *as, bool moved)
+bool gm_events_begin_steal(struct gm_as *as)
 {
 	bool ok;
 
 	gm_lock(as->env, &as->lock);
-	ok = !as->msgs_busy || (moved && as->msgs_stuck);
+	ok = !as->msgs_busy;
 	as->stealing += ok;
 	gm_unlock(as->env, &as->lock);
 	return ok;
-}
-
-bool gm_events_begin_steal(struct gm_as *as)
-{
-	return gm_events_begin_give(as, false);
 }
 
 void gm_events_end_steal(struct gm_as *as)
@@ -331,13 +280,34 @@ void gm_events_thread(void *arg)
 	}
 }
 
+void gm_events_refill(struct gm_as *as)
+{
+	for (unsigned i = 0; i < GM_REGION_SPARES; i++) {
+		struct gm_region *r = gm_region_new(as->env);
+
+		if (!r)
+			break;
+		gm_lock(as->env, &as->lock);
+		gm_regions_stock(&as->regions, r);
+		gm_unlock(as->env, &as->lock);
+	}
+	gm_remap_stock(as);
+}
+
 bool gm_events_let_run(struct gm_as *as)
 {
 	uint64_t until_ns = gm_deadline_ns(as->env, GM_WORK_RETRY_NS);
-	bool mine = false, stop = stopping(as);
+	bool mine = false, stop = stopping(as), stuck;
 
 	gm_lock(as->env, &as->lock);
-	if ((as->cfg.flags & GM_AS_NO_THREADS) && !as->msgs_reader && !as->msgs_stuck) {
+	stuck = as->msgs_stuck;
+	gm_unlock(as->env, &as->lock);
+	if (stuck) { /* the worker may be who is waiting here */
+		gm_events_refill(as);
+		gm_hal_msg_kick(as->host, as->hpmap);
+	}
+	gm_lock(as->env, &as->lock);
+	if ((as->cfg.flags & GM_AS_NO_THREADS) && !as->msgs_reader) {
 		mine = true;
 	} else if (!stop) {
 		uint64_t gen = as->msgs_gen;
@@ -377,11 +347,13 @@ static gm_ret_t settle_events(struct gm_as *as, uint64_t deadline_ns)
 
 		if (!gm_hal_settled(as->host, as->hpmap)) {
 			gm_lock(as->env, &as->lock);
-			busy = as->msgs_busy || as->remaps;
+			busy = as->msgs_busy;
 			gm_unlock(as->env, &as->lock);
-			if (!busy)
+			if (!busy && !gm_remap_pending(as))
 				return GM_RET_SUCCESS;
 		}
+		if (as->cfg.flags & GM_AS_NO_THREADS) /* nobody else may be there to do it */
+			gm_remap_work(as);
 		if (gm_now_ns(as->env) >= deadline_ns)
 			return gm_fail(GM_RET_TIMEDOUT, "events of the process were not handled in time");
 		(void)gm_events_let_run(as);
@@ -393,150 +365,4 @@ gm_ret_t gm_events_settle(struct gm_as *as, uint64_t deadline_ns)
 	gm_ret_t ret = settle_events(as, deadline_ns);
 
 	return ret ? ret : settle_doomed(as, deadline_ns);
-}
-
-/* ---------------------------------------------------------------- mremap */
-
-/* (A) Is it still what is to be done first, or was the range moved on meanwhile? */
-static bool is_first(const struct gm_as *as, const struct gm_remap *r)
-{
-	return as->remap[0].va == r->va && as->remap[0].end == r->end && as->remap[0].to == r->to;
-}
-
-/*
- * Bytes that devices or slots have of [va, end) go to where the range is now. Only what
- * can never get there is given up. False: not all could go there now; try again later.
- */
-static bool remap_block(struct gm_block *b, const struct gm_remap *r)
-{
-	struct gm_as *as = b->as;
-	struct gm_mask pages = gm_block_clip(b, r->va, r->end);
-	struct gm_move m = { .block = b, .want = pages };
-	struct gm_txn t = { .as = as, .flags = GM_TXN_FORCE, .move = &m, .moves = 1, .shift = r->to - r->va,
-			    .deadline_ns = gm_deadline_ns(as->env, as->cfg.wait_ns) };
-	gm_ret_t ret = gm_txn_run(&t);
-	bool same;
-
-	gm_lock(as->env, &as->lock);
-	same = is_first(as, r);
-	gm_unlock(as->env, &as->lock);
-	if (!same || (ret && ret != GM_RET_FAULT && ret != GM_RET_EXIST && ret != GM_RET_NODEV))
-		return false;
-	if (ret)
-		gm_log(as->env, GM_LOG_ERROR, "mremap: pages of 0x%llx could not be brought to 0x%llx: %s",
-		       (unsigned long long)b->va, (unsigned long long)r->to, gm_ret_text(ret));
-	gm_lock(as->env, &b->lock);
-	(void)doom_pages(b, &pages, true, gm_now_ns(as->env)); /* what is left, mappings in place too */
-	gm_unlock(as->env, &b->lock);
-	gm_drop_doomed(b);
-	gm_work_queue(b, 0);
-	return true;
-}
-
-/* One region of the old range stands at the new one. *more: there was one. False: wants spares, or moved on. */
-static bool remap_region(struct gm_as *as, const struct gm_remap *r, bool *more)
-{
-	uint64_t shift = r->to - r->va, va = 0, end = 0;
-	struct gm_region *old;
-	bool ok;
-
-	gm_lock(as->env, &as->lock);
-	ok = is_first(as, r);
-	old = ok ? gm_regions_first(&as->regions, r->va, r->end) : NULL;
-	while (old && old->kind == GM_REGION_EDGE)
-		old = gm_regions_next(&as->regions, old, r->end);
-	*more = old != NULL;
-	if (old) {
-		enum gm_region_kind kind = old->kind;
-
-		va = old->va > r->va ? old->va : r->va;
-		end = old->end < r->end ? old->end : r->end;
-		ok = as->regions.spares >= 4 && gm_regions_carve(&as->regions, va, end, kind);
-		if (ok) {
-			gm_mem_clear_stale(as, va + shift, end + shift);
-			ok = gm_regions_insert(&as->regions, va + shift, end + shift, kind);
-		}
-	}
-	gm_unlock(as->env, &as->lock);
-	if (ok && *more) /* blocks that are there already */
-		gm_mem_set_managed(as, va + shift, end + shift, true);
-	return ok;
-}
-
-static bool remap_regions(struct gm_as *as, const struct gm_remap *r)
-{
-	bool more = true;
-
-	while (more)
-		if (gm_mem_stock(as, 4) || !remap_region(as, r, &more))
-			return false;
-	return true;
-}
-
-/* False: to be tried again. */
-static bool remap_one(struct gm_as *as, const struct gm_remap *r)
-{
-	uint64_t va = r->va;
-	bool ok = true;
-
-	for (struct gm_block *b; ok && (b = gm_block_next(as, va, r->end)); gm_block_put(b)) {
-		ok = remap_block(b, r);
-		va = b->va + GM_BLOCK_BYTES;
-	}
-	if (!ok)
-		return false;
-	/* All of it is on the host now: untracked. The old place is left alone, it may be somebody else's. */
-	(void)gm_hal_unwatch(as->host, as->hpmap, r->to, r->end - r->va);
-	if (!remap_regions(as, r)) /* from here on others may watch the new place */
-		return false;
-	gm_lock(as->env, &as->lock);
-	ok = is_first(as, r);
-	if (ok) {
-		as->remaps--;
-		for (unsigned i = 0; i < as->remaps; i++)
-			as->remap[i] = as->remap[i + 1];
-	}
-	gm_unlock(as->env, &as->lock);
-	if (ok)
-		gm_hal_wake(as->host, as->hpmap, r->to, r->end - r->va);
-	return ok;
-}
-
-/* True: the first entry, for the caller alone until end_remap(). */
-static bool begin_remap(struct gm_as *as, struct gm_remap *r)
-{
-	bool mine;
-
-	gm_lock(as->env, &as->lock);
-	mine = as->remaps && !as->remapping;
-	if (mine) {
-		as->remapping = true;
-		*r = as->remap[0];
-	}
-	gm_unlock(as->env, &as->lock);
-	return mine;
-}
-
-/* True: there is more to do at once, also because the entry was changed meanwhile. */
-static bool end_remap(struct gm_as *as, const struct gm_remap *r)
-{
-	bool more;
-
-	gm_lock(as->env, &as->lock);
-	as->remapping = false;
-	more = as->remaps && !is_first(as, r);
-	gm_wake(as->env, &as->waitq);
-	gm_unlock(as->env, &as->lock);
-	return more;
-}
-
-void gm_remap_work(struct gm_as *as)
-{
-	struct gm_remap r;
-
-	while (begin_remap(as, &r)) {
-		(void)remap_one(as, &r); /* what is left stays first, and is tried again */
-		if (!end_remap(as, &r))
-			return;
-	}
 }

@@ -25,11 +25,6 @@ bool gm_events_let_run(struct gm_as *as);
  * False: let the handler run first.
  */
 bool gm_events_begin_steal(struct gm_as *as);
-/*
- * The same for giving pages back. `moved`: to where mremap() has moved them; this
- * must go on even if the handler cannot handle the next message before it is done.
- */
-bool gm_events_begin_give(struct gm_as *as, bool moved);
 void gm_events_end_steal(struct gm_as *as);
 
 /* Every event of what happened before this call is through. SUCCESS, TIMEDOUT. */
@@ -44,11 +39,19 @@ bool gm_events_doom(struct gm_as *as, uint64_t va, uint64_t end, bool unmapped);
 /*
  * Pages of [va, end), within one block, under which nothing that could be
  * managed is mapped any more: the application unmapped them while nobody
- * watched, so no event told. Their regions go. True: there were some.
+ * watched, so no event told. Their regions go. SUCCESS: there were some, look
+ * anew. AGAIN: an event may yet tell otherwise; let it be handled first. FAULT:
+ * there are none. NOMEM.
  */
-bool gm_events_forget_gone(struct gm_as *as, struct gm_block *b, uint64_t va, uint64_t end);
+gm_ret_t gm_events_forget_gone(struct gm_as *as, struct gm_block *b, uint64_t va, uint64_t end);
 
-/* Worker: what mremap() moved. */
-void gm_remap_work(struct gm_as *as);
+/* Fill what the handler takes from. */
+void gm_events_refill(struct gm_as *as);
+
+/*
+ * After a REMOVE was read the kernel has yet to zap what is there, so for a while
+ * what is present may be old.
+ */
+#define GM_ZAP_GRACE_NS (UINT64_C(100) * 1000 * 1000)
 
 #endif

@@ -3,7 +3,7 @@
  * Eviction: device memory is made free before a transaction begins, never in
  * the middle of one.
  *
- *     take --free chunk--> done
+ *     take --all that is wanted is free--> done
  *          --none--> pick a victim --brought home--> take again
  *                                  --in the way (busy, just served)--> the next victim
  *                    no victim --> wait for one until the deadline
@@ -43,13 +43,27 @@ static bool evict_one(struct gm_dev *dev, const struct gm_policy *policy, uint64
 	return progress;
 }
 
-gm_ret_t gm_evict_take(struct gm_as *as, struct gm_dev *dev, unsigned order, uint64_t deadline_ns,
-		       struct gm_chunk **chunk)
+/* What is wanted: one chunk of the largest order, or a unit for each bit. */
+struct want {
+	uint32_t units; /* 0: one chunk that spans the block */
+	struct gm_chunk **chunk;
+};
+
+static bool take(struct gm_node *node, const struct want *w)
+{
+	if (w->units)
+		return gm_node_take_units(node, w->units, w->chunk);
+	w->chunk[0] = gm_node_take(node, GM_BLOCK_ORDER);
+	return w->chunk[0];
+}
+
+/* Evict until all of it is free at once: who had a part and waited for more could wait for another who does the same. */
+static gm_ret_t evict_take(struct gm_as *as, struct gm_dev *dev, const struct want *w, uint64_t deadline_ns)
 {
 	uint64_t start = gm_now_ns(as->env);
 	unsigned fruitless = 0;
 
-	while (!(*chunk = gm_node_take(&dev->node, order))) {
+	while (!take(&dev->node, w)) {
 		uint64_t now = gm_now_ns(as->env), total, avail, reserved;
 
 		if (atomic_load(&dev->hal->lost))
@@ -95,12 +109,25 @@ static uint32_t units_lacking(struct gm_dev *dev, const struct gm_move *m, bool 
 	return lacking;
 }
 
+/* Units that have none yet; those that are reserved already count only if the rest is free now. */
+static gm_ret_t reserve_units(struct gm_dev *dev, struct gm_move *m, uint32_t lacking, uint64_t deadline_ns)
+{
+	struct want w = { .units = lacking, .chunk = m->fresh };
+
+	for (unsigned u = 0; u < GM_BLOCK_UNITS; u++)
+		if (m->fresh[u])
+			w.units &= ~(UINT32_C(1) << u);
+	if (!w.units || gm_node_take_units(&dev->node, w.units, m->fresh))
+		return GM_RET_SUCCESS;
+	gm_evict_unreserve(dev, m);
+	w.units = lacking;
+	return evict_take(m->block->as, dev, &w, deadline_ns);
+}
+
 gm_ret_t gm_evict_reserve(struct gm_dev *dev, struct gm_move *m, uint64_t deadline_ns)
 {
-	struct gm_as *as = m->block->as;
 	bool bare, whole = m->fresh[0] && m->fresh[0]->order == GM_BLOCK_ORDER;
 	uint32_t lacking = units_lacking(dev, m, &bare);
-	gm_ret_t ret = GM_RET_SUCCESS;
 
 	if (whole && !bare) { /* reserved for a bare block, which it is no more */
 		gm_evict_unreserve(dev, m);
@@ -109,17 +136,14 @@ gm_ret_t gm_evict_reserve(struct gm_dev *dev, struct gm_move *m, uint64_t deadli
 	if (!lacking || whole)
 		return GM_RET_SUCCESS;
 	if (dev->node.min_order == GM_BLOCK_ORDER)
-		return gm_evict_take(as, dev, GM_BLOCK_ORDER, deadline_ns, &m->fresh[0]);
+		return evict_take(m->block->as, dev, &(struct want){ .units = 0, .chunk = m->fresh }, deadline_ns);
 	if (bare && lacking == UINT32_MAX) {
 		gm_evict_unreserve(dev, m);
 		m->fresh[0] = gm_node_take(&dev->node, GM_BLOCK_ORDER);
 		if (m->fresh[0])
 			return GM_RET_SUCCESS;
 	}
-	for (unsigned u = 0; u < GM_BLOCK_UNITS && !ret; u++)
-		if ((lacking & (UINT32_C(1) << u)) && !m->fresh[u])
-			ret = gm_evict_take(as, dev, 0, deadline_ns, &m->fresh[u]);
-	return ret;
+	return reserve_units(dev, m, lacking, deadline_ns);
 }
 
 void gm_evict_unreserve(struct gm_dev *dev, struct gm_move *m)

@@ -6,16 +6,10 @@
 #include "core/gm_txn.h"
 
 /*
- * A free chunk for pages of `as`, evicting others until there is one. Called
- * with no page busy. SUCCESS, NOSPC (all memory is held), TIMEDOUT.
- */
-gm_ret_t gm_evict_take(struct gm_as *as, struct gm_dev *dev, unsigned order, uint64_t deadline_ns,
-		       struct gm_chunk **chunk);
-
-/*
  * Frames for every unit of the move that has pages to bring and none yet: one
- * chunk for a whole block where that is free, else unit by unit. As above; what
- * was reserved stays in m->fresh also on failure.
+ * chunk for a whole block where that is free, else unit by unit; others are evicted
+ * until there are. Called with no page busy. What was reserved stays in m->fresh also
+ * on failure. SUCCESS, NOSPC (all memory is held), TIMEDOUT, NODEV.
  */
 gm_ret_t gm_evict_reserve(struct gm_dev *dev, struct gm_move *m, uint64_t deadline_ns);
 /* Give back what is left in m->fresh. */

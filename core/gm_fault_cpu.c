@@ -43,6 +43,8 @@ static enum cpu_state state_of(const struct gm_block *b, unsigned page)
 		return CPU_BUSY;
 	if (gm_mask_test(&b->poisoned, page))
 		return CPU_POISONED;
+	if (gm_mask_test(&b->leaving, page))
+		return CPU_PRESENT; /* what is here belongs elsewhere */
 	if (gm_mask_test(&away, page))
 		return gm_mask_test(&b->held, page) ? CPU_HELD : CPU_AWAY;
 	return gm_mask_test(&b->managed, page) ? CPU_HOLE : CPU_PRESENT;
@@ -53,13 +55,17 @@ static void wake_page(struct gm_block *b, unsigned page)
 	gm_hal_wake(b->as->host, b->as->hpmap, b->va + (uint64_t)page * GM_PAGE_BYTES, GM_PAGE_BYTES);
 }
 
-/* NONE -> HOST, or a hole of HOST filled. The page is marked busy by the caller. SUCCESS, AGAIN. */
-static gm_ret_t touch_hole(struct gm_block *b, unsigned page)
+/*
+ * NONE -> HOST, or a hole of HOST filled. The page is marked busy by the caller. Only the handler does so
+ * unguarded: it has handled every event that came before what it does. SUCCESS, AGAIN.
+ */
+static gm_ret_t touch_hole(struct gm_block *b, unsigned page, bool guarded)
 {
 	struct gm_as *as = b->as;
 	struct gm_mask one = gm_mask_span(page, page + 1);
 	uint64_t done;
-	gm_ret_t ret = gm_hal_zero(as->host, as->hpmap, b->va + (uint64_t)page * GM_PAGE_BYTES, GM_PAGE_BYTES, &done);
+	gm_ret_t ret = guarded ? gm_txn_zero(b, page)
+			       : gm_hal_zero(as->host, as->hpmap, b->va + (uint64_t)page * GM_PAGE_BYTES, GM_PAGE_BYTES, &done);
 
 	gm_lock(as->env, &b->lock);
 	if (!ret)
@@ -83,6 +89,25 @@ static void fail_access(struct gm_block *b, unsigned page)
 
 	(void)gm_hal_poison(as->host, as->hpmap, b->va + (uint64_t)page * GM_PAGE_BYTES, GM_PAGE_BYTES, &done);
 	wake_page(b, page);
+}
+
+/* The same for the worker, who looks at what is mapped there now. If it is not ours the access sees for itself. */
+static void fail_access_guarded(struct gm_block *b, unsigned page)
+{
+	struct gm_as *as = b->as;
+	bool ours;
+
+	while (!gm_events_begin_steal(as))
+		if (!gm_events_let_run(as))
+			return;
+	gm_lock(as->env, &b->lock);
+	ours = gm_mask_test(&b->managed, page) && !gm_mask_test(&b->doomed, page);
+	gm_unlock(as->env, &b->lock);
+	if (ours)
+		fail_access(b, page);
+	else
+		wake_page(b, page);
+	gm_events_end_steal(as);
 }
 
 /* The unit around a page that is away. */
@@ -116,7 +141,7 @@ static struct gm_mask choose_pages(struct gm_block *b, unsigned page, uint64_t n
 	uint64_t unit = (b->va + (uint64_t)page * GM_PAGE_BYTES) & ~(uint64_t)(*bytes - 1);
 	struct gm_mask want, avoid;
 
-	avoid = gm_mask_or(gm_mask_or(b->busy, b->doomed), b->held);
+	avoid = gm_mask_or(gm_mask_or(b->busy, b->doomed), gm_mask_or(b->held, b->leaving));
 	avoid = gm_mask_or(avoid, gm_slice_pages(&b->slice_dev, b->as->cfg.slice_ns, now_ns));
 	if (b->huge && !gm_mask_meets(&avoid, &b->staged)) {
 		want = b->staged;
@@ -206,7 +231,7 @@ static bool nothing_in_the_way(const struct gm_block *b, unsigned word, uint64_t
 	uint64_t slice_ns = b->as->cfg.slice_ns, epoch = now_ns / slice_ns;
 	const struct gm_slice *s = &b->slice_dev;
 
-	if ((b->busy.w[word] | b->doomed.w[word] | b->poisoned.w[word] | b->held.w[word]) & pages)
+	if ((b->busy.w[word] | b->doomed.w[word] | b->poisoned.w[word] | b->held.w[word] | b->leaving.w[word]) & pages)
 		return false;
 	for (unsigned i = 0; i < 2; i++)
 		if ((s->epoch[i] == epoch || s->epoch[i] + 1 == epoch) && (s->page[i].w[word] & pages))
@@ -263,15 +288,6 @@ static bool begin_few(struct gm_block *b, unsigned page, uint32_t bytes, uint64_
 	return true;
 }
 
-/* Time since *now_ns, booked; and what time it is. */
-static void lap(struct gm_as *as, enum gm_stat which, uint64_t *now_ns)
-{
-	uint64_t now = gm_now_ns(as->env);
-
-	gm_stat_add(as, which, now - *now_ns);
-	*now_ns = now;
-}
-
 /* How many of them are back, from the first on. */
 static unsigned give_few(struct gm_block *b, const struct few *f, uint64_t *now_ns)
 {
@@ -285,7 +301,8 @@ static unsigned give_few(struct gm_block *b, const struct few *f, uint64_t *now_
 			src = gm_hal_cpu_ptr(f->dev->hal, f->pa, bytes);
 		if (!src)
 			return 0;
-		gm_stat_add(as, GM_STAT_bytes_to_host, f->kept ? (uint64_t)__builtin_popcountll(f->dirty) * GM_PAGE_BYTES : bytes);
+		gm_stat_add(as, GM_STAT_bytes_to_host,
+			    f->kept ? (uint64_t)__builtin_popcountll(f->dirty) * GM_PAGE_BYTES : bytes);
 	}
 	for (uint64_t left = f->dirty; left; left &= left - 1) {
 		uint64_t at = (uint64_t)__builtin_ctzll(left) * GM_PAGE_BYTES;
@@ -293,12 +310,12 @@ static unsigned give_few(struct gm_block *b, const struct few *f, uint64_t *now_
 		memcpy((char *)(uintptr_t)slot + at, src + at, GM_PAGE_BYTES);
 	}
 	if (f->dirty)
-		lap(as, GM_STAT_ns_copy, now_ns);
+		gm_stat_lap(as, GM_STAT_ns_copy, now_ns);
 	if (f->kept)
 		(void)gm_hal_restore(as->host, as->hpmap, va, slot, bytes, &done);
 	else
 		(void)gm_hal_fill(as->host, as->hpmap, va, src, bytes, &done);
-	lap(as, GM_STAT_ns_restore, now_ns);
+	gm_stat_lap(as, GM_STAT_ns_restore, now_ns);
 	return (unsigned)(done / GM_PAGE_BYTES);
 }
 
@@ -399,7 +416,7 @@ static void serve(struct gm_block *b, unsigned page, bool write, uint32_t thread
 		serve_untracked(as, b->va + (uint64_t)page * GM_PAGE_BYTES);
 		break;
 	case CPU_HOLE:
-		if (touch_hole(b, page))
+		if (touch_hole(b, page, false))
 			leave_wanted(b, page, thread_id, true, 0);
 		break;
 	case CPU_POISONED:
@@ -420,21 +437,6 @@ static void serve(struct gm_block *b, unsigned page, bool write, uint32_t thread
 	}
 }
 
-/* A range that mremap() moved: its bytes are still under way to its new address. */
-static bool on_its_way(struct gm_as *as, uint64_t va)
-{
-	bool yes = false;
-
-	if (!atomic_load_explicit(&as->remaps, memory_order_relaxed))
-		return false;
-	gm_lock(as->env, &as->lock);
-	for (unsigned i = 0; i < as->remaps; i++)
-		if (va - as->remap[i].to < as->remap[i].end - as->remap[i].va)
-			yes = true;
-	gm_unlock(as->env, &as->lock);
-	return yes;
-}
-
 void gm_fault_cpu(struct gm_as *as, uint64_t va, bool write, uint32_t thread_id)
 {
 	uint64_t start = gm_now_ns(as->env);
@@ -443,7 +445,7 @@ void gm_fault_cpu(struct gm_as *as, uint64_t va, bool write, uint32_t thread_id)
 	va &= ~(uint64_t)(GM_PAGE_BYTES - 1);
 	check_thread(as, va, thread_id);
 	gm_stat_add(as, GM_STAT_cpu_faults, 1);
-	if (on_its_way(as, va))
+	if (gm_remap_awaits(as, va))
 		return; /* woken when it has arrived */
 	b = gm_block_find(as, va);
 	if (!b) {
@@ -462,12 +464,14 @@ static bool give_up(struct gm_block *b, unsigned page, bool held, uint64_t now_n
 {
 	struct gm_as *as = b->as;
 	struct gm_stuck stuck = { .va = b->va + (uint64_t)page * GM_PAGE_BYTES };
-	struct gm_wait wait;
+	struct gm_wait wait = { .since_ns = now_ns, .page = page }, *noted;
 	uint64_t limit_ns;
 	struct gm_hold *h;
 
 	gm_lock(as->env, &b->lock);
-	wait = *gm_block_wait(b, page, 0, now_ns);
+	noted = gm_block_wait(b, page, 0, now_ns);
+	if (noted) /* else its time begins when a note is free */
+		wait = *noted;
 	limit_ns = wait.since_ns + (held ? as->cfg.hold_ns : as->cfg.wait_ns);
 	gm_unlock(as->env, &b->lock);
 	if (now_ns < limit_ns) {
@@ -489,7 +493,10 @@ static bool give_up(struct gm_block *b, unsigned page, bool held, uint64_t now_n
 	       held ? "held by a working set" : "not coming home from its device");
 	if (as->cfg.stuck)
 		as->cfg.stuck(as->cfg.stuck_arg, &stuck);
-	fail_access(b, page);
+	gm_lock(as->env, &b->lock);
+	gm_mask_set(&b->failed, page);
+	gm_unlock(as->env, &b->lock);
+	fail_access_guarded(b, page);
 	return true;
 }
 
@@ -511,7 +518,7 @@ static bool work_page(struct gm_block *b, unsigned page, uint64_t *again_ns)
 		wake_page(b, page);
 		return true;
 	case CPU_HOLE:
-		ret = touch_hole(b, page);
+		ret = touch_hole(b, page, true);
 		if (ret) {
 			(void)gm_events_let_run(as);
 			*again_ns = 0;
@@ -519,7 +526,7 @@ static bool work_page(struct gm_block *b, unsigned page, uint64_t *again_ns)
 		}
 		return true;
 	case CPU_POISONED:
-		fail_access(b, page);
+		fail_access_guarded(b, page);
 		return true;
 	case CPU_BUSY:
 		return false; /* queued when it is free */

@@ -5,18 +5,20 @@
  *     look --mapped already--> done (somebody else's fault served it)
  *          --edge page--> map in place
  *          --on another device--> bring home, look again
- *          --else--> choose a unit, reserve frames, run a transaction --> look again
+ *          --else--> choose a unit, reserve frames, run a transaction --mapped--> done
+ *                                                                     --else--> look again
  *
- * The loop ends because each round either maps the page, names a reason why it
- * cannot be mapped, or waits for something that is bounded; and because a page
- * once served is protected from the other side for a slice, which starts when
- * its mapping is there.
+ * The loop ends because a round in which the page was mapped is the last, and each
+ * other one names a reason why it cannot be mapped, or waits for something that is
+ * bounded; and because a page once served is protected from everybody else for a
+ * slice, which starts when its mapping is there: before its transaction ends.
  */
 #include "config.h"
 
 #include "core/gm_evict.h"
 #include "core/gm_events.h"
 #include "core/gm_fault.h"
+#include "core/gm_ws.h"
 
 gm_ret_t gm_fault_rights(struct gm_as *as, uint64_t va, uint32_t access, uint64_t *begin, uint64_t *end)
 {
@@ -46,7 +48,7 @@ static enum seen look(struct gm_ctx *ctx, struct gm_block *b, unsigned page, uin
 	bool able;
 
 	gm_lock(env, &b->lock);
-	mapped = gm_block_mapped_by(b, ctx->index, access);
+	mapped = gm_mask_sub(gm_block_mapped_by(b, ctx->index, access), b->map[ctx->index]->unsure);
 	dev = gm_block_dev_of(b, page);
 	able = dev || !(access & GM_ATOMIC); /* in place there are no atomics, whatever is mapped */
 	if (able && gm_mask_test(&mapped, page) && !gm_mask_test(&b->busy, page) && !gm_mask_test(&b->doomed, page))
@@ -63,12 +65,26 @@ static enum seen look(struct gm_ctx *ctx, struct gm_block *b, unsigned page, uin
 	return seen;
 }
 
-gm_ret_t gm_fault_in_place(struct gm_ctx *ctx, struct gm_block *b, unsigned page, uint32_t access, uint64_t deadline_ns)
+/* A device finds only what is present; where nobody watches (FAULT), the kernel makes a page present itself. */
+static gm_ret_t make_present(struct gm_block *b, unsigned page, uint64_t deadline_ns)
+{
+	struct gm_as *as = b->as;
+	gm_ret_t ret;
+
+	while ((ret = gm_txn_zero(b, page)) == GM_RET_AGAIN)
+		if (gm_now_ns(as->env) >= deadline_ns || !gm_events_let_run(as))
+			return gm_fail(GM_RET_TIMEDOUT, "events of 0x%llx were not read in time", (unsigned long long)b->va);
+	return ret == GM_RET_EXIST || ret == GM_RET_FAULT ? GM_RET_SUCCESS : ret;
+}
+
+gm_ret_t gm_fault_in_place(struct gm_ctx *ctx, struct gm_block *b, unsigned page, uint32_t access, uint64_t deadline_ns,
+			   struct gm_hold *hold)
 {
 	struct gm_as *as = b->as;
 	struct gm_mask one = gm_mask_span(page, page + 1);
 	uint64_t va = b->va + (uint64_t)page * GM_PAGE_BYTES;
 	struct gm_plan plan;
+	bool write = false, before = false;
 	gm_ret_t ret = GM_RET_SUCCESS;
 
 	if (!gm_hal_has(ctx->dev->hal, GM_CAP_HOST_MAP) || ctx->dev->hal->granule_bytes > GM_PAGE_BYTES)
@@ -84,21 +100,33 @@ gm_ret_t gm_fault_in_place(struct gm_ctx *ctx, struct gm_block *b, unsigned page
 	if (!ret && !gm_mask_test(&b->edge, page) && !gm_mask_test(&b->host, page))
 		ret = GM_RET_AGAIN;
 	if (!ret) {
+		struct gm_bmap *map = b->map[ctx->index];
+
+		before = gm_mask_test(&map->read, page);
 		gm_mask_set(&b->busy, page);
-		gm_mask_set(&b->map[ctx->index]->read, page);
-		if (access & GM_WRITE)
-			gm_mask_set(&b->map[ctx->index]->write, page);
+		gm_mask_set(&map->read, page);
+		gm_mask_clear(&map->unsure, page);
+		write = (access & GM_WRITE) || gm_mask_test(&map->write, page); /* rights only grow */
+		if (write)
+			gm_mask_set(&map->write, page);
 	}
 	gm_unlock(as->env, &b->lock);
 	if (ret)
 		return ret;
-	gm_plan_init(&plan, as, ctx->dev->hal, deadline_ns);
-	gm_plan_enter_host(&plan, ctx, b, &one, access & GM_WRITE);
-	ret = gm_plan_run(&plan);
-	if (ret)
+	ret = make_present(b, page, deadline_ns);
+	if (!ret) {
+		gm_plan_init(&plan, as, ctx->dev->hal, deadline_ns);
+		gm_plan_enter_host(&plan, ctx, b, &one, write);
+		ret = gm_plan_run(&plan);
+	}
+	if (ret && before) /* and is so still: a working set may hold it */
+		gm_plan_doubt(b, ctx->index, &one);
+	else if (ret)
 		(void)gm_plan_revoke(b, &one, deadline_ns, false);
 	else
 		gm_stat_add(as, GM_STAT_pages_in_place, 1);
+	if (!ret && hold)
+		gm_ws_hold(hold, b, &one);
 	gm_txn_release(b, &one);
 	return ret;
 }
@@ -172,7 +200,7 @@ static gm_ret_t bring(struct gm_ctx *ctx, struct gm_block *b, uint64_t va, uint3
 	struct gm_txn t = { .as = b->as, .dev = ctx->dev, .ctx = ctx, .deadline_ns = deadline_ns, .move = m, .moves = 1 };
 	gm_ret_t ret;
 
-	*m = (struct gm_move){ .block = b };
+	*m = (struct gm_move){ .block = b, .waiter = gm_page_of(b, va) + 1 };
 	ret = choose_pages(ctx, b, va, access, &m->want);
 	m->map = m->want;
 	m->write = access & (GM_WRITE | GM_ATOMIC) ? m->want : gm_mask_none();
@@ -206,9 +234,11 @@ static void served(struct gm_ctx *ctx, struct gm_block *b, unsigned page)
 	gm_unlock(as->env, &b->lock);
 }
 
-/* One round; SUCCESS with *mapped false means: look again. */
+enum outcome { LOOK_AGAIN, WAS_MAPPED, BROUGHT };
+
+/* One round; *outcome if SUCCESS. */
 static gm_ret_t round_once(struct gm_ctx *ctx, struct gm_block *b, uint64_t va, uint32_t access, uint64_t deadline_ns,
-			   bool *mapped)
+			   enum outcome *outcome)
 {
 	unsigned page = gm_page_of(b, va);
 	struct gm_mask one = gm_mask_span(page, page + 1);
@@ -218,12 +248,12 @@ static gm_ret_t round_once(struct gm_ctx *ctx, struct gm_block *b, uint64_t va, 
 
 	switch (look(ctx, b, page, access)) {
 	case SEEN_MAPPED:
-		*mapped = true;
+		*outcome = WAS_MAPPED;
 		return GM_RET_SUCCESS;
 	case SEEN_EDGE:
 		ret = gm_fault_rights(b->as, va, access, &begin, &end);
 		if (!ret)
-			ret = gm_fault_in_place(ctx, b, page, access, deadline_ns);
+			ret = gm_fault_in_place(ctx, b, page, access, deadline_ns, NULL);
 		return ret == GM_RET_AGAIN ? GM_RET_SUCCESS : ret;
 	case SEEN_ELSEWHERE:
 		ret = gm_move_home(b, &one, 0, deadline_ns);
@@ -237,11 +267,16 @@ static gm_ret_t round_once(struct gm_ctx *ctx, struct gm_block *b, uint64_t va, 
 		break;
 	}
 	ret = bring(ctx, b, va, access, deadline_ns, &m);
+	/* It was there, whoever has taken it since: two devices that want one page must not undo each other for ever. */
+	if (!ret && (gm_mask_test(&m.arrived, page) || gm_mask_test(&m.stay, page))) {
+		*outcome = BROUGHT;
+		return ret;
+	}
 	/* One page of a granule that cannot move keeps the others. */
 	m.pinned = gm_mask_grow(&m.pinned, ctx->dev->hal->granule_bytes / GM_PAGE_BYTES);
 	m.fixed = gm_mask_grow(&m.fixed, ctx->dev->hal->granule_bytes / GM_PAGE_BYTES);
 	if (gm_mask_test(&m.pinned, page) || gm_mask_test(&m.fixed, page)) {
-		ret = gm_fault_in_place(ctx, b, page, access, deadline_ns);
+		ret = gm_fault_in_place(ctx, b, page, access, deadline_ns, NULL);
 		if (ret == GM_RET_NOTSUP && gm_mask_test(&m.pinned, page) && !(access & GM_ATOMIC))
 			ret = gm_fail(GM_RET_BUSY, "0x%llx is pinned, and device %s cannot map host memory in place",
 				      (unsigned long long)va, ctx->dev->hal->caps.name);
@@ -254,7 +289,7 @@ gm_ret_t gm_fault_dev(struct gm_ctx *ctx, uint64_t va, uint32_t access, uint64_t
 	struct gm_as *as = ctx->as;
 	uint64_t start = gm_now_ns(as->env);
 	struct gm_block *b;
-	bool mapped = false;
+	enum outcome outcome = LOOK_AGAIN;
 	unsigned rounds = 0;
 	gm_ret_t ret;
 
@@ -266,16 +301,18 @@ gm_ret_t gm_fault_dev(struct gm_ctx *ctx, uint64_t va, uint32_t access, uint64_t
 	ret = gm_block_need_node(b, ctx->dev->index);
 	if (!ret)
 		ret = gm_block_need_map(b, ctx->index);
-	while (!ret && !mapped) {
-		ret = round_once(ctx, b, va, access, deadline_ns, &mapped);
-		if (!ret && !mapped && rounds++ && gm_now_ns(as->env) >= deadline_ns)
+	while (!ret && outcome == LOOK_AGAIN) {
+		ret = round_once(ctx, b, va, access, deadline_ns, &outcome);
+		if (ret || outcome != LOOK_AGAIN)
+			break;
+		if (rounds++ && gm_now_ns(as->env) >= deadline_ns)
 			ret = gm_fail(GM_RET_TIMEDOUT, "0x%llx could not be brought in time", (unsigned long long)va);
-		if (!ret && !mapped && rounds > 2)
+		else if (rounds > 2)
 			(void)gm_events_let_run(as); /* the mapping changes under us: learn how */
 	}
-	if (mapped) {
+	if (!ret) {
 		served(ctx, b, gm_page_of(b, va));
-		gm_stat_add(as, rounds ? GM_STAT_dev_faults : GM_STAT_dev_faults_spurious, 1);
+		gm_stat_add(as, rounds || outcome == BROUGHT ? GM_STAT_dev_faults : GM_STAT_dev_faults_spurious, 1);
 	}
 	gm_block_put(b);
 	gm_stat_time(as, GM_STAT_ns_dev_fault, start);

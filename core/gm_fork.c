@@ -7,7 +7,7 @@
  *                 block that cannot (held by a working set, a device that fails):
  *                 its adopted memory is not inherited: the child gets SIGSEGV there, never zeros
  *     fork
- *     thaw:   inherited again, as before; the devices go on
+ *     thaw:   inherited again, as before, wherever mremap() moved it; the devices go on
  *
  * Owned memory is never inherited.
  */
@@ -15,37 +15,21 @@
 
 #include "core/gm_fork.h"
 
+#include "core/gm_events.h"
 #include "core/gm_mem.h"
-
-/* A range kept from the child; remembered by address, as regions may come and go until the fork is over. */
-struct gm_kept {
-	struct gm_kept *next;
-	struct gm_range range;
-};
 
 static void keep(struct gm_as *as, uint64_t va, uint64_t bytes)
 {
-	struct gm_kept *k = gm_mem_alloc(as->env, sizeof(*k));
-
-	gm_hal_mem_inherit(as->host, as->hpmap, va, bytes, false);
-	if (!k) {
+	/* Remembered first: from here on it may be moved. */
+	if (!gm_remap_keep(as, va, va + bytes))
 		gm_log(as->env, GM_LOG_ERROR, "fork: no memory to remember that 0x%llx is inherited again afterwards",
 		       (unsigned long long)va);
-		return;
-	}
-	k->range = (struct gm_range){ .va = va, .bytes = bytes };
-	gm_lock(as->env, &as->lock);
-	k->next = as->kept;
-	as->kept = k;
-	gm_unlock(as->env, &as->lock);
+	gm_hal_mem_inherit(as->host, as->hpmap, va, bytes, false);
 }
 
-/* The adopted ranges of a block. */
-static void keep_block(struct gm_block *b)
+/* What of [va, end) is adopted. */
+static void keep_adopted(struct gm_as *as, uint64_t va, uint64_t end)
 {
-	struct gm_as *as = b->as;
-	uint64_t va = b->va, end = b->va + GM_BLOCK_BYTES;
-
 	while (va < end) {
 		struct gm_region *r;
 		uint64_t lo = end, hi = end;
@@ -65,6 +49,19 @@ static void keep_block(struct gm_block *b)
 	}
 }
 
+/* What of a block is away. It is watched, so if mremap() moves it meanwhile we are told. */
+static void keep_block(struct gm_block *b)
+{
+	struct gm_mask away;
+
+	gm_lock(b->as->env, &b->lock);
+	away = gm_mask_or(gm_mask_or(gm_block_on_devs(b), b->staged), b->busy);
+	away = gm_mask_sub(away, b->leaving);
+	gm_unlock(b->as->env, &b->lock);
+	GM_MASK_FOR_RUN(&away, first, end)
+		keep_adopted(b->as, b->va + (uint64_t)first * GM_PAGE_BYTES, b->va + (uint64_t)end * GM_PAGE_BYTES);
+}
+
 /* True if pages of the block are away and will not come. */
 static bool cannot_come(struct gm_block *b, uint64_t deadline_ns)
 {
@@ -79,6 +76,14 @@ static bool cannot_come(struct gm_block *b, uint64_t deadline_ns)
 	return held || gm_mem_block_home(b, b->va, b->va + GM_BLOCK_BYTES, deadline_ns);
 }
 
+/* Bytes that mremap() moved and that do not get there now. */
+static void keep_moved(struct gm_as *as, uint64_t va, uint64_t bytes)
+{
+	keep(as, va, bytes);
+	gm_log(as->env, GM_LOG_WARN, "fork: the child does not get the memory near 0x%llx, which a device holds",
+	       (unsigned long long)va);
+}
+
 gm_ret_t gm_fork_freeze(void *arg)
 {
 	struct gm_as *as = arg;
@@ -89,6 +94,8 @@ gm_ret_t gm_fork_freeze(void *arg)
 	while (as->moving && !gm_wait(as->env, &as->waitq, &as->lock, deadline_ns))
 		;
 	gm_unlock(as->env, &as->lock);
+	if (gm_events_settle(as, deadline_ns) || atomic_load(&as->remaps.count))
+		gm_remap_each_target(as, keep_moved);
 	for (struct gm_block *b; (b = gm_block_next(as, va, UINT64_MAX)); gm_block_put(b)) {
 		va = b->va + GM_BLOCK_BYTES;
 		if (!cannot_come(b, deadline_ns))
@@ -100,21 +107,36 @@ gm_ret_t gm_fork_freeze(void *arg)
 	return GM_RET_SUCCESS;
 }
 
+/* Inherited again, wherever it is now. False: not before the handler has read what is there. */
+static bool give_back_one(struct gm_as *as, uint64_t va, uint64_t end)
+{
+	bool ok = gm_events_begin_steal(as);
+
+	if (!ok)
+		return false;
+	ok = !gm_hal_settled(as->host, as->hpmap) && gm_remap_kept(as, &va, &end);
+	if (ok) {
+		gm_hal_mem_inherit(as->host, as->hpmap, va, end - va, true);
+		gm_remap_forget(as);
+	}
+	gm_events_end_steal(as);
+	return ok;
+}
+
 void gm_fork_thaw(void *arg)
 {
 	struct gm_as *as = arg;
-	struct gm_kept *k;
+	uint64_t deadline_ns = gm_deadline_ns(as->env, as->cfg.wait_ns), va, end;
 
-	do {
-		gm_lock(as->env, &as->lock);
-		k = as->kept;
-		if (k)
-			as->kept = k->next;
-		gm_unlock(as->env, &as->lock);
-		if (k)
-			gm_hal_mem_inherit(as->host, as->hpmap, k->range.va, k->range.bytes, true);
-		gm_mem_free(as->env, k, sizeof(*k));
-	} while (k);
+	while (gm_remap_kept(as, &va, &end)) {
+		if (give_back_one(as, va, end))
+			continue;
+		if (gm_now_ns(as->env) < deadline_ns && gm_events_let_run(as))
+			continue;
+		gm_log(as->env, GM_LOG_ERROR, "fork: 0x%llx stays kept from children: events were not handled in time",
+		       (unsigned long long)va);
+		gm_remap_forget(as);
+	}
 	gm_lock(as->env, &as->lock);
 	as->frozen--;
 	gm_wake(as->env, &as->waitq);

@@ -28,7 +28,7 @@ gm_ret_t gm_mem_block_home(struct gm_block *b, uint64_t va, uint64_t end, uint64
 
 		gm_lock(as->env, &b->lock);
 		away = gm_mask_or(gm_mask_or(gm_block_on_devs(b), b->staged), gm_mask_or(b->doomed, b->busy));
-		away = gm_mask_and(away, range);
+		away = gm_mask_sub(gm_mask_and(away, range), b->leaving);
 		gm_unlock(as->env, &b->lock);
 		if (gm_mask_empty(&away))
 			return GM_RET_SUCCESS;
@@ -45,7 +45,7 @@ gm_ret_t gm_mem_block_home(struct gm_block *b, uint64_t va, uint64_t end, uint64
 	}
 }
 
-/* Busy, revoked, released: pages mapped in place lose their mappings. */
+/* Busy, revoked, released: pages mapped in place lose their mappings. What a working set holds keeps them: BUSY. */
 gm_ret_t gm_mem_unmap_in_place(struct gm_block *b, uint64_t va, uint64_t end, uint64_t deadline_ns)
 {
 	struct gm_as *as = b->as;
@@ -59,9 +59,13 @@ gm_ret_t gm_mem_unmap_in_place(struct gm_block *b, uint64_t va, uint64_t end, ui
 			break;
 		ret = gm_wait(as->env, &b->waitq, &b->lock, deadline_ns);
 	}
+	if (!ret && gm_mask_meets(&b->held, &mapped))
+		ret = GM_RET_BUSY;
 	if (!ret)
 		b->busy = gm_mask_or(b->busy, mapped);
 	gm_unlock(as->env, &b->lock);
+	if (ret == GM_RET_BUSY)
+		return gm_fail(ret, "a working set holds pages near 0x%llx: release it first", (unsigned long long)b->va);
 	if (ret || gm_mask_empty(&mapped))
 		return ret;
 	ret = gm_plan_revoke(b, &mapped, deadline_ns, false);
@@ -144,7 +148,6 @@ void gm_mem_set_managed(struct gm_as *as, uint64_t va, uint64_t end, bool manage
 			b->edge = gm_mask_sub(b->edge, range);
 			b->watched = false;
 			b->renewed++; /* whoever is registering the block does not know of these pages */
-			b->renewed++; /* who is about to watch the block looks again */
 		} else {
 			b->managed = gm_mask_sub(b->managed, range);
 			b->host = gm_mask_sub(b->host, range);
@@ -162,6 +165,11 @@ void gm_mem_unwatch(struct gm_as *as, uint64_t va, uint64_t end)
 		uint64_t lo = b->va > va ? b->va : va;
 		uint64_t hi = b->va + GM_BLOCK_BYTES < end ? b->va + GM_BLOCK_BYTES : end;
 
+		/* Who registers the block looked at it before these pages were released, and would register them again. */
+		gm_lock(as->env, &b->lock);
+		while (b->watching)
+			(void)gm_wait(as->env, &b->waitq, &b->lock, gm_deadline_ns(as->env, GM_WORK_RETRY_NS));
+		gm_unlock(as->env, &b->lock);
 		(void)gm_hal_unwatch(as->host, as->hpmap, lo, hi - lo); /* FAULT: the mapping is gone anyway */
 		gm_lock(as->env, &b->lock);
 		b->registered = gm_mask_sub(b->registered, gm_block_clip(b, va, end));
@@ -231,6 +239,31 @@ static void clear_former(struct gm_as *as, uint64_t va, uint64_t end)
 	(void)gm_regions_carve(&as->regions, va, end, GM_REGION_OWNED);
 }
 
+static bool is_in_transit(struct gm_as *as, uint64_t va, uint64_t bytes)
+{
+	bool yes;
+
+	gm_lock(as->env, &as->lock);
+	yes = gm_remap_meets(as, va, va + bytes);
+	gm_unlock(as->env, &as->lock);
+	return yes;
+}
+
+/* Addresses from which mremap() took bytes that a working set holds back are not for us: others are tried. */
+static gm_ret_t map_fresh(struct gm_as *as, uint64_t bytes, bool huge, uint64_t *va)
+{
+	uint64_t first;
+	gm_ret_t ret = gm_hal_mem_map(as->host, as->hpmap, bytes, huge, &first);
+
+	if (ret || gm_events_settle(as, gm_deadline_ns(as->env, as->cfg.wait_ns)) || !is_in_transit(as, first, bytes)) {
+		*va = first;
+		return ret;
+	}
+	ret = map_fresh(as, bytes, huge, va);
+	gm_hal_mem_unmap(as->host, as->hpmap, first, bytes);
+	return ret;
+}
+
 gm_ret_t gm_alloc(struct gm_as *as, uint64_t bytes, uint32_t flags, void **ptr)
 {
 	uint64_t va, unit = bytes >= GM_BLOCK_BYTES ? GM_BLOCK_BYTES : GM_UNIT_BYTES;
@@ -247,7 +280,7 @@ gm_ret_t gm_alloc(struct gm_as *as, uint64_t bytes, uint32_t flags, void **ptr)
 	ret = gm_mem_stock(as, 2);
 	if (ret)
 		return ret;
-	ret = gm_hal_mem_map(as->host, as->hpmap, bytes, bytes >= GM_BLOCK_BYTES && !(flags & GM_MEM_NO_HUGE), &va);
+	ret = map_fresh(as, bytes, bytes >= GM_BLOCK_BYTES && !(flags & GM_MEM_NO_HUGE), &va);
 	if (ret)
 		return gm_fail(ret, "gm_alloc: no room for %llu bytes", (unsigned long long)bytes);
 	if (va < as->begin || va + bytes > as->end) {
@@ -262,7 +295,7 @@ gm_ret_t gm_alloc(struct gm_as *as, uint64_t bytes, uint32_t flags, void **ptr)
 	gm_lock(as->env, &as->lock);
 	if (!ret) /* freed while nobody watched it: no event told of that */
 		clear_former(as, va, va + bytes);
-	ok = !ret && gm_regions_insert(&as->regions, va, va + bytes, GM_REGION_OWNED);
+	ok = !ret && !gm_remap_meets(as, va, va + bytes) && gm_regions_insert(&as->regions, va, va + bytes, GM_REGION_OWNED);
 	gm_unlock(as->env, &as->lock);
 	if (!ok) {
 		gm_hal_mem_unmap(as->host, as->hpmap, va, bytes);
@@ -306,7 +339,7 @@ gm_ret_t gm_free(struct gm_as *as, void *ptr)
 	ret = gm_mem_stock(as, 1);
 	if (ret)
 		return ret;
-	atomic_fetch_add(&as->leaving, 1);
+	atomic_fetch_add(&as->releasing, 1);
 	gm_lock(as->env, &as->lock);
 	(void)gm_regions_carve(&as->regions, va, end, GM_REGION_OWNED);
 	gm_unlock(as->env, &as->lock);
@@ -319,7 +352,7 @@ gm_ret_t gm_free(struct gm_as *as, void *ptr)
 		gm_unlock(as->env, &as->lock);
 		gm_mem_set_managed(as, va, end, true);
 	}
-	atomic_fetch_sub(&as->leaving, 1);
+	atomic_fetch_sub(&as->releasing, 1);
 	if (ret)
 		return ret;
 	gm_mem_unwatch(as, va, end);

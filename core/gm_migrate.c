@@ -33,7 +33,7 @@ static gm_ret_t push(struct gm_ctx *ctx, struct gm_move *m, uint64_t deadline_ns
 	ret = gm_txn_run(&t);
 	if (ret == GM_RET_AGAIN && t.why == GM_BLOCKED_ELSEWHERE)
 		(void)gm_move_home(m->block, &t.what, GM_TXN_FORCE, deadline_ns);
-	if (ret == GM_RET_FAULT)
+	if (ret == GM_RET_FAULT || (ret == GM_RET_AGAIN && t.why == GM_BLOCKED_NOT))
 		(void)gm_events_let_run(ctx->as);
 	return ret;
 }
@@ -72,7 +72,7 @@ static gm_ret_t block_to_host(struct gm_block *b, uint64_t va, uint64_t end, uin
 	struct gm_mask range = gm_block_clip(b, va, end), away;
 
 	gm_lock(as->env, &b->lock);
-	away = gm_mask_and(gm_mask_or(gm_block_on_devs(b), b->staged), gm_mask_sub(range, b->held));
+	away = gm_mask_and(gm_mask_or(gm_block_on_devs(b), b->staged), gm_mask_sub(range, gm_mask_or(b->held, b->leaving)));
 	gm_unlock(as->env, &b->lock);
 	GM_MASK_FOR_RUN(&away, first, stop) {
 		gm_ret_t ret = gm_mem_block_home(b, b->va + (uint64_t)first * GM_PAGE_BYTES,
@@ -101,11 +101,25 @@ static void count(struct gm_as *as, uint64_t va, uint64_t end, const struct gm_d
 
 		gm_lock(as->env, &b->lock);
 		pages = dev ? gm_block_on_dev(b, dev->index) : gm_mask_or(gm_block_on_devs(b), b->poisoned);
+		pages = gm_mask_sub(pages, b->leaving);
 		gm_unlock(as->env, &b->lock);
 		pages = gm_mask_and(pages, range);
 		*there = dev ? *there + gm_mask_count(&pages) : *there - gm_mask_count(&pages);
 		at = b->va + GM_BLOCK_BYTES;
 	}
+}
+
+/* On to the first managed address at or above *at; false: there is none below `end`. */
+static bool next_managed(struct gm_as *as, uint64_t *at, uint64_t end)
+{
+	struct gm_region *r;
+
+	gm_lock(as->env, &as->lock);
+	r = gm_regions_first(&as->regions, *at, end);
+	if (r && r->va > *at)
+		*at = r->va;
+	gm_unlock(as->env, &as->lock);
+	return r;
 }
 
 static gm_ret_t move_range(struct gm_as *as, uint64_t va, uint64_t end, struct gm_ctx *ctx, uint64_t deadline_ns)
@@ -115,24 +129,20 @@ static gm_ret_t move_range(struct gm_as *as, uint64_t va, uint64_t end, struct g
 	for (uint64_t at = va; at < end && !ret; at = gm_block_base(at) + GM_BLOCK_BYTES) {
 		struct gm_block *b = gm_block_find(as, at);
 
+		if (!b) {
+			if (!next_managed(as, &at, end))
+				break;
+			b = gm_block_find(as, at);
+		}
 		if (!b && !ctx)
 			continue; /* untracked: on the host */
-		if (!b) {
-			struct gm_region *r;
-			uint64_t first;
-
-			gm_lock(as->env, &as->lock);
-			r = gm_regions_first(&as->regions, at, gm_block_base(at) + GM_BLOCK_BYTES < end
-								       ? gm_block_base(at) + GM_BLOCK_BYTES : end);
-			first = r && r->va > at ? r->va : at;
-			gm_unlock(as->env, &as->lock);
-			ret = r ? gm_block_obtain(as, first, &b) : GM_RET_FAULT;
-			if (ret == GM_RET_NOMEM)
-				break;
-			if (ret) {
-				ret = GM_RET_SUCCESS; /* nothing managed here: counted at the end */
-				continue;
-			}
+		if (!b)
+			ret = gm_block_obtain(as, at, &b);
+		if (ret == GM_RET_NOMEM)
+			break;
+		if (ret) {
+			ret = GM_RET_SUCCESS; /* not managed any more: counted at the end */
+			continue;
 		}
 		ret = ctx ? block_to_dev(ctx, b, va, end, deadline_ns) : block_to_host(b, va, end, deadline_ns);
 		gm_block_put(b);
@@ -181,6 +191,8 @@ gm_ret_t gm_migrate(struct gm_as *as, uint64_t va, uint64_t bytes, struct gm_dev
 		ret = move_range(as, va, end, ctx, deadline_ns);
 	if (ctx)
 		gm_ctx_leave(ctx);
+	if (ret && !moved_bytes)
+		return ret;
 	count(as, va, end, dev, &there, &managed);
 	if (moved_bytes)
 		*moved_bytes = there * GM_PAGE_BYTES;
@@ -194,7 +206,7 @@ gm_ret_t gm_migrate(struct gm_as *as, uint64_t va, uint64_t bytes, struct gm_dev
 
 /* ------------------------------------------------------------- discard */
 
-/* Pages the host will not give up are overwritten where they are. */
+/* Pages the host will not give up are overwritten where they are; as a device would, as nobody serves a busy page. */
 static gm_ret_t overwrite(struct gm_block *b, const struct gm_mask *pages)
 {
 	static const char zeros[GM_PAGE_BYTES];
@@ -202,8 +214,8 @@ static gm_ret_t overwrite(struct gm_block *b, const struct gm_mask *pages)
 
 	GM_MASK_FOR_RUN(pages, first, end)
 		for (unsigned page = first; page < end && !ret; page++)
-			ret = gm_hal_access(b->as->host, b->as->hpmap, b->va + (uint64_t)page * GM_PAGE_BYTES,
-					    (void *)(uintptr_t)zeros, GM_PAGE_BYTES, true);
+			ret = gm_hal_bus_access(b->as->host, b->va + (uint64_t)page * GM_PAGE_BYTES, (void *)(uintptr_t)zeros,
+						GM_PAGE_BYTES, true);
 	return ret;
 }
 

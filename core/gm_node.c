@@ -119,17 +119,40 @@ static struct gm_chunk *take_from(struct gm_node *node, struct gm_slab_books *s,
 	return chunk;
 }
 
-struct gm_chunk *gm_node_take(struct gm_node *node, unsigned order)
+/* (node) */
+static struct gm_chunk *take(struct gm_node *node, unsigned order)
 {
 	struct gm_chunk *chunk = NULL;
+
+	for (unsigned i = 0; i < node->slabs && !chunk; i++)
+		chunk = take_from(node, &node->slab[i], order);
+	return chunk;
+}
+
+struct gm_chunk *gm_node_take(struct gm_node *node, unsigned order)
+{
+	struct gm_chunk *chunk;
 
 	if (order < node->min_order)
 		order = node->min_order;
 	gm_lock(node->env, &node->lock);
-	for (unsigned i = 0; i < node->slabs && !chunk; i++)
-		chunk = take_from(node, &node->slab[i], order);
+	chunk = take(node, order);
 	gm_unlock(node->env, &node->lock);
 	return chunk;
+}
+
+bool gm_node_take_units(struct gm_node *node, uint32_t units, struct gm_chunk **chunk)
+{
+	bool ok;
+
+	assert(node->min_order == 0);
+	gm_lock(node->env, &node->lock);
+	ok = node->free_units >= (unsigned)__builtin_popcount(units);
+	for (unsigned u = 0; ok && u < GM_BLOCK_UNITS; u++)
+		if (units >> u & 1)
+			chunk[u] = take(node, 0); /* there is one: nothing smaller than a unit is ever taken */
+	gm_unlock(node->env, &node->lock);
+	return ok;
 }
 
 void gm_node_put(struct gm_node *node, struct gm_chunk *chunk)

@@ -56,6 +56,8 @@ gm_ret_t gm_node_add_slab(struct gm_node *node, uint64_t begin, uint64_t end);
 
 /* free -> BUSY. NULL when there is no free chunk of this order. */
 struct gm_chunk *gm_node_take(struct gm_node *node, unsigned order);
+/* chunk[u] for each bit u of `units`, a unit each: all of them, or none (false). */
+bool gm_node_take_units(struct gm_node *node, uint32_t units, struct gm_chunk **chunk);
 /* any -> free. Nobody reads or writes the frames any more. */
 void gm_node_put(struct gm_node *node, struct gm_chunk *chunk);
 /* BUSY -> RESIDENT, most recently used. */

@@ -137,11 +137,19 @@ static gm_ret_t revoke_ctx(struct gm_block *b, struct gm_ctx *ctx, const struct 
 	return ret == GM_RET_NODEV ? GM_RET_SUCCESS : ret; /* what is lost accesses nothing */
 }
 
+void gm_plan_doubt(struct gm_block *b, unsigned ctx, const struct gm_mask *pages)
+{
+	gm_lock(b->as->env, &b->lock);
+	b->map[ctx]->unsure = gm_mask_or(b->map[ctx]->unsure, gm_mask_and(*pages, b->map[ctx]->read));
+	gm_unlock(b->as->env, &b->lock);
+}
+
 static void forget_mappings(struct gm_block *b, unsigned ctx, const struct gm_mask *pages)
 {
 	gm_lock(b->as->env, &b->lock);
 	b->map[ctx]->read = gm_mask_sub(b->map[ctx]->read, *pages);
 	b->map[ctx]->write = gm_mask_sub(b->map[ctx]->write, *pages);
+	b->map[ctx]->unsure = gm_mask_sub(b->map[ctx]->unsure, *pages);
 	gm_unlock(b->as->env, &b->lock);
 }
 
@@ -158,6 +166,26 @@ static unsigned mapped_by(struct gm_block *b, const struct gm_mask *pages)
 	return ctxs;
 }
 
+gm_ret_t gm_plan_revoke_in(struct gm_block *b, struct gm_ctx *ctx, const struct gm_mask *pages, uint64_t deadline_ns,
+			   bool now)
+{
+	struct gm_env *env = b->as->env;
+	struct gm_mask mapped;
+	gm_ret_t ret;
+
+	gm_lock(env, &b->lock);
+	mapped = gm_mask_and(gm_block_mapped_by(b, ctx->index, GM_READ), *pages);
+	gm_unlock(env, &b->lock);
+	/* The device maps in granules: the neighbours lose their mapping too, which is always legal. */
+	mapped = gm_mask_grow(&mapped, ctx->dev->hal->granule_bytes / GM_PAGE_BYTES);
+	ret = revoke_ctx(b, ctx, &mapped, deadline_ns, now);
+	if (ret)
+		gm_plan_doubt(b, ctx->index, &mapped);
+	else
+		forget_mappings(b, ctx->index, &mapped);
+	return ret;
+}
+
 gm_ret_t gm_plan_revoke(struct gm_block *b, const struct gm_mask *pages, uint64_t deadline_ns, bool now)
 {
 	unsigned ctxs = mapped_by(b, pages); /* busy pages get no new mapping: none is none */
@@ -168,21 +196,10 @@ gm_ret_t gm_plan_revoke(struct gm_block *b, const struct gm_mask *pages, uint64_
 	if (!ctxs)
 		return ret;
 	start = gm_now_ns(as->env);
-	for (unsigned i = 0; i < GM_MAX_CTXS && !ret; i++) {
-		struct gm_mask mapped;
-
-		if (!(ctxs >> i & 1))
-			continue;
-		gm_lock(as->env, &b->lock);
-		mapped = gm_mask_and(gm_block_mapped_by(b, i, GM_READ), *pages);
-		gm_unlock(as->env, &b->lock);
-		/* The device maps in granules: the neighbours lose their mapping too, which is always legal. */
-		mapped = gm_mask_grow(&mapped, as->ctx[i]->dev->hal->granule_bytes / GM_PAGE_BYTES);
-		/* A context with mappings of busy pages cannot be detached: detaching revokes first. */
-		ret = revoke_ctx(b, as->ctx[i], &mapped, deadline_ns, now);
-		if (!ret)
-			forget_mappings(b, i, &mapped);
-	}
+	/* A context with mappings of busy pages cannot be detached: detaching revokes first. */
+	for (unsigned i = 0; i < GM_MAX_CTXS && !ret; i++)
+		if (ctxs >> i & 1)
+			ret = gm_plan_revoke_in(b, as->ctx[i], pages, deadline_ns, now);
 	gm_stat_time(as, GM_STAT_ns_revoke, start);
 	return ret;
 }

@@ -47,5 +47,11 @@ void gm_plan_copy(struct gm_plan *p, enum gm_copy_kind kind, const struct gm_mas
  * SUCCESS (also for lost devices), NOMEM, TIMEDOUT: then nothing is forgotten.
  */
 gm_ret_t gm_plan_revoke(struct gm_block *b, const struct gm_mask *pages, uint64_t deadline_ns, bool now);
+/* The same for what one context has mapped; others, who may hold these pages in place, keep their mappings. */
+gm_ret_t gm_plan_revoke_in(struct gm_block *b, struct gm_ctx *ctx, const struct gm_mask *pages, uint64_t deadline_ns,
+			   bool now);
+
+/* A change of mappings failed half way: they are as they were or as they should be; a fault maps anew. */
+void gm_plan_doubt(struct gm_block *b, unsigned ctx, const struct gm_mask *pages);
 
 #endif

@@ -8,6 +8,8 @@
 static void describe(struct gm_block *b, unsigned page, struct gm_page_info *info)
 {
 	*info = (struct gm_page_info){ .place = GM_PLACE_OUTSIDE };
+	if (gm_mask_test(&b->leaving, page))
+		return; /* what is here belongs to another address */
 	info->dev = gm_block_dev_of(b, page);
 	if (info->dev)
 		info->place = GM_PLACE_DEVICE;

@@ -105,6 +105,7 @@ static bool begin_to_host(struct gm_txn *t, struct gm_move *m, uint64_t now_ns)
 	struct gm_mask want = gm_mask_and(m->want, gm_mask_or(devs, parked));
 	struct gm_mask slice = gm_mask_none();
 
+	want = t->moved ? gm_mask_and(want, b->leaving) : gm_mask_sub(want, b->leaving);
 	if (!(t->flags & GM_TXN_FORCE))
 		slice = gm_slice_pages(&b->slice_dev, b->as->cfg.slice_ns, now_ns);
 	if (blocked(t, m, GM_BLOCKED_BUSY, gm_mask_and(near_pages(b, &m->want), gm_mask_or(b->busy, b->doomed))) ||
@@ -124,7 +125,7 @@ static bool begin_one(struct gm_txn *t, struct gm_move *m, uint64_t now_ns)
 	bool ok;
 
 	m->busy = m->stay = m->host = m->parked = m->none = m->devs = gm_mask_none();
-	m->hole = m->pinned = m->fixed = m->arrived = gm_mask_none();
+	m->hole = m->pinned = m->fixed = m->mapped = m->arrived = gm_mask_none();
 	gm_lock(as->env, &b->lock);
 	ok = t->dev ? begin_to_dev(t, m, now_ns) : begin_to_host(t, m, now_ns);
 	if (ok)
@@ -166,11 +167,11 @@ static void leave_moving(struct gm_txn *t)
 }
 
 /* (block) Somebody waits for pages that are free again: the worker sees to it. */
-static bool release_busy(struct gm_block *b, struct gm_mask busy)
+static bool release_busy(struct gm_block *b, const struct gm_mask *busy)
 {
-	b->busy = gm_mask_sub(b->busy, busy);
+	b->busy = gm_mask_sub(b->busy, *busy);
 	/* a doomed page may have been left alone because a neighbour in its granule was busy */
-	return gm_mask_meets(&b->wanted, &busy) || !gm_mask_empty(&b->doomed);
+	return gm_mask_meets(&b->wanted, busy) || !gm_mask_empty(&b->doomed);
 }
 
 /* (block) Some page is in it, or may be on its way into it; or a working set holds it: its release comes here again. */
@@ -185,14 +186,34 @@ static bool chunk_in_use(const struct gm_block *b, const struct gm_bnode *n, con
 	return c->holds > 0;
 }
 
+/* (block) Units without any such page, of those that have frames: few or none at most times, found without a branch. */
+static uint32_t units_empty(const struct gm_block *b, const struct gm_bnode *n)
+{
+	uint32_t used = 0;
+
+	for (unsigned w = 0; w < GM_MASK_WORDS; w++) {
+		uint64_t some = n->resident.w[w] | b->busy.w[w];
+
+		some |= some >> 8;
+		some |= some >> 4;
+		some |= some >> 2;
+		some |= some >> 1;
+		some &= UINT64_C(0x0001000100010001);
+		used |= (uint32_t)((some | some >> 15 | some >> 30 | some >> 45) & 0xf) << (w * 4);
+	}
+	return n->backed & ~used;
+}
+
 /* (block) Is there anything to free? */
 static bool any_empty(const struct gm_block *b)
 {
 	for (unsigned i = 0; i < GM_MAX_DEVS; i++) {
 		const struct gm_bnode *n = b->node[i];
 
-		for (unsigned u = 0; n && u < GM_BLOCK_UNITS; u += n->unit[u] ? 1u << n->unit[u]->order : 1)
-			if (n->unit[u] && !chunk_in_use(b, n, n->unit[u]))
+		if (!n || !n->backed)
+			continue;
+		for (uint32_t left = units_empty(b, n); left; left &= left - 1)
+			if (!chunk_in_use(b, n, n->unit[__builtin_ctz(left)]))
 				return true;
 	}
 	return false;
@@ -208,8 +229,10 @@ static size_t collect_empty(struct gm_block *b, struct gm_bnode *n, struct gm_ch
 
 		if (!c || c->first / GM_UNIT_PAGES != u || chunk_in_use(b, n, c))
 			continue;
-		for (unsigned k = 0; k < 1u << c->order; k++)
+		for (unsigned k = 0; k < 1u << c->order; k++) {
 			n->unit[u + k] = NULL;
+			n->backed &= ~(UINT32_C(1) << (u + k));
+		}
 		empty[count++] = c;
 	}
 	return count;
@@ -234,21 +257,21 @@ static void free_frames(struct gm_block *b)
 	}
 }
 
-/* `drop`: take apart what was doomed meanwhile; else that is left to the worker. */
 /* What is left to do when pages are free again. */
 struct ending {
 	bool work, idle, empty;
 };
 
-/* (block) Busy no more; `waiter`: 1 + the page that an access was given, which keeps it for a slice. */
-static struct ending end_pages(struct gm_block *b, const struct gm_mask *busy, unsigned waiter, uint64_t now_ns)
+/* (block) Busy no more; `waiter`: 1 + the page that an access of `side` was given, which keeps it for a slice. */
+static struct ending end_pages(struct gm_block *b, const struct gm_mask *busy, unsigned waiter, struct gm_slice *side,
+			       uint64_t now_ns)
 {
 	struct ending e;
 
-	e.work = release_busy(b, *busy);
+	e.work = release_busy(b, busy);
 	b->used_ns = now_ns;
 	if (waiter)
-		gm_slice_serve(&b->slice_cpu, b->as->cfg.slice_ns, now_ns, waiter - 1);
+		gm_slice_serve(side, b->as->cfg.slice_ns, now_ns, waiter - 1);
 	e.idle = (b->watched || b->has_slot) && gm_block_all_host(b);
 	e.empty = any_empty(b);
 	return e;
@@ -270,26 +293,31 @@ static void finish(struct gm_block *b, struct ending e, uint64_t now_ns, gm_ret_
 		gm_work_queue(b, gm_deadline_after_ns(now_ns, GM_WORK_IDLE_NS));
 }
 
-static void end_one(struct gm_move *m, uint64_t deadline_ns, bool drop)
+/* `drop`: take apart what was doomed meanwhile, else that is left to the worker. `now_ns`: the time if known, else 0. */
+static void end_one(struct gm_move *m, bool to_dev, uint64_t deadline_ns, bool drop, uint64_t now_ns)
 {
 	struct gm_block *b = m->block;
 	struct gm_as *as = b->as;
 	gm_ret_t ret = GM_RET_SUCCESS;
+	unsigned waiter = 0;
 	struct ending e;
-	uint64_t now_ns;
 
 	for (;;) {
 		struct gm_mask doomed;
 
 		gm_lock(as->env, &b->lock);
-		doomed = gm_mask_and(m->busy, b->doomed);
-		if (gm_mask_empty(&doomed) || ret || !drop)
+		if (!gm_mask_meets(&m->busy, &b->doomed) || ret || !drop)
 			break; /* if a device would not let go, the pages stay doomed: the worker tries again */
+		doomed = gm_mask_and(m->busy, b->doomed);
 		gm_unlock(as->env, &b->lock);
 		ret = gm_take_apart(b, &doomed, deadline_ns);
+		now_ns = 0; /* that may have taken long */
 	}
-	now_ns = gm_now_ns(as->env);
-	e = end_pages(b, &m->busy, m->waiter && gm_mask_test(&m->arrived, m->waiter - 1) ? m->waiter : 0, now_ns);
+	if (!now_ns)
+		now_ns = gm_now_ns(as->env);
+	if (m->waiter && (gm_mask_test(&m->arrived, m->waiter - 1) || gm_mask_test(&m->stay, m->waiter - 1)))
+		waiter = m->waiter;
+	e = end_pages(b, &m->busy, waiter, to_dev ? &b->slice_dev : &b->slice_cpu, now_ns);
 	gm_unlock(as->env, &b->lock);
 	m->busy = gm_mask_none();
 	finish(b, e, now_ns, ret);
@@ -305,13 +333,17 @@ gm_ret_t gm_txn_begin_at(struct gm_txn *t, uint64_t now_ns)
 	t->ret = GM_RET_SUCCESS;
 	t->why = GM_BLOCKED_NOT;
 	t->where = NULL;
+	t->now_ns = 0;
+	t->refused = gm_mask_none();
 	if (!enter_moving(t))
 		return GM_RET_AGAIN;
 	for (size_t i = 0; i < t->moves; i++) {
 		if (begin_one(t, &t->move[i], now_ns))
 			continue;
-		while (i--)
-			end_one(&t->move[i], t->deadline_ns, false);
+		while (i--) {
+			t->move[i].stay = gm_mask_none(); /* nobody was served */
+			end_one(&t->move[i], t->dev, t->deadline_ns, false, now_ns);
+		}
 		leave_moving(t);
 		return GM_RET_AGAIN;
 	}
@@ -321,7 +353,7 @@ gm_ret_t gm_txn_begin_at(struct gm_txn *t, uint64_t now_ns)
 void gm_txn_end(struct gm_txn *t)
 {
 	for (size_t i = 0; i < t->moves; i++)
-		end_one(&t->move[i], t->deadline_ns, !(t->flags & GM_TXN_INLINE));
+		end_one(&t->move[i], t->dev, t->deadline_ns, !(t->flags & GM_TXN_INLINE), t->now_ns);
 	leave_moving(t);
 }
 
@@ -408,7 +440,7 @@ bool gm_txn_let_reader_run(struct gm_txn *t)
 static void leave_devs(struct gm_block *b, const struct gm_mask *pages)
 {
 	for (unsigned i = 0; i < GM_MAX_DEVS; i++) {
-		if (!b->node[i])
+		if (!b->node[i] || !gm_mask_meets(&b->node[i]->resident, pages)) /* what is dirty is resident */
 			continue;
 		b->node[i]->resident = gm_mask_sub(b->node[i]->resident, *pages);
 		b->node[i]->dirty = gm_mask_sub(b->node[i]->dirty, *pages);
@@ -418,6 +450,7 @@ static void leave_devs(struct gm_block *b, const struct gm_mask *pages)
 static void now_host(struct gm_block *b, const struct gm_mask *pages)
 {
 	b->host = gm_mask_or(b->host, gm_mask_and(*pages, b->managed));
+	b->failed = gm_mask_sub(b->failed, *pages);
 	if (gm_mask_meets(&b->staged, pages)) /* all of it, or it is whole no more */
 		b->huge = false;
 	b->staged = gm_mask_sub(b->staged, *pages);
@@ -438,6 +471,7 @@ static void now_none(struct gm_block *b, const struct gm_mask *pages)
 		b->huge = false;
 	b->staged = gm_mask_sub(b->staged, *pages);
 	b->poisoned = gm_mask_sub(b->poisoned, *pages);
+	b->failed = gm_mask_sub(b->failed, *pages);
 	b->doomed = gm_mask_sub(b->doomed, *pages);
 	gm_block_count_doomed(b);
 }
@@ -469,7 +503,7 @@ void gm_txn_release(struct gm_block *b, const struct gm_mask *pages)
 {
 	struct gm_move m = { .block = b, .busy = *pages };
 
-	end_one(&m, 0, false);
+	end_one(&m, false, 0, false, 0);
 }
 
 void gm_txn_end_home(struct gm_block *b, const struct gm_mask *busy, const struct gm_mask *back, unsigned page,
@@ -480,7 +514,7 @@ void gm_txn_end_home(struct gm_block *b, const struct gm_mask *busy, const struc
 	gm_lock(b->as->env, &b->lock);
 	leave_devs(b, back);
 	now_host(b, back);
-	e = end_pages(b, busy, gm_mask_test(back, page) ? page + 1 : 0, now_ns);
+	e = end_pages(b, busy, gm_mask_test(back, page) ? page + 1 : 0, &b->slice_cpu, now_ns);
 	gm_unlock(b->as->env, &b->lock);
 	finish(b, e, now_ns, GM_RET_SUCCESS);
 }
@@ -495,5 +529,5 @@ void gm_drop_doomed(struct gm_block *b)
 	b->busy = gm_mask_or(b->busy, m.busy);
 	gm_unlock(env, &b->lock);
 	if (!gm_mask_empty(&m.busy))
-		end_one(&m, gm_deadline_ns(env, b->as->cfg.wait_ns), true);
+		end_one(&m, false, gm_deadline_ns(env, b->as->cfg.wait_ns), true, 0);
 }

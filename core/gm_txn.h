@@ -12,7 +12,7 @@ struct gm_move {
 	struct gm_mask map, write;   /* in: to a device: of these, to be mapped; to be mapped writable */
 	struct gm_mask discard;      /* in: to a device: of these, the old content does not matter */
 	struct gm_ws *ws;            /* in: to a device: pages that arrive are held by it; NULL */
-	unsigned waiter;             /* in: to the host: 1 + the page a CPU access waits for, which then keeps it a slice */
+	unsigned waiter;             /* in: 1 + the page an access at the destination waits for, which then keeps it a slice */
 	struct gm_chunk *fresh[GM_BLOCK_UNITS]; /* in: to a device: frames for units that have none; what is
 						   left over afterwards is the caller's again */
 	/* classes, by gm_txn_begin(); disjoint, together `busy` */
@@ -25,6 +25,7 @@ struct gm_move {
 	/* results */
 	struct gm_mask hole;         /* of host: never had content */
 	struct gm_mask pinned, fixed; /* of host: refused */
+	struct gm_mask mapped;       /* by the context before */
 	struct gm_mask arrived;      /* at the destination now, stay not counted */
 };
 
@@ -49,15 +50,17 @@ struct gm_txn {
 	struct gm_ctx *ctx;          /* to a device: who gets mappings; NULL: nobody */
 	uint32_t flags;              /* GM_TXN_* */
 	uint64_t deadline_ns;
-	uint64_t shift;              /* to the host: bytes go to VA + shift (a range that was moved) */
+	bool moved;                  /* to the host: what is leaving, to where mremap() moved it (gm_remap.c) */
 	struct gm_move *move;
 	size_t moves;
+	uint64_t now_ns;             /* what time it is at the end, where the last step knows; 0 */
 	/* out */
 	gm_ret_t ret;                /* first failure of a page or step */
 	enum gm_blocked why;
 	struct gm_block *where;      /* which block blocked (no reference) */
 	struct gm_mask what;         /* ... and which of its pages */
 	uint64_t until_ns;           /* SLICE: when it ends */
+	struct gm_mask refused;      /* to the host, one block: nothing is mapped where it belongs, or something is there */
 };
 
 /*
@@ -99,6 +102,11 @@ void gm_drop_doomed(struct gm_block *b);
  * Pages that were doomed meanwhile leave `want`: what is at their VA now is not what was meant.
  */
 gm_ret_t gm_txn_steal(struct gm_block *b, struct gm_mask *want, struct gm_host_steal *out);
+/*
+ * Zeros at a page the caller has busy, behind the same guard, if it is the host's still. As gm_hal_zero();
+ * AGAIN also when a message waits to be handled, FAULT when the page was dropped or moved away.
+ */
+gm_ret_t gm_txn_zero(struct gm_block *b, unsigned page);
 /* The host can be stolen from: the block is watched and has a slot. SUCCESS, or what the host says. */
 gm_ret_t gm_txn_need_host(struct gm_txn *t, struct gm_block *b);
 
@@ -106,8 +114,9 @@ gm_ret_t gm_txn_need_host(struct gm_txn *t, struct gm_block *b);
 void gm_txn_fail(struct gm_txn *t, gm_ret_t ret);
 /* Let the reader of host messages run; false at the deadline, or inline. */
 bool gm_txn_let_reader_run(struct gm_txn *t);
-/* Staged pages [of m] back to the host at VA + shift. Adds to `*back` what is there now. */
-void gm_txn_restore(struct gm_txn *t, struct gm_block *b, const struct gm_mask *pages, struct gm_mask *back);
+/* Staged pages [of m] back to the host, where they belong. Adds to `*back` what is there now; keeps `*now_ns` true. */
+void gm_txn_restore(struct gm_txn *t, struct gm_block *b, const struct gm_mask *pages, struct gm_mask *back,
+		    uint64_t *now_ns);
 /* Residency moves to the host: pages `back` are there. Frees device frames that became empty. */
 void gm_commit_host(struct gm_block *b, const struct gm_mask *back);
 

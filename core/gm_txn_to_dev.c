@@ -22,19 +22,40 @@
 #include "core/gm_events.h"
 #include "core/gm_txn.h"
 
+/* (unlocked) Not all of these pages are managed any more. */
+static bool is_fewer(struct gm_block *b, unsigned first, unsigned end)
+{
+	struct gm_mask pages = gm_mask_span(first, end);
+
+	gm_lock(b->as->env, &b->lock);
+	pages = gm_mask_sub(pages, b->managed);
+	gm_unlock(b->as->env, &b->lock);
+	return !gm_mask_empty(&pages);
+}
+
 /* Register one run; AGAIN: part of it is not there any more, look at the block anew. */
 static gm_ret_t watch_run(struct gm_txn *t, struct gm_block *b, unsigned first, unsigned end)
 {
 	struct gm_as *as = b->as;
 	uint64_t va = b->va + (uint64_t)first * GM_PAGE_BYTES, bytes = (uint64_t)(end - first) * GM_PAGE_BYTES;
-	gm_ret_t ret;
 
-	while ((ret = gm_hal_watch(as->host, as->hpmap, va, bytes)) == GM_RET_AGAIN)
+	for (unsigned refused = 0;;) {
+		gm_ret_t ret = gm_hal_watch(as->host, as->hpmap, va, bytes), gone;
+
+		if (ret == GM_RET_FAULT || ret == GM_RET_NOTSUP) {
+			gone = gm_events_forget_gone(as, b, va, va + bytes);
+			if (gone == GM_RET_SUCCESS || gone == GM_RET_NOMEM)
+				return gone ? gone : GM_RET_AGAIN;
+			/* All of it is there now? Then something else was a moment ago. */
+			ret = gone == GM_RET_AGAIN || refused++ < 2 ? GM_RET_AGAIN : ret;
+		}
+		if (ret == GM_RET_AGAIN && is_fewer(b, first, end)) /* an event told of it */
+			return GM_RET_AGAIN;
+		if (ret != GM_RET_AGAIN)
+			return ret;
 		if (!gm_txn_let_reader_run(t))
 			return gm_fail(GM_RET_TIMEDOUT, "events of 0x%llx were not read in time", (unsigned long long)b->va);
-	if ((ret == GM_RET_FAULT || ret == GM_RET_NOTSUP) && gm_events_forget_gone(as, b, va, va + bytes))
-		ret = GM_RET_AGAIN;
-	return ret;
+	}
 }
 
 /* Register what the block has of managed memory, run by run. */
@@ -54,15 +75,18 @@ static gm_ret_t watch(struct gm_txn *t, struct gm_block *b)
 		managed = b->managed;
 		renewed = b->renewed;
 		b->registered = gm_mask_or(b->registered, managed);
+		b->watching += !watched;
 		gm_unlock(as->env, &b->lock);
 		if (watched)
 			break;
 		for (unsigned first = 0, end; !ret && gm_mask_next_run(&managed, &first, &end); first = end)
 			ret = watch_run(t, b, first, end);
 		gm_lock(as->env, &b->lock);
+		b->watching--;
 		if (!ret && b->renewed == renewed) /* nothing was adopted behind our back */
 			b->watched = watched = true;
 		gm_unlock(as->env, &b->lock);
+		gm_wake(as->env, &b->waitq); /* who wants to stop watching what was released meanwhile */
 	} while (!watched && (!ret || ret == GM_RET_AGAIN));
 	return ret;
 }
@@ -100,8 +124,6 @@ static gm_ret_t need_slot(struct gm_block *b)
  * to be zapped, or alive. The zap follows its event at once; what is still
  * there long after is alive, and is stolen like any other.
  */
-#define ZAP_GRACE_NS (UINT64_C(100) * 1000 * 1000)
-
 static void recheck_none(struct gm_txn *t, struct gm_move *m)
 {
 	struct gm_block *b = m->block;
@@ -117,7 +139,7 @@ static void recheck_none(struct gm_txn *t, struct gm_move *m)
 	gm_lock(as->env, &b->lock);
 	doomed_ns = b->doomed_ns;
 	gm_unlock(as->env, &b->lock);
-	if (gm_now_ns(as->env) < doomed_ns + ZAP_GRACE_NS) {
+	if (gm_now_ns(as->env) < doomed_ns + GM_ZAP_GRACE_NS) {
 		m->none = gm_mask_sub(m->none, alive); /* next time */
 		gm_txn_fail(t, GM_RET_AGAIN);
 		return;
@@ -176,11 +198,14 @@ static void park(struct gm_move *m, const struct gm_host_steal *s)
 	m->fixed = gm_mask_or(m->fixed, s->fixed);
 }
 
-/* (block) Doomed before they were stolen: without content, and taken apart at the end. */
+/*
+ * (block) Not stolen after all: what was doomed is without content and taken apart at
+ * the end; what was moved away (mremap) is where it is now.
+ */
 static void give_up(struct gm_move *m, struct gm_mask pages)
 {
 	m->block->host = gm_mask_sub(m->block->host, pages);
-	m->none = gm_mask_or(m->none, pages);
+	m->none = gm_mask_or(m->none, gm_mask_and(pages, m->block->doomed));
 }
 
 gm_ret_t gm_txn_steal(struct gm_block *b, struct gm_mask *want, struct gm_host_steal *out)
@@ -191,10 +216,28 @@ gm_ret_t gm_txn_steal(struct gm_block *b, struct gm_mask *want, struct gm_host_s
 	if (!gm_events_begin_steal(as))
 		return GM_RET_AGAIN;
 	gm_lock(as->env, &b->lock);
-	*want = gm_mask_sub(*want, b->doomed);
+	*want = gm_mask_sub(gm_mask_and(*want, b->managed), b->doomed);
 	gm_unlock(as->env, &b->lock);
 	if (!gm_mask_empty(want))
 		ret = gm_hal_steal(as->host, as->hpmap, b->va, want, b->slot, out);
+	gm_events_end_steal(as);
+	return ret;
+}
+
+gm_ret_t gm_txn_zero(struct gm_block *b, unsigned page)
+{
+	struct gm_as *as = b->as;
+	gm_ret_t ret = GM_RET_FAULT;
+	uint64_t done;
+	bool ours;
+
+	if (!gm_events_begin_steal(as))
+		return GM_RET_AGAIN;
+	gm_lock(as->env, &b->lock);
+	ours = (gm_mask_test(&b->managed, page) || gm_mask_test(&b->edge, page)) && !gm_mask_test(&b->doomed, page);
+	gm_unlock(as->env, &b->lock);
+	if (ours)
+		ret = gm_hal_zero(as->host, as->hpmap, b->va + (uint64_t)page * GM_PAGE_BYTES, GM_PAGE_BYTES, &done);
 	gm_events_end_steal(as);
 	return ret;
 }
@@ -239,6 +282,7 @@ static void leave_plan(struct gm_txn *t, struct gm_move *m)
 {
 	struct gm_mask refused = gm_mask_or(m->pinned, m->fixed);
 	struct gm_mask leave, back = gm_mask_none();
+	uint64_t now_ns;
 
 	leave = gm_mask_sub(gm_mask_grow(&refused, t->dev->hal->granule_bytes / GM_PAGE_BYTES), refused);
 	leave = gm_mask_and(leave, m->busy);
@@ -250,7 +294,8 @@ static void leave_plan(struct gm_txn *t, struct gm_move *m)
 	m->stay = gm_mask_sub(m->stay, leave);
 	leave = gm_mask_and(m->parked, leave);
 	m->parked = gm_mask_sub(m->parked, leave);
-	gm_txn_restore(t, m->block, &leave, &back);
+	now_ns = gm_now_ns(t->as->env);
+	gm_txn_restore(t, m->block, &leave, &back, &now_ns);
 	gm_commit_host(m->block, &back);
 }
 
@@ -269,10 +314,10 @@ static void future_frames(const struct gm_txn *t, const struct gm_move *m, struc
 }
 
 /* 3, for all blocks in one plan */
-static gm_ret_t copy(struct gm_txn *t)
+static gm_ret_t copy(struct gm_txn *t, uint64_t *now_ns)
 {
 	struct gm_as *as = t->as;
-	uint64_t start = gm_now_ns(as->env), pages = 0;
+	uint64_t pages = 0;
 	struct gm_plan plan;
 	gm_ret_t ret;
 
@@ -295,8 +340,8 @@ static gm_ret_t copy(struct gm_txn *t)
 	ret = gm_plan_run(&plan);
 	if (!ret)
 		gm_stat_add(as, GM_STAT_bytes_to_dev, pages * GM_PAGE_BYTES);
-	gm_stat_time(as, GM_STAT_ns_copy, start);
-	return ret ? gm_fail(ret, "device %s: copy failed: %s", t->dev->hal->caps.name, gm_ret_text(ret)) : ret;
+	gm_stat_lap(as, GM_STAT_ns_copy, now_ns);
+	return ret ? gm_fail_join(ret, "device ", t->dev->hal->caps.name, ": copy failed: ", gm_ret_text(ret)) : ret;
 }
 
 /* (block) Reserved chunks under pages that arrived become the block's. */
@@ -312,8 +357,10 @@ static void settle(struct gm_txn *t, struct gm_move *m, struct gm_bnode *n)
 		if (!gm_mask_meets(&pages, &m->arrived) || n->unit[u])
 			continue;
 		gm_node_settle(&t->dev->node, c, m->block, u * GM_UNIT_PAGES);
-		for (unsigned k = 0; k < 1u << c->order; k++)
+		for (unsigned k = 0; k < 1u << c->order; k++) {
 			n->unit[u + k] = c;
+			n->backed |= UINT32_C(1) << (u + k);
+		}
 		m->fresh[u] = NULL;
 	}
 }
@@ -332,6 +379,7 @@ static void commit_dev(struct gm_txn *t, struct gm_move *m)
 	gm_lock(as->env, &b->lock);
 	n = b->node[t->dev->index];
 	n->resident = gm_mask_or(n->resident, m->arrived);
+	b->host = gm_mask_sub(b->host, m->arrived); /* adopted anew meanwhile */
 	n->dirty = gm_mask_or(n->dirty, gm_mask_sub(m->arrived, b->staged));
 	n->dirty = gm_mask_or(n->dirty, written);
 	n->dirty = gm_mask_or(n->dirty, gm_mask_and(m->arrived, m->discard)); /* zeroed instead of copied */
@@ -361,7 +409,7 @@ static void give_frames_back(struct gm_move *m, struct gm_dev *dev)
 				 (uint64_t)(end - first) * GM_PAGE_BYTES);
 }
 
-/* 5, for all blocks in one plan; what is mapped is recorded only if all of it succeeded. */
+/* 5, for all blocks in one plan. */
 static gm_ret_t map(struct gm_txn *t)
 {
 	struct gm_as *as = t->as;
@@ -383,8 +431,10 @@ static gm_ret_t map(struct gm_txn *t)
 			continue;
 		gm_lock(as->env, &b->lock);
 		write = gm_mask_and(pages, gm_mask_or(m->write, bmap->write)); /* rights only grow */
+		m->mapped = gm_mask_and(pages, bmap->read);
 		bmap->read = gm_mask_or(bmap->read, pages);
 		bmap->write = gm_mask_or(bmap->write, write);
+		bmap->unsure = gm_mask_sub(bmap->unsure, pages);
 		gm_block_frames(b, t->dev->index, &frames);
 		gm_unlock(as->env, &b->lock);
 		pages = gm_mask_sub(pages, write);
@@ -396,14 +446,20 @@ static gm_ret_t map(struct gm_txn *t)
 	return ret ? gm_fail(ret, "device %s: mapping failed: %s", t->dev->hal->caps.name, gm_ret_text(ret)) : ret;
 }
 
-/* Mapping failed half-way: which pages are entered is not known, so none is. */
+/*
+ * Mapping failed half-way: which pages are entered is not known, so none is. Those that were mapped
+ * before are so still (a working set may hold them), with the old rights or the new ones.
+ */
 static void unmap(struct gm_txn *t)
 {
 	for (size_t i = 0; i < t->moves; i++) {
 		struct gm_move *m = &t->move[i];
 		struct gm_mask pages = gm_mask_and(gm_mask_or(m->arrived, m->stay), m->map);
-		gm_ret_t ret = gm_plan_revoke(m->block, &pages, t->deadline_ns, false);
+		gm_ret_t ret;
 
+		gm_plan_doubt(m->block, t->ctx->index, &m->mapped);
+		pages = gm_mask_sub(pages, m->mapped);
+		ret = gm_plan_revoke(m->block, &pages, t->deadline_ns, false);
 		if (ret) /* they stay recorded as mapped, and are revoked before anything else happens to them */
 			gm_log(t->as->env, GM_LOG_WARN, "mappings at 0x%llx could not be undone: %s",
 			       (unsigned long long)m->block->va, gm_ret_text(ret));
@@ -417,7 +473,7 @@ static void undo(struct gm_txn *t)
 		struct gm_move *m = &t->move[i];
 		struct gm_mask back = gm_mask_none();
 
-		gm_txn_restore(t, m->block, &m->parked, &back);
+		gm_txn_restore(t, m->block, &m->parked, &back, &t->now_ns);
 		back = gm_mask_or(back, m->hole); /* a hole is HOST again without doing anything */
 		gm_commit_host(m->block, &back);
 	}
@@ -427,6 +483,7 @@ static void undo(struct gm_txn *t)
 gm_ret_t gm_txn_to_dev(struct gm_txn *t)
 {
 	gm_ret_t ret = GM_RET_SUCCESS;
+	uint64_t now_ns;
 
 	for (size_t i = 0; i < t->moves && !ret; i++)
 		ret = prepare(t, &t->move[i]);
@@ -438,10 +495,12 @@ gm_ret_t gm_txn_to_dev(struct gm_txn *t)
 			ret = GM_RET_SUCCESS;
 		}
 	}
+	now_ns = gm_now_ns(t->as->env);
 	if (!ret)
-		ret = copy(t);
+		ret = copy(t, &now_ns);
 	if (ret) {
 		gm_txn_fail(t, ret);
+		t->now_ns = now_ns; /* the waiting is over: what follows is a matter of microseconds */
 		undo(t);
 		return t->ret;
 	}

@@ -37,20 +37,37 @@ static gm_ret_t give_fill(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_
 	return gm_hal_fill(h, pmap, va, (const void *)(uintptr_t)from, bytes, done);
 }
 
-/* (unlocked) How far from `first` no page's content was given up by the application meanwhile. */
-static unsigned not_doomed(struct gm_block *b, unsigned first, unsigned end)
+/*
+ * (unlocked) How far from `first` pages may be given: the application did not give their content up meanwhile,
+ * nor move them away (or it did, and that is what this transaction is about).
+ */
+static unsigned may_give(const struct gm_txn *t, struct gm_block *b, unsigned first, unsigned end)
 {
 	gm_lock(b->as->env, &b->lock);
-	while (first < end && !gm_mask_test(&b->doomed, first))
+	while (first < end && !gm_mask_test(&b->doomed, first) && gm_mask_test(&b->leaving, first) == t->moved)
 		first++;
 	gm_unlock(b->as->env, &b->lock);
 	return first;
 }
 
+/* (unlocked) Where page `first` belongs, and how far from it the pages go to one place. False: nowhere any more. */
+static bool home_of(const struct gm_txn *t, const struct gm_block *b, unsigned first, unsigned *stop, uint64_t *va)
+{
+	uint64_t run;
+
+	*va = b->va + (uint64_t)first * GM_PAGE_BYTES;
+	if (!t->moved)
+		return true;
+	if (!gm_remap_target(b->as, *va, va, &run))
+		return false;
+	*stop = run < *stop - first ? first + (unsigned)run : *stop;
+	return true;
+}
+
 /*
  * One call of `give` for pages from `first` on, up to *stop. What the application
  * gave up must not come back: no event is unread (the host's check), none is read
- * but not handled (gm_events_begin_give(); the handler itself has handled those
+ * but not handled (gm_events_begin_steal(); the handler itself has handled those
  * before the fault it serves), and what was handled is doomed.
  */
 static gm_ret_t give_some(struct gm_txn *t, struct gm_block *b, give_fn give, unsigned first, unsigned *stop,
@@ -59,14 +76,16 @@ static gm_ret_t give_some(struct gm_txn *t, struct gm_block *b, give_fn give, un
 	struct gm_as *as = b->as;
 	bool guard = !(t->flags & GM_TXN_INLINE);
 	gm_ret_t ret = GM_RET_SUCCESS;
+	uint64_t va;
 
 	*done = 0;
-	if (guard && !gm_events_begin_give(as, t->shift != 0))
+	if (guard && !gm_events_begin_steal(as))
 		return GM_RET_AGAIN;
-	*stop = not_doomed(b, first, *stop);
-	if (*stop > first)
-		ret = give(as->host, as->hpmap, b->va + t->shift + (uint64_t)first * GM_PAGE_BYTES, from,
-			   (uint64_t)(*stop - first) * GM_PAGE_BYTES, done);
+	*stop = may_give(t, b, first, *stop);
+	if (*stop > first && !home_of(t, b, first, stop, &va))
+		ret = GM_RET_FAULT;
+	else if (*stop > first)
+		ret = give(as->host, as->hpmap, va, from, (uint64_t)(*stop - first) * GM_PAGE_BYTES, done);
 	if (guard)
 		gm_events_end_steal(as);
 	return ret;
@@ -95,18 +114,19 @@ static void give_run(struct gm_txn *t, struct gm_block *b, give_fn give, unsigne
 			gm_txn_fail(t, ret);
 		if (ret && ret != GM_RET_EXIST && ret != GM_RET_FAULT)
 			break;
+		if (ret)
+			gm_mask_set(&t->refused, first);
 		first++; /* this page cannot, or need not; the next may */
 		from += GM_PAGE_BYTES;
 	}
 }
 
-void gm_txn_restore(struct gm_txn *t, struct gm_block *b, const struct gm_mask *pages, struct gm_mask *back)
+void gm_txn_restore(struct gm_txn *t, struct gm_block *b, const struct gm_mask *pages, struct gm_mask *back,
+		    uint64_t *now_ns)
 {
-	uint64_t start = gm_now_ns(b->as->env);
-
 	GM_MASK_FOR_RUN(pages, first, end)
 		give_run(t, b, give_restore, first, end, b->slot + (uint64_t)first * GM_PAGE_BYTES, back);
-	gm_stat_time(b->as, GM_STAT_ns_restore, start);
+	gm_stat_lap(b->as, GM_STAT_ns_restore, now_ns);
 }
 
 /* What the move needs, read once under the lock: the pages are busy, so it stays true. */
@@ -146,12 +166,16 @@ static gm_ret_t copy_by_cpu(struct gm_dev *dev, const struct gm_mask *pages, con
 			    uint64_t base)
 {
 	GM_MASK_FOR_RUN(pages, first, end)
-		for (unsigned i = first; i < end; i++) {
-			void *src = gm_hal_cpu_ptr(dev->hal, gm_frame_pa(frames, i), GM_PAGE_BYTES);
+		for (unsigned i = first, next; i < end; i = next) {
+			uint64_t bytes;
+			void *src;
 
+			next = gm_frame_run(frames, i, end);
+			bytes = (uint64_t)(next - i) * GM_PAGE_BYTES;
+			src = gm_hal_cpu_ptr(dev->hal, gm_frame_pa(frames, i), bytes);
 			if (!src)
 				return GM_RET_AGAIN;
-			memcpy((void *)(uintptr_t)(base + (uint64_t)i * GM_PAGE_BYTES), src, GM_PAGE_BYTES);
+			memcpy((void *)(uintptr_t)(base + (uint64_t)i * GM_PAGE_BYTES), src, bytes);
 		}
 	return GM_RET_SUCCESS;
 }
@@ -185,6 +209,7 @@ static gm_ret_t home_staged(struct gm_txn *t, struct gm_move *m, struct gm_dev *
 	struct gm_block *b = m->block;
 	struct gm_mask clean = gm_mask_sub(h->staged, h->dirty);
 	gm_ret_t ret = copy_home(t, dev, &h->dirty, &h->frames, b->slot);
+	uint64_t now_ns;
 
 	if (ret) {
 		h->staged = clean;
@@ -196,7 +221,8 @@ static gm_ret_t home_staged(struct gm_txn *t, struct gm_move *m, struct gm_dev *
 	}
 	if (gm_mask_empty(&h->staged))
 		return ret;
-	gm_txn_restore(t, b, &h->staged, &h->back);
+	now_ns = gm_now_ns(t->as->env);
+	gm_txn_restore(t, b, &h->staged, &h->back, &now_ns);
 	clean = gm_mask_and(clean, h->back);
 	gm_stat_add(t->as, GM_STAT_pages_clean, gm_mask_count(&clean));
 	return ret;
@@ -262,10 +288,17 @@ static void poison(struct gm_txn *t, struct gm_move *m, struct gm_dev *dev, cons
 	if (gm_mask_empty(&lost))
 		return;
 	GM_MASK_FOR_RUN(&lost, first, end) {
-		uint64_t done = 0;
+		for (unsigned page = first, stop; page < end; page = stop) {
+			uint64_t va, done;
 
-		(void)gm_hal_poison(b->as->host, b->as->hpmap, b->va + t->shift + (uint64_t)first * GM_PAGE_BYTES,
-				    (uint64_t)(end - first) * GM_PAGE_BYTES, &done);
+			stop = end;
+			if (!gm_events_begin_steal(b->as))
+				break; /* the state is enough: each access asks, and is told */
+			if (home_of(t, b, page, &stop, &va))
+				(void)gm_hal_poison(b->as->host, b->as->hpmap, va, (uint64_t)(stop - page) * GM_PAGE_BYTES,
+						    &done);
+			gm_events_end_steal(b->as);
+		}
 		if (b->has_slot && !gm_mask_empty(&h->dirty))
 			gm_hal_slot_drop(b->as->host, b->as->hpmap, b->slot + (uint64_t)first * GM_PAGE_BYTES,
 					 (uint64_t)(end - first) * GM_PAGE_BYTES);
@@ -274,7 +307,7 @@ static void poison(struct gm_txn *t, struct gm_move *m, struct gm_dev *dev, cons
 	b->node[dev->index]->resident = gm_mask_sub(b->node[dev->index]->resident, lost);
 	b->node[dev->index]->dirty = gm_mask_sub(b->node[dev->index]->dirty, lost);
 	b->staged = gm_mask_sub(b->staged, lost);
-	b->poisoned = gm_mask_or(b->poisoned, lost);
+	b->poisoned = gm_mask_or(b->poisoned, gm_mask_sub(lost, b->leaving));
 	gm_unlock(b->as->env, &b->lock);
 	gm_log(b->as->env, GM_LOG_ERROR, "device %s took %u pages near 0x%llx with it", dev->hal->caps.name,
 	       gm_mask_count(&lost), (unsigned long long)b->va);
@@ -302,10 +335,12 @@ static void home_from(struct gm_txn *t, struct gm_move *m, unsigned index)
 static void home_parked(struct gm_txn *t, struct gm_move *m)
 {
 	struct gm_mask back = gm_mask_none();
+	uint64_t now_ns;
 
 	if (gm_mask_empty(&m->parked))
 		return;
-	gm_txn_restore(t, m->block, &m->parked, &back);
+	now_ns = gm_now_ns(t->as->env);
+	gm_txn_restore(t, m->block, &m->parked, &back, &now_ns);
 	gm_commit_host(m->block, &back);
 	m->arrived = gm_mask_or(m->arrived, back);
 }

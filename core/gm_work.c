@@ -26,6 +26,14 @@ void gm_work_kick(struct gm_as *as)
 		gm_hal_msg_kick(as->host, as->hpmap);
 }
 
+void gm_work_remap(struct gm_as *as)
+{
+	gm_lock(as->env, &as->queue_lock);
+	as->remap_noted = true;
+	gm_unlock(as->env, &as->queue_lock);
+	gm_work_kick(as);
+}
+
 void gm_work_queue(struct gm_block *b, uint64_t not_before_ns)
 {
 	struct gm_as *as = b->as;
@@ -120,8 +128,12 @@ static void work(struct gm_block *b)
 	left = gm_fault_cpu_work(b, &again_ns);
 	gm_lock(env, &b->lock);
 	idle = gm_block_all_host(b) && !left;
-	/* What is not managed any more can be forgotten at once. */
-	forget_ns = gm_mask_empty(&b->managed) ? 0 : b->used_ns + GM_WORK_IDLE_NS;
+	/* What is not managed any more can be forgotten at once; else not before what was given up is zapped. */
+	forget_ns = b->used_ns + GM_WORK_IDLE_NS;
+	if (forget_ns < b->doomed_ns + GM_ZAP_GRACE_NS)
+		forget_ns = b->doomed_ns + GM_ZAP_GRACE_NS;
+	if (gm_mask_empty(&b->managed))
+		forget_ns = 0;
 	gm_unlock(env, &b->lock);
 	if (idle && forget_ns <= gm_now_ns(env))
 		forget(b);
@@ -132,7 +144,7 @@ static void work(struct gm_block *b)
 	gm_block_put(b);
 }
 
-/* The stock of regions, for the handler. */
+/* For the handler. */
 static void refill(struct gm_as *as)
 {
 	bool wanted;
@@ -141,15 +153,8 @@ static void refill(struct gm_as *as)
 	wanted = as->refill;
 	as->refill = as->remap_noted = false;
 	gm_unlock(as->env, &as->queue_lock);
-	for (unsigned i = 0; wanted && i < GM_REGION_SPARES; i++) {
-		struct gm_region *r = gm_region_new(as->env);
-
-		if (!r)
-			break;
-		gm_lock(as->env, &as->lock);
-		gm_regions_stock(&as->regions, r);
-		gm_unlock(as->env, &as->lock);
-	}
+	if (wanted)
+		gm_events_refill(as);
 }
 
 /* (Q) Is a block due earlier than the worker is about to sleep until? */
@@ -170,7 +175,7 @@ bool gm_work_once(struct gm_as *as, uint64_t *next_ns)
 	refill(as);
 	gm_remap_work(as);
 	b = next_block(as, next_ns);
-	if (atomic_load(&as->remaps)) { /* what could not be done now is tried again soon */
+	if (atomic_load(&as->remaps.count)) { /* what could not be done now is tried again soon */
 		uint64_t again_ns = gm_deadline_ns(as->env, GM_WORK_RETRY_NS);
 
 		*next_ns = again_ns < *next_ns ? again_ns : *next_ns;

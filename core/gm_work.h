@@ -16,6 +16,8 @@ void gm_work_queue(struct gm_block *b, uint64_t not_before_ns);
 bool gm_work_once(struct gm_as *as, uint64_t *next_ns);
 /* The worker thread: until as->stop. */
 void gm_work_thread(void *as);
+/* A range that was moved wants the worker. */
+void gm_work_remap(struct gm_as *as);
 /* Wake the worker to look at its flags. */
 void gm_work_kick(struct gm_as *as);
 

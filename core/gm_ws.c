@@ -43,10 +43,10 @@ static void split_partial(struct gm_ctx *ctx, struct gm_bnode *n, const struct g
 		n->unit[u] = &c[u];
 }
 
-void gm_ws_hold(struct gm_ws *ws, struct gm_hold *h, struct gm_block *b, const struct gm_mask *pages)
+void gm_ws_hold(struct gm_hold *h, struct gm_block *b, const struct gm_mask *pages)
 {
 	struct gm_env *env = b->as->env;
-	struct gm_ctx *ctx = ws->ctx;
+	struct gm_ctx *ctx = h->ws->ctx;
 	struct gm_bnode *n;
 
 	if (GM_PLANTED(b->as, GM_PLANT_SKIP_HOLD))
@@ -54,7 +54,6 @@ void gm_ws_hold(struct gm_ws *ws, struct gm_hold *h, struct gm_block *b, const s
 	gm_lock(env, &b->lock);
 	if (!h->block) {
 		h->block = gm_block_get(b);
-		h->ws = ws;
 		SLIST_INSERT_HEAD(&b->holds, h, in_block);
 	}
 	h->pages = gm_mask_or(h->pages, *pages);
@@ -98,6 +97,7 @@ void gm_ws_drop_pages(struct gm_block *b, const struct gm_mask *pages)
 static void unhold(struct gm_ws *ws, struct gm_hold *h)
 {
 	struct gm_block *b = h->block;
+	struct gm_mask failed;
 	struct gm_env *env;
 	bool work;
 
@@ -110,11 +110,14 @@ static void unhold(struct gm_ws *ws, struct gm_hold *h)
 		if (h->units & (UINT32_C(1) << u))
 			gm_node_unhold(&ws->ctx->dev->node, b->node[ws->ctx->dev->index]->unit[u]);
 	gm_block_count_holds(b);
+	/* An access that was made to fail cannot ask again: its page comes home unasked. */
+	failed = gm_mask_sub(gm_mask_and(b->failed, h->pages), b->held);
+	b->wanted = gm_mask_or(b->wanted, failed);
 	work = gm_mask_meets(&b->wanted, &h->pages);
 	gm_unlock(env, &b->lock);
 	h->block = NULL;
 	h->pages = gm_mask_none();
-	gm_txn_release(b, &h->pages); /* wakes; frees frames that are empty by now */
+	gm_txn_release(b, &h->pages); /* nothing was busy: it wakes, and frees frames that are empty by now */
 	if (work)
 		gm_work_queue(b, 0);
 	gm_block_put(b);
@@ -128,17 +131,17 @@ static void drop(struct gm_ws *ws)
 
 	for (size_t i = 0; ws->hold && i < ws->pieces; i++)
 		unhold(ws, &ws->hold[i]);
-	if (ws->units)
-		gm_node_unreserve(&ctx->dev->node, ws->units);
-	gm_mem_free(as->env, ws->hold, ws->pieces * sizeof(*ws->hold));
-	gm_ws_pieces_free(ctx, ws->piece, ws->pieces);
-	gm_mem_free(as->env, ws, sizeof(*ws));
 	gm_lock(as->env, &ctx->dev->lock);
 	ctx->sets--;
 	gm_unlock(as->env, &ctx->dev->lock);
 	gm_lock(as->env, &as->lock);
 	as->sets--;
 	gm_unlock(as->env, &as->lock);
+	if (ws->units) /* last: who sees that there is room sees no set any more */
+		gm_node_unreserve(&ctx->dev->node, ws->units);
+	gm_mem_free(as->env, ws->hold, ws->pieces * sizeof(*ws->hold));
+	gm_ws_pieces_free(ctx, ws->piece, ws->pieces);
+	gm_mem_free(as->env, ws, sizeof(*ws));
 	gm_wake(as->env, &as->waitq);
 	gm_ctx_leave(ctx);
 }
@@ -253,7 +256,7 @@ static void hold_group(struct group *g)
 		struct gm_move *m = &g->move[i];
 		struct gm_mask here = gm_mask_or(m->arrived, m->stay);
 
-		gm_ws_hold(g->ws, &g->ws->hold[g->first + i], m->block, &here);
+		gm_ws_hold(&g->ws->hold[g->first + i], m->block, &here);
 		g->in_place[i] = gm_mask_or(g->in_place[i], gm_mask_or(m->pinned, m->fixed));
 	}
 }
@@ -279,7 +282,7 @@ static gm_ret_t run_group(struct group *g, uint64_t deadline_ns)
 	if (!ret)
 		hold_group(g);
 	gm_txn_end(&t);
-	if (ret == GM_RET_FAULT) /* the application changed the mapping meanwhile */
+	if (ret == GM_RET_FAULT || ret == GM_RET_AGAIN) /* the application changed the mapping meanwhile */
 		(void)gm_events_let_run(ctx->as);
 	return ret == GM_RET_FAULT ? GM_RET_AGAIN : ret;
 }
@@ -288,18 +291,15 @@ static gm_ret_t place_one(struct gm_ws *ws, size_t piece, struct gm_block *b, un
 			  uint64_t deadline_ns)
 {
 	const struct gm_ws_piece *p = &ws->piece[piece];
-	struct gm_mask one = gm_mask_span(page, page + 1);
 	uint32_t access = gm_mask_test(&p->write, page) ? GM_WRITE | (p->atomic ? GM_ATOMIC : 0) : GM_READ;
 	gm_ret_t ret;
 
 	if (!gm_mask_test(&p->read, page))
 		return GM_RET_SUCCESS;
-	ret = gm_fault_in_place(ws->ctx, b, page, access, deadline_ns);
+	ret = gm_fault_in_place(ws->ctx, b, page, access, deadline_ns, &ws->hold[piece]);
 	if (ret == GM_RET_NOTSUP && pinned && !p->atomic)
 		ret = gm_fail(GM_RET_BUSY, "0x%llx is pinned, and device %s cannot map host memory in place",
 			      (unsigned long long)(p->va + (uint64_t)page * GM_PAGE_BYTES), ws->ctx->dev->hal->caps.name);
-	if (!ret)
-		gm_ws_hold(ws, &ws->hold[piece], b, &one);
 	return ret;
 }
 
@@ -318,7 +318,7 @@ static gm_ret_t place_group(struct group *g, uint64_t deadline_ns)
 	return ret;
 }
 
-/* Everything the set asks for is mapped: nothing was left out on the way. */
+/* Everything the set asks for is mapped and held: nothing was left out on the way. */
 static gm_ret_t check_group(struct group *g)
 {
 	struct gm_ctx *ctx = g->ws->ctx;
@@ -331,6 +331,9 @@ static gm_ret_t check_group(struct group *g)
 		gm_lock(ctx->as->env, &b->lock);
 		lack = gm_mask_sub(p->read, gm_block_mapped_by(b, ctx->index, GM_READ));
 		lack = gm_mask_or(lack, gm_mask_sub(p->write, gm_block_mapped_by(b, ctx->index, GM_WRITE)));
+		lack = gm_mask_or(lack, gm_mask_and(p->read, b->map[ctx->index]->unsure));
+		if (!GM_PLANTED(ctx->as, GM_PLANT_SKIP_HOLD)) /* mapped before, and not among the pages when they were looked at */
+			lack = gm_mask_or(lack, gm_mask_sub(p->read, g->ws->hold[g->first + i].pages));
 		poisoned = gm_mask_and(b->poisoned, p->read);
 		gm_unlock(ctx->as->env, &b->lock);
 		if (!gm_mask_empty(&poisoned))
@@ -452,6 +455,8 @@ static gm_ret_t make(struct gm_ctx *ctx, const struct gm_ws_range *ranges, size_
 		return gm_fail(GM_RET_NOMEM, "no memory for a working set of %zu ranges", n);
 	}
 	*ws = (struct gm_ws){ .ctx = ctx, .pieces = pieces, .piece = piece, .hold = hold };
+	for (size_t i = 0; i < pieces; i++)
+		hold[i].ws = ws;
 	*out = ws;
 	return GM_RET_SUCCESS;
 }

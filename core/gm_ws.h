@@ -21,7 +21,7 @@ struct gm_ws {
 };
 
 /* Pages of a block stay where they are from here on: called between to_dev and end. */
-void gm_ws_hold(struct gm_ws *ws, struct gm_hold *h, struct gm_block *b, const struct gm_mask *pages);
+void gm_ws_hold(struct gm_hold *h, struct gm_block *b, const struct gm_mask *pages);
 
 /* (block) The application dropped pages: no set holds them any more, nor frames that only they were in. */
 void gm_ws_drop_pages(struct gm_block *b, const struct gm_mask *pages);

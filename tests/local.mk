@@ -51,6 +51,7 @@ UNIT_TESTS = \
 	tests/unit/test_policy.t \
 	tests/unit/test_rank.t \
 	tests/unit/test_region.t \
+	tests/unit/test_remap.t \
 	tests/unit/test_sim_app.t \
 	tests/unit/test_sim_host.t \
 	tests/unit/test_sim_race.t \
@@ -108,16 +109,16 @@ tests_stress_stress_mock_LDADD = $(TEST_LAYERS)
 STRESS_RUNS = \
 	tests/stress/race_variants.sh \
 	tests/stress/random_plants.sh \
-	tests/stress/random_some.sh
+	tests/stress/random_million.sh
 
 check_PROGRAMS += $(STRESS_TESTS)
-# random_sim itself runs through random_some.sh
+# random_sim itself runs through random_million.sh
 STRESS_ALONE = $(filter-out tests/stress/random_sim,$(STRESS_TESTS))
 TESTS += tests/stress/race_counters tests/stress/race_progress tests/stress/race_reuse tests/stress/stress_env \
 	tests/stress/stress_mock $(STRESS_RUNS)
 EXTRA_DIST += $(STRESS_RUNS) tests/stress/random_short.sh
 tests/stress/race_variants.log: tests/stress/race_counters
-tests/stress/random_plants.log tests/stress/random_short.log tests/stress/random_some.log: tests/stress/random_sim
+tests/stress/random_plants.log tests/stress/random_short.log tests/stress/random_million.log: tests/stress/random_sim
 
 # Those that need no userfaultfd, which valgrind does not know.
 VALGRIND_TESTS = \
@@ -148,9 +149,13 @@ SH_LOG_COMPILER = $(SHELL)
 LOG_COMPILER = $(SHELL) $(top_srcdir)/tests/run-program.sh
 if SANITIZERS
 NO_ASLR = 1
+RANDOM_SEEDS = 150
+else
+RANDOM_SEEDS = 1000
 endif
 LINT_ENVIRONMENT = CC='$(CC)' CXX='$(CXX)' NM='$(NM)' CTAGS='$(CTAGS)'; export CC CXX NM CTAGS;
 AM_TESTS_ENVIRONMENT = $(LINT_ENVIRONMENT) GM_TEST_NO_ASLR='$(NO_ASLR)'; export GM_TEST_NO_ASLR; \
+	GM_TEST_SEEDS='$(RANDOM_SEEDS)'; export GM_TEST_SEEDS; \
 	UBSAN_OPTIONS="print_stacktrace=1:$$UBSAN_OPTIONS"; export UBSAN_OPTIONS;
 
 PHONY_TARGETS += check-stress check-valgrind

@@ -82,7 +82,8 @@ GM_API GM_MUST_CHECK gm_ret_t gm_ws_acquire(struct gm_ctx *ctx, const struct gm_
  * @brief Let a set go, at once or when a fence is done.
  *
  * The set is gone for the caller when the call returns. The fence is waited
- * for by the library; whatever its result, the hold ends with it.
+ * for by the library; whatever its result, the hold ends with it (who waits for the fence
+ * may be told a moment earlier).
  *
  * @param[in] ws     the set; NULL is allowed
  * @param[in] fence  the launch that uses it; NULL: release now

@@ -135,7 +135,7 @@ bool rnd_app_dontneed(struct rnd_world *w)
 
 	if (!n || !rnd_claim_alone(p, n))
 		return false;
-	w->drops++;
+	rnd_drop_begin(w);
 	ret = gm_sim_dontneed(w->sim, p->va, (uint64_t)n * GM_PAGE_BYTES);
 	rnd_expect(w, &watch, ret, 0, 0, "madvise(DONTNEED)", p->va);
 	for (unsigned i = 0; i < n; i++) {
@@ -146,7 +146,7 @@ bool rnd_app_dontneed(struct rnd_world *w)
 	if (rnd_one_in(w, 2))
 		see_zeros(w, &watch, p, n, "the CPU, after madvise(DONTNEED),");
 	rnd_lib_settle(w, p, n);
-	w->drops++;
+	rnd_drop_end(w);
 	rnd_unclaim_alone(p, n);
 	rnd_step(w, "dontneed", &watch);
 	return true;
@@ -171,16 +171,24 @@ static uint64_t map_anew(struct rnd_world *w, const struct rnd_watch *watch, uin
 	return gm_sim_mmap(w->sim, bytes, GM_READ | GM_WRITE);
 }
 
+/* Where these pages are now, regions of others may have been left behind; and theirs, where they were. */
+static enum rnd_managed elsewhere_now(struct rnd_world *w, enum rnd_managed before)
+{
+	return before == RND_UNMANAGED && w->spaces > 1 ? RND_UNMANAGED : RND_PERHAPS;
+}
+
 /* Pages that are gone, and others in their place. */
 static void forget(struct rnd_world *w, struct rnd_page *p, unsigned n, uint64_t va)
 {
+	uint64_t old = p->va;
+
 	for (unsigned i = 0; i < n; i++) {
 		memset(p[i].want, 0, GM_PAGE_BYTES);
 		p[i].va = va + (uint64_t)i * GM_PAGE_BYTES;
 		p[i].pins = 0;
 		p[i].read_only = p[i].locked = false;
-		if (p[i].managed == RND_MANAGED)
-			p[i].managed = RND_PERHAPS;
+		if (p[i].managed == RND_MANAGED || va != old)
+			p[i].managed = elsewhere_now(w, p[i].managed);
 		rnd_changed(w, &p[i]);
 	}
 }
@@ -199,9 +207,14 @@ bool rnd_app_replace(struct rnd_world *w)
 	if (r->owned)
 		return false;
 	n = rnd_run(w, r, RUN_PAGES, unmanaged ? may_unmap_unmanaged : may_unmap, &p);
-	if (!n || !rnd_claim_alone(p, n))
+	if (!n || (elsewhere && !rnd_begin_move(w)))
 		return false;
-	w->drops++;
+	if (!rnd_claim_alone(p, n)) {
+		if (elsewhere)
+			rnd_end_move(w);
+		return false;
+	}
+	rnd_drop_begin(w);
 	for (unsigned i = 0; i < n; i++)
 		rnd_changed(w, &p[i]);
 	va = map_anew(w, &watch, p->va, (uint64_t)n * GM_PAGE_BYTES, elsewhere);
@@ -212,8 +225,10 @@ bool rnd_app_replace(struct rnd_world *w)
 	if (!unmanaged && rnd_one_in(w, 2))
 		(void)rnd_lib_adopt_run(w, p, n);
 	rnd_lib_settle(w, p, n);
-	w->drops++;
+	rnd_drop_end(w);
 	rnd_unclaim_alone(p, n);
+	if (elsewhere)
+		rnd_end_move(w);
 	rnd_step(w, "munmap, mmap", &watch);
 	return true;
 }
@@ -252,14 +267,19 @@ bool rnd_app_move(struct rnd_world *w)
 	if (r->owned)
 		return false;
 	n = rnd_run(w, r, RUN_PAGES, may_move, &p);
-	if (!n || !rnd_claim_alone(p, n))
+	if (!n || !rnd_begin_move(w))
 		return false;
+	if (!rnd_claim_alone(p, n)) {
+		rnd_end_move(w);
+		return false;
+	}
 	old = p->va;
+	for (i = 0; i < n; i++) /* while it moves, both is legal */
+		rnd_changed(w, &p[i]);
 	va = gm_sim_mremap(w->sim, old, (uint64_t)n * GM_PAGE_BYTES);
 	for (i = 0; va && i < n; i++) {
 		p[i].va = va + (uint64_t)i * GM_PAGE_BYTES;
-		if (p[i].managed == RND_MANAGED)
-			p[i].managed = RND_PERHAPS;
+		p[i].managed = elsewhere_now(w, p[i].managed);
 		rnd_changed(w, &p[i]);
 	}
 	i = (unsigned)rnd(w, n);
@@ -272,6 +292,7 @@ bool rnd_app_move(struct rnd_world *w)
 			(void)rnd_lib_adopt_run(w, p, n);
 	}
 	rnd_unclaim_alone(p, n);
+	rnd_end_move(w);
 	rnd_step(w, "mremap", &watch);
 	return true;
 }
@@ -418,9 +439,11 @@ bool rnd_app_fork(struct rnd_world *w)
 	gm_ret_t ret;
 
 	choose_cells(w, p, &cell, &cells);
-	if (!rnd_claim(p, cell, cells, false))
+	if (w->forking || !rnd_claim(p, cell, cells, false))
 		return false;
+	w->forking = true;
 	ret = gm_sim_fork_snapshot(w->sim, p->va + cell * RND_CELL_BYTES, buf, (size_t)cells * RND_CELL_BYTES);
+	w->forking = false;
 	/* owned memory is not inherited, nor is what could not be brought home */
 	rnd_expect(w, &watch, ret, RND_RET(FAULT), 0, "a child's load", p->va);
 	if (r->owned && !ret)
@@ -428,7 +451,7 @@ bool rnd_app_fork(struct rnd_world *w)
 	if (failures != w->fork_failures && !rnd_noisy(w, &watch) && !rnd_held(w, &watch, &w->dev[0]) &&
 	    !rnd_held(w, &watch, &w->dev[1]))
 		rnd_fail(w, "memory could not be brought home before a fork, for no reason");
-	if (!r->owned && ret && failures == w->fork_failures)
+	if (!r->owned && ret && failures == w->fork_failures && !w->fork_forgot)
 		rnd_fail(w, "a child has not inherited adopted memory at 0x%" PRIx64, p->va);
 	if (!r->owned && !ret)
 		rnd_compare(w, p, cell * RND_CELL_BYTES, buf, (size_t)cells * RND_CELL_BYTES, "a child");

@@ -73,6 +73,12 @@ bool rnd_dev_access(struct rnd_world *w)
 
 /* --------------------------------------------------------------- kernels */
 
+/* The process itself dropped content next to a page, within one page of a device: its mapping may be gone. */
+static bool lost_neighbour(const struct rnd_job *job)
+{
+	return job->dev->granule_bytes > GM_PAGE_BYTES && job->w->drops != job->drops;
+}
+
 /* What an access of a kernel may be answered with besides success, for reasons other than failures. */
 static uint32_t legal(struct rnd_job *job, const struct rnd_page *p, const struct rnd_watch *watch, uint32_t changes,
 		      bool odd)
@@ -81,12 +87,12 @@ static uint32_t legal(struct rnd_job *job, const struct rnd_page *p, const struc
 	struct rnd_world *w = job->w;
 	uint32_t set = 0;
 
-	odd |= is_odd(p) || p->changes != changes;
-	if (job->held) /* only a right that was taken away, or content that the process itself dropped next to it */
-		return (p->read_only || p->changes != changes) ||
-				       (d->granule_bytes > GM_PAGE_BYTES && w->drops != job->drops)
-			       ? RND_RET(FAULT) | RND_RET(PERM)
-			       : 0;
+	/* An answer to a fault is for everybody who waits at the page: also who came late. */
+	odd |= is_odd(p) || p->changes != changes || watch->start_ns < p->changed_ns + LATE_NS;
+	if (job->held && lost_neighbour(job)) /* then it faults, if it can */
+		return REFUSED;
+	if (job->held) /* only a right that was taken away */
+		return p->read_only || p->changes != changes ? RND_RET(FAULT) | RND_RET(PERM) : 0;
 	if (!d->faults)
 		return RND_RET(FAULT) | RND_RET(PERM) | RND_RET(NOTSUP);
 	if (odd || d->granule_bytes > GM_PAGE_BYTES)
@@ -101,13 +107,12 @@ static gm_ret_t judged(struct rnd_job *job, struct rnd_page *p, const struct rnd
 		       enum rnd_managed managed, bool odd, gm_ret_t ret)
 {
 	struct rnd_world *w = job->w;
-
 	uint32_t set = legal(job, p, watch, changes, odd);
+	bool faults = !job->held || lost_neighbour(job);
 
-	/* An answer to a fault is for everybody who waits at the page: also who came late. */
-	if (!job->held && watch->start_ns < w->quiet_ns + LATE_NS)
+	if (faults && watch->start_ns < w->quiet_ns + LATE_NS)
 		set |= TROUBLE;
-	rnd_expect(w, watch, ret, set, job->held ? 0 : TROUBLE,
+	rnd_expect(w, watch, ret, set, faults ? TROUBLE : 0,
 		   job->held ? "a kernel's access inside a working set" : "a kernel's access", p->va);
 	check_reach(w, p, changes, managed, ret);
 	return ret;
@@ -311,7 +316,8 @@ static bool job_launch(struct rnd_world *w, struct rnd_job *job)
 	job->threads = job->n > 1 ? 1 + (unsigned)rnd(w, 2) : 1;
 	job->running = job->threads;
 	job->rounds = 1 + (unsigned)rnd(w, 12);
-	job->drops = w->drops;
+	if (!job->held) /* else since the set was asked for */
+		job->drops = rnd_drops(w);
 	ret = gm_mock_launch(job->ctx->ctx, kernel, job, job->threads, &fence);
 	rnd_expect(w, &watch, ret, 0, RND_RET(NOMEM) | RND_RET(AGAIN), "gm_mock_launch", 0);
 	job->fence = fence;
@@ -380,8 +386,8 @@ static void check_set(struct rnd_world *w, struct rnd_job *job, const struct gm_
 
 		if (gm_query(job->space->as, p->va, 1, &info))
 			rnd_fail(w, "gm_query: %s", gm_last_error());
-		if (job->dev->granule_bytes > GM_PAGE_BYTES && w->drops != job->drops)
-			continue; /* the process dropped content next to it */
+		if (lost_neighbour(job))
+			continue;
 		if (!(info.flags & GM_PAGE_HELD) || !(info.mapped_read & bit))
 			rnd_fail(w, "0x%" PRIx64 " is in a working set but not held, or not mapped", p->va);
 		if (range[i].access != GM_READ && !(info.mapped_write & bit))
@@ -414,7 +420,6 @@ static void use_set(struct rnd_world *w, struct rnd_job *job, struct gm_ws *ws, 
 	bool with_fence = rnd_one_in(w, 2);
 
 	job->held = job->busy = true;
-	job->drops = w->drops;
 	check_set(w, job, range);
 	if (rnd_one_in(w, 4))
 		gm_sim_sleep_ns(w->sim, rnd(w, 300000));
@@ -459,7 +464,10 @@ bool rnd_dev_set(struct rnd_world *w)
 		set |= RND_RET(NOSPC);
 	rnd_expect(w, &watch, ret, set | RND_RET(BUSY), TROUBLE, "gm_ws_room", range[0].va);
 	job->dev->holds++;
+	job->dev->asking++;
+	job->drops = rnd_drops(w);
 	ret = gm_ws_acquire(job->ctx->ctx, range, job->n, timeouts_ns[rnd(w, 3)], &ws);
+	job->dev->asking--;
 	job->dev->holds++;
 	rnd_expect(w, &watch, ret, set | set_legal(w, job, &watch) | RND_RET(NOSPC), TROUBLE, "gm_ws_acquire", range[0].va);
 	if (!ret) {

@@ -238,7 +238,7 @@ bool rnd_lib_discard(struct rnd_world *w)
 
 	if (!n || !rnd_claim_alone(p, n))
 		return false;
-	w->drops++;
+	rnd_drop_begin(w);
 	ret = gm_discard(p->space->as, p->va, (uint64_t)n * GM_PAGE_BYTES);
 	/* Sets hold whole granules, so neighbours of theirs. */
 	for (unsigned i = 0; i < RND_DEVS; i++)
@@ -249,7 +249,7 @@ bool rnd_lib_discard(struct rnd_world *w)
 		memset(p[i].want, 0, GM_PAGE_BYTES);
 	if (ret && ret != GM_RET_BUSY)
 		resolve(w, p, n);
-	w->drops++;
+	rnd_drop_end(w);
 	rnd_unclaim_alone(p, n);
 	rnd_step(w, "discard", &watch);
 	return true;
@@ -314,13 +314,16 @@ bool rnd_lib_release(struct rnd_world *w)
 
 gm_ret_t rnd_lib_adopt_run(struct rnd_world *w, struct rnd_page *p, unsigned n)
 {
+	enum rnd_managed before[RUN_PAGES];
 	gm_ret_t ret;
 	bool clean = true, locked = false;
 
 	for (unsigned i = 0; i < n; i++) {
+		before[i] = p[i].managed;
 		clean &= p[i].managed == RND_UNMANAGED;
 		locked |= p[i].locked;
 	}
+	set_managed(w, p, n, RND_PERHAPS); /* while it is done */
 	for (unsigned tries = 0; tries < 20; tries++) {
 		struct rnd_watch watch = rnd_watch(w);
 
@@ -332,8 +335,8 @@ gm_ret_t rnd_lib_adopt_run(struct rnd_world *w, struct rnd_page *p, unsigned n)
 			break;
 		gm_sim_sleep_ns(w->sim, 20000);
 	}
-	if (!ret)
-		set_managed(w, p, n, RND_MANAGED);
+	for (unsigned i = 0; i < n; i++)
+		set_managed(w, &p[i], 1, ret ? before[i] : RND_MANAGED);
 	return ret;
 }
 
@@ -403,9 +406,13 @@ bool rnd_lib_renew(struct rnd_world *w)
 	void *ptr;
 	gm_ret_t ret;
 
-	if (!r->owned || !rnd_claim_alone(r->page, r->pages))
+	if (!r->owned || !rnd_begin_move(w))
 		return false;
-	w->drops++;
+	if (!rnd_claim_alone(r->page, r->pages)) {
+		rnd_end_move(w);
+		return false;
+	}
+	rnd_drop_begin(w);
 	for (unsigned i = 0; i < r->pages; i++)
 		rnd_changed(w, &r->page[i]);
 	if (!r->lost) {
@@ -424,8 +431,11 @@ bool rnd_lib_renew(struct rnd_world *w)
 		if (!ret)
 			fresh(w, r, ptr);
 	}
-	w->drops++;
+	for (unsigned i = 0; i < r->pages; i++)
+		rnd_changed(w, &r->page[i]);
+	rnd_drop_end(w);
 	rnd_unclaim_alone(r->page, r->pages);
+	rnd_end_move(w);
 	rnd_step(w, "free, alloc", &watch);
 	return true;
 }

@@ -79,7 +79,7 @@ struct rnd_watch rnd_watch(struct rnd_world *w)
 
 	for (unsigned i = 0; i < RND_DEVS; i++) {
 		watch.holds[i] = w->dev[i].holds;
-		watch.held[i] = w->dev[i].dev->node.reserved_units > 0;
+		watch.held[i] = w->dev[i].dev->node.reserved_units > 0 || w->dev[i].asking;
 	}
 	return watch;
 }
@@ -93,7 +93,7 @@ bool rnd_held(struct rnd_world *w, const struct rnd_watch *watch, const struct r
 {
 	size_t i = (size_t)(dev - w->dev);
 
-	return watch->held[i] || dev->dev->node.reserved_units > 0 || watch->holds[i] != dev->holds;
+	return watch->held[i] || dev->dev->node.reserved_units > 0 || dev->asking || watch->holds[i] != dev->holds;
 }
 
 static uint32_t ret_bit(gm_ret_t ret)
@@ -153,6 +153,23 @@ void rnd_unclaim(struct rnd_page *p, unsigned cell, unsigned cells, bool write)
 	p->users--;
 }
 
+void rnd_drop_begin(struct rnd_world *w)
+{
+	w->drops++;
+	w->dropping++;
+}
+
+void rnd_drop_end(struct rnd_world *w)
+{
+	w->drops++;
+	w->dropping--;
+}
+
+uint32_t rnd_drops(const struct rnd_world *w)
+{
+	return w->dropping ? w->drops - 1 : w->drops;
+}
+
 bool rnd_claim_alone(struct rnd_page *p, unsigned n)
 {
 	for (unsigned i = 0; i < n; i++)
@@ -172,7 +189,21 @@ void rnd_unclaim_alone(struct rnd_page *p, unsigned n)
 void rnd_changed(struct rnd_world *w, struct rnd_page *p)
 {
 	p->changes++;
+	p->changed_ns = gm_now_ns(gm_sim_env(w->sim));
 	w->odd++;
+}
+
+bool rnd_begin_move(struct rnd_world *w)
+{
+	if (w->spaces > 1 && w->moving)
+		return false;
+	w->moving = true;
+	return true;
+}
+
+void rnd_end_move(struct rnd_world *w)
+{
+	w->moving = false;
 }
 
 /* --------------------------------------------------------------- choices */
@@ -262,6 +293,8 @@ static const uint8_t *look(struct rnd_world *w, const struct rnd_page *p)
 	if (!b)
 		return on_host(w, p->va);
 	page = gm_page_of(b, p->va);
+	if (gm_mask_test(&b->leaving, page)) /* what the block has there belongs to another address */
+		return on_host(w, p->va);
 	if (under_way(b, page))
 		return NULL;
 	if (gm_mask_test(&b->poisoned, page))
@@ -348,7 +381,11 @@ static void check_translation(struct rnd_world *w, const struct gm_ctx *ctx, con
 	if ((x->pte & GM_PTE_WRITE) && !gm_mask_test(&map->write, page))
 		rnd_fail(w, "%s of a device maps 0x%" PRIx64 " writable, which it should not", where, va);
 	if (x->pte & GM_PTE_HOST) {
-		if (pa != va || !(gm_mask_test(&b->host, page) || gm_mask_test(&b->edge, page)))
+		/* gm_release(): the region goes first, a moment later what is mapped in place */
+		if (atomic_load(&ctx->as->releasing) && !gm_mask_test(&b->managed, page) && !gm_mask_test(&b->edge, page))
+			return;
+		if (pa != va || !(gm_mask_test(&b->host, page) || gm_mask_test(&b->edge, page) ||
+				  gm_mask_test(&b->leaving, page)))
 			rnd_fail(w, "%s of a device maps 0x%" PRIx64 " in place, but it is not there", where, va);
 		return;
 	}

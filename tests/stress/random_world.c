@@ -92,6 +92,8 @@ static void world_log(void *arg, enum gm_log_level level, const char *message)
 
 	if (strstr(message, "fork: the child does not get"))
 		w->fork_failures++;
+	if (strstr(message, "fork: no memory to remember"))
+		w->fork_forgot = true;
 	if (w->opt->verbose)
 		fprintf(stderr, "%8" PRIu64 " log %d: %s\n", w->steps, (int)level, message);
 }

@@ -68,6 +68,7 @@ struct rnd_page {
 	bool read_only, locked;
 	unsigned pins;
 	uint32_t changes;           /* rises with each of the above, so that who sees it rise knows */
+	uint64_t changed_ns;        /* ... the last time */
 };
 
 struct rnd_region {
@@ -100,6 +101,7 @@ struct rnd_dev {
 	bool faults;
 	uint32_t granule_bytes;
 	uint64_t vram_bytes;
+	uint32_t asking;            /* who asks for a working set now */
 	uint32_t holds;             /* rises with each working set that is asked for, and that ends */
 };
 
@@ -186,8 +188,12 @@ struct rnd_world {
 	uint32_t noise;             /* rises when that changes */
 	uint32_t odd;               /* rises when any page changes */
 	uint32_t drops;             /* rises when content is dropped */
+	uint32_t dropping;          /* who does that now */
 	uint64_t fork_failures;     /* that the library reported */
+	bool forking;               /* one at a time: what the library reports is of that one */
+	bool fork_forgot;           /* for want of memory some range stays kept from children for ever */
 	uint64_t rest_until_ns;     /* nobody does anything */
+	bool moving;                /* two spaces: somebody gives pages new addresses */
 	bool stop;                  /* for the servers */
 	const char *last_op;
 };
@@ -211,10 +217,20 @@ void rnd_expect(struct rnd_world *w, const struct rnd_watch *watch, gm_ret_t ret
 
 bool rnd_claim(struct rnd_page *p, unsigned cell, unsigned cells, bool write);
 void rnd_unclaim(struct rnd_page *p, unsigned cell, unsigned cells, bool write);
+/* Around what drops content; and a number that differs from w->drops once some is, or is being, dropped. */
+void rnd_drop_begin(struct rnd_world *w);
+void rnd_drop_end(struct rnd_world *w);
+uint32_t rnd_drops(const struct rnd_world *w);
 /* All pages alone, or none. */
 bool rnd_claim_alone(struct rnd_page *p, unsigned n);
 void rnd_unclaim_alone(struct rnd_page *p, unsigned n);
 void rnd_changed(struct rnd_world *w, struct rnd_page *p);
+/*
+ * Around what gives pages new addresses. With two spaces one at a time: who moves memory tells his
+ * space to forget the old address, which nobody else may have got meanwhile.
+ */
+bool rnd_begin_move(struct rnd_world *w);
+void rnd_end_move(struct rnd_world *w);
 
 struct rnd_region *rnd_region(struct rnd_world *w);
 struct rnd_page *rnd_page(struct rnd_world *w);

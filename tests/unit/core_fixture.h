@@ -153,19 +153,6 @@ static inline void world_run(const struct world_config *config, void (*body)(str
 }
 
 /* CORE_TEST(suite, name, .field = of struct world_config, ...) { body; uses w } */
-/* A test of an error that is known and not mended (CHANGELOG.md, "Known"): it is built, and skipped in the open. */
-#define KNOWN_TEST(suite, name, ...)                                            \
-	static void name##_body(struct world *w);                               \
-	Test(suite, name)                                                       \
-	{                                                                       \
-		static const struct world_config config = { __VA_ARGS__ };      \
-                                                                                \
-		if (!getenv("GM_TEST_KNOWN"))                                   \
-			cr_skip_test("a known error, see CHANGELOG.md; GM_TEST_KNOWN=1 runs it"); \
-		world_run(&config, name##_body);                                \
-	}                                                                       \
-	static void name##_body(struct world *w)
-
 #define CORE_TEST(suite, name, ...)                                             \
 	static void name##_body(struct world *w);                               \
 	Test(suite, name)                                                       \

@@ -386,19 +386,44 @@ CORE_TEST(events_sim, a_part_moves)
 	world_check(w);
 }
 
-/* More moves than the library has notes for, one after the other. */
-KNOWN_TEST(events_sim, moved_many_times, .spurious = true)
+/*
+ * More moves than the library has notes for, one after the other. A range that no device
+ * has used since it was moved last is not watched: when it moves again nobody is told, and
+ * it has to be adopted anew. Its bytes are right in any case.
+ */
+CORE_TEST(events_sim, moved_many_times, .spurious = true)
 {
 	uint64_t va = app_adopted(w, 1, 1);
+	unsigned known = 0;
 
-	for (unsigned i = 0; i < 3 * GM_REMAPS; i++) {
-		if (i % 5 == 0)
+	for (unsigned i = 0; i < 3 * GM_REMAP_SPARES; i++) {
+		gm_ret_t ret = i % 3 ? GM_RET_SUCCESS : gm_dev_fault(w->ctx[0], va, GM_WRITE);
+
+		known += i % 3 == 0 && !ret;
+		if (ret == GM_RET_FAULT)
+			OK(gm_adopt(w->as, ptr(va), BLOCK, 0));
+		if (i % 3 == 0)
 			dev_fill(w->ctx[0], va, 16, 1);
 		va = gm_sim_mremap(w->sim, va, BLOCK);
 		cr_assert_neq(va, 0);
 	}
+	cr_assert_gt(known, 1, "no move was noticed");
 	cr_assert_eq(app_wrong(w, va, GM_BLOCK_PAGES, 1), 0);
-	cr_assert_eq(dev_wrong(w->ctx[0], va, GM_BLOCK_PAGES, 1), 0);
+	world_check(w);
+}
+
+/* A range that a device uses goes along each time, there and back again. */
+CORE_TEST(events_sim, moved_to_and_fro, .spurious = true)
+{
+	uint64_t va = app_adopted(w, 1, 1);
+
+	for (unsigned i = 0; i < 2 * GM_REMAP_SPARES; i++) {
+		dev_fill(w->ctx[0], va, GM_BLOCK_PAGES, i);
+		va = gm_sim_mremap(w->sim, va, BLOCK);
+		cr_assert_neq(va, 0);
+		cr_assert_eq(dev_wrong(w->ctx[0], va, GM_BLOCK_PAGES, i), 0);
+	}
+	cr_assert_eq(app_wrong(w, va, GM_BLOCK_PAGES, 2 * GM_REMAP_SPARES - 1), 0);
 }
 
 /* Fork in simulation: what a child reads of memory that devices have. */

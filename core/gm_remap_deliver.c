@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What mremap() moved is brought along: from noted to gone (gm_remap.c).
+ *
+ *     round: each entry once
+ *         block by block: dropped content first --> a transaction to the host, to where the bytes belong
+ *             held by a working set: stays; the others are delivered
+ *             no such place: if no event tells otherwise, lost
+ *         all of it --> delivered --> managed at the new place --> gone
+ *
+ * An attempt is short, because the worker has other things to do; what is in the
+ * way is tried again in the next round. Accesses that wait longer than hold_ns
+ * are made to fail, and the bytes may come all the same.
+ */
+#include "config.h"
+
+#include "core/gm_events.h"
+#include "core/gm_mem.h"
+#include "core/gm_txn.h"
+#include "core/gm_work.h"
+
+/* One attempt at a block. */
+#define ATTEMPT_NS (UINT64_C(2) * 1000 * 1000)
+
+/* (A) Bytes have yet to leave [va, end). */
+static bool is_source(const struct gm_remaps *rs, uint64_t va, uint64_t end)
+{
+	struct gm_remap *e;
+
+	TAILQ_FOREACH(e, &rs->list, link)
+		if (!e->delivered && e->va < end && e->end > va)
+			return true;
+	return false;
+}
+
+/* Every event so far is handled. */
+static bool all_handled(struct gm_as *as)
+{
+	bool ok = gm_events_begin_steal(as);
+
+	if (ok) {
+		ok = !gm_hal_settled(as->host, as->hpmap);
+		gm_events_end_steal(as);
+	}
+	return ok;
+}
+
+/*
+ * (block) Of `pages`, those that are leaving still. What can go nowhere (`lost`) and what is only mapped
+ * in place is doomed; what has nothing here is through.
+ */
+static struct gm_mask still_leaving(struct gm_block *b, const struct gm_mask *pages, const struct gm_mask *lost)
+{
+	struct gm_mask left = gm_mask_and(b->leaving, *pages), idle, copies, doom, nothing;
+
+	copies = gm_mask_or(gm_block_on_devs(b), b->staged);
+	idle = gm_mask_sub(left, gm_mask_or(b->busy, b->doomed));
+	doom = gm_mask_sub(gm_mask_and(idle, gm_block_mapped(b)), copies);
+	nothing = gm_mask_sub(gm_mask_sub(idle, copies), doom);
+	doom = gm_mask_or(doom, gm_mask_and(idle, *lost));
+	gm_block_doom(b, &doom, b->doomed_ns);
+	b->leaving = gm_mask_sub(b->leaving, nothing);
+	return gm_mask_sub(left, nothing);
+}
+
+/* One attempt. True: nothing of it is leaving from the block any more. */
+static bool deliver_block(struct gm_block *b, const struct gm_remap *r, bool *held)
+{
+	struct gm_as *as = b->as;
+	struct gm_move m = { .block = b };
+	struct gm_txn t = { .as = as, .flags = GM_TXN_FORCE, .moved = true, .move = &m, .moves = 1,
+			    .deadline_ns = gm_deadline_ns(as->env, ATTEMPT_NS) };
+	struct gm_mask pages = gm_block_clip(b, r->va, r->end), lost = gm_mask_none(), none = gm_mask_none();
+	unsigned gen = atomic_load(&as->remaps.gen);
+	gm_ret_t ret = GM_RET_SUCCESS;
+
+	gm_drop_doomed(b);
+	gm_lock(as->env, &b->lock);
+	m.want = gm_mask_and(pages, b->leaving);
+	*held |= gm_mask_meets(&m.want, &b->held);
+	m.want = gm_mask_sub(m.want, b->held); /* the others need not wait for these */
+	gm_unlock(as->env, &b->lock);
+	if (!gm_mask_empty(&m.want))
+		ret = gm_txn_run(&t);
+	/* No such place any more? Then an event is about to tell where it is now; if not, the bytes can go nowhere. */
+	if (!gm_mask_empty(&t.refused)) {
+		if (all_handled(as) && atomic_load(&as->remaps.gen) == gen)
+			lost = t.refused;
+		else
+			(void)gm_events_let_run(as);
+	}
+	if (!gm_mask_empty(&lost) && !r->doubted)
+		gm_log(as->env, GM_LOG_ERROR, "mremap: pages of 0x%llx could not be brought along: %s",
+		       (unsigned long long)b->va, gm_ret_text(ret));
+	gm_lock(as->env, &b->lock);
+	(void)still_leaving(b, &pages, &lost);
+	gm_unlock(as->env, &b->lock);
+	gm_drop_doomed(b);
+	gm_lock(as->env, &b->lock);
+	pages = still_leaving(b, &pages, &none);
+	gm_unlock(as->env, &b->lock);
+	gm_work_queue(b, 0);
+	return gm_mask_empty(&pages);
+}
+
+/* (A) Entries that are part of `r`: delivered, or held back by a working set. */
+static void mark(struct gm_remaps *rs, const struct gm_remap *r, bool delivered, bool held)
+{
+	struct gm_remap *e;
+
+	TAILQ_FOREACH(e, &rs->list, link) {
+		if (e->delivered || e->va < r->va || e->end > r->end)
+			continue;
+		e->delivered = delivered;
+		e->held = held;
+	}
+}
+
+static bool deliver(struct gm_as *as, const struct gm_remap *r)
+{
+	bool all = true, held = false;
+	uint64_t va = r->va;
+
+	for (struct gm_block *b; (b = gm_block_next(as, va, r->end)); gm_block_put(b)) {
+		all &= deliver_block(b, r, &held);
+		va = b->va + GM_BLOCK_BYTES;
+	}
+	gm_lock(as->env, &as->lock);
+	mark(&as->remaps, r, all, !all && held);
+	gm_unlock(as->env, &as->lock);
+	if (all) /* absent pages are holes now */
+		gm_hal_wake(as->host, as->hpmap, r->to, r->end - r->va);
+	return all;
+}
+
+/* (A) The entry, if it is as it was. */
+static struct gm_remap *find(struct gm_remaps *rs, const struct gm_remap *r)
+{
+	struct gm_remap *e;
+
+	TAILQ_FOREACH(e, &rs->list, link)
+		if (e->va == r->va && e->end == r->end && e->to == r->to && e->delivered)
+			return e;
+	return NULL;
+}
+
+/* The new place is watched by us still. If it is, a page that is absent there is a hole by now. */
+static bool is_ours(struct gm_as *as, const struct gm_remap *e)
+{
+	uint64_t done;
+
+	return !e->doubted || gm_hal_zero(as->host, as->hpmap, e->to, GM_PAGE_BYTES, &done) != GM_RET_FAULT;
+}
+
+/*
+ * The new place is watched as a whole, as the kernel took that along. It stays so until its blocks are
+ * forgotten, as any block that is all host: to stop piece by piece would cut the mapping into several, which
+ * the program's next mremap() cannot move as one.
+ */
+static void track(struct gm_as *as, uint64_t va, uint64_t end)
+{
+	for (uint64_t at = va; at < end; at = gm_block_base(at) + GM_BLOCK_BYTES) {
+		uint64_t stop = gm_block_base(at) + GM_BLOCK_BYTES < end ? gm_block_base(at) + GM_BLOCK_BYTES : end;
+		struct gm_block *b;
+
+		if (gm_block_obtain(as, at, &b)) { /* no memory for its state: then nobody watches it */
+			(void)gm_hal_unwatch(as->host, as->hpmap, at, stop - at);
+			continue;
+		}
+		gm_lock(as->env, &b->lock);
+		b->registered = gm_mask_or(b->registered, gm_block_clip(b, at, stop));
+		b->used_ns = gm_now_ns(as->env);
+		gm_unlock(as->env, &b->lock);
+		gm_work_queue(b, 0);
+		gm_block_put(b);
+	}
+}
+
+/* Nobody reads events meanwhile. False: not yet. */
+static bool manage_target(struct gm_as *as, const struct gm_remap *r)
+{
+	uint64_t end = gm_remap_to_end(r);
+	struct gm_remap *e;
+	bool ok;
+
+	gm_lock(as->env, &as->lock);
+	e = find(&as->remaps, r);
+	ok = e && e->not_before_ns <= gm_now_ns(as->env) && !is_source(&as->remaps, r->to, end);
+	gm_unlock(as->env, &as->lock);
+	if (!ok || gm_hal_settled(as->host, as->hpmap))
+		return false;
+	if (is_ours(as, e)) {
+		gm_lock(as->env, &as->lock);
+		ok = as->regions.spares >= 4;
+		if (ok) {
+			gm_mem_clear_stale(as, r->to, end);
+			(void)gm_regions_carve(&as->regions, r->to, end, GM_REGION_OWNED);
+			(void)gm_regions_insert(&as->regions, r->to, end, r->kind);
+		}
+		gm_unlock(as->env, &as->lock);
+		if (!ok)
+			return false;
+		gm_mem_set_managed(as, r->to, end, true); /* blocks that are there already */
+		track(as, r->to, end);
+	}
+	gm_hal_wake(as->host, as->hpmap, r->to, end - r->to);
+	gm_lock(as->env, &as->lock);
+	gm_remap_remove(&as->remaps, e);
+	gm_unlock(as->env, &as->lock);
+	return true;
+}
+
+static void finish(struct gm_as *as, const struct gm_remap *r)
+{
+	if (gm_mem_stock(as, 4) || !gm_events_begin_steal(as))
+		return;
+	(void)manage_target(as, r);
+	gm_events_end_steal(as);
+}
+
+/* Accesses to this page fail from now on. False: not now. */
+static bool mark_failed(struct gm_as *as, uint64_t va)
+{
+	uint64_t done, to, run;
+	gm_ret_t ret = GM_RET_SUCCESS;
+
+	if (!gm_events_begin_steal(as))
+		return false;
+	if (gm_remap_target(as, va, &to, &run))
+		ret = gm_hal_poison(as->host, as->hpmap, to, GM_PAGE_BYTES, &done);
+	gm_events_end_steal(as);
+	return ret != GM_RET_AGAIN;
+}
+
+/* The bound of accesses that wait for bytes which do not come: they fail; the bytes can still come later. */
+static void fail_waiting(struct gm_as *as, const struct gm_remap *r)
+{
+	struct gm_remap *e;
+	uint64_t va = r->va;
+	bool all = true;
+
+	for (struct gm_block *b; (b = gm_block_next(as, va, r->end)); gm_block_put(b)) {
+		struct gm_mask pages = gm_block_clip(b, r->va, r->end);
+
+		gm_lock(as->env, &b->lock);
+		pages = gm_mask_and(pages, b->leaving);
+		gm_unlock(as->env, &b->lock);
+		GM_MASK_FOR_RUN(&pages, first, end)
+			for (unsigned page = first; page < end; page++)
+				all &= mark_failed(as, b->va + (uint64_t)page * GM_PAGE_BYTES);
+		va = b->va + GM_BLOCK_BYTES;
+	}
+	gm_hal_wake(as->host, as->hpmap, r->to, r->end - r->va);
+	if (!all)
+		return; /* in the next round */
+	gm_log(as->env, GM_LOG_ERROR, "mremap: bytes of 0x%llx do not come to 0x%llx: accesses there fail",
+	       (unsigned long long)r->va, (unsigned long long)r->to);
+	gm_lock(as->env, &as->lock);
+	TAILQ_FOREACH(e, &as->remaps.list, link)
+		e->failed |= e->va == r->va && e->end == r->end && e->to == r->to;
+	gm_unlock(as->env, &as->lock);
+}
+
+/* The next entry of this round, copied. */
+static bool next_entry(struct gm_as *as, struct gm_remap *out)
+{
+	struct gm_remap *e;
+
+	gm_lock(as->env, &as->lock);
+	TAILQ_FOREACH(e, &as->remaps.list, link)
+		if (!e->tried)
+			break;
+	if (e) {
+		e->tried = true;
+		*out = *e;
+	}
+	gm_unlock(as->env, &as->lock);
+	return e != NULL;
+}
+
+static void begin_round(struct gm_as *as, bool *mine)
+{
+	struct gm_remap *e;
+
+	gm_lock(as->env, &as->lock);
+	*mine = !as->remaps.working;
+	as->remaps.working = true;
+	TAILQ_FOREACH(e, &as->remaps.list, link)
+		if (*mine)
+			e->tried = false;
+	gm_unlock(as->env, &as->lock);
+}
+
+void gm_remap_work(struct gm_as *as)
+{
+	struct gm_remap r;
+	bool mine;
+
+	if (!atomic_load(&as->remaps.count))
+		return;
+	begin_round(as, &mine);
+	while (mine && next_entry(as, &r)) {
+		if (!r.delivered && !deliver(as, &r) && !r.failed &&
+		    gm_now_ns(as->env) >= r.noted_ns + as->cfg.hold_ns)
+			fail_waiting(as, &r);
+		finish(as, &r);
+	}
+	if (mine) {
+		gm_lock(as->env, &as->lock);
+		as->remaps.working = false;
+		gm_unlock(as->env, &as->lock);
+		gm_wake(as->env, &as->waitq);
+	}
+}

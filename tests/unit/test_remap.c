@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * mremap() of memory that is away, on the simulated host: bytes follow wherever
+ * the range goes, what the program does at the new place counts, and nothing
+ * waits without a bound.
+ */
+#include "config.h"
+
+#include "core_fixture.h"
+
+#define SMALL 16u /* pages: one unit */
+
+/* A piece of adopted memory of its own, all of it on the device. */
+static uint64_t away(struct world *w, uint64_t pages, uint64_t salt)
+{
+	uint64_t va = app_map(w, pages * PAGE);
+
+	app_fill(w, va, pages, salt);
+	OK(gm_adopt(w->as, ptr(va), pages * PAGE, 0));
+	dev_fill(w->ctx[0], va, pages, salt + 1);
+	return va;
+}
+
+/* Right after the move, while the bytes are still under way. */
+CORE_TEST(remap, content_given_up_on_the_way, .dev = { "mock:vram=4M,visible=no,copy=async,copyns=50000" })
+{
+	uint64_t va = away(w, SMALL, 1), to = gm_sim_mremap(w->sim, va, SMALL * PAGE);
+
+	OK(gm_sim_dontneed(w->sim, to + 4 * PAGE, 4 * PAGE));
+	for (uint64_t i = 0; i < SMALL; i++)
+		cr_assert_eq(app_get(w, word_va(to, i)), i / 4 == 1 ? 0 : word(i, 2), "page %u", (unsigned)i);
+	for (uint64_t i = 0; i < SMALL; i++)
+		OK(gm_dev_fault(w->ctx[0], to + i * PAGE, GM_READ));
+	for (uint64_t i = 0; i < SMALL; i++)
+		cr_assert_eq(app_get(w, word_va(to, i)), i / 4 == 1 ? 0 : word(i, 2), "page %u after a device", (unsigned)i);
+	world_check(w);
+}
+
+CORE_TEST(remap, unmapped_on_the_way, .dev = { "mock:vram=4M,visible=no,copy=async,copyns=50000" })
+{
+	uint64_t va = away(w, SMALL, 1), left = dev_free_bytes(w->dev[0]);
+	uint64_t to = gm_sim_mremap(w->sim, va, SMALL * PAGE), again;
+
+	OK(gm_sim_munmap(w->sim, to, SMALL * PAGE));
+	again = gm_sim_mmap_at(w->sim, to, SMALL * PAGE, RW); /* somebody else's now */
+	cr_assert_eq(again, to);
+	for (uint64_t i = 0; i < SMALL; i++)
+		cr_assert_eq(app_get(w, to + i * PAGE), 0, "page %u shows what was there before", (unsigned)i);
+	OK(gm_adopt(w->as, ptr(to), SMALL * PAGE, 0));
+	dev_fill(w->ctx[0], to, SMALL, 7);
+	cr_assert_eq(app_wrong(w, to, SMALL, 7), 0);
+	cr_assert_geq(dev_free_bytes(w->dev[0]), left, "the old frames were not given back");
+	world_check(w);
+}
+
+/* First fit: each range moves to where the one before it was. */
+CORE_TEST(remap, three_change_places, .dev = { "mock:vram=4M,visible=no,copy=async,copyns=50000" })
+{
+	uint64_t a = away(w, SMALL, 10), b = away(w, SMALL, 20), c, a_to, b_to;
+
+	a_to = gm_sim_mremap(w->sim, a, SMALL * PAGE);
+	b_to = gm_sim_mremap(w->sim, b, SMALL * PAGE);
+	cr_assert_eq(b_to, a, "the test needs the place to be used again");
+	c = gm_sim_mremap(w->sim, a_to, SMALL * PAGE);
+	cr_assert_eq(c, b, "and this one");
+	cr_assert_eq(app_wrong(w, c, SMALL, 11), 0);
+	cr_assert_eq(app_wrong(w, b_to, SMALL, 21), 0);
+	cr_assert_eq(dev_wrong(w->ctx[0], c, SMALL, 11), 0);
+	cr_assert_eq(dev_wrong(w->ctx[0], b_to, SMALL, 21), 0);
+	world_check(w);
+}
+
+/* What a working set holds stays with the device; everybody else goes on. */
+CORE_TEST(remap, held_on_the_way, .dev = { "mock:vram=4M,faults=no" }, .as = { .hold_ns = 300 * MS })
+{
+	uint64_t va = app_map(w, SMALL * PAGE), other = app_map(w, SMALL * PAGE), to, value, start;
+	struct gm_ws_range range = { .va = va, .bytes = SMALL * PAGE, .access = GM_WRITE };
+	struct gm_ws *ws = NULL;
+
+	app_fill(w, va, SMALL, 1);
+	OK(gm_adopt(w->as, ptr(va), SMALL * PAGE, 0));
+	OK(gm_ws_acquire(w->ctx[0], &range, 1, SECOND, &ws));
+	dev_fill(w->ctx[0], va, SMALL, 2);
+	to = gm_sim_mremap(w->sim, va, SMALL * PAGE);
+	start = gm_now_ns(w->env);
+	OK(gm_adopt(w->as, ptr(other), SMALL * PAGE, 0));
+	cr_assert_lt(gm_now_ns(w->env) - start, 50 * MS, "adopting other memory waited for the set");
+	IS(gm_sim_load(w->sim, to, &value, sizeof(value)), GM_RET_IO);
+	cr_assert_lt(gm_now_ns(w->env) - start, 600 * MS, "no bound");
+	cr_assert_gt(w->errors, 0, "it failed silently");
+	OK(gm_ws_release(ws, NULL));
+	gm_sim_sleep_ns(w->sim, 50 * MS);
+	cr_assert_eq(app_wrong(w, to, SMALL, 2), 0);
+	world_check(w);
+}
