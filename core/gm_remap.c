@@ -349,6 +349,19 @@ bool gm_remap_pending(struct gm_as *as)
 	return yes;
 }
 
+void gm_remap_unheld(struct gm_as *as)
+{
+	struct gm_remap *e;
+
+	if (!atomic_load(&as->remaps.count))
+		return;
+	gm_lock(as->env, &as->lock);
+	TAILQ_FOREACH(e, &as->remaps.list, link)
+		e->held = false; /* if another set keeps it, the next round says so */
+	gm_unlock(as->env, &as->lock);
+	gm_work_remap(as);
+}
+
 void gm_remap_each_target(struct gm_as *as, void (*fn)(struct gm_as *as, uint64_t va, uint64_t bytes))
 {
 	struct gm_remap *e, now;

@@ -65,6 +65,8 @@ bool gm_remap_target(struct gm_as *as, uint64_t va, uint64_t *to, uint64_t *run)
 bool gm_remap_meets(struct gm_as *as, uint64_t va, uint64_t end);
 /* Is something under way that is not kept by a working set? */
 bool gm_remap_pending(struct gm_as *as);
+/* A working set let pages go: what it kept back goes on, and is waited for again. */
+void gm_remap_unheld(struct gm_as *as);
 /* Call fn for each range to which bytes are under way. */
 void gm_remap_each_target(struct gm_as *as, void (*fn)(struct gm_as *as, uint64_t va, uint64_t bytes));
 

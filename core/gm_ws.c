@@ -117,6 +117,7 @@ static void unhold(struct gm_ws *ws, struct gm_hold *h)
 	gm_unlock(env, &b->lock);
 	h->block = NULL;
 	h->pages = gm_mask_none();
+	gm_remap_unheld(b->as);
 	gm_txn_release(b, &h->pages); /* nothing was busy: it wakes, and frees frames that are empty by now */
 	if (work)
 		gm_work_queue(b, 0);

@@ -89,7 +89,10 @@ CORE_TEST(remap, held_on_the_way, .dev = { "mock:vram=4M,faults=no" }, .as = { .
 	cr_assert_lt(gm_now_ns(w->env) - start, 600 * MS, "no bound");
 	cr_assert_gt(w->errors, 0, "it failed silently");
 	OK(gm_ws_release(ws, NULL));
-	gm_sim_sleep_ns(w->sim, 50 * MS);
+	OK(gm_adopt(w->as, ptr(to), SMALL * PAGE, 0)); /* at once: it waits for what is under way */
+	cr_assert_eq(app_wrong(w, to, SMALL, 2), 0);
+	cr_assert_eq(pages_in(w, to, SMALL, GM_PLACE_OUTSIDE), 0, "its new place is not managed");
+	OK(gm_migrate(w->as, to, SMALL * PAGE, w->dev[0], NULL));
 	cr_assert_eq(app_wrong(w, to, SMALL, 2), 0);
 	world_check(w);
 }
