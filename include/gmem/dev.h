@@ -79,6 +79,10 @@ GM_API gm_ret_t gm_dev_destroy(struct gm_dev *dev);
 
 /**
  * @brief Give the library a piece of the device's memory to manage.
+ *
+ * For drivers, which know what memory their device has: the library takes the range
+ * for memory that exists and that nobody else uses, and cannot check it.
+ *
  * @param[in] dev    the device
  * @param[in] begin  first device-physical byte, multiple of GM_UNIT_BYTES
  * @param[in] end    one past the last byte, multiple of GM_UNIT_BYTES
