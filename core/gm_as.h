@@ -58,7 +58,7 @@ struct gm_as {
 	bool msgs_busy;                  /* (A) the handler has messages it has not handled */
 	bool msgs_reader;                /* (A) somebody is in gm_events_once(): one at a time */
 	bool msgs_stuck;                 /* (A) ... and waits for the worker before it goes on */
-	unsigned stealing;               /* (A) steals under way: no message is read meanwhile */
+	unsigned reader_held;            /* (A) who takes or gives pages now: no message is read meanwhile */
 	struct gm_remaps remaps;         /* (A) ranges that mremap() moved and the worker has not yet */
 
 	/* the handler's own */

@@ -61,7 +61,6 @@ struct gm_block {
 	struct gm_mask busy;                      /* in a transaction */
 	struct gm_mask leaving;                   /* mremap() moved its address: what is here belongs there (gm_remap.c) */
 	struct gm_mask doomed;                    /* content given up by the application: drop it */
-	bool is_doomed;                           /* something is: counted in the space's doomed_blocks */
 	uint64_t doomed_ns;                       /* when something last became so */
 	struct gm_mask poisoned;                  /* the only copy was lost */
 	struct gm_mask failed;                    /* marked so that accesses fail: one waited too long; gone when it is home */
@@ -69,8 +68,9 @@ struct gm_block {
 	struct gm_mask held;                      /* union over `holds` */
 	unsigned watching;                        /* transactions that register its pages now */
 	unsigned renewed;                         /* how often pages became managed */
-	bool watched;                             /* the host reports faults and events of its managed pages */
 	struct gm_mask registered;                /* pages that may be watched, managed (still) or not */
+	bool is_doomed;                           /* something is: counted in the space's doomed_blocks */
+	bool watched;                             /* the host reports faults and events of its managed pages */
 	bool huge;                                /* staged came as one huge page and is still whole */
 	bool has_slot;
 	uint64_t slot;

@@ -92,7 +92,7 @@ static uint64_t next_mapping(struct gm_as *as, uint64_t va, uint64_t end, uint64
 /*
  * One stretch of [*va, end). What an event tells of comes first: the range may have
  * been moved, and its bytes with it. So no event is unread after the look (the host's
- * answer), and none is read but not handled (begin_steal).
+ * answer), and none is read but not handled (hold_reader).
  */
 static gm_ret_t forget_stretch(struct gm_as *as, struct gm_block *b, uint64_t *va, uint64_t end)
 {
@@ -102,7 +102,7 @@ static gm_ret_t forget_stretch(struct gm_as *as, struct gm_block *b, uint64_t *v
 	gm_lock(as->env, &as->lock);
 	inserts = as->regions.inserts;
 	gm_unlock(as->env, &as->lock);
-	if (!gm_events_begin_steal(as))
+	if (!gm_events_hold_reader(as))
 		return GM_RET_AGAIN;
 	*va = next_mapping(as, gone, end, &stop);
 	if (*va != gone && gm_hal_settled(as->host, as->hpmap))
@@ -119,7 +119,7 @@ static gm_ret_t forget_stretch(struct gm_as *as, struct gm_block *b, uint64_t *v
 		ret = GM_RET_SUCCESS;
 	}
 	gm_unlock(as->env, &as->lock);
-	gm_events_end_steal(as);
+	gm_events_release_reader(as);
 	*va = stop;
 	return ret;
 }
@@ -168,28 +168,28 @@ static bool handle(struct gm_as *as, const struct gm_host_msg *msg)
 	return ok;
 }
 
-bool gm_events_begin_steal(struct gm_as *as)
+bool gm_events_hold_reader(struct gm_as *as)
 {
 	bool ok;
 
 	gm_lock(as->env, &as->lock);
 	ok = !as->msgs_busy;
-	as->stealing += ok;
+	as->reader_held += ok;
 	gm_unlock(as->env, &as->lock);
 	return ok;
 }
 
-void gm_events_end_steal(struct gm_as *as)
+void gm_events_release_reader(struct gm_as *as)
 {
 	gm_lock(as->env, &as->lock);
-	as->stealing--;
+	as->reader_held--;
 	gm_wake(as->env, &as->waitq);
 	gm_unlock(as->env, &as->lock);
 }
 
 /*
- * The one thing the handler waits for: a steal that has begun, a system call
- * of microseconds that itself waits for nothing. False: somebody else reads.
+ * The one thing the handler waits for: who holds the reader does so for a few system
+ * calls, and waits for nothing meanwhile. False: somebody else reads.
  */
 static bool begin_reading(struct gm_as *as)
 {
@@ -201,7 +201,7 @@ static bool begin_reading(struct gm_as *as)
 		as->msgs_reader = as->msgs_busy = true;
 		as->msgs_stuck = false;
 	}
-	while (mine && as->stealing)
+	while (mine && as->reader_held)
 		(void)gm_wait(as->env, &as->waitq, &as->lock, UINT64_MAX);
 	gm_unlock(as->env, &as->lock);
 	return mine;

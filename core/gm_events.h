@@ -18,14 +18,14 @@ void gm_events_thread(void *as);
 bool gm_events_let_run(struct gm_as *as);
 
 /*
- * Around a call that takes pages from their VA or puts them there. It may touch
+ * Around a call that takes pages from their VA, puts them there, or changes how they are watched. It may touch
  * only what is known to belong to the mapping that is watched: no event is
  * unread (the host's check), none is read but not yet handled (this one), and
  * nothing that an event doomed is among the pages (the caller looks in between).
  * False: let the handler run first.
  */
-bool gm_events_begin_steal(struct gm_as *as);
-void gm_events_end_steal(struct gm_as *as);
+bool gm_events_hold_reader(struct gm_as *as);
+void gm_events_release_reader(struct gm_as *as);
 
 /* Every event of what happened before this call is through. SUCCESS, TIMEDOUT. */
 gm_ret_t gm_events_settle(struct gm_as *as, uint64_t deadline_ns);

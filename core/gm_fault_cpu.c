@@ -97,7 +97,7 @@ static void fail_access_guarded(struct gm_block *b, unsigned page)
 	struct gm_as *as = b->as;
 	bool ours;
 
-	while (!gm_events_begin_steal(as))
+	while (!gm_events_hold_reader(as))
 		if (!gm_events_let_run(as))
 			return;
 	gm_lock(as->env, &b->lock);
@@ -107,7 +107,7 @@ static void fail_access_guarded(struct gm_block *b, unsigned page)
 		fail_access(b, page);
 	else
 		wake_page(b, page);
-	gm_events_end_steal(as);
+	gm_events_release_reader(as);
 }
 
 /* The unit around a page that is away. */

@@ -110,7 +110,7 @@ gm_ret_t gm_fork_freeze(void *arg)
 /* Inherited again, wherever it is now. False: not before the handler has read what is there. */
 static bool give_back_one(struct gm_as *as, uint64_t va, uint64_t end)
 {
-	bool ok = gm_events_begin_steal(as);
+	bool ok = gm_events_hold_reader(as);
 
 	if (!ok)
 		return false;
@@ -119,7 +119,7 @@ static bool give_back_one(struct gm_as *as, uint64_t va, uint64_t end)
 		gm_hal_mem_inherit(as->host, as->hpmap, va, end - va, true);
 		gm_remap_forget(as);
 	}
-	gm_events_end_steal(as);
+	gm_events_release_reader(as);
 	return ok;
 }
 

@@ -27,7 +27,7 @@
  *
  * The handler changes the list and never allocates: entries come from a stock.
  * The worker delivers (gm_remap_deliver.c). A call that puts bytes somewhere keeps the handler from
- * reading on (gm_events_begin_steal()), so a target cannot change under it.
+ * reading on (gm_events_hold_reader()), so a target cannot change under it.
  */
 #include "config.h"
 

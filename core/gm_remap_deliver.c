@@ -36,11 +36,11 @@ static bool is_source(const struct gm_remaps *rs, uint64_t va, uint64_t end)
 /* Every event so far is handled. */
 static bool all_handled(struct gm_as *as)
 {
-	bool ok = gm_events_begin_steal(as);
+	bool ok = gm_events_hold_reader(as);
 
 	if (ok) {
 		ok = !gm_hal_settled(as->host, as->hpmap);
-		gm_events_end_steal(as);
+		gm_events_release_reader(as);
 	}
 	return ok;
 }
@@ -212,10 +212,10 @@ static bool manage_target(struct gm_as *as, const struct gm_remap *r)
 
 static void finish(struct gm_as *as, const struct gm_remap *r)
 {
-	if (gm_mem_stock(as, 4) || !gm_events_begin_steal(as))
+	if (gm_mem_stock(as, 4) || !gm_events_hold_reader(as))
 		return;
 	(void)manage_target(as, r);
-	gm_events_end_steal(as);
+	gm_events_release_reader(as);
 }
 
 /* Accesses to this page fail from now on. False: not now. */
@@ -224,11 +224,11 @@ static bool mark_failed(struct gm_as *as, uint64_t va)
 	uint64_t done, to, run;
 	gm_ret_t ret = GM_RET_SUCCESS;
 
-	if (!gm_events_begin_steal(as))
+	if (!gm_events_hold_reader(as))
 		return false;
 	if (gm_remap_target(as, va, &to, &run))
 		ret = gm_hal_poison(as->host, as->hpmap, to, GM_PAGE_BYTES, &done);
-	gm_events_end_steal(as);
+	gm_events_release_reader(as);
 	return ret != GM_RET_AGAIN;
 }
 

@@ -98,7 +98,7 @@ gm_ret_t gm_take_apart(struct gm_block *b, const struct gm_mask *pages, uint64_t
 void gm_drop_doomed(struct gm_block *b);
 
 /*
- * gm_hal_steal() behind gm_events_begin_steal(): AGAIN also when a message waits to be handled.
+ * gm_hal_steal() behind gm_events_hold_reader(): AGAIN also when a message waits to be handled.
  * Pages that were doomed meanwhile leave `want`: what is at their VA now is not what was meant.
  */
 gm_ret_t gm_txn_steal(struct gm_block *b, struct gm_mask *want, struct gm_host_steal *out);

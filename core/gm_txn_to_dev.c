@@ -213,14 +213,14 @@ gm_ret_t gm_txn_steal(struct gm_block *b, struct gm_mask *want, struct gm_host_s
 	struct gm_as *as = b->as;
 	gm_ret_t ret = GM_RET_SUCCESS;
 
-	if (!gm_events_begin_steal(as))
+	if (!gm_events_hold_reader(as))
 		return GM_RET_AGAIN;
 	gm_lock(as->env, &b->lock);
 	*want = gm_mask_sub(gm_mask_and(*want, b->managed), b->doomed);
 	gm_unlock(as->env, &b->lock);
 	if (!gm_mask_empty(want))
 		ret = gm_hal_steal(as->host, as->hpmap, b->va, want, b->slot, out);
-	gm_events_end_steal(as);
+	gm_events_release_reader(as);
 	return ret;
 }
 
@@ -231,14 +231,14 @@ gm_ret_t gm_txn_zero(struct gm_block *b, unsigned page)
 	uint64_t done;
 	bool ours;
 
-	if (!gm_events_begin_steal(as))
+	if (!gm_events_hold_reader(as))
 		return GM_RET_AGAIN;
 	gm_lock(as->env, &b->lock);
 	ours = (gm_mask_test(&b->managed, page) || gm_mask_test(&b->edge, page)) && !gm_mask_test(&b->doomed, page);
 	gm_unlock(as->env, &b->lock);
 	if (ours)
 		ret = gm_hal_zero(as->host, as->hpmap, b->va + (uint64_t)page * GM_PAGE_BYTES, GM_PAGE_BYTES, &done);
-	gm_events_end_steal(as);
+	gm_events_release_reader(as);
 	return ret;
 }
 

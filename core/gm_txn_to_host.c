@@ -67,7 +67,7 @@ static bool home_of(const struct gm_txn *t, const struct gm_block *b, unsigned f
 /*
  * One call of `give` for pages from `first` on, up to *stop. What the application
  * gave up must not come back: no event is unread (the host's check), none is read
- * but not handled (gm_events_begin_steal(); the handler itself has handled those
+ * but not handled (gm_events_hold_reader(); the handler itself has handled those
  * before the fault it serves), and what was handled is doomed.
  */
 static gm_ret_t give_some(struct gm_txn *t, struct gm_block *b, give_fn give, unsigned first, unsigned *stop,
@@ -79,7 +79,7 @@ static gm_ret_t give_some(struct gm_txn *t, struct gm_block *b, give_fn give, un
 	uint64_t va;
 
 	*done = 0;
-	if (guard && !gm_events_begin_steal(as))
+	if (guard && !gm_events_hold_reader(as))
 		return GM_RET_AGAIN;
 	*stop = may_give(t, b, first, *stop);
 	if (*stop > first && !home_of(t, b, first, stop, &va))
@@ -87,7 +87,7 @@ static gm_ret_t give_some(struct gm_txn *t, struct gm_block *b, give_fn give, un
 	else if (*stop > first)
 		ret = give(as->host, as->hpmap, va, from, (uint64_t)(*stop - first) * GM_PAGE_BYTES, done);
 	if (guard)
-		gm_events_end_steal(as);
+		gm_events_release_reader(as);
 	return ret;
 }
 
@@ -292,12 +292,12 @@ static void poison(struct gm_txn *t, struct gm_move *m, struct gm_dev *dev, cons
 			uint64_t va, done;
 
 			stop = end;
-			if (!gm_events_begin_steal(b->as))
+			if (!gm_events_hold_reader(b->as))
 				break; /* the state is enough: each access asks, and is told */
 			if (home_of(t, b, page, &stop, &va))
 				(void)gm_hal_poison(b->as->host, b->as->hpmap, va, (uint64_t)(stop - page) * GM_PAGE_BYTES,
 						    &done);
-			gm_events_end_steal(b->as);
+			gm_events_release_reader(b->as);
 		}
 		if (b->has_slot && !gm_mask_empty(&h->dirty))
 			gm_hal_slot_drop(b->as->host, b->as->hpmap, b->slot + (uint64_t)first * GM_PAGE_BYTES,
