@@ -277,29 +277,29 @@ bool gm_remap_note(struct gm_as *as, const struct gm_host_msg *msg)
 	return ok;
 }
 
-bool gm_remap_empty(struct gm_as *as, uint64_t va, uint64_t end)
+/* An event at the new place of what is under way. */
+static bool at_target(struct gm_as *as, uint64_t va, uint64_t end, enum at_target what)
 {
 	bool ok;
 
 	if (!atomic_load(&as->remaps.count))
 		return true;
-	ok = each_target(as, va, end, EMPTY);
+	ok = each_target(as, va, end, what);
 	atomic_fetch_add(&as->remaps.gen, 1);
+	if (what == DOUBT) /* who waited there for bytes under way, and sees for itself */
+		gm_hal_wake(as->host, as->hpmap, va, end - va);
 	gm_work_remap(as);
 	return ok;
 }
 
+bool gm_remap_empty(struct gm_as *as, uint64_t va, uint64_t end)
+{
+	return at_target(as, va, end, EMPTY);
+}
+
 bool gm_remap_doubt(struct gm_as *as, uint64_t va, uint64_t end)
 {
-	bool ok;
-
-	if (!atomic_load(&as->remaps.count))
-		return true;
-	ok = each_target(as, va, end, DOUBT);
-	atomic_fetch_add(&as->remaps.gen, 1);
-	gm_hal_wake(as->host, as->hpmap, va, end - va); /* who waited there for bytes under way, and sees for itself */
-	gm_work_remap(as);
-	return ok;
+	return at_target(as, va, end, DOUBT);
 }
 
 bool gm_remap_awaits(struct gm_as *as, uint64_t va)
