@@ -64,6 +64,11 @@ GM_API gm_ret_t gm_free(struct gm_as *as, void *ptr);
  * the memory goes. If the memory is freed without it, the library notices by
  * event and never shows its old bytes to whoever gets the address next.
  *
+ * The same goes for mremap(): gm_release() before it, gm_adopt() of the new place
+ * after it. Without, what a device had of the range follows it by event. But where
+ * no device has used the range lately nobody watches it: the new place is then not
+ * adopted, and a device gets GM_RET_FAULT there until it is. No byte is lost.
+ *
  * @param[in] as     the address space
  * @param[in] ptr    first byte
  * @param[in] bytes  length, > 0

@@ -96,3 +96,19 @@ CORE_TEST(remap, held_on_the_way, .dev = { "mock:vram=4M,faults=no" }, .as = { .
 	cr_assert_eq(app_wrong(w, to, SMALL, 2), 0);
 	world_check(w);
 }
+
+/* Nobody watches what no device has used: the new place is unknown until it is adopted, and no byte is the worse for it. */
+CORE_TEST(remap, before_a_device_used_it, .dev = { "mock:vram=4M" })
+{
+	uint64_t va = app_map(w, SMALL * PAGE), to;
+
+	app_fill(w, va, SMALL, 1);
+	OK(gm_adopt(w->as, ptr(va), SMALL * PAGE, 0));
+	to = gm_sim_mremap(w->sim, va, SMALL * PAGE);
+	IS(gm_dev_fault(w->ctx[0], to, GM_WRITE), GM_RET_FAULT);
+	OK(gm_adopt(w->as, ptr(to), SMALL * PAGE, 0));
+	cr_assert_eq(dev_wrong(w->ctx[0], to, SMALL, 1), 0);
+	dev_fill(w->ctx[0], to, SMALL, 2);
+	cr_assert_eq(app_wrong(w, to, SMALL, 2), 0);
+	world_check(w);
+}
