@@ -19,12 +19,12 @@ int main(void)
 	if (gm_lib_create(NULL, &lib) || gm_dev_open(lib, "mock:vram=512K", &dev) || gm_as_create(lib, 0, 0, NULL, &as) ||
 	    gm_as_attach(as, dev, GM_ATTACH_IDENTITY, NULL, &ctx) || gm_adopt(as, array, N * 8, 0) ||
 	    gm_mock_launch(ctx, add_one, array, 1, &fence) || gm_fence_wait(fence, GM_FOREVER_NS))
-		return puts(gm_last_error()), 1; /* says what failed, and what to do */
+		exit((puts(gm_last_error()), 1)); /* says what failed, and what to do */
 	for (unsigned i = 0; i < N; good += array[i++] == 1); /* plain reads: pages come home by themselves */
 	printf("%s: %llu of %u elements are right\n", good == N ? "good" : "BAD", (unsigned long long)good, N);
 	gm_fence_put(fence);
 	if (gm_as_destroy(as) || gm_dev_destroy(dev) || gm_lib_destroy(lib))
-		return puts(gm_last_error()), 1;
+		exit((puts(gm_last_error()), 1));
 	free(array);
 	return good != N;
 }
