@@ -27,39 +27,43 @@ static void keep(struct gm_as *as, uint64_t va, uint64_t bytes)
 	gm_hal_mem_inherit(as->host, as->hpmap, va, bytes, false);
 }
 
-/* What of [va, end) is adopted. */
-static void keep_adopted(struct gm_as *as, uint64_t va, uint64_t end)
+/* What of [va, end) is not owned: adopted, or in no region any more because gm_release() is taking it home. */
+static void keep_unowned(struct gm_as *as, uint64_t va, uint64_t end)
 {
 	while (va < end) {
 		struct gm_region *r;
-		uint64_t lo = end, hi = end;
-		bool adopted = false;
+		uint64_t hi = end;
+		bool owned = false;
 
 		gm_lock(as->env, &as->lock);
 		r = gm_regions_first(&as->regions, va, end);
-		if (r) {
-			lo = r->va > va ? r->va : va;
+		if (r && r->va > va) {
+			hi = r->va;
+		} else if (r) {
 			hi = r->end < end ? r->end : end;
-			adopted = r->kind == GM_REGION_ADOPTED;
+			owned = r->kind == GM_REGION_OWNED;
 		}
 		gm_unlock(as->env, &as->lock);
-		if (adopted)
-			keep(as, lo, hi - lo);
+		if (!owned)
+			keep(as, va, hi - va);
 		va = hi;
 	}
 }
 
-/* What of a block is away. It is watched, so if mremap() moves it meanwhile we are told. */
+/*
+ * What of a block is away, and has not been given up: zeros are right for that. It is watched, so if
+ * mremap() moves it meanwhile we are told.
+ */
 static void keep_block(struct gm_block *b)
 {
 	struct gm_mask away;
 
 	gm_lock(b->as->env, &b->lock);
 	away = gm_mask_or(gm_mask_or(gm_block_on_devs(b), b->staged), b->busy);
-	away = gm_mask_sub(away, b->leaving);
+	away = gm_mask_sub(away, gm_mask_or(b->leaving, b->doomed));
 	gm_unlock(b->as->env, &b->lock);
 	GM_MASK_FOR_RUN(&away, first, end)
-		keep_adopted(b->as, b->va + (uint64_t)first * GM_PAGE_BYTES, b->va + (uint64_t)end * GM_PAGE_BYTES);
+		keep_unowned(b->as, b->va + (uint64_t)first * GM_PAGE_BYTES, b->va + (uint64_t)end * GM_PAGE_BYTES);
 }
 
 /* True if pages of the block are away and will not come. */
@@ -107,6 +111,19 @@ gm_ret_t gm_fork_freeze(void *arg)
 	return GM_RET_SUCCESS;
 }
 
+/* A gm_free() that was under way when the fork began, and failed. */
+static bool is_owned(struct gm_as *as, uint64_t va)
+{
+	struct gm_region *r;
+	bool owned;
+
+	gm_lock(as->env, &as->lock);
+	r = gm_regions_find(&as->regions, va);
+	owned = r && r->kind == GM_REGION_OWNED;
+	gm_unlock(as->env, &as->lock);
+	return owned;
+}
+
 /* Inherited again, wherever it is now. False: not before the handler has read what is there. */
 static bool give_back_one(struct gm_as *as, uint64_t va, uint64_t end)
 {
@@ -116,7 +133,8 @@ static bool give_back_one(struct gm_as *as, uint64_t va, uint64_t end)
 		return false;
 	ok = !gm_hal_settled(as->host, as->hpmap) && gm_remap_kept(as, &va, &end);
 	if (ok) {
-		gm_hal_mem_inherit(as->host, as->hpmap, va, end - va, true);
+		if (!is_owned(as, va))
+			gm_hal_mem_inherit(as->host, as->hpmap, va, end - va, true);
 		gm_remap_forget(as);
 	}
 	gm_events_release_reader(as);

@@ -351,6 +351,8 @@ gm_ret_t gm_free(struct gm_as *as, void *ptr)
 		(void)gm_regions_insert(&as->regions, va, end, GM_REGION_OWNED);
 		gm_unlock(as->env, &as->lock);
 		gm_mem_set_managed(as, va, end, true);
+		/* A fork that ended meanwhile may have taken it for adopted. */
+		gm_hal_mem_inherit(as->host, as->hpmap, va, end - va, false);
 	}
 	atomic_fetch_sub(&as->releasing, 1);
 	if (ret)

@@ -444,3 +444,48 @@ CORE_TEST(events_sim, fork_with_pages_away, .dev = { "mock:vram=4M,visible=no,co
 	cr_assert_eq(dev_wrong(w->ctx[0], GM_VA(p), 4, 3), 0);
 	OK(gm_free(w->as, p));
 }
+
+struct late_release {
+	struct gm_as *as;
+	uint64_t va;
+};
+
+static void release_late(void *arg)
+{
+	struct late_release *late = arg;
+
+	OK(gm_release(late->as, ptr(late->va), 16 * PAGE));
+}
+
+/*
+ * A working set holds a part of a block, gm_release() takes another part home: a child
+ * sees the bytes there or has no such memory, at whatever moment the fork comes.
+ */
+CORE_TEST(events_sim, fork_during_a_release, .dev = { "mock:vram=4M,visible=no,copy=async,copyns=100000" })
+{
+	uint64_t va = app_adopted(w, 1, 1), value;
+	struct late_release late = { .as = w->as, .va = va + 32 * PAGE };
+	struct gm_ws_range held = { .va = va, .bytes = 16 * PAGE, .access = GM_WRITE };
+	unsigned not_there = 0;
+
+	for (unsigned i = 0; i < 20; i++) {
+		struct gm_thread *other;
+		struct gm_ws *ws = NULL;
+
+		dev_fill(w->ctx[0], va, GM_BLOCK_PAGES, i + 2); /* so that all of it has to be copied */
+		OK(gm_ws_acquire(w->ctx[0], &held, 1, SECOND, &ws));
+		other = spawn(w, release_late, &late);
+		gm_sim_sleep_ns(w->sim, i * 10000);
+		for (unsigned k = 32; k < 48; k++)
+			if (gm_sim_fork_snapshot(w->sim, word_va(va, k), &value, sizeof(value)))
+				not_there++;
+			else
+				cr_assert_eq(value, word(k, i + 2), "page %u, round %u", k, i);
+		join(w, other);
+		OK(gm_ws_release(ws, NULL));
+		OK(gm_release(w->as, ptr(va), BLOCK));
+		OK(gm_adopt(w->as, ptr(va), BLOCK, 0));
+	}
+	cr_assert_gt(not_there, 0, "no fork met a release");
+	cr_assert_eq(app_wrong(w, va, GM_BLOCK_PAGES, 21), 0);
+}
