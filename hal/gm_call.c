@@ -49,6 +49,35 @@ static void *no_cpu_ptr(void *dev, uint64_t pa, uint64_t bytes)
 	return NULL;
 }
 
+static gm_ret_t no_harvest(void *pmap, uint64_t va, uint64_t bytes, uint8_t *bits)
+{
+	(void)pmap, (void)va, (void)bytes, (void)bits;
+	return GM_RET_UNIMPLEMENTED;
+}
+
+static gm_ret_t no_sync_create(void *dev, void **sync, int *fd)
+{
+	(void)dev, (void)sync, (void)fd;
+	return GM_RET_UNIMPLEMENTED;
+}
+
+static void no_sync_signal(void *dev, void *sync, gm_ret_t result)
+{
+	(void)dev, (void)sync, (void)result;
+}
+
+static gm_ret_t no_sync_import(void *dev, int fd, struct gm_fence *done)
+{
+	(void)dev, (void)fd, (void)done;
+	return GM_RET_UNIMPLEMENTED;
+}
+
+static gm_ret_t no_peer_reach(void *dev, void *other)
+{
+	(void)dev, (void)other;
+	return GM_RET_NOTSUP;
+}
+
 /* Each optional slot and the capability that promises it. */
 static gm_ret_t check_optional(const struct gm_mmu *m, uint32_t caps)
 {
@@ -62,6 +91,10 @@ static gm_ret_t check_optional(const struct gm_mmu *m, uint32_t caps)
 		{ GM_CAP_SUBMIT, m->submit != NULL, "submit" },
 		{ GM_CAP_ACCESS, m->access != NULL, "access" },
 		{ GM_CAP_PROTECT, m->pmap_protect != NULL, "pmap_protect" },
+		{ GM_CAP_DIRTY, m->pmap_harvest != NULL, "pmap_harvest" },
+		{ GM_CAP_SYNC, m->sync_create && m->sync_signal && m->sync_import,
+		  "sync_create, sync_signal, sync_import" },
+		{ GM_CAP_PEER, m->peer_reach != NULL, "peer_reach" },
 	};
 
 	for (size_t i = 0; i < sizeof(rule) / sizeof(rule[0]); i++)
@@ -85,6 +118,16 @@ static void fill_defaults(struct gm_mmu *m)
 		m->fault_done = no_fault_done;
 	if (!m->cpu_ptr)
 		m->cpu_ptr = no_cpu_ptr;
+	if (!m->pmap_harvest)
+		m->pmap_harvest = no_harvest;
+	if (!m->sync_create)
+		m->sync_create = no_sync_create;
+	if (!m->sync_signal)
+		m->sync_signal = no_sync_signal;
+	if (!m->sync_import)
+		m->sync_import = no_sync_import;
+	if (!m->peer_reach)
+		m->peer_reach = no_peer_reach;
 }
 
 /* Copy the table as far as it goes: slots of a younger header stay NULL. */

@@ -99,6 +99,9 @@ static void transfer(struct gm_mock *m, const struct gm_copy *c)
 		/* Never-used memory of the mock reads as zeros, where a real device has somebody's old data. */
 		memset(vram, gm_mock_has_bug(m, GM_MOCK_BUG_SKIP_ZERO) ? GM_MOCK_GARBAGE : 0, c->bytes);
 		break;
+	case GM_COPY_FROM_PEER:
+		assert(!"no peer was ever said to be in reach");
+		break;
 	}
 }
 

@@ -4,7 +4,9 @@
  * @brief What a driver vendor implements: the ops table, and what it gets.
  *
  * The core computes everything (which pages, which order, which rights); a
- * backend only does. Law for every operation:
+ * backend only does. This file is the contract; the validation shim
+ * (gmem/validate.h) checks it at run time around any backend, the conformance
+ * suite (gmem/conform.h) proves a backend by it. Law for every operation:
  *
  *  - The core never calls an operation with a lock of its own held, except
  *    fault_next() which must not block.
@@ -16,8 +18,17 @@
  *  - A backend calls only its services (struct gm_services), never the
  *    library's public functions.
  *  - A backend returns only what the operation lists. GM_RET_NODEV is allowed
- *    everywhere, means that the device is lost, and is for ever.
- *  - After a failure the operation has had no effect, unless it says otherwise.
+ *    everywhere, means that the device is lost, and is for ever: every later
+ *    operation with a result says it too, and nothing but dev_fini() and
+ *    pmap_destroy() is called any more.
+ *  - After a failure the operation has had no effect, unless it says otherwise;
+ *    out-parameters are as before.
+ *  - No operation returns with a lock of the services held, and none holds two.
+ *
+ * Each operation says: whether it is required, or which capability promises it
+ * (a slot that is missing answers with its default, and the core does not call
+ * it); when it is called; whether it may block; what the core guarantees; the
+ * closed list of results; the state after a failure; what a second call does.
  */
 #ifndef GMEM_HAL_H
 #define GMEM_HAL_H
@@ -37,12 +48,15 @@ extern "C" {
 /**@{*/
 #define GM_CAP_FAULTS 1u      /**< raises page faults and replays: fault_next, fault_done */
 #define GM_CAP_HOST_MAP 2u    /**< can map host memory in place: pmap_enter with GM_PTE_HOST */
-#define GM_CAP_CPU_VISIBLE 4u /**< the CPU can read all of its memory: cpu_ptr */
+#define GM_CAP_CPU_VISIBLE 4u /**< the CPU reaches its memory, or a part of it: cpu_ptr */
 #define GM_CAP_FAST_INVL 8u   /**< tlb_invl never waits for an engine: it may run in the fault handler */
 #define GM_CAP_SUBMIT 16u     /**< takes several steps in one call: submit */
 #define GM_CAP_ACCESS 32u     /**< one access through the device's own translation: access */
 #define GM_CAP_PROTECT 64u    /**< changes rights without unmapping: pmap_protect */
 #define GM_CAP_HOST 128u      /**< it is the host: table gm_mmu.host (not for vendors) */
+#define GM_CAP_DIRTY 256u     /**< knows which pages were accessed and written: pmap_harvest */
+#define GM_CAP_SYNC 512u      /**< completion leaves and enters as descriptors: sync_create, sync_signal, sync_import */
+#define GM_CAP_PEER 1024u     /**< reads memory of other devices: peer_reach, GM_COPY_FROM_PEER */
 /**@}*/
 
 /** Storage of a lock; made by mutex_init(). */
@@ -143,17 +157,21 @@ struct gm_dev_caps {
 
 /** What a copy does. */
 enum gm_copy_kind {
-	GM_COPY_TO_DEV,  /**< host -> pa */
-	GM_COPY_TO_HOST, /**< pa -> host */
-	GM_COPY_ZERO,    /**< pa := 0 */
+	GM_COPY_TO_DEV,    /**< host -> pa */
+	GM_COPY_TO_HOST,   /**< pa -> host */
+	GM_COPY_ZERO,      /**< pa := 0 */
+	GM_COPY_FROM_PEER, /**< `pa` of device `peer` at `host` -> pa; only where peer_reach() said SUCCESS */
 };
 
 /** One piece of a copy. */
 struct gm_copy {
 	enum gm_copy_kind kind; /**< direction */
 	uint64_t pa;    /**< device-physical, multiple of GM_PAGE_BYTES */
-	uint64_t host;  /**< host address of library memory, stable until the fence is done; 0 for GM_COPY_ZERO */
+	/** Host address of library memory, stable until the fence is done; device-physical in `peer` for
+	 *  GM_COPY_FROM_PEER; 0 for GM_COPY_ZERO. */
+	uint64_t host;
 	uint64_t bytes; /**< multiple of GM_PAGE_BYTES */
+	void *peer;     /**< GM_COPY_FROM_PEER: what the other device's dev_init() returned; else NULL */
 };
 
 /** What a step of a plan does. */
@@ -192,85 +210,199 @@ struct gm_dev_fault {
 
 struct gm_host_ops;
 
+/** @name Bits of pmap_harvest(). */
+/**@{*/
+#define GM_PAGE_ACCESSED 1u /**< loaded from or stored to */
+#define GM_PAGE_DIRTY 2u    /**< stored to */
+/**@}*/
+
 /**
- * The ops table. Slots marked required must be filled; the others belong to
- * a capability and are used only where it was announced. Slots the table is
- * too short for (`size`) count as missing.
+ * The ops table. Slots the table is too short for (`size`) count as missing.
+ *
+ * Words used below. *granule*: the device's smallest page. *bounded*: may
+ * sleep for locks and for memory, never for a fault to be served, for another
+ * operation, or for a job of the application to end. *engine*: may besides
+ * wait until the engine has done what was queued before.
  */
 struct gm_mmu {
 	uint32_t abi;     /**< GM_HAL_ABI */
 	uint32_t size;    /**< sizeof(struct gm_mmu) when the backend was compiled */
-	const char *name; /**< backend name, for messages */
+	const char *name; /**< backend name, for messages; a constant */
 
 	/**
-	 * Required. Open the device. `dev_data` is gm_dev_create()'s; `svc` stays
-	 * valid until dev_fini(). May block. SUCCESS, INVAL, NOMEM, NODEV, NOTSUP, PERM.
+	 * Open the device. **Required.**
+	 * - Called: once per gm_dev_create(), before everything else.
+	 * - Blocks: as long as opening takes.
+	 * - Core: `dev_data` is gm_dev_create()'s, untouched; `caps` is zeroed; `svc` stays valid until
+	 *   dev_fini() has returned.
+	 * - Backend: fills `caps` (slabs: aligned, disjoint) and `dev` (never NULL).
+	 * - Returns: SUCCESS, INVAL (`dev_data` makes no sense), NOMEM, NODEV, NOTSUP, PERM, BUSY (somebody has it).
+	 * - After failure: nothing is left; every service object made is unmade.
+	 * - Again: a second device, independent of the first.
 	 */
 	gm_ret_t (*dev_init)(void *dev_data, const struct gm_services *svc, struct gm_dev_caps *caps, void **dev);
-	/** Required. Close it; no pmap and no fence is left. */
+	/**
+	 * Close it. **Required.**
+	 * - Called: once, last; no pmap, no fence of the core and no pending sync is left. Also for a lost device.
+	 * - Blocks: until threads and engines of the backend have ended.
+	 * - Backend: gives back all memory, joins all threads, unmakes all locks and queues. No service is
+	 *   called after the return.
+	 */
 	void (*dev_fini)(void *dev);
 
-	/** Required. An empty page table. May block. SUCCESS, NOMEM, NOSPC. */
+	/**
+	 * An empty page table. **Required.**
+	 * - Called: when a device is attached to an address space. Blocks: bounded.
+	 * - Backend: `pmap` is not NULL and not one that lives. Nothing is mapped in it that the core could see.
+	 * - Returns: SUCCESS, NOMEM, NOSPC (max_contexts are there; never before).
+	 * - After failure: nothing changed. Again: another page table.
+	 */
 	gm_ret_t (*pmap_create)(void *dev, void **pmap);
-	/** Required. Destroy it; it has no mapping left. */
+	/**
+	 * Destroy it. **Required.**
+	 * - Called: once per page table; it has no mapping left, unless the device is lost.
+	 * - Blocks: until accesses of the application's jobs through it have ended; faults that wait are
+	 *   answered with CANCELED.
+	 * - Backend: fault_next() never names it again.
+	 */
 	void (*pmap_destroy)(void *pmap);
 	/**
-	 * Required. Map `[va, va + bytes)` to `[pa, pa + bytes)`, readable, plus
-	 * `pte`. What was mapped there before: nothing, or the same pa (rights
-	 * grow). Page sizes are the backend's choice. May block shortly.
-	 * SUCCESS, NOMEM (nothing was mapped).
+	 * Map `[va, va + bytes)` to `[pa, pa + bytes)`, readable, plus `pte`. **Required.**
+	 * - Called: step 5 of a migration, and to map host memory in place. Blocks: bounded.
+	 * - Core: what was mapped there before is nothing, or the same pa with fewer rights; nothing that
+	 *   was removed there still waits for tlb_invl(); the frames are registered memory, or with GM_PTE_HOST
+	 *   (needs GM_CAP_HOST_MAP) `pa` is a host VA; no copy writes to them.
+	 * - Backend: page sizes are its choice. When it returns accesses may use the mapping. Write is never
+	 *   allowed where `pte` does not say so.
+	 * - Returns: SUCCESS, NOMEM. After failure: nothing was mapped, no right grew.
+	 * - Again: no effect.
 	 */
 	gm_ret_t (*pmap_enter)(void *pmap, uint64_t va, uint64_t pa, uint64_t bytes, uint32_t pte);
 	/**
-	 * Required. Drop every mapping in the range; holes are no error. Larger
-	 * pages that the range cuts are split. Old translations may live on in
-	 * TLBs until tlb_invl(). SUCCESS, NOMEM (a split failed, nothing dropped).
+	 * Drop every mapping in the range. **Required.**
+	 * - Called: step 2a of a migration, and before pmap_destroy(). Blocks: bounded.
+	 * - Core: calls tlb_invl() for the range before it reuses frames or addresses.
+	 * - Backend: holes are no error. Larger pages that the range cuts are split; what lies outside stays
+	 *   mapped without a gap. Old translations may live on in TLBs until tlb_invl().
+	 * - Returns: SUCCESS, NOMEM (a split failed). After failure: everything is mapped as before.
+	 * - Again: no effect.
 	 */
 	gm_ret_t (*pmap_remove)(void *pmap, uint64_t va, uint64_t bytes);
 	/**
-	 * Required. When it returns, no access uses, or will use, a translation of
-	 * the range that the page table no longer has; accesses that were in
-	 * flight are complete. Must not wait for a fault to be served. SUCCESS.
+	 * Make old translations of the range end. **Required.**
+	 * - Called: after pmap_remove(), and after pmap_protect() that took rights away.
+	 * - Blocks: until accesses in flight are complete; never for a fault to be served. With GM_CAP_FAST_INVL
+	 *   it sleeps for nothing at all.
+	 * - Backend: when it returns, no access uses, or will use, a translation of the range that the page table
+	 *   no longer has, and stores that used one are visible to copies and through cpu_ptr().
+	 * - Returns: SUCCESS. Again: no effect.
 	 */
 	gm_ret_t (*tlb_invl)(void *pmap, uint64_t va, uint64_t bytes);
 	/**
-	 * Required. Copy `n` pieces (independent of each other) and signal `done`,
-	 * possibly before returning. `copies` is valid only during the call. On a
-	 * failure return `done` is never signalled; a failed transfer is signalled
-	 * (IO) and may have changed any part of the destinations. SUCCESS, NOMEM, IO.
+	 * Copy `n` pieces and signal `done`. **Required.**
+	 * - Called: step 3 of a migration. Blocks: engine.
+	 * - Core: no piece overlaps another's destination, nor what a copy in flight reads or writes; sources and
+	 *   destinations are not written by anybody until `done`: device mappings of a source are read-only or gone and
+	 *   invalidated, those of a destination are gone and invalidated. `copies` is valid during the call only.
+	 * - Backend: pieces are in any order. Signals `done` once, possibly before returning: SUCCESS when all bytes
+	 *   are where they belong, IO when the transfer failed (any part of the destinations may have changed), NODEV.
+	 *   Ends within the time its engine needs: a fence that stays pending is a lost device.
+	 * - Returns: SUCCESS, NOMEM, IO. After failure: nothing was changed and `done` is never signalled.
 	 */
 	gm_ret_t (*copy)(void *dev, const struct gm_copy *copies, size_t n, struct gm_fence *done);
 
-	/** GM_CAP_PROTECT. Set the rights of mapped pages; shrinking them needs tlb_invl(). SUCCESS, NOMEM. */
+	/**
+	 * Set the rights of mapped pages. **GM_CAP_PROTECT**; default UNIMPLEMENTED.
+	 * - Called: to take or give write without moving. Blocks: bounded.
+	 * - Core: `pte` has no GM_PTE_HOST; shrinking is followed by tlb_invl().
+	 * - Backend: holes stay holes; where the page goes stays. Pages that the range cuts are split.
+	 * - Returns: SUCCESS, NOMEM (a split failed). After failure: rights as before. Again: no effect.
+	 */
 	gm_ret_t (*pmap_protect)(void *pmap, uint64_t va, uint64_t bytes, uint32_t pte);
 	/**
-	 * GM_CAP_SUBMIT. Do `n` steps respecting their dependencies, set each
-	 * step's `ret`, then signal `done` with the first failure or SUCCESS. A
-	 * step after a failed one is not started (CANCELED). The steps stay valid
-	 * until `done`. On a failure return nothing was done. SUCCESS, NOMEM.
+	 * Do `n` steps respecting their dependencies. **GM_CAP_SUBMIT**; default: the hal walks the steps one by one.
+	 * - Called: with whole plans. Blocks: engine.
+	 * - Core: each step alone obeys its operation's block; `after` is smaller than the step's own index. The steps
+	 *   stay valid until `done`.
+	 * - Backend: sets each step's `ret` to what the operation would return, then signals `done` with the first
+	 *   failure by index, or SUCCESS. No step starts before those it depends on are complete, nor after one of
+	 *   them failed; once any step has failed those not started are CANCELED.
+	 * - Returns: SUCCESS, NOMEM. After failure: nothing was done and `done` is never signalled.
 	 */
 	gm_ret_t (*submit)(void *dev, struct gm_step *steps, size_t n, struct gm_fence *done);
 	/**
-	 * GM_CAP_ACCESS. One access of a device thread through page table and
-	 * TLB, without raising a fault. SUCCESS, FAULT (no mapping), PERM.
+	 * One access of a device thread through page table and TLB. **GM_CAP_ACCESS**; default UNIMPLEMENTED.
+	 * - Called: by tests, tools, the shim and the conformance suite, never by the core. Blocks: bounded.
+	 * - Core: `bytes` > 0, without overflow; not necessarily aligned.
+	 * - Backend: raises no fault. What it read or wrote is what a job would have.
+	 * - Returns: SUCCESS, FAULT (no mapping), PERM (not the right).
+	 * - After failure: the part before the page that failed may have been transferred.
 	 */
 	gm_ret_t (*access)(void *pmap, uint64_t va, void *buf, size_t bytes, bool write);
-	/** GM_CAP_FAULTS. Take the next fault. Never blocks. SUCCESS, AGAIN (none). */
+	/**
+	 * Take the next fault. **GM_CAP_FAULTS**; default AGAIN.
+	 * - Called: after the service fault_ready, until it says AGAIN; perhaps with locks of the core held.
+	 * - Blocks: never; no service but lock, unlock and now_ns is used.
+	 * - Backend: names a page table that lives, an address in the VA bits (of any byte of the page) and the right
+	 *   that was missing. Each fault is named once; it waits until fault_done() or pmap_destroy().
+	 * - Returns: SUCCESS, AGAIN (none). Order: oldest first, where the device knows.
+	 */
 	gm_ret_t (*fault_next)(void *dev, struct gm_dev_fault *fault);
 	/**
-	 * GM_CAP_FAULTS. Faults in the range are served: SUCCESS replays the
-	 * accesses, any other result makes them fail with it. SUCCESS.
+	 * Faults in the range are served. **GM_CAP_FAULTS**; default UNIMPLEMENTED.
+	 * - Called: after fault_next() named a fault there, or for a range in which faults may be. Blocks: bounded.
+	 * - Backend: SUCCESS replays the accesses (they may fault again), any other result makes them fail with it.
+	 *   Faults that were not named yet are served too. No fault there is no error.
+	 * - Returns: SUCCESS. Again: no effect.
 	 */
 	gm_ret_t (*fault_done)(void *pmap, uint64_t va, uint64_t bytes, gm_ret_t result);
 	/**
-	 * GM_CAP_CPU_VISIBLE. Address at which the CPU reads and writes
-	 * `[pa, pa + bytes)`; coherent with finished copies and with accesses
-	 * drained by tlb_invl(). Valid as long as the device.
+	 * Where the CPU reads and writes `[pa, pa + bytes)`. **GM_CAP_CPU_VISIBLE**; default NULL.
+	 * - Called: any time, also in the fault handler. Blocks: never.
+	 * - Backend: NULL if any byte is out of the CPU's sight; else the same address each time, valid as long as
+	 *   the device, coherent with finished copies and with accesses drained by tlb_invl().
 	 */
 	void *(*cpu_ptr)(void *dev, uint64_t pa, uint64_t bytes);
 
 	/** GM_CAP_HOST: what only a host has; see hal/gm_host.h. NULL for devices. */
 	const struct gm_host_ops *host;
+
+	/**
+	 * Read and clear the accessed and dirty bits of a range. **GM_CAP_DIRTY**; default UNIMPLEMENTED.
+	 * - Called: any time; exact only for pages removed and invalidated since. Blocks: bounded.
+	 * - Core: `bits` has one byte per granule of the range.
+	 * - Backend: `bits[i]` becomes GM_PAGE_* of granule i since the last harvest or pmap_enter(); 0 where nothing
+	 *   was mapped. A page larger than a granule reports for each of its granules. The bits of a page outlive its
+	 *   pmap_remove() until the next pmap_enter() or harvest. Dirty is never lost; accessed may be.
+	 * - Returns: SUCCESS, NOMEM. After failure: no bit was cleared.
+	 */
+	gm_ret_t (*pmap_harvest)(void *pmap, uint64_t va, uint64_t bytes, uint8_t *bits);
+	/**
+	 * A pending completion as a descriptor that others can wait for. **GM_CAP_SYNC**; default UNIMPLEMENTED.
+	 * - Called: gm_fence_export(). Blocks: bounded.
+	 * - Backend: `fd` (close-on-exec) belongs to the caller; it can be waited for in the vendor's way.
+	 * - Returns: SUCCESS, NOMEM, NOSPC (descriptors). After failure: nothing is left.
+	 */
+	gm_ret_t (*sync_create)(void *dev, void **sync, int *fd);
+	/**
+	 * The completion has come: tell `result` to whoever waits, and free `sync`. **GM_CAP_SYNC.**
+	 * - Called: once per sync_create(), by any thread. Blocks: bounded. Also when `fd` was closed long ago.
+	 */
+	void (*sync_signal)(void *dev, void *sync, gm_ret_t result);
+	/**
+	 * Signal `done` when what `fd` stands for is complete. **GM_CAP_SYNC**; default UNIMPLEMENTED.
+	 * - Called: gm_fence_import(). Blocks: bounded. `fd` stays the caller's, who may close it at once.
+	 * - Backend: signals `done` once: the result of a completion made by sync_create(), SUCCESS or IO for others,
+	 *   CANCELED at dev_fini().
+	 * - Returns: SUCCESS, INVAL (no completion is behind `fd`), NOMEM. After failure `done` is never signalled.
+	 */
+	gm_ret_t (*sync_import)(void *dev, int fd, struct gm_fence *done);
+	/**
+	 * Can this device's engine read the memory of `other`, a device of the same backend? **GM_CAP_PEER**; default NOTSUP.
+	 * - Called: once per pair; the answer holds as long as both live. Blocks: bounded.
+	 * - Returns: SUCCESS, NOTSUP.
+	 */
+	gm_ret_t (*peer_reach)(void *dev, void *other);
 };
 
 struct gm_dev;

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: MIT */
+/**
+ * @file plugin.h
+ * @brief A backend outside of the library: what it says of itself to tools and tests.
+ *
+ * A shared object exports one symbol, `gm_plugin`, of type `const struct gm_plugin`; a program that links the
+ * backend statically hands the same structure to gm_conform_main().
+ */
+#ifndef GMEM_PLUGIN_H
+#define GMEM_PLUGIN_H
+
+#include <gmem/hal.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** Version of struct gm_plugin. */
+#define GM_PLUGIN_ABI 1u
+
+/**
+ * What tests may need of a device beyond its ops table. Any of them may be NULL; what needs it is then skipped, and
+ * gm_plugin.skips must say why.
+ */
+struct gm_plugin_hooks {
+	uint32_t size; /**< sizeof(struct gm_plugin_hooks) */
+	/**
+	 * One access of a job, which faults where it must, waits until the fault is served and tries again: SUCCESS,
+	 * or what the fault was answered with. May be called from several threads.
+	 */
+	gm_ret_t (*touch)(void *dev, void *pmap, uint64_t va, void *buf, size_t bytes, bool write);
+	/**
+	 * Make the n-th call from now (1: the next) of the operation called `op` ("pmap_enter", "copy", ...) fail as
+	 * its block in gmem/hal.h allows; 0 clears. SUCCESS, or NOTSUP where this operation cannot be made to fail.
+	 */
+	gm_ret_t (*fail)(void *dev, const char *op, uint64_t nth);
+	/** The device is gone from now on, as if unplugged. */
+	void (*lose)(void *dev);
+};
+
+/** Why a group of the conformance suite, or one of its tests, is not run. */
+struct gm_plugin_skip {
+	const char *test;   /**< "group" or "group/test" */
+	const char *reason; /**< one sentence */
+};
+
+/** A backend for tools and tests. */
+struct gm_plugin {
+	uint32_t abi;             /**< GM_PLUGIN_ABI */
+	uint32_t size;            /**< sizeof(struct gm_plugin) */
+	const char *name;         /**< for people */
+	const struct gm_mmu *mmu; /**< the ops table */
+	/** Make dev_data of option text (never NULL); NULL where the backend takes none. SUCCESS, INVAL, NOMEM. */
+	gm_ret_t (*open)(const char *options, void **dev_data);
+	/** Undo open(); the device made with it is gone. */
+	void (*close)(void *dev_data);
+	const struct gm_plugin_hooks *hooks; /**< NULL: none */
+	const struct gm_plugin_skip *skips;  /**< ends with a NULL test; NULL: none */
+};
+
+/** Name of the symbol that a shared object exports. */
+#define GM_PLUGIN_SYMBOL "gm_plugin"
+
+#ifdef __cplusplus
+}
+#endif
+#endif
