@@ -171,8 +171,7 @@ gm_ret_t gm_shim_copy(void *dev, const struct gm_copy *copies, size_t n, struct 
 		if (copies[i].kind == GM_COPY_FROM_PEER)
 			given[i].peer = peer_of(copies[i].peer);
 	}
-	if (!check_pieces(d, copies, n))
-		f->n = 0; /* nothing to verify */
+	f->sound = check_pieces(d, copies, n);
 	gm_shim_begin(d, &c, GM_SHIM_OP_COPY, &at);
 	gm_shim_fence_given(d, f);
 	ret = d->mmu.copy(d->dev, given, n, done);

@@ -44,11 +44,13 @@ gm_ret_t gm_shim_pmap_enter(void *pmap, uint64_t va, uint64_t pa, uint64_t bytes
 	sound = gm_shim_range_ok(d, &at) && gm_shim_pte_ok(d, &at, GM_PTE_WRITE | GM_PTE_ATOMIC | GM_PTE_HOST);
 	gm_shim_begin(d, &c, GM_SHIM_OP_PMAP_ENTER, &at);
 	if (sound) {
+		gm_shim_pin(d, 1);
 		gm_shim_need(p, va, pa, bytes, pte & GM_PTE_HOST);
 		gm_shim_lock(d);
 		if (!atomic_load(&d->blind))
 			gm_shim_check_enter(p, &at, &found);
 		gm_shim_enter(p, &at);
+		d->pins--;
 		gm_shim_unlock(d);
 		report_found(d, &found);
 	}
@@ -113,6 +115,7 @@ gm_ret_t gm_shim_tlb_invl(void *pmap, uint64_t va, uint64_t bytes)
 		gm_shim_invalidated(p, &at);
 		gm_shim_unlock(d);
 		gm_shim_probe_gone(p, &at, &gone);
+		gm_shim_sweep(p, &at);
 	}
 	gm_shim_end(&c, ret);
 	return ret;

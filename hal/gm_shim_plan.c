@@ -203,12 +203,13 @@ gm_ret_t gm_shim_submit(void *dev, struct gm_step *steps, size_t n, struct gm_fe
 
 	if (!gm_shim_cap_ok(d, GM_CAP_SUBMIT, &at) || !d->mmu.submit)
 		return GM_RET_UNIMPLEMENTED;
+	gm_shim_pin(d, 1);
 	sound = steps_ok(d, steps, n, &dead) && !atomic_load(&d->blind);
-	if (dead)
-		return GM_RET_FAULT;
-	f = gm_shim_fence_new(d, done, GM_SHIM_FENCE_PLAN, n);
-	if (!f)
-		return GM_RET_NOMEM;
+	f = dead ? NULL : gm_shim_fence_new(d, done, GM_SHIM_FENCE_PLAN, n);
+	if (!f) {
+		gm_shim_pin(d, -1);
+		return dead ? GM_RET_FAULT : GM_RET_NOMEM;
+	}
 	f->outer = steps;
 	f->sound = sound;
 	take_steps(d, f, steps);
@@ -218,6 +219,7 @@ gm_ret_t gm_shim_submit(void *dev, struct gm_step *steps, size_t n, struct gm_fe
 	gm_shim_lock(d);
 	if (sound)
 		apply_until(f, &applied, n);
+	d->pins--;
 	gm_shim_unlock(d);
 	gm_shim_fence_given(d, f);
 	ret = d->mmu.submit(d->dev, f->inner, n, done);
@@ -302,8 +304,10 @@ static void look(struct gm_shim_dev *d, const struct gm_shim_fence *f, size_t i)
 
 	if (s->op == GM_STEP_ENTER && settled(f, i))
 		gm_shim_probe_entered(s->pmap, &at);
-	if (s->op == GM_STEP_INVL)
+	if (s->op == GM_STEP_INVL) {
 		gm_shim_probe_gone(s->pmap, &at, &f->gone[i]);
+		gm_shim_sweep(s->pmap, &at);
+	}
 	if (s->op == GM_STEP_COPY && settled(f, i))
 		gm_shim_verify_copy(d, &s->copy, (uint32_t)i);
 }
