@@ -29,6 +29,20 @@ bool gm_shim_pte_ok(struct gm_shim_dev *d, const struct gm_shim_at *at, uint32_t
 	return false;
 }
 
+/* It failed: then it had no effect. After a result that it does not list, who knows? */
+static void judge_failed(const struct gm_shim_call *c, gm_ret_t ret)
+{
+	struct gm_shim_pmap *p = c->at.pmap;
+
+	if (gm_shim_listed(c->op, ret)) {
+		gm_shim_probe_failed(p, &c->at);
+		return;
+	}
+	gm_shim_lock(p->dev);
+	gm_shim_doubt(p, &c->at);
+	gm_shim_unlock(p->dev);
+}
+
 gm_ret_t gm_shim_pmap_enter(void *pmap, uint64_t va, uint64_t pa, uint64_t bytes, uint32_t pte)
 {
 	struct gm_shim_pmap *p = pmap;
@@ -60,7 +74,7 @@ gm_ret_t gm_shim_pmap_enter(void *pmap, uint64_t va, uint64_t pa, uint64_t bytes
 		gm_shim_entered(p, &at, ret != GM_RET_SUCCESS);
 		gm_shim_unlock(d);
 		if (ret)
-			gm_shim_probe_failed(p, &at);
+			judge_failed(&c, ret);
 		else
 			gm_shim_probe_entered(p, &at);
 	}
@@ -88,7 +102,7 @@ gm_ret_t gm_shim_pmap_remove(void *pmap, uint64_t va, uint64_t bytes)
 		gm_shim_unlock(d);
 		gm_shim_probe_beside(p, &at);
 	} else if (sound) {
-		gm_shim_probe_failed(p, &at);
+		judge_failed(&c, ret);
 	}
 	gm_shim_end(&c, ret);
 	return ret;
@@ -145,7 +159,7 @@ gm_ret_t gm_shim_pmap_protect(void *pmap, uint64_t va, uint64_t bytes, uint32_t 
 		gm_shim_probe_protected(p, &at);
 		gm_shim_probe_beside(p, &at);
 	} else if (sound) {
-		gm_shim_probe_failed(p, &at);
+		judge_failed(&c, ret);
 	}
 	gm_shim_end(&c, ret);
 	return ret;

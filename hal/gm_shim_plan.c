@@ -257,11 +257,13 @@ static bool judge_results(struct gm_shim_dev *d, const struct gm_shim_fence *f, 
 {
 	gm_ret_t first = GM_RET_SUCCESS;
 	size_t bad = f->n; /* the first that is not SUCCESS */
+	bool all = true;
 
 	for (size_t i = 0; i < f->n; i++) {
 		gm_ret_t ret = f->inner[i].ret;
 
-		if (ret && bad == f->n)
+		all = all && !ret;
+		if (ret && ret != UNSET && bad == f->n)
 			bad = i;
 		if (ret && ret != GM_RET_CANCELED && !first)
 			first = ret;
@@ -275,7 +277,7 @@ static bool judge_results(struct gm_shim_dev *d, const struct gm_shim_fence *f, 
 			gm_shim_report(d, GM_RULE_STEP_RET, &at, "%s", "it got no result");
 		else if (canceled ? !first : !gm_shim_listed(op_of(s), s->ret))
 			gm_shim_report(d, GM_RULE_STEP_RET, &at, "it got %s (%d)", gm_ret_name(s->ret), (int)s->ret);
-		else if (bad < i && depends(s, bad) && !canceled)
+		else if (first && bad < i && depends(s, bad) && !canceled)
 			gm_shim_report(d, GM_RULE_STEP_AFTER_FAILURE, &at, "it got %s, step %zu before it %s",
 				       gm_ret_name(s->ret), bad, gm_ret_name(f->inner[bad].ret));
 	}
@@ -285,7 +287,7 @@ static bool judge_results(struct gm_shim_dev *d, const struct gm_shim_fence *f, 
 		gm_shim_report(d, GM_RULE_PLAN_RESULT, &at, "it was signalled with %s, its first failure is %s",
 			       gm_ret_name(result), gm_ret_name(first));
 	}
-	return bad == f->n;
+	return all;
 }
 
 /* A later step may have let others write to what step i copied. */
