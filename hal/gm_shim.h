@@ -163,6 +163,7 @@ struct gm_shim_fence {
 	enum gm_shim_fence_kind kind;
 	bool done, failed, late;  /* (S) signalled; its operation failed; reported */
 	bool sound;               /* COPY, PLAN: the caller kept its rules, so there is something to compare */
+	bool blamed;              /* PLAN: but not all of them */
 	bool hosts;               /* PLAN: it ends mappings of host memory */
 	uint64_t since_ns;
 	struct gm_copy *copies;   /* COPY */

@@ -72,6 +72,8 @@ gm_ret_t gm_shim_pmap_enter(void *pmap, uint64_t va, uint64_t pa, uint64_t bytes
 	if (sound) {
 		gm_shim_lock(d);
 		gm_shim_entered(p, &at, ret != GM_RET_SUCCESS);
+		if (found.rule != GM_RULES) /* what the device does with that is not written anywhere */
+			gm_shim_doubt(p, &at);
 		gm_shim_unlock(d);
 		if (ret)
 			judge_failed(&c, ret);

@@ -120,8 +120,10 @@ static void check_step(struct gm_shim_dev *d, struct gm_shim_fence *f, size_t i,
 		if (!depends(s, k) && conflict(&f->outer[k], s))
 			gm_shim_found_at(&found, GM_RULE_PLAN_ORDER, &at, s->va, at.pa);
 	gm_shim_unlock(d);
-	if (found.rule != GM_RULES)
-		gm_shim_report(d, found.rule, &found.at, "%s", "");
+	if (found.rule == GM_RULES)
+		return;
+	gm_shim_report(d, found.rule, &found.at, "%s", "");
+	f->blamed = true;
 }
 
 /* Is the step one that the law allows? DEAD: it cannot be passed on. */
@@ -325,12 +327,12 @@ void gm_shim_plan_done(struct gm_shim_dev *d, struct gm_shim_fence *f, gm_ret_t 
 
 		f->outer[i].ret = f->inner[i].ret == UNSET ? GM_RET_CANCELED : f->inner[i].ret;
 		gm_shim_note(d, &at, now_ns, false, f->outer[i].ret);
-		if (f->sound && f->inner[i].ret)
+		if (f->sound && (f->inner[i].ret || f->blamed))
 			doubt_step(&f->outer[i], i);
 		d->lost |= f->inner[i].ret == GM_RET_NODEV;
 	}
 	d->unsure_hosts |= f->hosts && !all;
 	gm_shim_unlock(d);
-	for (size_t i = 0; f->sound && all && i < f->n; i++)
+	for (size_t i = 0; f->sound && all && !f->blamed && i < f->n; i++)
 		look(d, f, i);
 }

@@ -55,6 +55,8 @@ UNIT_TESTS = \
 	tests/unit/test_region.t \
 	tests/unit/test_remap.t \
 	tests/unit/test_shim.t \
+	tests/unit/test_shim_caller.t \
+	tests/unit/test_shim_lib.t \
 	tests/unit/test_sim_app.t \
 	tests/unit/test_sim_host.t \
 	tests/unit/test_sim_race.t \

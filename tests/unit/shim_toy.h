@@ -3,7 +3,7 @@
  * A small backend that keeps every rule of gmem/hal.h, and breaks the one that `toy_breaks` names; and the shim around
  * it, on services with a clock of its own, driven by hand.
  *
- *     device memory   1 MiB at TOY_PA; each page has bytes of its own
+ *     device memory   1 MiB at TOY_PA, half of it announced; each page has bytes of its own
  *     page table      an array of entries, and beside it what a TLB keeps until tlb_invl()
  *     copies, plans   done before the call returns
  */
@@ -81,6 +81,8 @@ static struct toy *toy_last;
 static int toy_breaks;
 static bool toy_fails; /* the next operation that can fails with NOMEM */
 static uint64_t toy_clock_ns;
+static uint32_t toy_no_caps; /* capabilities that it does not announce */
+static bool toy_defers;      /* fences are signalled by the next enter */
 static void *toy_leaked;
 static struct toy_pmap *toy_twice;
 
@@ -142,8 +144,9 @@ static inline gm_ret_t toy_init(void *dev_data, const struct gm_services *svc, s
 		.page_sizes = PAGE,
 		.max_contexts = TOY_CONTEXTS,
 		.slabs = breaks(GM_RULE_CAPS) ? 2 : 1, /* the second overlaps the first */
-		.slab = { { TOY_PA, TOY_PA + TOY_MEM }, { TOY_PA, TOY_PA + GM_UNIT_BYTES } },
+		.slab = { { TOY_PA, TOY_PA + TOY_MEM / 2 }, { TOY_PA, TOY_PA + GM_UNIT_BYTES } },
 	};
+	caps->caps &= ~toy_no_caps;
 	toy_last = t;
 	*dev = breaks(GM_RULE_DEV_NULL) ? NULL : t;
 	return GM_RET_SUCCESS;
@@ -157,7 +160,7 @@ static inline void toy_fini(void *dev)
 	(void)dev;
 	if (t->kept)
 		svc->unlock(svc->self, &t->spare);
-	if (breaks(GM_RULE_PMAP_TWICE))
+	if (breaks(GM_RULE_PMAP_TWICE) || t->pmaps)
 		svc->free(svc->self, toy_twice, sizeof(*toy_twice));
 	if (breaks(GM_RULE_THREAD_LEFT))
 		(void)svc->thread_start(svc->self, "toy", 0, toy_idle, NULL, &t->thread);
@@ -384,7 +387,9 @@ static inline void toy_signal(struct toy *t, struct gm_fence *fence, gm_ret_t re
 	static char other[256];
 	const struct gm_services *svc = t->svc;
 
-	if (breaks(GM_RULE_SIGNAL_NEVER))
+	if (toy_defers)
+		t->late = fence;
+	if (toy_defers || breaks(GM_RULE_SIGNAL_NEVER))
 		return;
 	if (breaks(GM_RULE_CALL_LOCKED))
 		svc->lock(svc->self, &t->lock);
