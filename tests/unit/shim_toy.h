@@ -72,7 +72,7 @@ struct toy {
 
 struct toy_pmap {
 	struct toy *toy;
-	uint64_t cur[TOY_PAGES], tlb[TOY_PAGES];
+	uint64_t cur[TOY_PAGES + 1], tlb[TOY_PAGES + 1]; /* one that is never entered behind */
 	uint8_t bits[TOY_PAGES];
 };
 

@@ -83,6 +83,17 @@ CORE_TEST(shim_lib, the_log_names_a_broken_core, .validate = GM_VALIDATE_LOG)
 	cr_assert_not_null(w->as);
 }
 
+/* Of what is lost nothing is asked any more. */
+CORE_TEST(shim_lib, a_lost_device_is_left_alone)
+{
+	struct gm_dev_fault fault;
+
+	IS(gm_hal_fault_next(w->dev[0]->hal, &fault), GM_RET_AGAIN);
+	atomic_store(&w->dev[0]->hal->lost, true);
+	IS(gm_hal_fault_next(w->dev[0]->hal, &fault), GM_RET_NODEV);
+	atomic_store(&w->dev[0]->hal->lost, false);
+}
+
 static void abort_body(struct world *w)
 {
 	uint64_t va = app_adopted(w, 1, 1);
