@@ -68,8 +68,10 @@ struct gm_shim_chunk {
 	RB_ENTRY(gm_shim_chunk) link;
 	SLIST_ENTRY(gm_shim_chunk) dropped;
 	uint64_t va;
-	struct gm_shim_page page[GM_BLOCK_PAGES];
+	struct gm_shim_page page[]; /* GM_BLOCK_PAGES; a key has none */
 };
+
+#define GM_SHIM_CHUNK_BYTES (sizeof(struct gm_shim_chunk) + GM_BLOCK_PAGES * sizeof(struct gm_shim_page))
 
 RB_HEAD(gm_shim_chunks, gm_shim_chunk);
 
@@ -78,15 +80,17 @@ struct gm_shim_frame {
 	uint16_t maps, writers;             /* translations that page tables have */
 	uint16_t old_maps, old_writers;     /* that TLBs may have */
 	bool used;                          /* belongs to somebody; see gm_shim_frames() */
+	void *cpu;                          /* what cpu_ptr() said */
 };
 
 struct gm_shim_memory {
 	RB_ENTRY(gm_shim_memory) link;
 	SLIST_ENTRY(gm_shim_memory) dropped;
 	uint64_t pa;
-	void *cpu[GM_BLOCK_PAGES]; /* what cpu_ptr() said */
-	struct gm_shim_frame frame[GM_BLOCK_PAGES];
+	struct gm_shim_frame frame[]; /* GM_BLOCK_PAGES; a key has none */
 };
+
+#define GM_SHIM_MEMORY_BYTES (sizeof(struct gm_shim_memory) + GM_BLOCK_PAGES * sizeof(struct gm_shim_frame))
 
 RB_HEAD(gm_shim_memories, gm_shim_memory);
 

@@ -27,7 +27,7 @@ extern "C" {
 #endif
 
 /**
- * Every rule: name, who must keep it, the rule. A name becomes GM_RULE_name.
+ * Every rule: name, who must keep it (the word BACKEND or CALLER), the rule. A name becomes GM_RULE_name.
  */
 #define GM_RULE_LIST(X) \
 	/* opening and closing */ \
