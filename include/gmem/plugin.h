@@ -31,17 +31,22 @@ struct gm_plugin_hooks {
 	gm_ret_t (*touch)(void *dev, void *pmap, uint64_t va, void *buf, size_t bytes, bool write);
 	/**
 	 * Make the n-th call from now (1: the next) of the operation called `op` ("pmap_enter", "copy", ...) fail as
-	 * its block in gmem/hal.h allows; 0 clears. SUCCESS, or NOTSUP where this operation cannot be made to fail.
+	 * its block in gmem/hal.h allows; 0 clears. A step of submit() is a call of its operation, too. SUCCESS, or
+	 * NOTSUP where this operation cannot be made to fail.
 	 */
 	gm_ret_t (*fail)(void *dev, const char *op, uint64_t nth);
 	/** The device is gone from now on, as if unplugged. */
 	void (*lose)(void *dev);
 };
 
-/** Why a group of the conformance suite, or one of its tests, is not run. */
+/**
+ * Why a group of the conformance suite, or one of its tests, is not run. It excuses nothing: a test that has what it
+ * needs is run, and then a line about it is an error, unless it says that devices differ.
+ */
 struct gm_plugin_skip {
 	const char *test;   /**< "group" or "group/test" */
 	const char *reason; /**< one sentence */
+	bool varies;        /**< devices or options differ: no error where what the test needs is there */
 };
 
 /** A backend for tools and tests. */
