@@ -38,7 +38,13 @@ struct gm_plugin_hooks {
 	void (*lose)(void *dev);
 };
 
-/** Why a group of the conformance suite, or one of its tests, is not run. */
+/**
+ * Why a group of the conformance suite, or one of its tests, is not run.
+ *
+ * A reason counts only where the capability or the hook that the test needs is missing; where it is there the test
+ * runs, whatever the list says. So one list serves a backend whose capabilities depend on its options, and no list
+ * can hide a failure.
+ */
 struct gm_plugin_skip {
 	const char *test;   /**< "group" or "group/test" */
 	const char *reason; /**< one sentence */
