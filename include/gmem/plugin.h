@@ -40,8 +40,11 @@ struct gm_plugin_hooks {
 };
 
 /**
- * Why a group of the conformance suite, or one of its tests, is not run. It excuses nothing: a test that has what it
- * needs is run, and then a line about it is an error, unless it says that devices differ.
+ * Why a group of the conformance suite, or one of its tests, is not run.
+ *
+ * A reason counts only where the capability or the hook that the test needs is missing; where it is there the test
+ * runs, so that no line can hide a failure, and fails afterwards, because the line is out of date; unless the line
+ * says that devices differ, so that one list serves a backend whose capabilities depend on its options.
  */
 struct gm_plugin_skip {
 	const char *test;   /**< "group" or "group/test" */
