@@ -13,6 +13,30 @@
 #define IN_FLIGHT 16u
 #define THREADS 3u
 
+/* The last page, in another way than by a copy, which the engine might do in order. */
+static void look(struct gm_ct_mem *m)
+{
+	uint64_t pa = m->pa + m->bytes - m->d->granule, word = 0;
+	unsigned char *is = m->is + m->bytes - m->d->granule, *at = NULL;
+	struct gm_ct_dev *d = m->d;
+	void *pmap;
+
+	if (gm_ct_has(d, GM_CAP_CPU_VISIBLE))
+		at = gm_ct_cpu_ptr(d, pa, m->d->granule);
+	if (at && memcmp(at, is, d->granule) != 0)
+		gm_ct_fail(d->t, "early fence", "copy signalled its fence before the bytes were there (seen by the CPU)");
+	if (at || !gm_ct_has(d, GM_CAP_ACCESS))
+		return;
+	gm_ct_ok(d->t, gm_ct_pmap_create(d, &pmap));
+	gm_ct_ok(d->t, gm_ct_enter(d, pmap, GM_CT_VA, pa, d->granule, 0));
+	gm_ct_ok(d->t, gm_ct_access(d, pmap, GM_CT_VA, &word, sizeof(word), false));
+	if (memcmp(&word, is, sizeof(word)) != 0)
+		gm_ct_fail(d->t, "early fence", "copy signalled its fence before the bytes were there (seen by access)");
+	gm_ct_ok(d->t, gm_ct_remove(d, pmap, GM_CT_VA, d->granule));
+	gm_ct_invl(d, pmap, GM_CT_VA, d->granule);
+	gm_ct_pmap_destroy(d, pmap);
+}
+
 /*
  * The source is overwritten as soon as the fence says that it may be, and the destination looked at as soon as it is
  * said to be there.
@@ -35,6 +59,7 @@ static void not_early(struct gm_ct *t)
 		else
 			in.host = GM_VA(host);
 		gm_ct_ok(t, gm_ct_copy(d, &in, 1));
+		look(&m);
 		memset(host, 0xee, m.bytes);
 		gm_ct_mem_check(&m);
 	}

@@ -80,6 +80,7 @@ static const struct gm_plugin *find(char *text, char **options)
 
 int gm_cmd_check(int argc, char **argv)
 {
+	static char name[] = "gmem check", with[] = "--options";
 	char **rest = calloc((size_t)argc + 3, sizeof(*rest));
 	const struct gm_plugin *plugin = NULL;
 	char *options = NULL;
@@ -87,7 +88,7 @@ int gm_cmd_check(int argc, char **argv)
 
 	if (!rest)
 		return 1;
-	rest[n++] = (char[]){ "gmem check" };
+	rest[n++] = name;
 	for (int i = 1; i < argc; i++) {
 		if (strcmp(argv[i], "--help") == 0) {
 			free(rest);
@@ -106,7 +107,7 @@ int gm_cmd_check(int argc, char **argv)
 		goto out;
 	}
 	if (*options) {
-		rest[n++] = (char[]){ "--options" };
+		rest[n++] = with;
 		rest[n++] = options;
 	}
 	status = gm_conform_main(n, rest, plugin);

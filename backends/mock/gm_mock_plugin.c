@@ -75,12 +75,16 @@ static const struct gm_plugin_hooks hooks = {
 #define NO_SUBMIT "this mock was configured with submit=no: basic operations only"
 #define NO_FAULTS "this mock was configured with faults=no: an access without a mapping fails at once"
 #define NO_DIRTY "this mock was configured without accessed and dirty bits"
+#define ONE_CONTEXT "this mock was configured with contexts=1"
 #define NO_SYNC "this mock was configured without sync descriptors"
 
 static const struct gm_plugin_skip skips[] = {
 	SKIP("protect", NO_PROTECT),
 	SKIP("invalidate/rights", NO_PROTECT),
 	SKIP("nth/pmap_protect", NO_PROTECT),
+	SKIP("map/contexts", ONE_CONTEXT),
+	SKIP("nth/pmap_create", ONE_CONTEXT),
+	SKIP("threads/two_tables", ONE_CONTEXT),
 	SKIP("plan", NO_SUBMIT),
 	SKIP("nth/submit", NO_SUBMIT),
 	SKIP("fault", NO_FAULTS),
