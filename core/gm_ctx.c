@@ -76,7 +76,7 @@ void *gm_ctx_pmap(struct gm_ctx *ctx)
 	/* What the process did to its memory before a launch has happened for the launch. If the events do
 	 * not come through in time, the launch is no worse off than an access that is under way already. */
 	(void)gm_events_settle(ctx->as, gm_deadline_ns(ctx->as->env, ctx->as->cfg.wait_ns));
-	return ctx->pmap;
+	return gm_hal_backend_pmap(ctx->dev->hal, ctx->pmap);
 }
 
 struct gm_dev *gm_ctx_dev(struct gm_ctx *ctx)

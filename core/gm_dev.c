@@ -60,6 +60,7 @@ gm_ret_t gm_dev_create(struct gm_lib *lib, const struct gm_mmu *mmu, void *dev_d
 		return ret;
 	}
 	gm_node_init(&dev->node, lib->env, dev->hal->granule_bytes);
+	dev->node.hal = dev->hal;
 	gm_mutex_init(lib->env, &dev->lock, GM_RANK_QUEUE);
 	gm_waitq_init(lib->env, &dev->waitq);
 	TAILQ_INIT(&dev->ctxs);
@@ -148,5 +149,5 @@ gm_ret_t gm_dev_query(struct gm_dev *dev, struct gm_dev_info *info)
 
 void *gm_dev_backend(struct gm_dev *dev)
 {
-	return dev ? dev->hal->dev : NULL;
+	return dev ? gm_hal_backend_dev(dev->hal) : NULL;
 }

@@ -179,6 +179,8 @@ bool gm_devq_round(struct gm_dev *dev, uint64_t *again_ns)
 	uint64_t now_ns = gm_now_ns(dev->lib->env);
 	size_t kept = 0, n;
 
+	if (!gm_hal_has(dev->hal, GM_CAP_FAULTS))
+		return false;
 	if (!begin_round(dev)) /* the device's thread, or another caller that serves */
 		return false;
 	fetch(dev);

@@ -24,6 +24,7 @@
 
 #include "core/gm_block.h"
 #include "core/gm_node.h"
+#include "hal/gm_call.h"
 
 void gm_node_init(struct gm_node *node, struct gm_env *env, uint32_t granule_bytes)
 {
@@ -129,6 +130,11 @@ static struct gm_chunk *take(struct gm_node *node, unsigned order)
 	return chunk;
 }
 
+static void tell(struct gm_node *node, const struct gm_chunk *chunk, bool used)
+{
+	gm_hal_frames(node->hal, chunk->pa, (uint64_t)GM_UNIT_BYTES << chunk->order, used);
+}
+
 struct gm_chunk *gm_node_take(struct gm_node *node, unsigned order)
 {
 	struct gm_chunk *chunk;
@@ -138,6 +144,8 @@ struct gm_chunk *gm_node_take(struct gm_node *node, unsigned order)
 	gm_lock(node->env, &node->lock);
 	chunk = take(node, order);
 	gm_unlock(node->env, &node->lock);
+	if (chunk)
+		tell(node, chunk, true);
 	return chunk;
 }
 
@@ -152,11 +160,15 @@ bool gm_node_take_units(struct gm_node *node, uint32_t units, struct gm_chunk **
 		if (units >> u & 1)
 			chunk[u] = take(node, 0); /* there is one: nothing smaller than a unit is ever taken */
 	gm_unlock(node->env, &node->lock);
+	for (unsigned u = 0; ok && u < GM_BLOCK_UNITS; u++)
+		if (units >> u & 1)
+			tell(node, chunk[u], true);
 	return ok;
 }
 
 void gm_node_put(struct gm_node *node, struct gm_chunk *chunk)
 {
+	tell(node, chunk, false); /* while it is still ours */
 	gm_lock(node->env, &node->lock);
 	assert(chunk->state != GM_CHUNK_FREE && chunk->holds == 0);
 	if (chunk->state == GM_CHUNK_RESIDENT)

@@ -10,6 +10,7 @@
 #include "core/gm_frames.h"
 
 struct gm_block;
+struct gm_hal_dev;
 
 #define GM_UNIT_PAGES (GM_UNIT_BYTES / GM_PAGE_BYTES)
 #define GM_BLOCK_UNITS (GM_BLOCK_BYTES / GM_UNIT_BYTES)
@@ -41,6 +42,7 @@ struct gm_slab_books {
 
 struct gm_node {
 	struct gm_env *env;
+	struct gm_hal_dev *hal; /* is told what belongs to somebody; NULL: nobody is */
 	struct gm_mutex lock;   /* GM_RANK_NODE: everything below */
 	struct gm_waitq waitq;  /* woken when frames or reservations become free */
 	struct gm_slab_books slab[GM_MAX_SLABS];

@@ -7,11 +7,15 @@
 #include "config.h"
 
 #include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "hal/gm_call.h"
 #include "hal/gm_fence.h"
 #include "hal/gm_services.h"
+#include "hal/gm_shim.h"
 
 static gm_ret_t no_protect(void *pmap, uint64_t va, uint64_t bytes, uint32_t pte)
 {
@@ -76,6 +80,20 @@ static gm_ret_t no_peer_reach(void *dev, void *other)
 {
 	(void)dev, (void)other;
 	return GM_RET_NOTSUP;
+}
+
+static bool aborts(const struct gm_env *env)
+{
+#ifdef GM_ENABLE_CHECKS
+	return env->validate == GM_VALIDATE_ABORT || env->validate == GM_VALIDATE_DEFAULT;
+#else
+	return env->validate == GM_VALIDATE_ABORT;
+#endif
+}
+
+static bool validates(const struct gm_env *env)
+{
+	return aborts(env) || env->validate == GM_VALIDATE_LOG;
 }
 
 /* Each optional slot and the capability that promises it. */
@@ -190,6 +208,38 @@ static gm_ret_t check_device(struct gm_hal_dev *d)
 	return check_optional(m, c->caps);
 }
 
+/* A broken rule: to the log, whatever its level, and in builds with checks to stderr, as an assertion would. */
+static void report_rule(void *arg, const struct gm_violation *v)
+{
+	struct gm_env *env = arg;
+
+	if (env->log)
+		env->log(env->log_arg, GM_LOG_ERROR, v->message);
+	if (!aborts(env))
+		return;
+#ifdef GM_ENABLE_CHECKS
+	dprintf(STDERR_FILENO, "gmem: %s\n", v->message);
+#endif
+	abort();
+}
+
+/* Open the device, with the shim around it where that is wanted. The host is ours and needs none. */
+static gm_ret_t open_device(struct gm_hal_dev *d, const struct gm_mmu *mmu, void *dev_data)
+{
+	struct gm_validate_config config = { .size = sizeof(config), .mmu = mmu, .dev_data = dev_data,
+					     .report = report_rule, .arg = d->env };
+
+	/* Who made the device with the shim in the first place reads its reports too. */
+	d->shim = mmu->dev_init == gm_validate_mmu()->dev_init;
+	if (d->shim || !d->host_dev || !validates(d->env))
+		return d->mmu.dev_init(dev_data, &d->svc, &d->caps, &d->dev);
+	/* The shim holds its callers to the contract by what these slots are. */
+	if (!d->mmu.pmap_enter || !d->mmu.pmap_remove || !d->mmu.tlb_invl || !d->mmu.copy)
+		return d->mmu.dev_init(dev_data, &d->svc, &d->caps, &d->dev);
+	d->shim = true;
+	return gm_validate_mmu()->dev_init(&config, &d->svc, &d->caps, &d->dev);
+}
+
 gm_ret_t gm_hal_open(struct gm_env *env, const struct gm_mmu *mmu, void *dev_data, struct gm_hal_dev *host_dev,
 		     struct gm_hal_dev **out)
 {
@@ -205,7 +255,7 @@ gm_ret_t gm_hal_open(struct gm_env *env, const struct gm_mmu *mmu, void *dev_dat
 	if (ret)
 		goto err_free;
 	gm_services_init(d);
-	ret = d->mmu.dev_init(dev_data, &d->svc, &d->caps, &d->dev);
+	ret = open_device(d, mmu, dev_data);
 	if (ret) {
 		/* a host says itself why, in better words */
 		if (host_dev)
@@ -218,11 +268,13 @@ gm_ret_t gm_hal_open(struct gm_env *env, const struct gm_mmu *mmu, void *dev_dat
 		goto err_fini;
 	if (d->mmu.host)
 		d->host = *d->mmu.host;
+	if (d->shim)
+		d->mmu = *gm_validate_mmu();
 	fill_defaults(&d->mmu);
 	*out = d;
 	return GM_RET_SUCCESS;
 err_fini:
-	d->mmu.dev_fini(d->dev);
+	(d->shim ? gm_validate_mmu() : &d->mmu)->dev_fini(d->dev);
 err_free:
 	gm_mem_free(env, d, sizeof(*d));
 	return ret;
@@ -236,6 +288,30 @@ void gm_hal_close(struct gm_hal_dev *d)
 	gm_mem_free(d->env, d, sizeof(*d));
 }
 
+void *gm_hal_backend_dev(struct gm_hal_dev *d)
+{
+	return d->shim ? gm_validate_dev(d->dev) : d->dev;
+}
+
+void *gm_hal_backend_pmap(struct gm_hal_dev *d, void *pmap)
+{
+	return d->shim ? gm_validate_pmap(pmap) : pmap;
+}
+
+void gm_hal_frames(struct gm_hal_dev *d, uint64_t pa, uint64_t bytes, bool used)
+{
+	if (d && d->shim)
+		gm_shim_frames(d->dev, pa, bytes, used);
+}
+
+/* It is lost from now on; true: it was not before. */
+static bool lose(struct gm_hal_dev *d)
+{
+	if (d->shim)
+		gm_shim_lose(d->dev);
+	return !atomic_exchange(&d->lost, true);
+}
+
 /* Before every call: the simulation may switch, and no lock may be held. */
 static gm_ret_t enter(struct gm_hal_dev *d, const char *op)
 {
@@ -247,7 +323,7 @@ static gm_ret_t enter(struct gm_hal_dev *d, const char *op)
 /* After it: a lost device stays lost. */
 static gm_ret_t leave(struct gm_hal_dev *d, const char *op, gm_ret_t ret)
 {
-	if (ret == GM_RET_NODEV && !atomic_exchange(&d->lost, true))
+	if (ret == GM_RET_NODEV && lose(d))
 		gm_log(d->env, GM_LOG_ERROR, "device %s is lost (in %s)", d->caps.name, op);
 	return ret;
 }
@@ -314,7 +390,7 @@ static gm_ret_t await(struct gm_hal_dev *d, struct gm_fence *done, uint64_t dead
 
 	if (ret == GM_RET_TIMEDOUT) {
 		gm_log(d->env, GM_LOG_ERROR, "device %s did not finish a transfer in time: given up as lost", d->caps.name);
-		atomic_store(&d->lost, true);
+		(void)lose(d);
 		return ret;
 	}
 	gm_fence_put(done);

@@ -28,6 +28,7 @@ struct gm_hal_dev {
 	struct gm_hal_dev *host_dev;     /* where host_access goes; NULL for the host itself */
 	void (*fault_ready)(void *arg);  /* set by core before the first attach */
 	void *fault_arg;
+	bool shim;                 /* dev and all pmaps are those of the validation shim */
 	atomic_bool lost;
 	uint32_t granule_bytes;    /* max(GM_PAGE_BYTES, smallest device page) */
 };
@@ -41,6 +42,12 @@ static inline bool gm_hal_has(const struct gm_hal_dev *d, uint32_t caps)
 {
 	return (d->caps.caps & caps) == caps;
 }
+
+/* The backend's own pointers, whether or not the shim is in between. */
+void *gm_hal_backend_dev(struct gm_hal_dev *d);
+void *gm_hal_backend_pmap(struct gm_hal_dev *d, void *pmap);
+/* Device memory begins to belong to somebody, or ends to: for the shim only. `d` NULL: nothing happens. */
+void gm_hal_frames(struct gm_hal_dev *d, uint64_t pa, uint64_t bytes, bool used);
 
 gm_ret_t gm_hal_pmap_create(struct gm_hal_dev *d, void **pmap);
 void gm_hal_pmap_destroy(struct gm_hal_dev *d, void *pmap);

@@ -59,6 +59,7 @@ struct gm_env {
 	gm_log_fn log;
 	void *log_arg;
 	enum gm_log_level log_level;
+	enum gm_validate validate; /* for gm_hal_open() */
 };
 
 /* Real threads. `mem` NULL: an arena of its own. */

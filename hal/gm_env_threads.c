@@ -306,7 +306,7 @@ static const struct gm_env_ops threads_ops = {
 
 static bool config_valid(const struct gm_lib_config *config)
 {
-	if (config->size != sizeof(*config))
+	if (config->size != sizeof(*config) || (unsigned)config->validate > GM_VALIDATE_ABORT)
 		return false;
 	return !config->allocator || (config->allocator->alloc && config->allocator->free);
 }
@@ -318,7 +318,7 @@ gm_ret_t gm_env_threads_create(const struct gm_lib_config *config, struct gm_env
 	struct env_threads *threads;
 
 	if (config && !config_valid(config))
-		return gm_fail(GM_RET_INVAL, "struct gm_lib_config: wrong size, or an allocator without functions");
+		return gm_fail(GM_RET_INVAL, "struct gm_lib_config: wrong size, unknown validate, or an allocator without functions");
 	if (config && config->allocator) {
 		base.mem = *config->allocator;
 	} else {
@@ -331,6 +331,7 @@ gm_ret_t gm_env_threads_create(const struct gm_lib_config *config, struct gm_env
 		base.log = config->log;
 		base.log_arg = config->log_arg;
 		base.log_level = config->log_level;
+		base.validate = config->validate;
 	}
 	threads = gm_mem_alloc(&base, sizeof(*threads));
 	if (!threads) {

@@ -22,6 +22,19 @@ libgm_hal_a_SOURCES = \
 	hal/gm_rank.h \
 	hal/gm_services.c \
 	hal/gm_services.h \
+	hal/gm_shim.c \
+	hal/gm_shim.h \
+	hal/gm_shim_copy.c \
+	hal/gm_shim_fence.c \
+	hal/gm_shim_frame.c \
+	hal/gm_shim_map.c \
+	hal/gm_shim_misc.c \
+	hal/gm_shim_op.c \
+	hal/gm_shim_plan.c \
+	hal/gm_shim_probe.c \
+	hal/gm_shim_report.c \
+	hal/gm_shim_shadow.c \
+	hal/gm_shim_svc.c \
 	hal/host/gm_host.c \
 	hal/host/gm_host_fork.c \
 	hal/host/gm_host_internal.h \

@@ -201,6 +201,7 @@ struct gm_sim *gm_sim_create(uint64_t seed, const struct gm_lib_config *config)
 		sim->env.log = config->log;
 		sim->env.log_arg = config->log_arg;
 		sim->env.log_level = config->log_level;
+		sim->env.validate = config->validate;
 	}
 	sim->rng = seed;
 	sim->now_ns = 1000000; /* not zero: nobody may take 0 for "no time" */

@@ -26,8 +26,8 @@ enum gm_log_level {
 /**
  * @brief Receives messages; the library itself never prints.
  *
- * Called with no lock of the library held. It must not touch managed memory
- * and must not call back into the library.
+ * Called with no lock of the library held, except for what the validation shim
+ * reports. It must not touch managed memory and must not call back into the library.
  */
 typedef void (*gm_log_fn)(void *arg, enum gm_log_level level, const char *message);
 
@@ -44,6 +44,14 @@ struct gm_allocator {
 	void *arg; /**< handed to both */
 };
 
+/** Is every device of an instance watched by the validation shim (gmem/validate.h)? */
+enum gm_validate {
+	GM_VALIDATE_DEFAULT, /**< no; a library built with --enable-checks: as GM_VALIDATE_ABORT */
+	GM_VALIDATE_OFF,     /**< no */
+	GM_VALIDATE_LOG,     /**< a broken rule is logged at GM_LOG_ERROR */
+	GM_VALIDATE_ABORT,   /**< a broken rule is logged, then the process is aborted, as a failed assertion does */
+};
+
 /** What an instance is made with. */
 struct gm_lib_config {
 	size_t size;                         /**< sizeof(struct gm_lib_config) */
@@ -51,6 +59,7 @@ struct gm_lib_config {
 	gm_log_fn log;                       /**< NULL: silent */
 	void *log_arg;                       /**< handed to log */
 	enum gm_log_level log_level;         /**< least severe level that is reported */
+	enum gm_validate validate;           /**< what watches backends, and how the core calls them */
 };
 
 /**
@@ -63,7 +72,7 @@ struct gm_lib_config {
  * @param[in]  config  NULL for the defaults
  * @param[out] lib     the instance
  * @retval GM_RET_SUCCESS  made
- * @retval GM_RET_INVAL    @p lib is NULL or @p config has a wrong size
+ * @retval GM_RET_INVAL    @p lib is NULL, or @p config has a wrong size or an unknown `validate`
  * @retval GM_RET_NOMEM    out of memory
  * @retval GM_RET_NOTSUP   the kernel is too old; gm_last_error() says what is missing
  * @retval GM_RET_PERM     no right to userfaultfd; gm_last_error() says how to get it

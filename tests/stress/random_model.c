@@ -402,7 +402,7 @@ static void check_ctx(struct rnd_world *w, const struct rnd_ctx *c)
 
 	if (!c->ctx || c->closing)
 		return;
-	pmap = c->ctx->pmap;
+	pmap = gm_hal_backend_pmap(c->ctx->dev->hal, c->ctx->pmap);
 	for (unsigned i = 0; i < 2; i++) {
 		uint64_t va = rnd_page(w)->va + c->ctx->to_dev;
 

@@ -413,6 +413,9 @@ void rnd_world_run(const struct rnd_options *opt, struct rnd_result *result)
 	w->allocator = (struct gm_allocator){ world_alloc, world_free, w };
 	w->config = (struct gm_lib_config){ .size = sizeof(w->config), .allocator = &w->allocator, .log = world_log,
 					    .log_arg = w, .log_level = opt->verbose ? GM_LOG_DEBUG : GM_LOG_WARN };
+	/* What is planted must be noticed by the test itself. */
+	if (opt->plant != GM_PLANT_NONE || opt->bug != GM_MOCK_BUG_NONE)
+		w->config.validate = GM_VALIDATE_OFF;
 	w->sim = gm_sim_create(opt->seed, &w->config);
 	if (!w->sim)
 		rnd_fail(w, "out of memory");

@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Fences that the backend has to signal, by their address.
+ *
+ *     given --signal--> done           its copies or steps are judged before the waiter hears of it
+ *     given --its operation fails--> failed
+ *     created by the backend --signal--> done
+ *
+ * The last ones that are done or failed are remembered, so that a second signal is known for what it is; an address
+ * that is given anew is a new fence. What is signalled wrongly goes no further: the fence may be gone.
+ */
+#include "config.h"
+
+#include "hal/gm_shim.h"
+
+static void fence_free(struct gm_shim_dev *d, struct gm_shim_fence *f)
+{
+	const struct gm_services *out = d->out;
+
+	if (f->copies)
+		out->free(out->self, f->copies, f->n * sizeof(*f->copies));
+	if (f->inner)
+		out->free(out->self, f->inner, f->n * sizeof(*f->inner));
+	if (f->gone)
+		out->free(out->self, f->gone, f->n * sizeof(*f->gone));
+	out->free(out->self, f, sizeof(*f));
+}
+
+struct gm_shim_fence *gm_shim_fence_new(struct gm_shim_dev *d, struct gm_fence *fence, enum gm_shim_fence_kind kind,
+					size_t n)
+{
+	const struct gm_services *out = d->out;
+	struct gm_shim_fence *f = out->alloc(out->self, sizeof(*f));
+	bool ok = f != NULL;
+
+	if (!ok)
+		return NULL;
+	f->fence = fence;
+	f->kind = kind;
+	f->n = n;
+	if (kind == GM_SHIM_FENCE_COPY)
+		ok = (f->copies = out->alloc(out->self, n * sizeof(*f->copies))) != NULL;
+	if (kind == GM_SHIM_FENCE_PLAN) {
+		f->inner = out->alloc(out->self, n * sizeof(*f->inner));
+		f->gone = out->alloc(out->self, n * sizeof(*f->gone));
+		ok = f->inner && f->gone;
+	}
+	if (ok)
+		return f;
+	fence_free(d, f);
+	return NULL;
+}
+
+/* (S) Forget records of a fence that had this address before. */
+static void forget_address(struct gm_shim_dev *d, const struct gm_fence *fence)
+{
+	struct gm_shim_fence *f;
+
+	TAILQ_FOREACH(f, &d->done, link)
+		if (f->fence == fence)
+			f->fence = NULL;
+	TAILQ_FOREACH(f, &d->fences, link)
+		if (f->fence == fence && f->kind == GM_SHIM_FENCE_OWN)
+			f->fence = NULL;
+}
+
+/* (S) Move to those that are done; returns one that may be freed. */
+static struct gm_shim_fence *retire(struct gm_shim_dev *d, struct gm_shim_fence *f)
+{
+	struct gm_shim_fence *oldest;
+
+	TAILQ_REMOVE(&d->fences, f, link);
+	TAILQ_INSERT_TAIL(&d->done, f, link);
+	if (++d->n_done <= GM_SHIM_DONE_FENCES)
+		return NULL;
+	TAILQ_FOREACH(oldest, &d->done, link)
+		if (!oldest->refs)
+			break;
+	if (!oldest)
+		return NULL;
+	TAILQ_REMOVE(&d->done, oldest, link);
+	d->n_done--;
+	return oldest;
+}
+
+void gm_shim_fence_given(struct gm_shim_dev *d, struct gm_shim_fence *f)
+{
+	uint64_t now_ns = gm_shim_now(d);
+
+	gm_shim_lock(d);
+	forget_address(d, f->fence);
+	f->since_ns = now_ns;
+	f->refs = 1;
+	TAILQ_INSERT_TAIL(&d->fences, f, link);
+	gm_shim_unlock(d);
+}
+
+void gm_shim_fence_sent(struct gm_shim_dev *d, struct gm_shim_fence *f, const struct gm_shim_at *at, gm_ret_t ret)
+{
+	struct gm_shim_fence *drop = NULL;
+	bool wrong = false;
+
+	gm_shim_lock(d);
+	f->refs--;
+	if (ret) {
+		wrong = f->done;
+		f->failed = true;
+		if (!f->done)
+			drop = retire(d, f);
+	}
+	gm_shim_unlock(d);
+	if (drop)
+		fence_free(d, drop);
+	if (wrong)
+		gm_shim_report(d, GM_RULE_SIGNAL_FAILED, at, "it was signalled before the call returned %s",
+			       gm_ret_name(ret));
+}
+
+static bool result_ok(const struct gm_shim_fence *f, gm_ret_t result)
+{
+	switch (f->kind) {
+	case GM_SHIM_FENCE_COPY:
+		return result == GM_RET_SUCCESS || result == GM_RET_IO || result == GM_RET_NODEV;
+	case GM_SHIM_FENCE_PLAN: /* its steps say what it must be */
+		return true;
+	case GM_SHIM_FENCE_IMPORT:
+	case GM_SHIM_FENCE_OWN:
+		break;
+	}
+	switch (result) { /* any result there is */
+#define CASE(name, value, text) case GM_RET_##name: return true;
+	GM_RET_LIST(CASE)
+#undef CASE
+	}
+	return false;
+}
+
+static const char *op_name(const struct gm_shim_fence *f)
+{
+	switch (f->kind) {
+	case GM_SHIM_FENCE_COPY:
+		return "copy";
+	case GM_SHIM_FENCE_PLAN:
+		return "submit";
+	case GM_SHIM_FENCE_IMPORT:
+		return "sync_import";
+	case GM_SHIM_FENCE_OWN:
+		break;
+	}
+	return "fence_create";
+}
+
+/* Judge what is complete, while nobody else knows that it is. */
+static void complete(struct gm_shim_dev *d, struct gm_shim_fence *f, gm_ret_t result)
+{
+	struct gm_shim_at at = { .op = "fence_signal", .step = GM_STEP_FREE };
+
+	if (!result_ok(f, result))
+		gm_shim_report(d, GM_RULE_SIGNAL_RESULT, &at, "%s was signalled with %s (%d)", op_name(f),
+			       gm_ret_name(result), (int)result);
+	if (f->kind == GM_SHIM_FENCE_PLAN)
+		gm_shim_plan_done(d, f, result);
+	for (size_t i = 0; f->kind == GM_SHIM_FENCE_COPY && i < f->n && result == GM_RET_SUCCESS; i++)
+		gm_shim_verify_copy(d, &f->copies[i], GM_STEP_FREE);
+}
+
+/* (S) */
+static struct gm_shim_fence *find(struct gm_shim_dev *d, const struct gm_fence *fence)
+{
+	struct gm_shim_fence *f;
+
+	TAILQ_FOREACH(f, &d->fences, link)
+		if (f->fence == fence)
+			return f;
+	TAILQ_FOREACH(f, &d->done, link)
+		if (f->fence == fence)
+			return f;
+	return NULL;
+}
+
+/* True: it is the first signal of a fence that waits for one. */
+static bool judge(struct gm_shim_dev *d, struct gm_shim_fence *f, struct gm_fence *fence, bool pending, bool failed)
+{
+	struct gm_shim_at at = { .op = "fence_signal", .step = GM_STEP_FREE };
+
+	if (pending)
+		return true;
+	if (!f)
+		gm_shim_report(d, GM_RULE_SIGNAL_UNKNOWN, &at, "fence %p", (void *)fence);
+	else if (failed)
+		gm_shim_report(d, GM_RULE_SIGNAL_FAILED, &at, "fence %p", (void *)fence);
+	else
+		gm_shim_report(d, GM_RULE_SIGNAL_TWICE, &at, "fence %p", (void *)fence);
+	return false;
+}
+
+void gm_shim_signal(void *self, struct gm_fence *fence, gm_ret_t result)
+{
+	struct gm_shim_dev *d = self;
+	struct gm_shim_fence *f, *drop;
+	bool pending, failed;
+	uint64_t now_ns;
+
+	gm_shim_lock(d);
+	f = fence ? find(d, fence) : NULL;
+	failed = f && f->failed;
+	pending = f && !f->done && !failed;
+	if (pending) {
+		f->done = true;
+		f->refs++;
+	}
+	gm_shim_unlock(d);
+	if (!judge(d, f, fence, pending, failed))
+		return;
+	complete(d, f, result);
+	now_ns = gm_shim_now(d);
+	gm_shim_lock(d);
+	for (size_t i = 0; f->kind == GM_SHIM_FENCE_COPY && i < f->n; i++) {
+		struct gm_shim_at piece = gm_shim_copy_at("copy signalled", &f->copies[i], GM_STEP_FREE);
+
+		gm_shim_note(d, &piece, now_ns, false, result);
+	}
+	f->refs--;
+	drop = retire(d, f);
+	gm_shim_unlock(d);
+	if (drop)
+		fence_free(d, drop);
+	d->out->fence_signal(d->out->self, fence, result);
+}
+
+static bool is_late(const struct gm_shim_dev *d, const struct gm_shim_fence *f, uint64_t now_ns, bool all)
+{
+	if (f->done || f->late || f->kind == GM_SHIM_FENCE_OWN || d->lost || d->given_up)
+		return false;
+	return all || (f->kind != GM_SHIM_FENCE_IMPORT && now_ns > f->since_ns && now_ns - f->since_ns > d->bound_ns);
+}
+
+void gm_shim_fences_late(struct gm_shim_dev *d, uint64_t now_ns, bool all)
+{
+	struct gm_shim_at at = { .step = GM_STEP_FREE };
+	struct gm_shim_fence *f;
+	uint64_t since_ns = 0;
+
+	do {
+		gm_shim_lock(d);
+		TAILQ_FOREACH(f, &d->fences, link)
+			if (is_late(d, f, now_ns, all))
+				break;
+		if (f) {
+			f->late = true;
+			since_ns = f->since_ns;
+			at.op = op_name(f);
+			if (f->copies)
+				at = gm_shim_copy_at(at.op, f->copies, GM_STEP_FREE);
+		}
+		gm_shim_unlock(d);
+		if (f)
+			gm_shim_report(d, GM_RULE_SIGNAL_NEVER, &at, "given at %llu ns, pending at %llu ns",
+				       (unsigned long long)since_ns, (unsigned long long)now_ns);
+	} while (f);
+}
+
+void gm_shim_fences_free(struct gm_shim_dev *d)
+{
+	struct gm_shim_fence *f;
+
+	while ((f = TAILQ_FIRST(&d->fences))) {
+		TAILQ_REMOVE(&d->fences, f, link);
+		fence_free(d, f);
+	}
+	while ((f = TAILQ_FIRST(&d->done))) {
+		TAILQ_REMOVE(&d->done, f, link);
+		fence_free(d, f);
+	}
+}
+
+bool gm_shim_planning(struct gm_shim_dev *d)
+{
+	struct gm_shim_fence *f;
+
+	TAILQ_FOREACH(f, &d->fences, link)
+		if (f->kind == GM_SHIM_FENCE_PLAN)
+			return true;
+	return false;
+}

@@ -1,0 +1,272 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Looks through the device's own translation, where it has GM_CAP_ACCESS: at the first, the last and a random page of
+ * the range of an operation, before the operation returns. Until then nobody else changes the range, so what the
+ * books say of it is what the device must show:
+ *
+ *     mapped                       a load passes, and shows what cpu_ptr() shows
+ *     mapped without write, and no old translation with it waits for tlb_invl()
+ *                                  a store of what the load showed is refused
+ *     not mapped, nothing waits    a load is refused
+ *
+ * Jobs of the application may store to mapped pages meanwhile: a difference counts when the CPU sees the same before
+ * and after the load, three times in a row. Host memory that is mapped in place is never looked at: an access may wait
+ * for the very thread that looks.
+ *
+ * Pages beside the range may be changed by others: what is seen there counts only if no operation began meanwhile.
+ */
+#include "config.h"
+
+#include <string.h>
+
+#include "hal/gm_shim.h"
+
+#define WORDS 8u
+#define TRIES 3u
+
+uint64_t gm_shim_random(struct gm_shim_dev *d, uint64_t n)
+{
+	gm_shim_lock(d);
+	d->random ^= d->random << 13;
+	d->random ^= d->random >> 7;
+	d->random ^= d->random << 17;
+	n = d->random % n;
+	gm_shim_unlock(d);
+	return n;
+}
+
+static bool can_look(struct gm_shim_dev *d)
+{
+	bool ok;
+
+	if (!gm_shim_has(d, GM_CAP_ACCESS) || !d->mmu.access || atomic_load(&d->blind))
+		return false;
+	gm_shim_lock(d);
+	ok = !d->lost && !d->given_up && !gm_shim_held(d); /* a lock that was kept would stop us */
+	gm_shim_unlock(d);
+	return ok;
+}
+
+/* What the books say of a page; false: nothing that could be compared. */
+static bool look_up(struct gm_shim_pmap *p, uint64_t va, struct gm_shim_page *out)
+{
+	struct gm_shim_dev *d = p->dev;
+	const struct gm_shim_page *page;
+	bool ok;
+
+	gm_shim_lock(d);
+	page = gm_shim_page(p, va);
+	*out = page ? *page : (struct gm_shim_page){ 0 };
+	ok = page && !p->dead && !(page->cur & (GM_SHIM_UNSURE | GM_SHIM_H)) && !(page->old & GM_SHIM_H);
+	gm_shim_unlock(d);
+	return ok;
+}
+
+static gm_ret_t device_load(struct gm_shim_pmap *p, uint64_t va, uint64_t *words)
+{
+	gm_ret_t ret = p->dev->mmu.access(p->pmap, va, words, WORDS * sizeof(*words), false);
+	struct gm_shim_page *page;
+
+	gm_shim_lock(p->dev);
+	page = gm_shim_page(p, va);
+	if (page)
+		page->cur |= GM_SHIM_PROBED;
+	gm_shim_unlock(p->dev);
+	return ret;
+}
+
+/* Jobs may store at the same time, which is the point of looking three times: no race to report. */
+__attribute__((no_sanitize("thread"))) static void cpu_load(const uint64_t *from, uint64_t *words)
+{
+	for (unsigned i = 0; i < WORDS; i++)
+		words[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
+}
+
+/* The bytes differ from what the CPU sees, for good. */
+static bool differs(struct gm_shim_pmap *p, uint64_t va, uint64_t pa, uint64_t *seen)
+{
+	struct gm_shim_dev *d = p->dev;
+	uint64_t before[WORDS], after[WORDS];
+	const uint64_t *cpu = NULL;
+
+	if (gm_shim_has(d, GM_CAP_CPU_VISIBLE) && d->mmu.cpu_ptr)
+		cpu = d->mmu.cpu_ptr(d->dev, pa, WORDS * sizeof(*cpu));
+	if (!cpu)
+		return false;
+	for (unsigned i = 0; i < TRIES; i++) {
+		cpu_load(cpu, before);
+		if (device_load(p, va, seen))
+			return false;
+		cpu_load(cpu, after);
+		if (memcmp(before, after, sizeof(before)) != 0 || memcmp(before, seen, sizeof(before)) == 0)
+			return false;
+	}
+	return true;
+}
+
+/* One page of the range; `lost` and `elsewhere`: the rules that it proves where it is not there, or another. */
+static void look_at(struct gm_shim_pmap *p, const struct gm_shim_at *at, uint64_t va, enum gm_rule lost,
+		    enum gm_rule elsewhere)
+{
+	struct gm_shim_dev *d = p->dev;
+	struct gm_shim_at here = *at;
+	uint64_t words[WORDS];
+	struct gm_shim_page page;
+	gm_ret_t ret;
+
+	if (!look_up(p, va, &page) || page.old || !(page.cur & GM_SHIM_M))
+		return;
+	here.va = va;
+	here.pa = page.cur & ~GM_SHIM_FLAGS;
+	here.bytes -= va - at->va;
+	ret = device_load(p, va, words);
+	if (ret == GM_RET_NODEV)
+		return;
+	if (ret) {
+		gm_shim_report(d, lost, &here, "a load says %s", gm_ret_name(ret));
+		return;
+	}
+	if (differs(p, va, here.pa, words)) {
+		gm_shim_report(d, elsewhere, &here, "a load shows other bytes than the CPU sees");
+		return;
+	}
+	if (!(page.cur & GM_SHIM_RIGHTS) && d->mmu.access(p->pmap, va, words, 1, true) == GM_RET_SUCCESS)
+		gm_shim_report(d, GM_RULE_WRITE_ALLOWED, &here, "a store passed");
+}
+
+static uint64_t last_page(const struct gm_shim_at *at)
+{
+	return at->va + at->bytes - GM_PAGE_BYTES;
+}
+
+static uint64_t some_page(struct gm_shim_dev *d, const struct gm_shim_at *at)
+{
+	return at->va + gm_shim_random(d, at->bytes / GM_PAGE_BYTES) * GM_PAGE_BYTES;
+}
+
+static void look_at_three(struct gm_shim_pmap *p, const struct gm_shim_at *at, enum gm_rule lost,
+			  enum gm_rule elsewhere)
+{
+	look_at(p, at, at->va, lost, elsewhere);
+	if (at->bytes > GM_PAGE_BYTES)
+		look_at(p, at, last_page(at), lost, elsewhere);
+	if (at->bytes > 2 * (uint64_t)GM_PAGE_BYTES)
+		look_at(p, at, some_page(p->dev, at), lost, elsewhere);
+}
+
+/* A page that is not mapped must not be there. */
+static void look_for_none(struct gm_shim_pmap *p, const struct gm_shim_at *at, uint64_t va, enum gm_rule rule)
+{
+	struct gm_shim_at here = *at;
+	struct gm_shim_page page;
+	uint64_t words[WORDS];
+
+	if (!look_up(p, va, &page) || page.old || page.cur & GM_SHIM_M)
+		return;
+	here.va = va;
+	here.bytes -= va - at->va;
+	if (p->dev->mmu.access(p->pmap, va, words, sizeof(words), false) == GM_RET_SUCCESS)
+		gm_shim_report(p->dev, rule, &here, "a load passed");
+}
+
+void gm_shim_probe_entered(struct gm_shim_pmap *p, const struct gm_shim_at *at)
+{
+	if (can_look(p->dev))
+		look_at_three(p, at, GM_RULE_ENTER_LOST, GM_RULE_ENTER_ELSEWHERE);
+}
+
+void gm_shim_probe_failed(struct gm_shim_pmap *p, const struct gm_shim_at *at)
+{
+	if (!can_look(p->dev) || at->pte & GM_PTE_HOST)
+		return;
+	look_for_none(p, at, at->va, GM_RULE_FAILED_EFFECT);
+	if (at->bytes > GM_PAGE_BYTES)
+		look_for_none(p, at, last_page(at), GM_RULE_FAILED_EFFECT);
+	look_at_three(p, at, GM_RULE_FAILED_EFFECT, GM_RULE_FAILED_EFFECT);
+}
+
+/* A page outside of the range is mapped, and no operation has begun since: then it must be there. */
+static void look_beside(struct gm_shim_pmap *p, const struct gm_shim_at *at, uint64_t va)
+{
+	struct gm_shim_dev *d = p->dev;
+	struct gm_shim_at here = *at;
+	struct gm_shim_page page, again;
+	struct gm_shim_fence *f;
+	uint64_t words[WORDS], ops;
+	bool calm;
+	gm_ret_t ret;
+
+	gm_shim_lock(d);
+	ops = d->ops;
+	calm = LIST_FIRST(&d->calls) && !LIST_NEXT(LIST_FIRST(&d->calls), link); /* ours */
+	TAILQ_FOREACH(f, &d->fences, link)
+		calm = calm && f->kind != GM_SHIM_FENCE_PLAN;
+	gm_shim_unlock(d);
+	if (!calm || !look_up(p, va, &page) || page.old || !(page.cur & GM_SHIM_M))
+		return;
+	ret = device_load(p, va, words);
+	if (ret != GM_RET_FAULT || !look_up(p, va, &again) || again.old || !(again.cur & GM_SHIM_M))
+		return;
+	gm_shim_lock(d);
+	calm = ops == d->ops;
+	gm_shim_unlock(d);
+	here.va = va;
+	here.pa = page.cur & ~GM_SHIM_FLAGS;
+	here.bytes = GM_PAGE_BYTES;
+	if (calm)
+		gm_shim_report(d, GM_RULE_CUT, &here, "the operation was on va 0x%llx, 0x%llx bytes",
+			       (unsigned long long)at->va, (unsigned long long)at->bytes);
+}
+
+void gm_shim_probe_beside(struct gm_shim_pmap *p, const struct gm_shim_at *at)
+{
+	if (!can_look(p->dev))
+		return;
+	if (at->va)
+		look_beside(p, at, at->va - GM_PAGE_BYTES);
+	look_beside(p, at, at->va + at->bytes);
+}
+
+void gm_shim_probe_protected(struct gm_shim_pmap *p, const struct gm_shim_at *at)
+{
+	if (!can_look(p->dev))
+		return;
+	look_at_three(p, at, GM_RULE_PROTECT_HOLE, GM_RULE_PROTECT_HOLE);
+	look_for_none(p, at, at->va, GM_RULE_PROTECT_FILLED);
+	if (at->bytes > GM_PAGE_BYTES)
+		look_for_none(p, at, last_page(at), GM_RULE_PROTECT_FILLED);
+}
+
+/* (S) A page of device memory whose old translation is about to end. */
+static bool is_going(struct gm_shim_pmap *p, uint64_t va)
+{
+	const struct gm_shim_page *page = gm_shim_page(p, va);
+
+	return page && page->old & GM_SHIM_M && !((page->old | page->cur) & GM_SHIM_H);
+}
+
+void gm_shim_choose_gone(struct gm_shim_pmap *p, const struct gm_shim_at *at, struct gm_shim_gone *gone)
+{
+	struct gm_shim_chunk *chunk = gm_shim_chunk_at(p, at->va);
+	/* Where books begin: ranges may be the whole of the address space. */
+	uint64_t first = !chunk || chunk->va < at->va ? at->va : chunk->va;
+	uint64_t candidate[3] = { first, last_page(at), 0 };
+
+	gone->n = 0;
+	for (uint64_t off = 0; chunk && off < GM_BLOCK_BYTES && off < at->bytes; off += GM_PAGE_BYTES)
+		if (is_going(p, first + off) && (!candidate[2] || gm_shim_page(p, first + off)->cur & GM_SHIM_PROBED))
+			candidate[2] = first + off; /* one that the device's own buffers may have kept */
+	for (unsigned i = 0; i < 3; i++)
+		if (candidate[i] && is_going(p, candidate[i]))
+			gone->va[gone->n++] = candidate[i];
+}
+
+void gm_shim_probe_gone(struct gm_shim_pmap *p, const struct gm_shim_at *at, const struct gm_shim_gone *gone)
+{
+	if (!can_look(p->dev))
+		return;
+	for (unsigned i = 0; i < gone->n; i++) {
+		look_for_none(p, at, gone->va[i], GM_RULE_STALE);
+		look_at(p, at, gone->va[i], GM_RULE_CUT, GM_RULE_ENTER_ELSEWHERE);
+	}
+}
