@@ -29,15 +29,15 @@ while read -r bug options test reason; do
 		echo "$bug: $(echo "$out" | grep -m 1 "^# $reason")"
 	fi
 done <<END
-skip_invl       -                     invalidate/gone      hole:
-skip_invl       -                     invalidate/reuse     bytes:
-skip_invl       -                     invalidate/readers   stale translation:
-skip_remove     -                     map/enter_remove     hole:
-skip_copy       -                     memory/round_trip    bytes:
-skip_zero       -                     memory/zero          bytes:
+skip_invl       -                     invalidate/gone      GM_RULE_STALE:
+skip_invl       -                     invalidate/reuse     GM_RULE_STALE:
+skip_invl       -                     invalidate/readers   GM_RULE_STALE:
+skip_remove     -                     map/enter_remove     GM_RULE_STALE:
+skip_copy       -                     memory/round_trip    GM_RULE_COPY_BYTES:
+skip_zero       -                     memory/zero          GM_RULE_COPY_ZERO:
 wrong_pa        -                     map/whole            bytes:
-early_fence     copy=async            fence/not_early      early fence:
+early_fence     copy=async            fence/not_early      GM_RULE_COPY_BYTES:
 lost_fault      -                     fault/many           fault:
-ignore_rights   -                     protect/read_only    rights:
+ignore_rights   -                     protect/read_only    GM_RULE_WRITE_ALLOWED:
 END
 exit $bad
