@@ -54,7 +54,7 @@ bool gm_events_doom(struct gm_as *as, uint64_t va, uint64_t end, bool unmapped)
 	if (unmapped) {
 		gm_lock(as->env, &as->lock);
 		/* One spare each at most, so two make sure that both succeed or none is tried. */
-		carved = as->regions.spares >= 2 && gm_regions_carve(&as->regions, va, end, GM_REGION_ADOPTED) &&
+		carved = gm_regions_room(&as->regions) >= 2 && gm_regions_carve(&as->regions, va, end, GM_REGION_ADOPTED) &&
 			 gm_regions_carve(&as->regions, va, end, GM_REGION_OWNED);
 		gm_unlock(as->env, &as->lock);
 	}
@@ -282,13 +282,16 @@ void gm_events_thread(void *arg)
 
 void gm_events_refill(struct gm_as *as)
 {
-	for (unsigned i = 0; i < GM_REGION_SPARES; i++) {
-		struct gm_region *r = gm_region_new(as->env);
+	bool enough = false;
 
-		if (!r)
+	while (!enough) {
+		void *piece = gm_region_new(as->env);
+
+		if (!piece)
 			break;
 		gm_lock(as->env, &as->lock);
-		gm_regions_stock(&as->regions, r);
+		gm_regions_stock(&as->regions, piece);
+		enough = gm_regions_room(&as->regions) > GM_REGION_SPARES;
 		gm_unlock(as->env, &as->lock);
 	}
 	gm_remap_stock(as);

@@ -103,19 +103,19 @@ bool gm_mem_is_held(struct gm_as *as, uint64_t va, uint64_t end)
 gm_ret_t gm_mem_stock(struct gm_as *as, unsigned n)
 {
 	for (;;) {
-		struct gm_region *r;
+		void *piece;
 		bool enough;
 
 		gm_lock(as->env, &as->lock);
-		enough = as->regions.spares >= n + GM_REGION_SPARES / 2; /* the handler's part is not touched */
+		enough = gm_regions_room(&as->regions) >= n + GM_REGION_SPARES / 2; /* the handler's part is not touched */
 		gm_unlock(as->env, &as->lock);
 		if (enough)
 			return GM_RET_SUCCESS;
-		r = gm_region_new(as->env);
-		if (!r)
+		piece = gm_region_new(as->env);
+		if (!piece)
 			return gm_fail(GM_RET_NOMEM, "no memory for a region");
 		gm_lock(as->env, &as->lock);
-		gm_regions_stock(&as->regions, r);
+		gm_regions_stock(&as->regions, piece);
 		gm_unlock(as->env, &as->lock);
 	}
 }
@@ -123,14 +123,14 @@ gm_ret_t gm_mem_stock(struct gm_as *as, unsigned n)
 /* What the carvings of many gave back. */
 void gm_mem_trim_stock(struct gm_as *as)
 {
-	struct gm_region *r;
+	void *piece;
 
 	do {
 		gm_lock(as->env, &as->lock);
-		r = gm_regions_excess(&as->regions);
+		piece = gm_regions_excess(&as->regions);
 		gm_unlock(as->env, &as->lock);
-		gm_mem_free(as->env, r, sizeof(*r));
-	} while (r);
+		gm_mem_free(as->env, piece, GM_REGION_PIECE_BYTES);
+	} while (piece);
 }
 
 /* Blocks that exist learn of a change of the regions. */

@@ -191,7 +191,7 @@ static bool manage_target(struct gm_as *as, const struct gm_remap *r)
 		return false;
 	if (is_ours(as, e)) {
 		gm_lock(as->env, &as->lock);
-		ok = as->regions.spares >= 4;
+		ok = gm_regions_room(&as->regions) >= 4;
 		if (ok) {
 			gm_mem_clear_stale(as, r->to, end);
 			(void)gm_regions_carve(&as->regions, r->to, end, GM_REGION_OWNED);

@@ -38,6 +38,8 @@ libgm_core_a_SOURCES = \
 	core/gm_policy_lru.c \
 	core/gm_policy_lru.h \
 	core/gm_query.c \
+	core/gm_radix.c \
+	core/gm_radix.h \
 	core/gm_region.c \
 	core/gm_region.h \
 	core/gm_remap.c \

@@ -53,6 +53,7 @@ UNIT_TESTS = \
 	tests/unit/test_mock_tlb.t \
 	tests/unit/test_node.t \
 	tests/unit/test_policy.t \
+	tests/unit/test_radix.t \
 	tests/unit/test_rank.t \
 	tests/unit/test_region.t \
 	tests/unit/test_remap.t \
