@@ -362,7 +362,7 @@ void gm_remap_unheld(struct gm_as *as)
 	gm_work_remap(as);
 }
 
-void gm_remap_each_target(struct gm_as *as, void (*fn)(struct gm_as *as, uint64_t va, uint64_t bytes))
+void gm_remap_each_target(struct gm_as *as, bool held, void (*fn)(struct gm_as *as, uint64_t va, uint64_t bytes))
 {
 	struct gm_remap *e, now;
 	uint64_t after = 0;
@@ -372,7 +372,7 @@ void gm_remap_each_target(struct gm_as *as, void (*fn)(struct gm_as *as, uint64_
 
 		gm_lock(as->env, &as->lock);
 		TAILQ_FOREACH(e, &as->remaps.list, link)
-			if (!e->delivered && e->to >= after && (!next || e->to < next->to))
+			if (!e->delivered && (e->held || !held) && e->to >= after && (!next || e->to < next->to))
 				next = e;
 		if (next)
 			now = *next;

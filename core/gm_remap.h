@@ -67,8 +67,8 @@ bool gm_remap_meets(struct gm_as *as, uint64_t va, uint64_t end);
 bool gm_remap_pending(struct gm_as *as);
 /* A working set let pages go: what it kept back goes on, and is waited for again. */
 void gm_remap_unheld(struct gm_as *as);
-/* Call fn for each range to which bytes are under way. */
-void gm_remap_each_target(struct gm_as *as, void (*fn)(struct gm_as *as, uint64_t va, uint64_t bytes));
+/* Call fn for each range to which bytes are under way; with `held` only where a working set keeps them. */
+void gm_remap_each_target(struct gm_as *as, bool held, void (*fn)(struct gm_as *as, uint64_t va, uint64_t bytes));
 
 /* Remember [va, end) wherever it is moved to; until it was taken out again. False: no memory. */
 bool gm_remap_keep(struct gm_as *as, uint64_t va, uint64_t end);
