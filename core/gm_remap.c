@@ -356,6 +356,7 @@ void gm_remap_unheld(struct gm_as *as)
 	if (!atomic_load(&as->remaps.count))
 		return;
 	gm_lock(as->env, &as->lock);
+	as->remaps.releases++;
 	TAILQ_FOREACH(e, &as->remaps.list, link)
 		e->held = false; /* if another set keeps it, the next round says so */
 	gm_unlock(as->env, &as->lock);

@@ -38,6 +38,7 @@ struct gm_remaps {
 	atomic_uint gen;        /* how often an event changed them */
 	bool noting;            /* the handler's: a REMAP that took more than the stock is half done */
 	bool working;           /* somebody is in gm_remap_work(): one at a time */
+	unsigned releases;      /* how often a working set let pages go */
 };
 
 /* One past where it goes. */

@@ -120,12 +120,17 @@ static bool deliver(struct gm_as *as, const struct gm_remap *r)
 {
 	bool all = true, held = false;
 	uint64_t va = r->va;
+	unsigned releases;
 
+	gm_lock(as->env, &as->lock);
+	releases = as->remaps.releases;
+	gm_unlock(as->env, &as->lock);
 	for (struct gm_block *b; (b = gm_block_next(as, va, r->end)); gm_block_put(b)) {
 		all &= deliver_block(b, r, &held);
 		va = b->va + GM_BLOCK_BYTES;
 	}
 	gm_lock(as->env, &as->lock);
+	held = held && as->remaps.releases == releases; /* else it may be held no more: who waits goes on waiting */
 	mark(&as->remaps, r, all, !all && held);
 	gm_unlock(as->env, &as->lock);
 	if (all) /* absent pages are holes now */
