@@ -244,6 +244,9 @@ static void fail_waiting(struct gm_as *as, const struct gm_remap *r)
 	uint64_t va = r->va;
 	bool all = true;
 
+	/* First, as the process may not survive what follows. */
+	gm_log(as->env, GM_LOG_ERROR, "mremap: bytes of 0x%llx do not come to 0x%llx: accesses there fail",
+	       (unsigned long long)r->va, (unsigned long long)r->to);
 	for (struct gm_block *b; (b = gm_block_next(as, va, r->end)); gm_block_put(b)) {
 		struct gm_mask pages = gm_block_clip(b, r->va, r->end);
 
@@ -258,8 +261,6 @@ static void fail_waiting(struct gm_as *as, const struct gm_remap *r)
 	gm_hal_wake(as->host, as->hpmap, r->to, r->end - r->va);
 	if (!all)
 		return; /* in the next round */
-	gm_log(as->env, GM_LOG_ERROR, "mremap: bytes of 0x%llx do not come to 0x%llx: accesses there fail",
-	       (unsigned long long)r->va, (unsigned long long)r->to);
 	gm_lock(as->env, &as->lock);
 	TAILQ_FOREACH(e, &as->remaps.list, link)
 		e->failed |= e->va == r->va && e->end == r->end && e->to == r->to;
