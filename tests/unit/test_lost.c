@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A device that is lost: nothing of it is called any more.
+ * A device that is lost while it has memory: what only it had is lost with it, and every access says so; what the
+ * host has kept comes home; and nothing of the device is called any more.
  */
 #include "config.h"
 
@@ -105,6 +106,33 @@ static void close_losing(struct gm_dev *dev, struct gm_ctx *ctx)
 	OK(gm_as_detach(ctx));
 	OK(gm_dev_destroy(dev));
 	cr_assert_eq(losing.after, 0, "%u calls after the device had said that it is lost", losing.after);
+}
+
+/* Dirty pages are lost, clean ones are not; the device's memory is not read, though the CPU sees it. */
+CORE_TEST(lost, what_only_the_device_had)
+{
+	static const char *const specs[] = { "vram=4M", "vram=4M,visible=no", "vram=4M,submit=no,copy=async" };
+
+	for (unsigned i = 0; i < 3; i++) {
+		uint64_t va = app_adopted(w, 1, 1), value;
+		struct gm_ctx *ctx;
+		struct gm_dev *dev = open_losing(w, specs[i], &ctx);
+
+		OK(gm_migrate(w->as, va, BLOCK, dev, NULL));
+		dev_fill(ctx, va, 64, 2);
+		losing.lost = true;
+		IS(gm_sim_load(w->sim, word_va(va, 3), &value, sizeof(value)), GM_RET_IO);
+		IS(gm_sim_load(w->sim, word_va(va, 40), &value, sizeof(value)), GM_RET_IO);
+		cr_assert_eq(app_get(w, word_va(va, 400)), word(400, 1));
+		cr_assert_eq(page_info(w, va + 3 * PAGE).place, GM_PLACE_POISONED);
+		cr_assert_gt(w->errors, 0);
+		world_check(w);
+		close_losing(dev, ctx);
+		for (unsigned k = 0; k < 64; k++)
+			IS(gm_sim_load(w->sim, word_va(va, k), &value, sizeof(value)), GM_RET_IO);
+		for (unsigned k = 64; k < GM_BLOCK_PAGES; k++)
+			cr_assert_eq(app_get(w, word_va(va, k)), word(k, 1), "page %u was kept", k);
+	}
 }
 
 /* The news comes with a fault: nobody asks for another, nor answers this one. */
