@@ -154,3 +154,29 @@ CORE_TEST(lost, told_by_fault_next)
 	gm_fence_put(fence);
 	cr_assert_eq(app_wrong(w, va, GM_BLOCK_PAGES, 1), 0);
 }
+
+/* What is lost stays lost with the memory, not with the address. */
+CORE_TEST(lost, released_and_adopted_anew)
+{
+	uint64_t va = app_adopted(w, 1, 1), value;
+	struct gm_ctx *ctx;
+	struct gm_dev *dev = open_losing(w, "vram=4M", &ctx);
+
+	dev_fill(ctx, va, GM_BLOCK_PAGES, 2);
+	losing.lost = true;
+	IS(gm_sim_load(w->sim, word_va(va, 40), &value, sizeof(value)), GM_RET_IO);
+	OK(gm_release(w->as, ptr(va), BLOCK));
+	for (unsigned k = 0; k < GM_BLOCK_PAGES; k++)
+		IS(gm_sim_load(w->sim, word_va(va, k), &value, sizeof(value)), GM_RET_IO);
+	OK(gm_adopt(w->as, ptr(va), BLOCK, 0)); /* the same memory: nobody can do anything with it */
+	IS(gm_sim_load(w->sim, word_va(va, 7), &value, sizeof(value)), GM_RET_IO);
+	cr_assert_neq(dev_touch(w->ctx[0], va + 7 * PAGE, false), GM_RET_SUCCESS);
+	OK(gm_release(w->as, ptr(va), BLOCK));
+	OK(gm_sim_munmap(w->sim, va, BLOCK));
+	cr_assert_eq(gm_sim_mmap_at(w->sim, va, BLOCK, RW), va);
+	OK(gm_adopt(w->as, ptr(va), BLOCK, 0));
+	dev_fill(w->ctx[0], va, GM_BLOCK_PAGES, 3);
+	cr_assert_eq(app_wrong(w, va, GM_BLOCK_PAGES, 3), 0);
+	world_check(w);
+	close_losing(dev, ctx);
+}
