@@ -95,8 +95,11 @@ static void bring_home(struct gm_as *as, uint64_t deadline_ns)
 	uint64_t va = 0;
 
 	for (struct gm_block *b; (b = gm_block_next(as, va, UINT64_MAX)); gm_block_put(b)) {
+		bool stays = cannot_come(b, deadline_ns);
+
 		va = b->va + GM_BLOCK_BYTES;
-		if (!cannot_come(b, deadline_ns))
+		(void)gm_mem_mark_poison(b, b->va, va); /* a child asks nobody: where there is no mark it sees zeros */
+		if (!stays)
 			continue;
 		keep_block(b);
 		gm_log(as->env, GM_LOG_WARN, "fork: the child does not get the memory near 0x%llx, which a device holds",

@@ -172,11 +172,8 @@ static void leave_poison(struct gm_as *as, uint64_t va)
 	} while (ret == GM_RET_AGAIN && gm_events_let_run(as));
 }
 
-/*
- * The pages are managed no more. That their content is lost is the memory's from here on, not the address's, which
- * may be adopted again with other memory there. Not all have the mark: some only answer whoever asks (poison()).
- */
-static void end_poison(struct gm_block *b, uint64_t va, uint64_t end)
+/* Not all poisoned pages have the mark: some only answer whoever asks (poison()). */
+struct gm_mask gm_mem_mark_poison(struct gm_block *b, uint64_t va, uint64_t end)
 {
 	struct gm_env *env = b->as->env;
 	struct gm_mask pages;
@@ -184,14 +181,23 @@ static void end_poison(struct gm_block *b, uint64_t va, uint64_t end)
 	gm_lock(env, &b->lock);
 	pages = gm_mask_and(b->poisoned, gm_block_clip(b, va, end));
 	gm_unlock(env, &b->lock);
-	if (gm_mask_empty(&pages))
-		return;
 	GM_MASK_FOR_RUN(&pages, first, stop)
 		for (unsigned page = first; page < stop; page++)
 			leave_poison(b->as, b->va + (uint64_t)page * GM_PAGE_BYTES);
-	gm_lock(env, &b->lock);
+	return pages;
+}
+
+/*
+ * The pages are managed no more. That their content is lost is the memory's from here on, not the address's, which
+ * may be adopted again with other memory there.
+ */
+static void end_poison(struct gm_block *b, uint64_t va, uint64_t end)
+{
+	struct gm_mask pages = gm_mem_mark_poison(b, va, end);
+
+	gm_lock(b->as->env, &b->lock);
 	b->poisoned = gm_mask_sub(b->poisoned, pages);
-	gm_unlock(env, &b->lock);
+	gm_unlock(b->as->env, &b->lock);
 }
 
 void gm_mem_unwatch(struct gm_as *as, uint64_t va, uint64_t end)

@@ -180,3 +180,20 @@ CORE_TEST(lost, released_and_adopted_anew)
 	world_check(w);
 	close_losing(dev, ctx);
 }
+
+/* A child has nobody to ask: it must not see zeros either. */
+CORE_TEST(lost, a_child)
+{
+	uint64_t va = app_adopted(w, 1, 1), value;
+	struct gm_ctx *ctx;
+	struct gm_dev *dev = open_losing(w, "vram=4M", &ctx);
+
+	dev_fill(ctx, va, 64, 2);
+	losing.lost = true;
+	IS(gm_sim_load(w->sim, word_va(va, 3), &value, sizeof(value)), GM_RET_IO);
+	for (unsigned k = 0; k < 64; k++)
+		IS(gm_sim_fork_snapshot(w->sim, word_va(va, k), &value, sizeof(value)), GM_RET_IO);
+	OK(gm_sim_fork_snapshot(w->sim, word_va(va, 100), &value, sizeof(value)));
+	cr_assert_eq(value, word(100, 1));
+	close_losing(dev, ctx);
+}
