@@ -124,6 +124,10 @@ struct gm_ctx *gm_ctx_enter_pmap(struct gm_dev *dev, void *pmap);
 /* The same for a known context: false if it is being detached. */
 bool gm_ctx_enter(struct gm_ctx *ctx);
 void gm_ctx_leave(struct gm_ctx *ctx);
+/* No new calls, and nothing left of the space on the device; a failure leaves it open as before. Open again; gone. */
+gm_ret_t gm_ctx_close(struct gm_ctx *ctx);
+void gm_ctx_reopen(struct gm_ctx *ctx);
+void gm_ctx_drop(struct gm_ctx *ctx);
 /* The context of a device in a space, entered: gm_ctx_leave() it; or NULL. */
 struct gm_ctx *gm_as_ctx_of(struct gm_as *as, struct gm_dev *dev);
 

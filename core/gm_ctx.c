@@ -300,29 +300,44 @@ static gm_ret_t close_ctx(struct gm_ctx *ctx, uint64_t deadline_ns)
 	return ret;
 }
 
-gm_ret_t gm_as_detach(struct gm_ctx *ctx)
+gm_ret_t gm_ctx_close(struct gm_ctx *ctx)
 {
-	uint64_t deadline_ns;
-	struct gm_as *as;
-	gm_ret_t ret;
+	uint64_t deadline_ns = gm_deadline_ns(ctx->as->env, ctx->as->cfg.wait_ns);
+	gm_ret_t ret = close_ctx(ctx, deadline_ns);
 
-	if (!ctx)
-		return GM_RET_SUCCESS;
-	as = ctx->as;
-	deadline_ns = gm_deadline_ns(as->env, as->cfg.wait_ns);
-	ret = close_ctx(ctx, deadline_ns);
 	if (ret)
 		return gm_fail(ret, ret == GM_RET_BUSY ? "a working set is held on device %s: release it first"
 						       : "calls on device %s are still in flight", ctx->dev->hal->caps.name);
 	ret = empty_all(ctx, deadline_ns);
-	if (ret) {
-		gm_lock(as->env, &ctx->dev->lock);
-		ctx->closing = false;
-		gm_unlock(as->env, &ctx->dev->lock);
-		return ret;
-	}
+	if (ret)
+		gm_ctx_reopen(ctx);
+	return ret;
+}
+
+void gm_ctx_reopen(struct gm_ctx *ctx)
+{
+	gm_lock(ctx->as->env, &ctx->dev->lock);
+	ctx->closing = false;
+	gm_unlock(ctx->as->env, &ctx->dev->lock);
+}
+
+void gm_ctx_drop(struct gm_ctx *ctx)
+{
+	struct gm_as *as = ctx->as;
+
 	unpublish(ctx);
 	gm_devq_destroy_pmap(ctx->dev, ctx->pmap);
 	gm_mem_free(as->env, ctx, sizeof(*ctx));
-	return GM_RET_SUCCESS;
+}
+
+gm_ret_t gm_as_detach(struct gm_ctx *ctx)
+{
+	gm_ret_t ret;
+
+	if (!ctx)
+		return GM_RET_SUCCESS;
+	ret = gm_ctx_close(ctx);
+	if (!ret)
+		gm_ctx_drop(ctx);
+	return ret;
 }

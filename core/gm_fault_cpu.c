@@ -311,6 +311,8 @@ static unsigned give_few(struct gm_block *b, const struct few *f, uint64_t *now_
 	}
 	if (f->dirty)
 		gm_stat_lap(as, GM_STAT_ns_copy, now_ns);
+	if (f->dirty && atomic_load(&f->dev->hal->lost)) /* meanwhile: nobody knows what was read */
+		return 0;
 	if (f->kept)
 		(void)gm_hal_restore(as->host, as->hpmap, va, slot, bytes, &done);
 	else

@@ -69,8 +69,12 @@ static enum seen look(struct gm_ctx *ctx, struct gm_block *b, unsigned page, uin
 static gm_ret_t make_present(struct gm_block *b, unsigned page, uint64_t deadline_ns)
 {
 	struct gm_as *as = b->as;
+	struct gm_mask present;
 	gm_ret_t ret;
 
+	/* Poisoned and guarded pages count as present: zeros would take the place of their mark. */
+	if (!gm_hal_mem_present(as->host, as->hpmap, b->va, &present) && gm_mask_test(&present, page))
+		return GM_RET_SUCCESS;
 	while ((ret = gm_txn_zero(b, page)) == GM_RET_AGAIN)
 		if (gm_now_ns(as->env) >= deadline_ns || !gm_events_let_run(as))
 			return gm_fail(GM_RET_TIMEDOUT, "events of 0x%llx were not read in time", (unsigned long long)b->va);

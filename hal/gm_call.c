@@ -319,12 +319,18 @@ static bool lose(struct gm_hal_dev *d)
 	return !atomic_exchange(&d->lost, true);
 }
 
+/* A device that is lost is not called any more. */
+static bool is_lost(struct gm_hal_dev *d)
+{
+	return atomic_load_explicit(&d->lost, memory_order_acquire);
+}
+
 /* Before every call: the simulation may switch, and no lock may be held. */
 static gm_ret_t enter(struct gm_hal_dev *d, const char *op)
 {
 	gm_env_assert_unlocked(d->env, op);
 	gm_may_switch(d->env);
-	return atomic_load_explicit(&d->lost, memory_order_acquire) ? GM_RET_NODEV : GM_RET_SUCCESS;
+	return is_lost(d) ? GM_RET_NODEV : GM_RET_SUCCESS;
 }
 
 /* After it: a lost device stays lost. */
@@ -369,18 +375,19 @@ gm_ret_t gm_hal_host_access(struct gm_hal_dev *d, uint64_t host_va, void *buf, s
 
 gm_ret_t gm_hal_fault_next(struct gm_hal_dev *d, struct gm_dev_fault *fault)
 {
-	return d->mmu.fault_next(d->dev, fault);
+	return is_lost(d) ? GM_RET_NODEV : leave(d, "fault_next", d->mmu.fault_next(d->dev, fault));
 }
 
 void gm_hal_fault_done(struct gm_hal_dev *d, void *pmap, uint64_t va, uint64_t bytes, gm_ret_t result)
 {
-	(void)enter(d, "fault_done");
+	if (enter(d, "fault_done"))
+		return; /* who waits there was told when it was lost */
 	(void)leave(d, "fault_done", d->mmu.fault_done(pmap, va, bytes, result));
 }
 
 void *gm_hal_cpu_ptr(struct gm_hal_dev *d, uint64_t pa, uint64_t bytes)
 {
-	return d->mmu.cpu_ptr(d->dev, pa, bytes);
+	return is_lost(d) ? NULL : d->mmu.cpu_ptr(d->dev, pa, bytes);
 }
 
 /* ------------------------------------------------------------------ steps */
@@ -467,6 +474,8 @@ static gm_ret_t walk(struct gm_hal_dev *d, struct gm_step *steps, size_t n, uint
 		size_t count = 1;
 
 		gm_may_switch(d->env);
+		if (is_lost(d))
+			return GM_RET_NODEV;
 		if (steps[i].op == GM_STEP_COPY)
 			count = walk_copies(d, steps, i, n, deadline_ns);
 		else
@@ -496,6 +505,8 @@ gm_ret_t gm_hal_run_now(struct gm_hal_dev *d, struct gm_step *steps, size_t n)
 	gm_ret_t ret = enter(d, "steps");
 
 	for (size_t i = 0; i < n && !ret; i++) {
+		if (is_lost(d))
+			return GM_RET_NODEV;
 		walk_one(d, &steps[i]);
 		ret = steps[i].ret;
 	}

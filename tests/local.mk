@@ -41,6 +41,7 @@ UNIT_TESTS = \
 	tests/unit/test_host_mem.t \
 	tests/unit/test_host_msg.t \
 	tests/unit/test_inject.t \
+	tests/unit/test_lost.t \
 	tests/unit/test_mask.t \
 	tests/unit/test_mem.t \
 	tests/unit/test_mock_bug.t \

@@ -344,7 +344,8 @@ struct gm_mmu {
 	 * - Called: after the service fault_ready, until it says AGAIN; perhaps with locks of the core held.
 	 * - Blocks: never; no service but lock, unlock and now_ns is used.
 	 * - Backend: names a page table that lives, an address in the VA bits (of any byte of the page) and the right
-	 *   that was missing. Each fault is named once; it waits until fault_done() or pmap_destroy().
+	 *   that was missing. Each fault is named once; it waits until fault_done() or pmap_destroy(), or
+	 *   until the device is lost: then the access fails with NODEV.
 	 * - Returns: SUCCESS, AGAIN (none). Order: oldest first, where the device knows.
 	 */
 	gm_ret_t (*fault_next)(void *dev, struct gm_dev_fault *fault);
