@@ -6,6 +6,7 @@
 
 BENCHES = \
 	bench/bench_fault \
+	bench/bench_frames \
 	bench/bench_migrate \
 	bench/bench_touch
 EXTRA_PROGRAMS += $(BENCHES)
@@ -24,6 +25,12 @@ bench_bench_fault_LDADD = libgmem.a
 bench_bench_migrate_LDADD = libgmem.a
 bench_bench_touch_LDADD = libgmem.a
 LINT_FILES += $(BENCH_FILES) bench/bench_fault.c bench/bench_migrate.c bench/bench_touch.c
+
+# White box: parts of the core alone, so they link the layers as the tests do.
+BENCH_LAYERS = libgm_core.a libgm_hal.a libgm_mock.a libgm_core.a libgm_hal.a
+bench_bench_frames_SOURCES = bench/bench_frames.c $(BENCH_FILES)
+bench_bench_frames_LDADD = $(BENCH_LAYERS)
+LINT_FILES += bench/bench_frames.c
 
 PHONY_TARGETS += bench bench-programs
 bench-programs: $(BENCHES)
