@@ -5,6 +5,7 @@
 # hand, since nothing else should run meanwhile: see bench/README.md.
 
 BENCHES = \
+	bench/bench_devfault \
 	bench/bench_fault \
 	bench/bench_frames \
 	bench/bench_migrate \
@@ -28,9 +29,11 @@ LINT_FILES += $(BENCH_FILES) bench/bench_fault.c bench/bench_migrate.c bench/ben
 
 # White box: parts of the core alone, so they link the layers as the tests do.
 BENCH_LAYERS = libgm_core.a libgm_hal.a libgm_mock.a libgm_core.a libgm_hal.a
+bench_bench_devfault_SOURCES = bench/bench_devfault.c $(BENCH_FILES)
+bench_bench_devfault_LDADD = $(BENCH_LAYERS)
 bench_bench_frames_SOURCES = bench/bench_frames.c $(BENCH_FILES)
 bench_bench_frames_LDADD = $(BENCH_LAYERS)
-LINT_FILES += bench/bench_frames.c
+LINT_FILES += bench/bench_devfault.c bench/bench_frames.c
 
 PHONY_TARGETS += bench bench-programs
 bench-programs: $(BENCHES)

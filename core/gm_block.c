@@ -415,7 +415,7 @@ void gm_block_trim_waits(struct gm_block *b)
 	b->waits = kept;
 }
 
-void gm_slice_serve(struct gm_slice *s, uint64_t slice_ns, uint64_t now_ns, unsigned page)
+void gm_slice_serve(struct gm_slice *s, uint64_t slice_ns, uint64_t now_ns, const struct gm_mask *pages)
 {
 	uint64_t epoch = now_ns / slice_ns;
 	unsigned i = epoch & 1;
@@ -424,7 +424,7 @@ void gm_slice_serve(struct gm_slice *s, uint64_t slice_ns, uint64_t now_ns, unsi
 		s->epoch[i] = epoch;
 		s->page[i] = gm_mask_none();
 	}
-	gm_mask_set(&s->page[i], page);
+	s->page[i] = gm_mask_or(s->page[i], *pages);
 }
 
 struct gm_mask gm_slice_pages(const struct gm_slice *s, uint64_t slice_ns, uint64_t now_ns)

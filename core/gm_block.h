@@ -136,8 +136,8 @@ void gm_block_trim_waits(struct gm_block *b);
 /* Recompute `held` from `holds`. */
 void gm_block_count_holds(struct gm_block *b);
 
-/* A page was served: protect it for a slice. */
-void gm_slice_serve(struct gm_slice *s, uint64_t slice_ns, uint64_t now_ns, unsigned page);
+/* Pages were served: protect them for a slice. */
+void gm_slice_serve(struct gm_slice *s, uint64_t slice_ns, uint64_t now_ns, const struct gm_mask *pages);
 /* Pages still protected. */
 struct gm_mask gm_slice_pages(const struct gm_slice *s, uint64_t slice_ns, uint64_t now_ns);
 
