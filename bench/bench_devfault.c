@@ -8,9 +8,10 @@
  *                              order, per touched block
  *     devfault.batch.dup       the same with each fault reported four times by different threads of the
  *                              device (16 faults that differ)
- *     devfault.map.4k.kernel   as the first, with the kernel asked
- *     scale.threads            two pinned threads, each with faults on blocks of its own, against one:
- *                              faults per second. Only rounds in which both had a CPU all the time
+ *     devfault.kernel.map.4k   as the first, with the kernel asked
+ *     scale.threads            two pinned threads, each serving the faults of a device of its own on blocks
+ *                              of its own, in one space, against one: faults per second. Only rounds in
+ *                              which both had a CPU all the time
  *
  * What is measured is the library, not the kernel: how the host answers whether events are unread and
  * what the process may access is fixed beforehand (in .kernel it is asked, in both). The device is the
@@ -41,7 +42,7 @@
 #define BATCH_BLOCKS 16u
 
 static const struct bench_spec map_spec = { "devfault.map.4k", "ns", BENCH_COST, 2, 1.3 };
-static const struct bench_spec kernel_spec = { "devfault.map.4k.kernel", "ns", BENCH_COST, 0, 0 };
+static const struct bench_spec kernel_spec = { "devfault.kernel.map.4k", "ns", BENCH_COST, 0, 0 };
 static const struct bench_spec batch_spec = { "devfault.batch", "ns", BENCH_COST, 3, 1.5 };
 static const struct bench_spec dup_spec = { "devfault.batch.dup", "ns", BENCH_COST, 0, 0 };
 static const struct bench_spec scale_spec = { "scale.threads", "1/us", BENCH_RATE, 1.4, 1.8 };
@@ -53,9 +54,10 @@ static struct bench {
 	struct gm_mock_config mock;
 	struct gm_env *env;
 	struct gm_lib *lib;
-	struct gm_dev *dev;
+	struct gm_dev *dev[2];
 	struct gm_as *as;
-	struct gm_ctx *ctx;
+	struct gm_ctx *ctx[2];
+	unsigned devs;
 	char *mem;
 	uint64_t block[BLOCKS];  /* sorted */
 	uint32_t order[PAGES];
@@ -127,23 +129,26 @@ static void adopt_parts(void)
 
 static void attach(void)
 {
-	BENCH_TRY(gm_as_attach(g.as, g.dev, GM_ATTACH_IDENTITY, NULL, &g.ctx));
-	BENCH_TRY(gm_mock_mmu()->pmap_create(gm_dev_backend(g.dev), &g.pmap));
+	for (unsigned i = 0; i < g.devs; i++)
+		BENCH_TRY(gm_as_attach(g.as, g.dev[i], GM_ATTACH_IDENTITY, NULL, &g.ctx[i]));
+	BENCH_TRY(gm_mock_mmu()->pmap_create(gm_dev_backend(g.dev[0]), &g.pmap));
 }
 
 static void detach(void)
 {
-	BENCH_TRY(gm_as_detach(g.ctx));
+	for (unsigned i = 0; i < g.devs; i++)
+		BENCH_TRY(gm_as_detach(g.ctx[i]));
 	BENCH_TRY(gm_mock_mmu()->pmap_remove(g.pmap, GM_VA(g.mem), BYTES));
 	BENCH_TRY(gm_mock_mmu()->tlb_invl(g.pmap, GM_VA(g.mem), BYTES));
 	gm_mock_mmu()->pmap_destroy(g.pmap);
 }
 
-static void open_all(bool kernel)
+static void open_all(bool kernel, unsigned devs)
 {
 	struct gm_as_config as = { .size = sizeof(as), .flags = GM_AS_NO_THREADS };
 
 	memset(&g, 0, sizeof(g));
+	g.devs = devs;
 	pthread_mutex_init(&g.lock, NULL);
 	g.mock = (struct gm_mock_config){ .size = sizeof(g.mock), .vram_bytes = BENCH_BLOCK };
 	g.mmu = *gm_mock_mmu();
@@ -163,7 +168,8 @@ static void open_all(bool kernel)
 	bench_shuffle(g.order, PAGES);
 	BENCH_TRY(gm_env_threads_create(NULL, &g.env));
 	BENCH_TRY(gm_lib_create_on(g.env, &g.host_mmu, g.env, &g.lib));
-	BENCH_TRY(gm_dev_create(g.lib, &g.mmu, &g.mock, &g.dev));
+	for (unsigned i = 0; i < devs; i++)
+		BENCH_TRY(gm_dev_create(g.lib, &g.mmu, &g.mock, &g.dev[i]));
 	BENCH_TRY(gm_as_create(g.lib, 0, 0, &as, &g.as));
 	adopt_parts();
 	attach();
@@ -175,7 +181,8 @@ static void close_all(void)
 	for (uint32_t p = 0; p < PAGES; p++)
 		BENCH_TRY(gm_release(g.as, (void *)(uintptr_t)(page_va(p) + 128), 256));
 	BENCH_TRY(gm_as_destroy(g.as));
-	BENCH_TRY(gm_dev_destroy(g.dev));
+	for (unsigned i = 0; i < g.devs; i++)
+		BENCH_TRY(gm_dev_destroy(g.dev[i]));
 	BENCH_TRY(gm_lib_destroy(g.lib));
 	gm_env_threads_destroy(g.env);
 	bench_buffer_free(g.mem, BYTES);
@@ -220,7 +227,7 @@ static double map_lib(void)
 	uint64_t start = bench_now_ns();
 
 	for (uint32_t i = 0; i < PAGES; i++)
-		BENCH_TRY(gm_dev_fault(g.ctx, page_va(g.order[i]), GM_WRITE));
+		BENCH_TRY(gm_dev_fault(g.ctx[0], page_va(g.order[i]), GM_WRITE));
 	return (double)(bench_now_ns() - start) / PAGES;
 }
 
@@ -240,7 +247,7 @@ static void run_map(const struct bench_opts *o, const struct bench_spec *spec, b
 {
 	static struct bench_series s;
 
-	open_all(kernel);
+	open_all(kernel, 1);
 	bench_begin(&s, spec);
 	for (unsigned i = 0; i < o->runs + 1; i++) {
 		struct gm_stats before, after;
@@ -282,7 +289,7 @@ static void fill_queue(unsigned b, unsigned repeat)
 		uint64_t va = g.block[block + b % (BLOCKS / BATCH_BLOCKS) * BATCH_BLOCKS];
 
 		g.fault[i] = (struct gm_dev_fault){
-			.pmap = g.ctx->pmap,
+			.pmap = g.ctx[0]->pmap,
 			.va = va + (uint64_t)(first + page) * BENCH_PAGE,
 			.access = GM_WRITE,
 		};
@@ -306,7 +313,7 @@ static double batch_lib(unsigned repeat)
 
 		fill_queue(b, repeat);
 		start = bench_now_ns();
-		(void)gm_devq_round(g.dev, &again_ns);
+		(void)gm_devq_round(g.dev[0], &again_ns);
 		ns += bench_now_ns() - start;
 		if (again_ns != UINT64_MAX)
 			bench_die("a fault was not answered at once: %s", gm_last_error());
@@ -337,7 +344,7 @@ static void run_batch(const struct bench_opts *o, const struct bench_spec *spec,
 {
 	static struct bench_series s;
 
-	open_all(false);
+	open_all(false, 1);
 	bench_begin(&s, spec);
 	for (unsigned i = 0; i < o->runs + 1; i++) {
 		struct gm_stats before, after;
@@ -365,7 +372,8 @@ static void run_batch(const struct bench_opts *o, const struct bench_spec *spec,
 
 struct runner {
 	pthread_barrier_t *start;
-	unsigned cpu, first, blocks; /* its part of the blocks */
+	unsigned dev; /* also its CPU */
+	unsigned first, blocks; /* its part of the blocks */
 	uint64_t wall_ns, cpu_ns;
 };
 
@@ -382,7 +390,7 @@ static void *run_part(void *arg)
 	struct runner *r = arg;
 	uint64_t start, start_cpu;
 
-	bench_pin_self(r->cpu);
+	bench_pin_self(r->dev);
 	pthread_barrier_wait(r->start);
 	start = bench_now_ns();
 	start_cpu = cpu_ns();
@@ -390,7 +398,7 @@ static void *run_part(void *arg)
 		uint32_t block = g.order[i] / PER_BLOCK;
 
 		if (block >= r->first && block < r->first + r->blocks)
-			BENCH_TRY(gm_dev_fault(g.ctx, page_va(g.order[i]), GM_WRITE));
+			BENCH_TRY(gm_dev_fault(g.ctx[r->dev], page_va(g.order[i]), GM_WRITE));
 	}
 	r->cpu_ns = cpu_ns() - start_cpu;
 	r->wall_ns = bench_now_ns() - start;
@@ -408,7 +416,8 @@ static double run_parts(unsigned n, bool *ran)
 	*ran = true;
 	pthread_barrier_init(&start, NULL, n);
 	for (unsigned i = 0; i < n; i++) {
-		r[i] = (struct runner){ .start = &start, .cpu = i, .first = i * BLOCKS / 2, .blocks = BLOCKS / 2 };
+		r[i] = (struct runner){ .start = &start,
+				      .dev = i, .first = i * BLOCKS / 2, .blocks = BLOCKS / 2 };
 		if (pthread_create(&thread[i], NULL, run_part, &r[i]))
 			bench_die("no thread");
 	}
@@ -432,7 +441,7 @@ static void run_scale(const struct bench_opts *o)
 		bench_skip(&scale_spec, "there is only one CPU");
 		return;
 	}
-	open_all(false);
+	open_all(false, 2);
 	bench_begin(&s, &scale_spec);
 	for (unsigned i = 0; i < SCALE_TRIES * o->runs && s.n < o->runs; i++) {
 		bool two_ran, one_ran;

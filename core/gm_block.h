@@ -49,7 +49,6 @@ struct gm_block {
 	RB_ENTRY(gm_block) link;                  /* (A) index of the space */
 	struct gm_as *as;
 	uint64_t va;
-	atomic_uint refs;
 	bool indexed;                             /* (A) */
 
 	struct gm_mutex lock;                     /* GM_RANK_BLOCK: everything below */
@@ -81,6 +80,7 @@ struct gm_block {
 	SLIST_HEAD(, gm_hold) holds;              /* working sets over this block */
 
 	uint64_t used_ns;                         /* when a transaction last ended */
+	atomic_uint refs;                         /* apart from the links, which others read on their way */
 
 	/* the worker's queue: (Q) the space's queue lock */
 	TAILQ_ENTRY(gm_block) work_link;

@@ -28,12 +28,12 @@ struct batch {
 	size_t n;
 	uint64_t open;         /* bit i: ask[i] has no result yet */
 	uint64_t movable;      /* of those, to be brought together */
-	uint64_t edges;        /* of those, to be mapped in place together: */
-	struct gm_mask busy;   /* their pages, */
-	struct gm_mask write;  /* mapped writable, */
-	struct gm_mask read_before, write_before; /* as they were */
-	struct gm_mask served; /* pages; the slice is yet to begin */
-	unsigned spurious;
+	uint64_t edges;        /* of those, to be mapped in place together: their pages are busy, */
+	uint64_t write;        /* to be mapped writable, */
+	uint64_t had_read, had_write; /* and were mapped so before */
+	unsigned served;       /* how many have SUCCESS */
+	unsigned spurious;     /* of those, were mapped already */
+	uint64_t fresh;        /* of those, the slice is yet to begin */
 };
 
 #define FOR_EACH(i, bits) \
@@ -43,6 +43,21 @@ static void answer(struct batch *t, uint64_t i, gm_ret_t ret)
 {
 	t->ask[i].ret = ret;
 	t->open &= ~(UINT64_C(1) << i);
+	t->served += !ret;
+}
+
+static unsigned page_of(const struct batch *t, uint64_t i)
+{
+	return gm_page_of(t->b, t->ask[i].va);
+}
+
+static struct gm_mask pages_of(const struct batch *t, uint64_t asks)
+{
+	struct gm_mask pages = gm_mask_none();
+
+	FOR_EACH(i, asks)
+		gm_mask_set(&pages, page_of(t, i));
+	return pages;
 }
 
 /* (block) Can this edge page be mapped without asking anything but the rights? */
@@ -59,19 +74,16 @@ static bool is_simple(const struct batch *t, unsigned page, uint32_t access)
 static void claim_edge(struct batch *t, uint64_t i, unsigned page)
 {
 	struct gm_bmap *map = t->b->map[t->ctx->index];
+	bool had_write = gm_mask_test(&map->write, page), write = (t->ask[i].access & GM_WRITE) || had_write;
 
 	t->edges |= UINT64_C(1) << i;
-	gm_mask_set(&t->busy, page);
+	t->had_read |= (uint64_t)gm_mask_test(&map->read, page) << i;
+	t->had_write |= (uint64_t)had_write << i;
+	t->write |= (uint64_t)write << i; /* rights only grow */
 	gm_mask_set(&t->b->busy, page);
-	if (gm_mask_test(&map->read, page))
-		gm_mask_set(&t->read_before, page);
-	if (gm_mask_test(&map->write, page))
-		gm_mask_set(&t->write_before, page);
-	if ((t->ask[i].access & GM_WRITE) || gm_mask_test(&map->write, page)) { /* rights only grow */
-		gm_mask_set(&t->write, page);
-		gm_mask_set(&map->write, page);
-	}
 	gm_mask_set(&map->read, page);
+	if (write)
+		gm_mask_set(&map->write, page);
 	gm_mask_clear(&map->unsure, page);
 }
 
@@ -82,21 +94,24 @@ static bool is_free_to_move(const struct gm_block *b, unsigned page, const struc
 	       !gm_mask_test(slice, page);
 }
 
-static void sort_out(struct batch *t, uint64_t now_ns)
+/* False: the block has no record of what the context maps yet. */
+static bool sort_out(struct batch *t, uint64_t now_ns)
 {
 	struct gm_block *b = t->b;
 	struct gm_mask slice;
+	bool able;
 
 	gm_lock(b->as->env, &b->lock);
-	if (t->n > 1)
+	able = b->map[t->ctx->index];
+	if (able && t->n > 1)
 		slice = gm_slice_pages(&b->slice_cpu, b->as->cfg.slice_ns, now_ns);
-	FOR_EACH(i, t->open) {
-		unsigned page = gm_page_of(b, t->ask[i].va);
+	FOR_EACH(i, able ? t->open : 0) {
+		unsigned page = page_of(t, i);
 		enum gm_seen seen = gm_fault_look(t->ctx, b, page, t->ask[i].access);
 
 		if (seen == GM_SEEN_MAPPED) {
-			gm_mask_set(&t->served, page);
 			answer(t, i, GM_RET_SUCCESS);
+			t->fresh |= UINT64_C(1) << i;
 			t->spurious++;
 		} else if (seen == GM_SEEN_EDGE && is_simple(t, page, t->ask[i].access)) {
 			claim_edge(t, i, page);
@@ -105,77 +120,100 @@ static void sort_out(struct batch *t, uint64_t now_ns)
 		}
 	}
 	gm_unlock(b->as->env, &b->lock);
+	return able;
+}
+
+/* The same when all of its records are there: mostly they are. */
+static gm_ret_t make_and_sort_out(struct batch *t, uint64_t now_ns)
+{
+	gm_ret_t ret = gm_block_need_node(t->b, t->ctx->dev->index);
+
+	while (!ret && !sort_out(t, now_ns))
+		ret = gm_block_need_map(t->b, t->ctx->index);
+	return ret;
 }
 
 /* -------------------------------------------------------------- in place */
 
-/* Pages that were claimed and are not mapped after all: nothing was entered yet. */
-static void unclaim(struct batch *t, const struct gm_mask *pages)
+/* Claimed and not mapped after all: nothing was entered yet. */
+static void unclaim(struct batch *t, uint64_t asks)
 {
-	struct gm_mask fresh_read = gm_mask_sub(*pages, t->read_before), fresh_write = gm_mask_sub(*pages, t->write_before);
+	struct gm_mask read = pages_of(t, asks & ~t->had_read), write = pages_of(t, asks & ~t->had_write);
 	struct gm_bmap *map = t->b->map[t->ctx->index];
 
 	gm_lock(t->b->as->env, &t->b->lock);
-	map->read = gm_mask_sub(map->read, fresh_read);
-	map->write = gm_mask_sub(map->write, fresh_write);
+	map->read = gm_mask_sub(map->read, read);
+	map->write = gm_mask_sub(map->write, write);
 	gm_unlock(t->b->as->env, &t->b->lock);
 }
 
-/* Pages of edges that the process itself may access so. */
-static struct gm_mask allowed_edges(struct batch *t)
+/* Which of the edges the process itself may access so; the others have their answer. */
+static uint64_t allowed(struct batch *t)
 {
-	struct gm_mask refused = gm_mask_none();
 	struct gm_host_vma vma = { .bytes = 0 };
+	uint64_t refused = 0;
 
 	FOR_EACH(i, t->edges) {
 		gm_ret_t ret = gm_fault_rights(t->b->as, t->ask[i].va, t->ask[i].access, &vma);
 
 		if (ret) {
-			gm_mask_set(&refused, gm_page_of(t->b, t->ask[i].va));
+			refused |= UINT64_C(1) << i;
 			answer(t, i, ret);
 		}
 	}
-	t->edges &= t->open;
-	if (!gm_mask_empty(&refused))
-		unclaim(t, &refused);
-	return gm_mask_sub(t->busy, refused);
+	if (refused)
+		unclaim(t, refused);
+	return t->edges & ~refused;
+}
+
+/* Neighbours that follow each other and get the same right become one step. */
+static gm_ret_t enter(struct batch *t, uint64_t asks, uint64_t deadline_ns)
+{
+	struct gm_plan plan;
+	unsigned first = 0, end = 0;
+	bool write = false;
+
+	gm_plan_init(&plan, t->b->as, t->ctx->dev->hal, deadline_ns);
+	FOR_EACH(i, asks) {
+		unsigned page = page_of(t, i);
+
+		if (page != end || write != (t->write >> i & 1)) {
+			gm_plan_enter_host(&plan, t->ctx, t->b, first, end, write);
+			first = page;
+			write = t->write >> i & 1;
+		}
+		end = page + 1;
+	}
+	gm_plan_enter_host(&plan, t->ctx, t->b, first, end, write);
+	return gm_plan_run(&plan);
 }
 
 /* Which of them are entered is not known: those that were mapped before are so still, the others are not. */
-static void undo_edges(struct batch *t, const struct gm_mask *pages, uint64_t deadline_ns)
+static void undo(struct batch *t, uint64_t asks, uint64_t deadline_ns)
 {
-	struct gm_mask before = gm_mask_and(*pages, t->read_before), fresh = gm_mask_sub(*pages, t->read_before);
+	struct gm_mask before = pages_of(t, asks & t->had_read), others = pages_of(t, asks & ~t->had_read);
 
 	gm_plan_doubt(t->b, t->ctx->index, &before);
-	(void)gm_plan_revoke(t->b, &fresh, deadline_ns, false);
+	(void)gm_plan_revoke(t->b, &others, deadline_ns, false);
 }
 
 static void map_edges(struct batch *t, uint64_t deadline_ns, uint64_t *now_ns)
 {
-	struct gm_as *as = t->b->as;
-	struct gm_mask pages = allowed_edges(t), some;
-	struct gm_plan plan;
-	gm_ret_t ret;
+	struct gm_mask busy = pages_of(t, t->edges), served;
+	uint64_t asks = allowed(t);
+	unsigned before = t->served;
+	gm_ret_t ret = asks ? enter(t, asks, deadline_ns) : GM_RET_SUCCESS;
 
-	gm_plan_init(&plan, as, t->ctx->dev->hal, deadline_ns);
-	some = gm_mask_sub(pages, t->write);
-	gm_plan_enter_host(&plan, t->ctx, t->b, &some, false);
-	some = gm_mask_and(pages, t->write);
-	gm_plan_enter_host(&plan, t->ctx, t->b, &some, true);
-	ret = gm_plan_run(&plan);
-	if (ret) {
-		undo_edges(t, &pages, deadline_ns);
-		pages = gm_mask_none();
-	} else {
-		gm_stat_add(as, GM_STAT_pages_in_place, gm_mask_count(&pages));
-	}
-	FOR_EACH(i, t->edges)
+	if (ret)
+		undo(t, asks, deadline_ns);
+	FOR_EACH(i, asks)
 		if (!ret || t->n == 1) /* else each is tried alone, and says itself why it fails */
 			answer(t, i, ret);
-	pages = gm_mask_or(pages, t->served);
-	t->served = gm_mask_none();
-	*now_ns = gm_now_ns(as->env);
-	gm_txn_release_served(t->b, &t->busy, &pages, *now_ns);
+	gm_stat_add(t->b->as, GM_STAT_pages_in_place, t->served - before);
+	served = pages_of(t, (ret ? 0 : asks) | t->fresh);
+	t->fresh = 0;
+	*now_ns = gm_now_ns(t->b->as->env);
+	gm_txn_release_served(t->b, &busy, &served, *now_ns);
 }
 
 /* -------------------------------------------------------------- together */
@@ -199,8 +237,8 @@ static void bring_movable(struct batch *t, uint64_t deadline_ns)
 			t->movable &= ~(UINT64_C(1) << i);
 			if (ret || (!gm_mask_test(&m.arrived, page) && !gm_mask_test(&m.stay, page)))
 				continue;
-			gm_mask_set(&t->served, page);
 			answer(t, i, ret);
+			t->fresh |= UINT64_C(1) << i;
 		}
 	}
 }
@@ -215,8 +253,7 @@ static void serve_rest(struct batch *t, uint64_t attempt_ns, uint64_t now_ns)
 
 		answer(t, i, gm_fault_one(t->ctx, t->b, &t->ask[i], deadline_ns, &spurious));
 		t->spurious += spurious;
-		if (!t->ask[i].ret)
-			gm_mask_set(&t->served, gm_page_of(t->b, t->ask[i].va));
+		t->fresh |= (uint64_t)!t->ask[i].ret << i;
 	}
 }
 
@@ -226,18 +263,19 @@ static void end_served(struct batch *t, uint64_t *now_ns)
 	struct gm_block *b = t->b;
 	struct gm_as *as = b->as;
 	struct gm_dev *dev = t->ctx->dev;
+	struct gm_mask served = pages_of(t, t->fresh);
 	struct gm_chunk *last = NULL;
 	struct gm_bnode *n;
 
 	*now_ns = gm_now_ns(as->env);
 	gm_lock(as->env, &b->lock);
-	gm_slice_serve(&b->slice_dev, as->cfg.slice_ns, *now_ns, &t->served);
+	gm_slice_serve(&b->slice_dev, as->cfg.slice_ns, *now_ns, &served);
 	n = b->node[dev->index];
-	FOR_EACH(i, ~t->open & (UINT64_MAX >> (64 - t->n))) {
-		unsigned page = gm_page_of(b, t->ask[i].va);
+	FOR_EACH(i, t->fresh) {
+		unsigned page = page_of(t, i);
 		struct gm_chunk *c = n->unit[page / GM_UNIT_PAGES];
 
-		if (t->ask[i].ret || !c || c == last || !gm_mask_test(&n->resident, page))
+		if (!c || c == last || !gm_mask_test(&n->resident, page))
 			continue;
 		gm_node_touch(&dev->node, c);
 		last = c;
@@ -261,15 +299,12 @@ static void find_block(struct batch *t)
 	}
 }
 
-static void count(struct batch *t, uint64_t ns)
+static void count(const struct batch *t, uint64_t ns)
 {
 	struct gm_as *as = t->ctx->as;
-	unsigned served = 0;
 
-	for (size_t i = 0; i < t->n; i++)
-		served += !t->ask[i].ret;
-	if (served > t->spurious)
-		gm_stat_add(as, GM_STAT_dev_faults, served - t->spurious);
+	if (t->served > t->spurious)
+		gm_stat_add(as, GM_STAT_dev_faults, t->served - t->spurious);
 	if (t->spurious)
 		gm_stat_add(as, GM_STAT_dev_faults_spurious, t->spurious);
 	gm_stat_add(as, GM_STAT_ns_dev_fault, ns);
@@ -279,27 +314,23 @@ void gm_fault_block(struct gm_ctx *ctx, struct gm_fault_ask *ask, size_t n, uint
 {
 	struct batch t = { .ctx = ctx, .ask = ask, .n = n, .open = UINT64_MAX >> (64 - n) };
 	uint64_t start_ns = *now_ns, deadline_ns = gm_deadline_after_ns(start_ns, attempt_ns);
-	gm_ret_t ret = GM_RET_SUCCESS;
+	gm_ret_t ret;
 
 	find_block(&t);
 	if (!t.b)
 		return;
-	ret = gm_block_need_node(t.b, ctx->dev->index);
-	if (!ret)
-		ret = gm_block_need_map(t.b, ctx->index);
+	ret = make_and_sort_out(&t, start_ns);
 	if (ret) {
 		FOR_EACH(i, t.open)
 			answer(&t, i, ret);
 	}
-	if (t.open)
-		sort_out(&t, start_ns);
 	if (t.edges)
 		map_edges(&t, deadline_ns, now_ns);
 	if (t.movable)
 		bring_movable(&t, deadline_ns);
 	if (t.open)
 		serve_rest(&t, attempt_ns, start_ns);
-	if (!gm_mask_empty(&t.served))
+	if (t.fresh)
 		end_served(&t, now_ns);
 	else if (!t.edges)
 		*now_ns = gm_now_ns(ctx->as->env);

@@ -117,7 +117,7 @@ gm_ret_t gm_fault_in_place(struct gm_ctx *ctx, struct gm_block *b, unsigned page
 	ret = make_present(b, page, deadline_ns);
 	if (!ret) {
 		gm_plan_init(&plan, as, ctx->dev->hal, deadline_ns);
-		gm_plan_enter_host(&plan, ctx, b, &one, write);
+		gm_plan_enter_host(&plan, ctx, b, page, page + 1, write);
 		ret = gm_plan_run(&plan);
 	}
 	if (ret && before) /* and is so still: a working set may hold it */
