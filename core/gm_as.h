@@ -35,7 +35,8 @@ struct gm_ctx {
 	uint64_t to_dev;             /* device VA = host VA + to_dev (modulo 2^64) */
 	char before[64];             /* what others read is not in the line of: */
 	atomic_uint users;           /* calls in flight; and GM_CTX_CLOSING, then changed with dev->lock only */
-	char behind[60];
+	_Atomic uint32_t ticks;      /* fault blocks served, roughly: which are timed */
+	char behind[56];
 	unsigned sets;               /* (dev->lock) working sets held */
 };
 

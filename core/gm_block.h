@@ -51,6 +51,11 @@ struct gm_block {
 	uint64_t va;
 	bool indexed;                             /* (A) */
 
+	/* With the lock, but seldom written, so they lie between what others read on their way and the lock. */
+	atomic_bool has_node[GM_MAX_DEVS];        /* node[i] is there: read without the lock */
+	struct gm_bnode *node[GM_MAX_DEVS];       /* by device index; NULL: nothing there */
+	struct gm_bmap *map[GM_MAX_CTXS];         /* by context index; NULL: nothing mapped */
+
 	struct gm_mutex lock;                     /* GM_RANK_BLOCK: everything below */
 	struct gm_waitq waitq;                    /* woken when pages stop being busy, doomed or held */
 	struct gm_mask managed;                   /* pages of a region */
@@ -73,9 +78,6 @@ struct gm_block {
 	bool huge;                                /* staged came as one huge page and is still whole */
 	bool has_slot;
 	uint64_t slot;
-	struct gm_bnode *node[GM_MAX_DEVS];       /* by device index; NULL: nothing there */
-	atomic_bool has_node[GM_MAX_DEVS];        /* node[i] is there: read without the lock */
-	struct gm_bmap *map[GM_MAX_CTXS];         /* by context index; NULL: nothing mapped */
 	struct gm_slice slice_cpu, slice_dev;
 	SLIST_HEAD(, gm_hold) holds;              /* working sets over this block */
 

@@ -138,28 +138,29 @@ static bool is_for_later(const struct gm_ctx *ctx, const struct gm_devq_entry *e
 
 /* One of several that were not all served. True: answered. */
 static bool conclude(struct gm_dev *dev, struct gm_ctx *ctx, struct gm_devq_entry *e, struct gm_fault_ask *ask,
-		     bool alone, uint64_t *now_ns)
+		     bool alone)
 {
-	if (ask->ret == GM_RET_FAULT && !learned(ctx->as, gm_deadline_after_ns(*now_ns, ATTEMPT_NS))) {
+	struct gm_env *env = dev->lib->env;
+	uint64_t now_ns = gm_now_ns(env);
+
+	if (ask->ret == GM_RET_FAULT && !learned(ctx->as, gm_deadline_after_ns(now_ns, ATTEMPT_NS)))
 		ask->ret = GM_RET_TIMEDOUT;
-		*now_ns = gm_now_ns(dev->lib->env);
-	} else if (ask->ret == GM_RET_FAULT || (ask->ret && !alone && !is_for_later(ctx, e, ask->ret, *now_ns))) {
-		*now_ns = gm_now_ns(dev->lib->env);
-		gm_fault_block(ctx, ask, 1, ATTEMPT_NS, now_ns); /* alone: the message is its own */
-	}
-	if (is_for_later(ctx, e, ask->ret, *now_ns)) {
-		try_later(e, *now_ns, e->since_ns + ctx->as->cfg.wait_ns);
+	else if (ask->ret == GM_RET_FAULT || (ask->ret && !alone && !is_for_later(ctx, e, ask->ret, now_ns)))
+		gm_fault_block(ctx, ask, 1, ATTEMPT_NS); /* alone: the message is its own */
+	now_ns = gm_now_ns(env);
+	if (is_for_later(ctx, e, ask->ret, now_ns)) {
+		try_later(e, now_ns, e->since_ns + ctx->as->cfg.wait_ns);
 		return false;
 	}
 	if (ask->ret)
-		gm_log(dev->lib->env, GM_LOG_WARN, "device %s: fault at 0x%llx cannot be served: %s", dev->hal->caps.name,
+		gm_log(env, GM_LOG_WARN, "device %s: fault at 0x%llx cannot be served: %s", dev->hal->caps.name,
 		       (unsigned long long)e->fault.va, gm_last_error());
 	done(dev, e, e, ask->ret);
 	return true;
 }
 
 /* Which of them, by place, are to be tried again. */
-static uint64_t serve(struct group *g, uint64_t *now_ns)
+static uint64_t serve(struct group *g)
 {
 	struct gm_dev *dev = g->dev;
 	struct gm_ctx *ctx = gm_ctx_enter_pmap(dev, g->entry[0]->fault.pmap);
@@ -173,13 +174,13 @@ static uint64_t serve(struct group *g, uint64_t *now_ns)
 	}
 	for (size_t i = 0; i < g->n; i++)
 		g->ask[i] = (struct gm_fault_ask){ g->entry[i]->fault.va - ctx->to_dev, g->entry[i]->fault.access, 0 };
-	gm_fault_block(ctx, g->ask, g->n, ATTEMPT_NS, now_ns);
+	gm_fault_block(ctx, g->ask, g->n, ATTEMPT_NS);
 	for (size_t i = 0; i < g->n; i++)
 		served += !g->ask[i].ret;
 	if (served == g->n)
 		done(dev, g->entry[0], g->entry[g->n - 1], GM_RET_SUCCESS);
 	for (size_t i = 0; i < g->n && served < g->n; i++)
-		if (!conclude(dev, ctx, g->entry[i], &g->ask[i], g->n == 1, now_ns))
+		if (!conclude(dev, ctx, g->entry[i], &g->ask[i], g->n == 1))
 			again |= UINT64_C(1) << g->place[i];
 	gm_ctx_leave(ctx);
 	return again;
@@ -290,7 +291,7 @@ bool gm_devq_round(struct gm_dev *dev, uint64_t *again_ns)
 	kept = all & ~left;
 	while (left) {
 		gather(dev, order, &left, &g);
-		kept |= serve(&g, &now_ns);
+		kept |= serve(&g);
 	}
 	keep(dev, order, kept, again_ns);
 	end_round(dev);

@@ -342,11 +342,21 @@ static gm_ret_t settle_doomed(struct gm_as *as, uint64_t deadline_ns)
 	return ret ? gm_fail(ret, "a device did not let go of dropped memory in time") : ret;
 }
 
+/* In this order: what was read before the host says that nothing is left is the handler's until it is done. */
+static bool events_settled(struct gm_as *as)
+{
+	return !gm_hal_settled(as->host, as->hpmap) && !atomic_load(&as->msgs_busy) && !gm_remap_pending(as);
+}
+
+bool gm_events_settled(struct gm_as *as)
+{
+	return events_settled(as) && !atomic_load(&as->doomed_blocks);
+}
+
 static gm_ret_t settle_events(struct gm_as *as, uint64_t deadline_ns)
 {
 	for (;;) {
-		/* In this order: what was read before the host says that nothing is left is the handler's until it is done. */
-		if (!gm_hal_settled(as->host, as->hpmap) && !atomic_load(&as->msgs_busy) && !gm_remap_pending(as))
+		if (events_settled(as))
 			return GM_RET_SUCCESS;
 		if (as->cfg.flags & GM_AS_NO_THREADS) /* nobody else may be there to do it */
 			gm_remap_work(as);

@@ -15,9 +15,8 @@ struct gm_fault_ask {
 /*
  * Make pages of one block accessible to a context that is entered (gm_ctx_enter()), each of them named once.
  * Each gets the result that gm_dev_fault() has, and TIMEDOUT also where attempt_ns, which each has for itself, was short.
- * *now_ns: the time before and after.
  */
-void gm_fault_block(struct gm_ctx *ctx, struct gm_fault_ask *ask, size_t n, uint64_t attempt_ns, uint64_t *now_ns);
+void gm_fault_block(struct gm_ctx *ctx, struct gm_fault_ask *ask, size_t n, uint64_t attempt_ns);
 #define GM_FAULT_ASKS 64 /* at most */
 
 /* What a look at a page tells. */

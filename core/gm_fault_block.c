@@ -87,24 +87,26 @@ static void claim_edge(struct batch *t, uint64_t i, unsigned page)
 	gm_mask_clear(&map->unsure, page);
 }
 
-/* (block) Nobody else has the page, and nothing keeps it where it is. */
-static bool is_free_to_move(const struct gm_block *b, unsigned page, const struct gm_mask *slice)
+/* (block) Movable ones that somebody else has, or that something keeps where they are, are not brought with the others. */
+static void leave_out_of_way(struct batch *t)
 {
-	return !gm_mask_test(&b->busy, page) && !gm_mask_test(&b->doomed, page) && !gm_mask_test(&b->held, page) &&
-	       !gm_mask_test(slice, page);
+	struct gm_block *b = t->b;
+	struct gm_mask in_the_way = gm_slice_pages(&b->slice_cpu, b->as->cfg.slice_ns, gm_now_ns(b->as->env));
+
+	in_the_way = gm_mask_or(in_the_way, gm_mask_or(b->busy, gm_mask_or(b->doomed, b->held)));
+	FOR_EACH(i, t->movable)
+		if (gm_mask_test(&in_the_way, page_of(t, i)))
+			t->movable &= ~(UINT64_C(1) << i);
 }
 
 /* False: the block has no record of what the context maps yet. */
-static bool sort_out(struct batch *t, uint64_t now_ns)
+static bool sort_out(struct batch *t)
 {
 	struct gm_block *b = t->b;
-	struct gm_mask slice;
 	bool able;
 
 	gm_lock(b->as->env, &b->lock);
 	able = b->map[t->ctx->index];
-	if (able && t->n > 1)
-		slice = gm_slice_pages(&b->slice_cpu, b->as->cfg.slice_ns, now_ns);
 	FOR_EACH(i, able ? t->open : 0) {
 		unsigned page = page_of(t, i);
 		enum gm_seen seen = gm_fault_look(t->ctx, b, page, t->ask[i].access);
@@ -115,20 +117,24 @@ static bool sort_out(struct batch *t, uint64_t now_ns)
 			t->spurious++;
 		} else if (seen == GM_SEEN_EDGE && is_simple(t, page, t->ask[i].access)) {
 			claim_edge(t, i, page);
-		} else if (seen == GM_SEEN_MOVABLE && t->n > 1 && is_free_to_move(b, page, &slice)) {
+		} else if (seen == GM_SEEN_MOVABLE) {
 			t->movable |= UINT64_C(1) << i;
 		}
 	}
+	if (t->movable & (t->movable - 1)) /* two at least */
+		leave_out_of_way(t);
+	else
+		t->movable = 0;
 	gm_unlock(b->as->env, &b->lock);
 	return able;
 }
 
 /* The same when all of its records are there: mostly they are. */
-static gm_ret_t make_and_sort_out(struct batch *t, uint64_t now_ns)
+static gm_ret_t make_and_sort_out(struct batch *t)
 {
 	gm_ret_t ret = gm_block_need_node(t->b, t->ctx->dev->index);
 
-	while (!ret && !sort_out(t, now_ns))
+	while (!ret && !sort_out(t))
 		ret = gm_block_need_map(t->b, t->ctx->index);
 	return ret;
 }
@@ -167,13 +173,13 @@ static uint64_t allowed(struct batch *t)
 }
 
 /* Neighbours that follow each other and get the same right become one step. */
-static gm_ret_t enter(struct batch *t, uint64_t asks, uint64_t deadline_ns)
+static gm_ret_t enter(struct batch *t, uint64_t asks)
 {
 	struct gm_plan plan;
 	unsigned first = 0, end = 0;
 	bool write = false;
 
-	gm_plan_init(&plan, t->b->as, t->ctx->dev->hal, deadline_ns);
+	gm_plan_init(&plan, t->b->as, t->ctx->dev->hal, 0);
 	FOR_EACH(i, asks) {
 		unsigned page = page_of(t, i);
 
@@ -189,31 +195,29 @@ static gm_ret_t enter(struct batch *t, uint64_t asks, uint64_t deadline_ns)
 }
 
 /* Which of them are entered is not known: those that were mapped before are so still, the others are not. */
-static void undo(struct batch *t, uint64_t asks, uint64_t deadline_ns)
+static void undo(struct batch *t, uint64_t asks)
 {
 	struct gm_mask before = pages_of(t, asks & t->had_read), others = pages_of(t, asks & ~t->had_read);
 
 	gm_plan_doubt(t->b, t->ctx->index, &before);
-	(void)gm_plan_revoke(t->b, &others, deadline_ns, false);
+	(void)gm_plan_revoke(t->b, &others, 0, false);
 }
 
-static void map_edges(struct batch *t, uint64_t deadline_ns, uint64_t *now_ns)
+/* Nothing here waits for anybody else, so there is no deadline but that of every plan. */
+static void map_edges(struct batch *t)
 {
-	struct gm_mask busy = pages_of(t, t->edges), served;
+	struct gm_mask busy = pages_of(t, t->edges);
 	uint64_t asks = allowed(t);
 	unsigned before = t->served;
-	gm_ret_t ret = asks ? enter(t, asks, deadline_ns) : GM_RET_SUCCESS;
+	gm_ret_t ret = asks ? enter(t, asks) : GM_RET_SUCCESS;
 
 	if (ret)
-		undo(t, asks, deadline_ns);
+		undo(t, asks);
 	FOR_EACH(i, asks)
 		if (!ret || t->n == 1) /* else each is tried alone, and says itself why it fails */
 			answer(t, i, ret);
 	gm_stat_add(t->b->as, GM_STAT_pages_in_place, t->served - before);
-	served = pages_of(t, (ret ? 0 : asks) | t->fresh);
-	t->fresh = 0;
-	*now_ns = gm_now_ns(t->b->as->env);
-	gm_txn_release_served(t->b, &busy, &served, *now_ns);
+	gm_txn_release_in_place(t->b, &busy);
 }
 
 /* -------------------------------------------------------------- together */
@@ -223,7 +227,7 @@ static void bring_movable(struct batch *t, uint64_t deadline_ns)
 	const struct gm_fault_ask *ask[GM_FAULT_ASKS];
 	gm_ret_t ret = GM_RET_SUCCESS;
 
-	while (!ret && (t->movable & (t->movable - 1))) { /* two at least */
+	while (!ret && t->movable) {
 		struct gm_move m;
 		size_t n = 0;
 
@@ -258,7 +262,7 @@ static void serve_rest(struct batch *t, uint64_t attempt_ns, uint64_t now_ns)
 }
 
 /* Their slice begins, and their frames are the most recently used. */
-static void end_served(struct batch *t, uint64_t *now_ns)
+static void end_served(struct batch *t)
 {
 	struct gm_block *b = t->b;
 	struct gm_as *as = b->as;
@@ -267,9 +271,8 @@ static void end_served(struct batch *t, uint64_t *now_ns)
 	struct gm_chunk *last = NULL;
 	struct gm_bnode *n;
 
-	*now_ns = gm_now_ns(as->env);
 	gm_lock(as->env, &b->lock);
-	gm_slice_serve(&b->slice_dev, as->cfg.slice_ns, *now_ns, &served);
+	gm_slice_serve(&b->slice_dev, as->cfg.slice_ns, gm_now_ns(as->env), &served);
 	n = b->node[dev->index];
 	FOR_EACH(i, t->fresh) {
 		unsigned page = page_of(t, i);
@@ -299,7 +302,7 @@ static void find_block(struct batch *t)
 	}
 }
 
-static void count(const struct batch *t, uint64_t ns)
+static void count(const struct batch *t)
 {
 	struct gm_as *as = t->ctx->as;
 
@@ -307,33 +310,52 @@ static void count(const struct batch *t, uint64_t ns)
 		gm_stat_add(as, GM_STAT_dev_faults, t->served - t->spurious);
 	if (t->spurious)
 		gm_stat_add(as, GM_STAT_dev_faults_spurious, t->spurious);
-	gm_stat_add(as, GM_STAT_ns_dev_fault, ns);
 }
 
-void gm_fault_block(struct gm_ctx *ctx, struct gm_fault_ask *ask, size_t n, uint64_t attempt_ns, uint64_t *now_ns)
+/* What only needs to be mapped takes less time than asking for the time: of these one in so many is timed, and counts for all. */
+#define TIMED 16u
+
+static bool is_timed(struct gm_ctx *ctx)
+{
+	uint32_t ticks = atomic_load_explicit(&ctx->ticks, memory_order_relaxed);
+
+	atomic_store_explicit(&ctx->ticks, ticks + 1, memory_order_relaxed); /* that some are lost does no harm */
+	return ticks % TIMED == 0;
+}
+
+/* Moving, and whatever may wait. */
+static void serve_slowly(struct batch *t, uint64_t attempt_ns)
+{
+	uint64_t start_ns = gm_now_ns(t->ctx->as->env);
+
+	if (t->movable)
+		bring_movable(t, gm_deadline_after_ns(start_ns, attempt_ns));
+	serve_rest(t, attempt_ns, start_ns);
+	gm_stat_time(t->ctx->as, GM_STAT_ns_dev_fault, start_ns);
+}
+
+void gm_fault_block(struct gm_ctx *ctx, struct gm_fault_ask *ask, size_t n, uint64_t attempt_ns)
 {
 	struct batch t = { .ctx = ctx, .ask = ask, .n = n, .open = UINT64_MAX >> (64 - n) };
-	uint64_t start_ns = *now_ns, deadline_ns = gm_deadline_after_ns(start_ns, attempt_ns);
+	uint64_t start_ns = is_timed(ctx) ? gm_now_ns(ctx->as->env) : 0;
 	gm_ret_t ret;
 
 	find_block(&t);
 	if (!t.b)
 		return;
-	ret = make_and_sort_out(&t, start_ns);
+	ret = make_and_sort_out(&t);
 	if (ret) {
 		FOR_EACH(i, t.open)
 			answer(&t, i, ret);
 	}
 	if (t.edges)
-		map_edges(&t, deadline_ns, now_ns);
-	if (t.movable)
-		bring_movable(&t, deadline_ns);
+		map_edges(&t);
+	if (start_ns)
+		gm_stat_add(ctx->as, GM_STAT_ns_dev_fault, TIMED * (gm_now_ns(ctx->as->env) - start_ns));
 	if (t.open)
-		serve_rest(&t, attempt_ns, start_ns);
+		serve_slowly(&t, attempt_ns);
 	if (t.fresh)
-		end_served(&t, now_ns);
-	else if (!t.edges)
-		*now_ns = gm_now_ns(ctx->as->env);
+		end_served(&t);
 	gm_block_put(t.b);
-	count(&t, *now_ns - start_ns);
+	count(&t);
 }

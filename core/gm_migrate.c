@@ -337,7 +337,6 @@ gm_ret_t gm_discard(struct gm_as *as, uint64_t va, uint64_t bytes)
 gm_ret_t gm_dev_fault(struct gm_ctx *ctx, uint64_t va, uint32_t access)
 {
 	struct gm_fault_ask ask = { .va = va & ~(uint64_t)(GM_PAGE_BYTES - 1), .access = access };
-	uint64_t now_ns, wait_ns;
 
 	if (!ctx)
 		return gm_fail(GM_RET_INVAL, "gm_dev_fault: ctx must not be NULL");
@@ -346,11 +345,10 @@ gm_ret_t gm_dev_fault(struct gm_ctx *ctx, uint64_t va, uint32_t access)
 			       (unsigned)access);
 	if (!gm_ctx_enter(ctx))
 		return gm_fail(GM_RET_INVAL, "gm_dev_fault: the context is being detached");
-	wait_ns = ctx->as->cfg.wait_ns;
-	now_ns = gm_now_ns(ctx->as->env);
-	ask.ret = gm_events_settle(ctx->as, gm_deadline_after_ns(now_ns, wait_ns));
+	if (!gm_events_settled(ctx->as))
+		ask.ret = gm_events_settle(ctx->as, gm_deadline_ns(ctx->as->env, ctx->as->cfg.wait_ns));
 	if (!ask.ret)
-		gm_fault_block(ctx, &ask, 1, wait_ns, &now_ns);
+		gm_fault_block(ctx, &ask, 1, ctx->as->cfg.wait_ns);
 	gm_ctx_leave(ctx);
 	return ask.ret;
 }

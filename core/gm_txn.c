@@ -504,14 +504,15 @@ void gm_txn_release(struct gm_block *b, const struct gm_mask *pages)
 	end_one(&m, false, 0, false, 0);
 }
 
-void gm_txn_release_served(struct gm_block *b, const struct gm_mask *pages, const struct gm_mask *served, uint64_t now_ns)
+void gm_txn_release_in_place(struct gm_block *b, const struct gm_mask *pages)
 {
+	struct gm_mask none = gm_mask_none();
 	struct ending e;
 
 	gm_lock(b->as->env, &b->lock);
-	e = end_pages(b, pages, served, &b->slice_dev, now_ns);
+	e = end_pages(b, pages, &none, &b->slice_dev, b->used_ns);
 	gm_unlock(b->as->env, &b->lock);
-	finish(b, e, now_ns, GM_RET_SUCCESS);
+	finish(b, e, e.idle ? gm_now_ns(b->as->env) : 0, GM_RET_SUCCESS);
 }
 
 void gm_txn_end_home(struct gm_block *b, const struct gm_mask *busy, const struct gm_mask *back, unsigned page,

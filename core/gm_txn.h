@@ -82,8 +82,8 @@ void gm_txn_end(struct gm_txn *t);
 
 /* End for pages marked busy by other means: the fault handler, mappings in place. */
 void gm_txn_release(struct gm_block *b, const struct gm_mask *pages);
-/* The same; `served` of them were given to accesses of a device. */
-void gm_txn_release_served(struct gm_block *b, const struct gm_mask *pages, const struct gm_mask *served, uint64_t now_ns);
+/* The same after mapping in place, which moves nothing: no slice begins, and nobody asks when it was. */
+void gm_txn_release_in_place(struct gm_block *b, const struct gm_mask *pages);
 /* Commit and end in one: of `busy`, `back` are on the host now; `page`, if among them, was given to a CPU access. */
 void gm_txn_end_home(struct gm_block *b, const struct gm_mask *busy, const struct gm_mask *back, unsigned page,
 		     uint64_t now_ns);
