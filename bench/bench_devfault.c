@@ -23,6 +23,7 @@
 #include "config.h"
 
 #include "bench/bench.h"
+#include "bench/known_host.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -32,7 +33,6 @@
 
 #include "core/gm_as.h"
 #include "core/gm_devq.h"
-#include "hal/gm_host.h"
 
 #define BLOCKS 64u
 #define BYTES (BLOCKS * BENCH_BLOCK)
@@ -49,8 +49,8 @@ static const struct bench_spec scale_spec = { "scale.threads", "1/us", BENCH_RAT
 
 /* One instance: what the tables below need to know of it stands here. */
 static struct bench {
-	struct gm_mmu mmu, host_mmu;
-	struct gm_host_ops host_ops;
+	struct gm_mmu mmu;
+	struct known_host host;
 	struct gm_mock_config mock;
 	struct gm_env *env;
 	struct gm_lib *lib;
@@ -73,29 +73,7 @@ static uint64_t page_va(uint32_t page)
 	return g.block[page / PER_BLOCK] + (uint64_t)(page % PER_BLOCK) * BENCH_PAGE;
 }
 
-/* ------------------------------------------------- tables of the benchmark */
-
-static gm_ret_t rights_known(void *pmap, uint64_t va, struct gm_host_vma *vma)
-{
-	(void)pmap;
-	if (va < GM_VA(g.mem) || va >= GM_VA(g.mem) + BYTES)
-		return GM_RET_FAULT;
-	*vma = (struct gm_host_vma){ .va = GM_VA(g.mem), .bytes = BYTES, .access = GM_READ | GM_WRITE, .private_anon = true };
-	return GM_RET_SUCCESS;
-}
-
-static gm_ret_t settled_known(void *pmap)
-{
-	(void)pmap;
-	return GM_RET_SUCCESS;
-}
-
-/* Nobody watches: the kernel makes such a page present itself. */
-static gm_ret_t zero_known(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done)
-{
-	(void)pmap, (void)va, (void)bytes, (void)done;
-	return GM_RET_FAULT;
-}
+/* ------------------------------------------------------ the device's queue */
 
 static gm_ret_t queue_next(void *dev, struct gm_dev_fault *fault)
 {
@@ -154,20 +132,13 @@ static void open_all(bool kernel, unsigned devs)
 	g.mmu = *gm_mock_mmu();
 	g.mmu.fault_next = queue_next;
 	g.mmu.fault_done = queue_done;
-	g.host_mmu = *gm_host_mmu();
-	g.host_ops = *g.host_mmu.host;
-	g.host_mmu.host = &g.host_ops;
-	if (!kernel) {
-		g.host_ops.mem_rights = rights_known;
-		g.host_ops.settled = settled_known;
-		g.host_ops.zero = zero_known;
-	}
 	g.mem = bench_buffer(BYTES, false);
+	known_host_init(&g.host, g.mem, BYTES, kernel);
 	for (unsigned i = 0; i < BLOCKS; i++)
 		g.block[i] = GM_VA(g.mem) + (uint64_t)i * BENCH_BLOCK;
 	bench_shuffle(g.order, PAGES);
 	BENCH_TRY(gm_env_threads_create(NULL, &g.env));
-	BENCH_TRY(gm_lib_create_on(g.env, &g.host_mmu, g.env, &g.lib));
+	BENCH_TRY(gm_lib_create_on(g.env, &g.host.mmu, g.env, &g.lib));
 	for (unsigned i = 0; i < devs; i++)
 		BENCH_TRY(gm_dev_create(g.lib, &g.mmu, &g.mock, &g.dev[i]));
 	BENCH_TRY(gm_as_create(g.lib, 0, 0, &as, &g.as));
@@ -216,7 +187,7 @@ static void ask_kernel(uint64_t va)
 {
 	struct gm_host_vma vma;
 
-	if (g.host_ops.settled(g.as->hpmap) || g.host_ops.mem_rights(g.as->hpmap, va, &vma))
+	if (g.host.ops.settled(g.as->hpmap) || g.host.ops.mem_rights(g.as->hpmap, va, &vma))
 		bench_die("the kernel does not answer");
 }
 
