@@ -325,11 +325,20 @@ gm_ret_t gm_as_serve(struct gm_as *as, uint64_t timeout_ns)
 	return GM_RET_SUCCESS;
 }
 
+static uint64_t stat_sum(struct gm_as *as, enum gm_stat which)
+{
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < GM_STAT_SHARDS; i++)
+		sum += atomic_load_explicit(&as->stat[i].n[which], memory_order_relaxed);
+	return sum;
+}
+
 gm_ret_t gm_as_stats(struct gm_as *as, struct gm_stats *stats)
 {
 	if (!as || !stats)
 		return gm_fail(GM_RET_INVAL, "gm_as_stats: as and stats must not be NULL");
-#define GM_STAT_READ_(name, text) stats->name = atomic_load_explicit(&as->stat[GM_STAT_##name], memory_order_relaxed);
+#define GM_STAT_READ_(name, text) stats->name = stat_sum(as, GM_STAT_##name);
 	GM_STAT_LIST(GM_STAT_READ_)
 #undef GM_STAT_READ_
 	return GM_RET_SUCCESS;

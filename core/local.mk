@@ -19,6 +19,7 @@ libgm_core_a_SOURCES = \
 	core/gm_evict.c \
 	core/gm_evict.h \
 	core/gm_fault.h \
+	core/gm_fault_block.c \
 	core/gm_fault_cpu.c \
 	core/gm_fault_dev.c \
 	core/gm_fork.c \
