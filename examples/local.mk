@@ -2,6 +2,8 @@
 # examples: built against an installed library only (./demo, make installcheck), never from here.
 
 EXAMPLE_FILES = \
+	examples/backend-template/main.c \
+	examples/backend-template/toy.c \
 	examples/hello.c \
 	examples/pagerank/device.c \
 	examples/pagerank/device.h \
@@ -29,3 +31,11 @@ EXTRA_DIST += \
 	examples/pagerank/fixture.txt \
 	examples/pagerank/make-fixture.py
 LINT_FILES += $(EXAMPLE_FILES)
+
+# What a vendor begins with is installed, so that headers, library and documents are all that is needed.
+templatedir = $(pkgdatadir)/backend-template
+dist_template_DATA = \
+	examples/backend-template/Makefile \
+	examples/backend-template/README.md \
+	examples/backend-template/main.c \
+	examples/backend-template/toy.c

@@ -309,6 +309,7 @@ static const struct gm_mmu shim_mmu = {
 	.sync_signal = gm_shim_sync_signal,
 	.sync_import = gm_shim_sync_import,
 	.peer_reach = gm_shim_peer_reach,
+	.dev_halt = gm_shim_halt,
 };
 
 const struct gm_mmu *gm_validate_mmu(void)

@@ -395,6 +395,7 @@ gm_ret_t gm_shim_sync_create(void *dev, void **sync, int *fd);
 void gm_shim_sync_signal(void *dev, void *sync, gm_ret_t result);
 gm_ret_t gm_shim_sync_import(void *dev, int fd, struct gm_fence *done);
 gm_ret_t gm_shim_peer_reach(void *dev, void *other);
+void gm_shim_halt(void *dev);
 
 /* The page table that the backend means; NULL: none that lives. (S) */
 struct gm_shim_pmap *gm_shim_pmap_of(struct gm_shim_dev *d, const void *inner);

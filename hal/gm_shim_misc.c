@@ -264,3 +264,12 @@ gm_ret_t gm_shim_peer_reach(void *dev, void *other)
 	gm_shim_end(&c, ret);
 	return ret;
 }
+
+/* Not counted as a call: what it waits for may be one. */
+void gm_shim_halt(void *dev)
+{
+	struct gm_shim_dev *d = dev;
+
+	if (d->mmu.dev_halt)
+		d->mmu.dev_halt(d->dev);
+}

@@ -30,6 +30,7 @@ UNIT_TESTS = \
 	tests/unit/test_api.t \
 	tests/unit/test_arena.t \
 	tests/unit/test_as.t \
+	tests/unit/test_call.t \
 	tests/unit/test_env.t \
 	tests/unit/test_err.t \
 	tests/unit/test_events.t \
@@ -40,17 +41,20 @@ UNIT_TESTS = \
 	tests/unit/test_host_mem.t \
 	tests/unit/test_host_msg.t \
 	tests/unit/test_inject.t \
+	tests/unit/test_lost.t \
 	tests/unit/test_mask.t \
 	tests/unit/test_mem.t \
 	tests/unit/test_mock_bug.t \
 	tests/unit/test_mock_cfg.t \
 	tests/unit/test_mock_copy.t \
 	tests/unit/test_mock_fault.t \
+	tests/unit/test_mock_plugin.t \
 	tests/unit/test_mock_pt.t \
 	tests/unit/test_mock_run.t \
 	tests/unit/test_mock_tlb.t \
 	tests/unit/test_node.t \
 	tests/unit/test_policy.t \
+	tests/unit/test_radix.t \
 	tests/unit/test_rank.t \
 	tests/unit/test_region.t \
 	tests/unit/test_remap.t \
@@ -131,6 +135,22 @@ VALGRIND_TESTS = \
 	tests/stress/stress_env \
 	tests/stress/stress_mock
 
+# --- conformance: the mock, as it is and with errors planted ---
+
+CONFORM_TESTS = \
+	tests/conform/mock.sh \
+	tests/conform/mutants.sh \
+	tests/conform/program.sh
+TESTS += $(CONFORM_TESTS)
+EXTRA_DIST += $(CONFORM_TESTS)
+tests/conform/mock.log tests/conform/mutants.log tests/conform/program.log: gmem$(EXEEXT)
+
+# make check-conformance BACKEND=mock [OPTIONS=faults=no], or BACKEND=./vendor.so
+PHONY_TARGETS += check-conformance
+check-conformance: all
+	@test -n "$(BACKEND)" || { echo "usage: make check-conformance BACKEND=NAME [OPTIONS=TEXT]" >&2; exit 1; }
+	./gmem$(EXEEXT) check --tap --backend '$(BACKEND)$(if $(OPTIONS),:$(OPTIONS))'
+
 # --- the tree ---
 
 TREE_CHECKS = \
@@ -166,7 +186,7 @@ AM_TESTS_ENVIRONMENT = $(LINT_ENVIRONMENT) GM_TEST_NO_ASLR='$(NO_ASLR)'; export 
 PHONY_TARGETS += check-stress check-valgrind
 check-stress: all
 	@test -n "$(STRESS_TESTS)" || { echo "no stress program" >&2; exit 1; }
-	$(MAKE) $(AM_MAKEFLAGS) check-TESTS TESTS="$(STRESS_ALONE) tests/stress/race_variants.sh"
+	$(MAKE) $(AM_MAKEFLAGS) check-TESTS TESTS="$(STRESS_ALONE) tests/stress/race_variants.sh tests/conform/mock.sh"
 
 check-valgrind: all
 	@test -n "$(VALGRIND)" || { echo "make check-valgrind needs valgrind" >&2; exit 1; }
@@ -179,7 +199,7 @@ check-valgrind: all
 LINT_C = $(filter %.c,$(LINT_FILES))
 LINT_H = $(filter %.h,$(LINT_FILES)) $(gmeminclude_HEADERS)
 LINT_FLAGS = -std=gnu11 $(DEFS) $(AM_CPPFLAGS)
-SHELL_FILES = $(STRESS_RUNS) tests/stress/random_short.sh \
+SHELL_FILES = $(STRESS_RUNS) $(CONFORM_TESTS) tests/stress/random_short.sh \
 	.ci/run autogen.sh demo tools/setup.sh \
 	tests/no-criterion.sh tests/run-criterion.sh tests/run-program.sh tests/link/run.sh \
 	tests/lint/run-scripts.sh $(TREE_CHECKS)

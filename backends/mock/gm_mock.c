@@ -144,6 +144,8 @@ static gm_ret_t mock_dev_init(void *dev_data, const struct gm_services *svc, str
 	ret = gm_mock_engine_start(m);
 	if (ret != GM_RET_SUCCESS)
 		goto err_vram;
+	if (config.bug != GM_MOCK_BUG_NONE)
+		(void)gm_mock_dev_plant(m, config.bug); /* it is one that exists: config_complete() has looked */
 	m->magic = GM_MOCK_MAGIC;
 	fill_caps(m, caps);
 	*dev = m;
@@ -191,18 +193,21 @@ static void context_give(struct gm_mock *m)
 	gm_mock_spin_unlock(&m->pmaps_lock);
 }
 
-/* A page table, and behind it the TLB of access(). */
+/* A page table, and behind it the TLBs of access() and of touch(). */
 static size_t pmap_bytes(const struct gm_mock *m)
 {
-	return sizeof(struct gm_mock_pmap) + m->config.tlb_entries * sizeof(struct gm_mock_xlate);
+	return sizeof(struct gm_mock_pmap) + (size_t)2 * m->config.tlb_entries * sizeof(struct gm_mock_xlate);
 }
 
 static gm_ret_t mock_pmap_create(void *dev, void **out)
 {
 	struct gm_mock *m = dev;
+	struct gm_mock_xlate *entries;
 	struct gm_mock_pmap *pmap;
 
 	_Static_assert(sizeof(struct gm_mock_pmap) % _Alignof(struct gm_mock_xlate) == 0, "TLB aligned");
+	if (gm_mock_is_lost(m))
+		return GM_RET_NODEV;
 	if (gm_mock_fails(m, GM_MOCK_PMAP_CREATE))
 		return GM_RET_NOMEM;
 	if (!context_take(m))
@@ -215,7 +220,9 @@ static gm_ret_t mock_pmap_create(void *dev, void **out)
 	pmap->dev = m;
 	atomic_flag_clear(&pmap->tlbs_lock.held);
 	TAILQ_INIT(&pmap->tlbs);
-	gm_mock_tlb_link(pmap, &pmap->own, (struct gm_mock_xlate *)(void *)(pmap + 1));
+	entries = (struct gm_mock_xlate *)(void *)(pmap + 1);
+	gm_mock_tlb_link(pmap, &pmap->own, entries);
+	gm_mock_tlb_link(pmap, &pmap->job, entries + m->config.tlb_entries);
 	gm_mock_spin_lock(m->svc, &m->pmaps_lock);
 	LIST_INSERT_HEAD(&m->pmaps, pmap, link);
 	gm_mock_spin_unlock(&m->pmaps_lock);
@@ -234,11 +241,13 @@ static void mock_pmap_destroy(void *pmap_ptr)
 	struct gm_mock_pmap *pmap = pmap_ptr;
 	struct gm_mock *m = pmap->dev;
 
-	assert(atomic_load(&m->unsound) || gm_mock_pt_empty(m, &pmap->pt));
+	assert(gm_mock_is_lost(m) || atomic_load(&m->unsound) || gm_mock_pt_empty(m, &pmap->pt));
 	gm_mock_fault_cancel(pmap);
+	gm_mock_touch_drain(pmap);
 	gm_mock_launch_reap(m, pmap);
 	gm_mock_spin_lock(m->svc, &m->pmaps_lock);
 	LIST_REMOVE(pmap, link);
+	gm_mock_tlb_unlink(pmap, &pmap->job);
 	gm_mock_tlb_unlink(pmap, &pmap->own);
 	gm_mock_spin_unlock(&m->pmaps_lock);
 	gm_mock_pt_fini(m, &pmap->pt);
@@ -283,6 +292,8 @@ gm_ret_t gm_mock_pmap_enter(void *pmap_ptr, uint64_t va, uint64_t pa, uint64_t b
 	assert(!(pte & GM_PTE_HOST) || !m->config.no_host_map);
 	if (!(pte & GM_PTE_HOST))
 		(void)gm_mock_vram(m, pa, bytes);
+	if (gm_mock_is_lost(m))
+		return GM_RET_NODEV;
 	if (gm_mock_fails(m, GM_MOCK_PMAP_ENTER))
 		return GM_RET_NOMEM;
 	if (gm_mock_has_bug(m, GM_MOCK_BUG_WRONG_PA) && bytes > m->granule_bytes)
@@ -296,6 +307,8 @@ gm_ret_t gm_mock_pmap_remove(void *pmap_ptr, uint64_t va, uint64_t bytes)
 	struct gm_mock *m = pmap->dev;
 
 	check_range(m, va, bytes);
+	if (gm_mock_is_lost(m))
+		return GM_RET_NODEV;
 	if (gm_mock_fails(m, GM_MOCK_PMAP_REMOVE))
 		return GM_RET_NOMEM;
 	if (gm_mock_has_bug(m, GM_MOCK_BUG_SKIP_REMOVE))
@@ -309,6 +322,8 @@ static gm_ret_t mock_pmap_protect(void *pmap_ptr, uint64_t va, uint64_t bytes, u
 	struct gm_mock *m = pmap->dev;
 
 	check_range(m, va, bytes);
+	if (gm_mock_is_lost(m))
+		return GM_RET_NODEV;
 	if (gm_mock_fails(m, GM_MOCK_PROTECT))
 		return GM_RET_NOMEM;
 	return gm_mock_pt_protect(m, &pmap->pt, va, bytes, pte);
@@ -321,7 +336,7 @@ static void *mock_cpu_ptr(void *dev, uint64_t pa, uint64_t bytes)
 	return m->config.no_cpu_visible ? NULL : gm_mock_vram(m, pa, bytes);
 }
 
-static const struct gm_mmu mock_mmu = {
+const struct gm_mmu gm_mock_table = {
 	.abi = GM_HAL_ABI,
 	.size = sizeof(struct gm_mmu),
 	.name = "mock",
@@ -343,7 +358,7 @@ static const struct gm_mmu mock_mmu = {
 
 const struct gm_mmu *gm_mock_mmu(void)
 {
-	return &mock_mmu;
+	return &gm_mock_table;
 }
 
 gm_ret_t gm_mock_dev_fail(struct gm_mock *m, enum gm_mock_op op, uint64_t nth, uint64_t count)
@@ -358,7 +373,7 @@ gm_ret_t gm_mock_dev_fail(struct gm_mock *m, enum gm_mock_op op, uint64_t nth, u
 
 gm_ret_t gm_mock_dev_plant(struct gm_mock *m, enum gm_mock_bug bug)
 {
-	if ((unsigned)bug > GM_MOCK_BUG_IGNORE_RIGHTS)
+	if (!gm_mock_bug_name(bug))
 		return GM_RET_INVAL;
 	if (bug != GM_MOCK_BUG_NONE)
 		atomic_store(&m->unsound, true);
@@ -366,6 +381,12 @@ gm_ret_t gm_mock_dev_plant(struct gm_mock *m, enum gm_mock_bug bug)
 	atomic_store(&m->bug_faults, 0);
 	atomic_store(&m->bug, (int)bug);
 	return GM_RET_SUCCESS;
+}
+
+void gm_mock_dev_lose(struct gm_mock *m)
+{
+	atomic_store(&m->lost, true);
+	gm_mock_fault_answer_all(m, GM_RET_NODEV);
 }
 
 static void add_pmap_stats(struct gm_mock *m, struct gm_mock_pmap *pmap, struct gm_mock_stats *stats)

@@ -183,6 +183,19 @@ static bool set_submit(struct gm_mock_config *config, struct span value)
 	return set_choice(&config->no_submit, value, "yes", "no");
 }
 
+static bool set_bug(struct gm_mock_config *config, struct span value)
+{
+	const char *name;
+
+	for (unsigned i = 0; (name = gm_mock_bug_name((enum gm_mock_bug)i)); i++) {
+		if (span_is(value, name)) {
+			config->bug = (enum gm_mock_bug)i;
+			return true;
+		}
+	}
+	return false;
+}
+
 static const struct {
 	const char *key;
 	bool (*set)(struct gm_mock_config *config, struct span value);
@@ -190,6 +203,7 @@ static const struct {
 	{ "vram", set_vram },     { "pages", set_pages },       { "tlb", set_tlb },         { "vabits", set_vabits },
 	{ "copy", set_copy },     { "contexts", set_contexts }, { "copyns", set_copyns },   { "faults", set_faults },
 	{ "submit", set_submit }, { "hostmap", set_hostmap },   { "visible", set_visible },
+	{ "bug", set_bug },
 };
 
 static bool parse_word(struct gm_mock_config *config, struct span word)
@@ -226,6 +240,8 @@ static bool is_valid(const struct gm_mock_config *config)
 	if (config->va_bits < MIN_VA_BITS || config->va_bits > MAX_VA_BITS)
 		return false;
 	if (config->max_contexts == 0 || config->max_contexts > MAX_CONTEXTS)
+		return false;
+	if (!gm_mock_bug_name(config->bug))
 		return false;
 	return config->tlb_entries > 0 && config->tlb_entries <= MAX_TLB_ENTRIES &&
 	       (config->tlb_entries & (config->tlb_entries - 1)) == 0;

@@ -167,6 +167,8 @@ static gm_ret_t run_pieces(struct gm_mock *m, const struct gm_copy *copies, size
 	for (size_t i = 0; i < n; i++) {
 		const struct gm_copy *c = &copies[i];
 
+		if (gm_mock_is_lost(m))
+			return GM_RET_NODEV;
 		assert(c->bytes > 0 && c->bytes % GM_PAGE_BYTES == 0 && c->pa % GM_PAGE_BYTES == 0);
 		gm_mock_count(&m->copies, 1);
 		if (fail)
@@ -342,6 +344,8 @@ gm_ret_t gm_mock_copy(void *dev, const struct gm_copy *copies, size_t n, struct 
 	bool fail;
 
 	assert(copies && n > 0);
+	if (gm_mock_is_lost(m))
+		return GM_RET_NODEV;
 	if (gm_mock_fails(m, GM_MOCK_COPY))
 		return GM_RET_IO;
 	fail = gm_mock_fails(m, GM_MOCK_COPY_LATE);
@@ -358,6 +362,8 @@ gm_ret_t gm_mock_submit(void *dev, struct gm_step *steps, size_t n, struct gm_fe
 	gm_ret_t ret;
 
 	assert(steps && n > 0);
+	if (gm_mock_is_lost(m))
+		return GM_RET_NODEV;
 	if (gm_mock_fails(m, GM_MOCK_SUBMIT))
 		return GM_RET_NOMEM;
 	gm_mock_count(&m->submits, 1);

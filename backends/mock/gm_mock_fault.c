@@ -5,6 +5,7 @@
  *     raise: waiting, queued --fault_next--> waiting, reported
  *     waiting (queued or not) --fault_done that covers the page--> done(result)
  *     waiting --page table destroyed--> done(CANCELED)
+ *     waiting --device lost--> done(NODEV)
  *
  * Each thread has one record, so the queue has no size that could overflow,
  * and several threads at one page are several faults. SUCCESS as the answer
@@ -54,9 +55,9 @@ gm_ret_t gm_mock_fault_raise(struct gm_mock_thread *thread, uint64_t va, uint32_
 	bool lost = is_lost(m);
 
 	svc->lock(svc->self, &m->lock);
-	if (thread->pmap->dying) {
+	if (thread->pmap->dying || gm_mock_is_lost(m)) {
 		svc->unlock(svc->self, &m->lock);
-		return GM_RET_CANCELED;
+		return gm_mock_is_lost(m) ? GM_RET_NODEV : GM_RET_CANCELED;
 	}
 	*fault = (struct gm_mock_fault){
 		.pmap = thread->pmap,
@@ -77,6 +78,14 @@ gm_ret_t gm_mock_fault_raise(struct gm_mock_thread *thread, uint64_t va, uint32_
 	return fault->result;
 }
 
+static void answer_one(struct gm_mock *m, struct gm_mock_fault *fault, gm_ret_t result)
+{
+	TAILQ_REMOVE(&m->fault_waiters, fault, wait_link);
+	fifo_remove(m, fault);
+	fault->result = result;
+	fault->done = true;
+}
+
 /* Let the waiters of a range go on. */
 static void answer(struct gm_mock_pmap *pmap, uint64_t va, uint64_t end, gm_ret_t result)
 {
@@ -84,13 +93,20 @@ static void answer(struct gm_mock_pmap *pmap, uint64_t va, uint64_t end, gm_ret_
 	struct gm_mock_fault *fault, *next;
 
 	TAILQ_FOREACH_SAFE(fault, &m->fault_waiters, wait_link, next) {
-		if (fault->pmap != pmap || fault->va >= end || va >= fault->va + m->granule_bytes)
-			continue;
-		TAILQ_REMOVE(&m->fault_waiters, fault, wait_link);
-		fifo_remove(m, fault);
-		fault->result = result;
-		fault->done = true;
+		if (fault->pmap == pmap && fault->va < end && va < fault->va + m->granule_bytes)
+			answer_one(m, fault, result);
 	}
+}
+
+void gm_mock_fault_answer_all(struct gm_mock *m, gm_ret_t result)
+{
+	struct gm_mock_fault *fault, *next;
+
+	m->svc->lock(m->svc->self, &m->lock);
+	TAILQ_FOREACH_SAFE(fault, &m->fault_waiters, wait_link, next)
+		answer_one(m, fault, result);
+	m->svc->unlock(m->svc->self, &m->lock);
+	m->svc->wake(m->svc->self, &m->fault_waitq);
 }
 
 void gm_mock_fault_cancel(struct gm_mock_pmap *pmap)
@@ -109,6 +125,8 @@ gm_ret_t gm_mock_fault_next(void *dev, struct gm_dev_fault *out)
 	struct gm_mock *m = dev;
 	struct gm_mock_fault *fault;
 
+	if (gm_mock_is_lost(m))
+		return GM_RET_NODEV;
 	gm_mock_spin_lock_short(&m->fault_lock);
 	fault = TAILQ_FIRST(&m->fault_fifo);
 	if (fault) {
@@ -126,6 +144,8 @@ gm_ret_t gm_mock_fault_done(void *pmap_ptr, uint64_t va, uint64_t bytes, gm_ret_
 	struct gm_mock *m = pmap->dev;
 
 	assert(va % m->granule_bytes == 0 && bytes > 0 && bytes % m->granule_bytes == 0);
+	if (gm_mock_is_lost(m))
+		return GM_RET_NODEV;
 	m->svc->lock(m->svc->self, &m->lock);
 	answer(pmap, va, va + bytes, result);
 	m->svc->unlock(m->svc->self, &m->lock);

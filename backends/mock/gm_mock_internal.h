@@ -117,6 +117,8 @@ struct gm_mock_pmap {
 	struct gm_mock_spin tlbs_lock;
 	struct gm_mock_tlbs tlbs;      /* (S) one per running thread, and `own` */
 	struct gm_mock_tlb own;        /* what access() goes through */
+	struct gm_mock_tlb job;        /* what gm_mock_touch() goes through */
+	unsigned touches;              /* (L) gm_mock_touch() calls in flight */
 	bool dying;                    /* (L) faults are answered with CANCELED */
 };
 
@@ -139,6 +141,7 @@ struct gm_mock_thread {
 	struct gm_mock_pmap *pmap;     /* (c) */
 	unsigned index;                /* (c) */
 	struct gm_thread *thread;      /* (c) after the start */
+	struct gm_mock_tlb *via;       /* (c) where its accesses go through: &tlb, but in gm_mock_touch() */
 	struct gm_mock_tlb tlb;
 	struct gm_mock_fault fault;
 };
@@ -161,6 +164,7 @@ struct gm_mock {
 	struct gm_mock_failure failure[GM_MOCK_OPS]; /* (L) */
 	_Atomic int bug;               /* (a) enum gm_mock_bug */
 	atomic_bool unsound;           /* (a) a bug was planted once: state may contradict the law */
+	atomic_bool lost;              /* (a) for ever */
 	_Atomic uint64_t bug_pages, bug_faults; /* (a) since the bug was planted */
 	_Atomic uint64_t accesses, tlb_misses;  /* (a) of TLBs that are gone */
 	_Atomic uint64_t faults, copies, bytes_to_dev, bytes_to_host, invalidations, submits; /* (a) */
@@ -188,10 +192,19 @@ static inline bool gm_mock_has_bug(struct gm_mock *m, enum gm_mock_bug bug)
 	return atomic_load_explicit(&m->bug, memory_order_relaxed) == (int)bug;
 }
 
+/* Unplugged: every operation with a result says NODEV. */
+static inline bool gm_mock_is_lost(struct gm_mock *m)
+{
+	return atomic_load_explicit(&m->lost, memory_order_acquire);
+}
+
 static inline void gm_mock_count(_Atomic uint64_t *counter, uint64_t n)
 {
 	atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
 }
+
+/* What gm_mock_mmu() returns. */
+extern const struct gm_mmu gm_mock_table;
 
 /* Address of device memory; [pa, pa + bytes) must lie in it. */
 void *gm_mock_vram(struct gm_mock *m, uint64_t pa, uint64_t bytes);
@@ -201,6 +214,7 @@ bool gm_mock_fails(struct gm_mock *m, enum gm_mock_op op);
 /* What the public gm_mock_fail(), _plant() and _stats() do, on the device itself. INVAL for unknown numbers. */
 gm_ret_t gm_mock_dev_fail(struct gm_mock *m, enum gm_mock_op op, uint64_t nth, uint64_t count);
 gm_ret_t gm_mock_dev_plant(struct gm_mock *m, enum gm_mock_bug bug);
+void gm_mock_dev_lose(struct gm_mock *m);
 void gm_mock_dev_stats(struct gm_mock *m, struct gm_mock_stats *stats);
 
 /* Operations that the steps of submit() share with the ops table. */
@@ -240,6 +254,8 @@ gm_ret_t gm_mock_access(void *pmap, uint64_t va, void *buf, size_t bytes, bool w
 gm_ret_t gm_mock_fault_raise(struct gm_mock_thread *thread, uint64_t va, uint32_t access);
 /* From now on every fault of the page table is answered with CANCELED. */
 void gm_mock_fault_cancel(struct gm_mock_pmap *pmap);
+/* Answer every fault that waits, of all page tables. */
+void gm_mock_fault_answer_all(struct gm_mock *m, gm_ret_t result);
 gm_ret_t gm_mock_fault_next(void *dev, struct gm_dev_fault *fault);
 gm_ret_t gm_mock_fault_done(void *pmap, uint64_t va, uint64_t bytes, gm_ret_t result);
 
@@ -253,6 +269,13 @@ gm_ret_t gm_mock_submit(void *dev, struct gm_step *steps, size_t n, struct gm_fe
 /* Start a launch; it takes over one reference to `fence` on success. SUCCESS, NOMEM, AGAIN. */
 gm_ret_t gm_mock_launch_start(struct gm_mock_pmap *pmap, gm_mock_kernel kernel, void *arg, unsigned threads,
 			      struct gm_fence *fence);
+/*
+ * One access of a job, by any thread: faults, waits for the answer and tries again. SUCCESS, FAULT, PERM, NODEV, or
+ * what the fault was answered with.
+ */
+gm_ret_t gm_mock_touch(struct gm_mock_pmap *pmap, uint64_t va, void *buf, size_t bytes, bool write);
+/* Wait until no gm_mock_touch() on the page table is left. */
+void gm_mock_touch_drain(struct gm_mock_pmap *pmap);
 /* Join the launches that are finished, and with a pmap also all of its. */
 void gm_mock_launch_reap(struct gm_mock *m, struct gm_mock_pmap *pmap);
 

@@ -167,6 +167,7 @@ gm_ret_t gm_mock_launch_start(struct gm_mock_pmap *pmap, gm_mock_kernel kernel, 
 
 		thread->launch = launch;
 		thread->pmap = pmap;
+		thread->via = &thread->tlb;
 		thread->index = i;
 		ret = m->svc->thread_start(m->svc->self, "gm-mock", GM_THREAD_DEVICE, thread_main, thread,
 					   &thread->thread);
@@ -204,7 +205,7 @@ static gm_ret_t access_page(struct gm_mock_thread *thread, uint64_t va, void *bu
 	gm_ret_t ret, answer;
 
 	for (;;) {
-		ret = gm_mock_tlb_access(pmap, &thread->tlb, va, buf, bytes, kind);
+		ret = gm_mock_tlb_access(pmap, thread->via, va, buf, bytes, kind);
 		if (ret == GM_RET_IO) {
 			ret = GM_RET_FAULT;
 			if (++host_tries > MAX_HOST_TRIES)
@@ -239,6 +240,33 @@ static gm_ret_t access_range(struct gm_mock_thread *thread, uint64_t va, void *b
 		bytes -= n;
 	}
 	return ret;
+}
+
+gm_ret_t gm_mock_touch(struct gm_mock_pmap *pmap, uint64_t va, void *buf, size_t bytes, bool write)
+{
+	struct gm_mock_thread thread = { .pmap = pmap, .via = &pmap->job };
+	const struct gm_services *svc = pmap->dev->svc;
+	gm_ret_t ret;
+
+	svc->lock(svc->self, &pmap->dev->lock);
+	pmap->touches++;
+	svc->unlock(svc->self, &pmap->dev->lock);
+	ret = access_range(&thread, va, buf, bytes, write ? GM_MOCK_STORE : GM_MOCK_LOAD);
+	svc->lock(svc->self, &pmap->dev->lock);
+	if (--pmap->touches == 0)
+		svc->wake(svc->self, &pmap->dev->gate_waitq);
+	svc->unlock(svc->self, &pmap->dev->lock);
+	return ret;
+}
+
+void gm_mock_touch_drain(struct gm_mock_pmap *pmap)
+{
+	const struct gm_services *svc = pmap->dev->svc;
+
+	svc->lock(svc->self, &pmap->dev->lock);
+	while (pmap->touches > 0)
+		(void)svc->wait(svc->self, &pmap->dev->gate_waitq, &pmap->dev->lock, GM_FOREVER_NS);
+	svc->unlock(svc->self, &pmap->dev->lock);
 }
 
 gm_ret_t gm_mock_load(struct gm_mock_thread *thread, uint64_t va, void *buf, size_t bytes)

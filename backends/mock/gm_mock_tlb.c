@@ -173,6 +173,8 @@ gm_ret_t gm_mock_tlb_access(struct gm_mock_pmap *pmap, struct gm_mock_tlb *tlb, 
 	gm_ret_t ret;
 
 	assert(bytes > 0 && va % GM_PAGE_BYTES + bytes <= GM_PAGE_BYTES);
+	if (gm_mock_is_lost(m))
+		return GM_RET_NODEV;
 	gm_mock_spin_lock(m->svc, &tlb->lock);
 	ret = translate(pmap, tlb, va, kind, &page);
 	if (ret != GM_RET_SUCCESS)
@@ -224,6 +226,8 @@ gm_ret_t gm_mock_tlb_invl(void *pmap_ptr, uint64_t va, uint64_t bytes)
 	struct gm_mock *m = pmap->dev;
 	struct gm_mock_tlb *tlb;
 
+	if (gm_mock_is_lost(m))
+		return GM_RET_NODEV;
 	/* Where a simulation may let others run between the steps of a plan. */
 	m->svc->lock(m->svc->self, &m->lock);
 	gm_mock_count(&m->invalidations, 1);

@@ -4,10 +4,12 @@
 noinst_LIBRARIES += libgm_mock.a
 libgm_mock_a_SOURCES = \
 	backends/mock/gm_mock.c \
+	backends/mock/gm_mock_bug.c \
 	backends/mock/gm_mock_cfg.c \
 	backends/mock/gm_mock_copy.c \
 	backends/mock/gm_mock_fault.c \
 	backends/mock/gm_mock_internal.h \
+	backends/mock/gm_mock_plugin.c \
 	backends/mock/gm_mock_pt.c \
 	backends/mock/gm_mock_run.c \
 	backends/mock/gm_mock_spec.h \

@@ -17,6 +17,21 @@ extern "C" {
 #endif
 
 struct gm_mmu;
+struct gm_plugin;
+
+/** Errors planted in the device, for tests of tests: a correct suite must notice each. */
+enum gm_mock_bug {
+	GM_MOCK_BUG_NONE,          /**< none */
+	GM_MOCK_BUG_SKIP_INVL,     /**< tlb_invl does nothing */
+	GM_MOCK_BUG_SKIP_REMOVE,   /**< pmap_remove leaves the last page mapped */
+	GM_MOCK_BUG_SKIP_COPY,     /**< every 64th copied page is not copied */
+	GM_MOCK_BUG_SKIP_ZERO,     /**< zero-fill does nothing */
+	GM_MOCK_BUG_WRONG_PA,      /**< pmap_enter of several pages maps the first one twice */
+	GM_MOCK_BUG_EARLY_FENCE,   /**< copies are signalled before they are done (async_copy) */
+	GM_MOCK_BUG_LOST_FAULT,    /**< every 64th fault is not reported: the thread waits for ever */
+	GM_MOCK_BUG_IGNORE_RIGHTS, /**< stores pass through read-only mappings */
+	GM_MOCK_BUGS,              /**< how many there are, with none */
+};
 
 /** What a mock device is made with: gm_dev_create()'s dev_data. */
 struct gm_mock_config {
@@ -32,6 +47,7 @@ struct gm_mock_config {
 	bool no_submit;        /**< basic operations only */
 	bool async_copy;       /**< copies run on an engine thread (default: done when copy() returns) */
 	uint64_t copy_ns;      /**< async_copy: the engine sleeps this long per copy call */
+	enum gm_mock_bug bug;  /**< planted from the start (default none); see gm_mock_plant() */
 };
 
 /** The operations of the ops table that can be made to fail. */
@@ -44,19 +60,6 @@ enum gm_mock_op {
 	GM_MOCK_PROTECT,     /**< NOMEM */
 	GM_MOCK_SUBMIT,      /**< NOMEM */
 	GM_MOCK_OPS,         /**< how many there are */
-};
-
-/** Errors planted in the device, for tests of tests: a correct suite must notice each. */
-enum gm_mock_bug {
-	GM_MOCK_BUG_NONE,          /**< none */
-	GM_MOCK_BUG_SKIP_INVL,     /**< tlb_invl does nothing */
-	GM_MOCK_BUG_SKIP_REMOVE,   /**< pmap_remove leaves the last page mapped */
-	GM_MOCK_BUG_SKIP_COPY,     /**< every 64th copied page is not copied */
-	GM_MOCK_BUG_SKIP_ZERO,     /**< zero-fill does nothing */
-	GM_MOCK_BUG_WRONG_PA,      /**< pmap_enter of several pages maps the first one twice */
-	GM_MOCK_BUG_EARLY_FENCE,   /**< copies are signalled before they are done (async_copy) */
-	GM_MOCK_BUG_LOST_FAULT,    /**< every 64th fault is not reported: the thread waits for ever */
-	GM_MOCK_BUG_IGNORE_RIGHTS, /**< stores pass through read-only mappings */
 };
 
 /** Counters of a mock device. */
@@ -82,7 +85,7 @@ GM_API const struct gm_mmu *gm_mock_mmu(void);
  * @brief Fill a configuration from text.
  *
  * `vram=64M,pages=4K+64K+2M,faults=no,hostmap=no,visible=no,submit=no,copy=async,copyns=1000,tlb=64,vabits=48,contexts=8`;
- * sizes take K, M, G; every word is optional.
+ * sizes take K, M, G; every word is optional. `bug=NAME` plants an error by its name (gm_mock_bug_name()).
  *
  * @param[in]  text    the words; NULL or "" for the defaults
  * @param[out] config  filled in
@@ -186,6 +189,25 @@ GM_API gm_ret_t gm_mock_fail(struct gm_dev *dev, enum gm_mock_op op, uint64_t nt
  * @threads any
  */
 GM_API gm_ret_t gm_mock_plant(struct gm_dev *dev, enum gm_mock_bug bug);
+
+/**
+ * @brief Name of an error that can be planted, such as "skip_invl".
+ * @param[in] bug  any value
+ * @return a constant string; "none" for GM_MOCK_BUG_NONE, NULL for a value outside the enum
+ * @threads any
+ */
+GM_API const char *gm_mock_bug_name(enum gm_mock_bug bug);
+
+/**
+ * @brief The mock as a backend for tools and tests: gmem/plugin.h.
+ *
+ * Its options are gm_mock_parse()'s. It has every hook. `skips` gives a reason for each capability and hook that some
+ * configuration of it lacks; one list does for all of them, because a reason counts only where something is missing.
+ *
+ * @return a constant structure
+ * @threads any
+ */
+GM_API const struct gm_plugin *gm_mock_plugin(void);
 
 /**
  * @brief Read the device's counters.

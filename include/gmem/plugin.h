@@ -31,17 +31,25 @@ struct gm_plugin_hooks {
 	gm_ret_t (*touch)(void *dev, void *pmap, uint64_t va, void *buf, size_t bytes, bool write);
 	/**
 	 * Make the n-th call from now (1: the next) of the operation called `op` ("pmap_enter", "copy", ...) fail as
-	 * its block in gmem/hal.h allows; 0 clears. SUCCESS, or NOTSUP where this operation cannot be made to fail.
+	 * its block in gmem/hal.h allows; 0 clears. A step of submit() is a call of its operation, too. SUCCESS, or
+	 * NOTSUP where this operation cannot be made to fail.
 	 */
 	gm_ret_t (*fail)(void *dev, const char *op, uint64_t nth);
 	/** The device is gone from now on, as if unplugged. */
 	void (*lose)(void *dev);
 };
 
-/** Why a group of the conformance suite, or one of its tests, is not run. */
+/**
+ * Why a group of the conformance suite, or one of its tests, is not run.
+ *
+ * A reason counts only where the capability or the hook that the test needs is missing; where it is there the test
+ * runs, so that no line can hide a failure, and fails afterwards, because the line is out of date; unless the line
+ * says that devices differ, so that one list serves a backend whose capabilities depend on its options.
+ */
 struct gm_plugin_skip {
 	const char *test;   /**< "group" or "group/test" */
 	const char *reason; /**< one sentence */
+	bool varies;        /**< devices or options differ: no error where what the test needs is there */
 };
 
 /** A backend for tools and tests. */

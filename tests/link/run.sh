@@ -62,6 +62,50 @@ build_example()
 	make -s -C "$src/../../examples/pagerank" BUILD="$(cd "$out" && pwd -P)" PKG_CONFIG="$pc" CC="$cc"
 }
 
+# The template of a backend, with what is installed and nothing else: also its own copy.
+build_template()
+{
+	mkdir -p "$out/template"
+	cp "$($pc --variable=pkgdatadir gmem)"/backend-template/* "$out/template" &&
+	make -s -C "$out/template" PKG_CONFIG="$pc" CC="$cc" CFLAGS="-Werror ${CFLAGS-}"
+}
+
+# passes COMMAND...: the suite, and it skips nothing that it could run
+passes()
+{
+	"$@" --tap >"$out/tap" && grep -q '^ok .*map/random$' "$out/tap" && ! grep -q '^not ok' "$out/tap"
+}
+
+# It fails where the backend is wrong: a page table that forgets the last page of what it removes.
+template_broken()
+{
+	sed 's/at < bytes; at += PAGE_BYTES) {$/at + PAGE_BYTES < bytes; at += PAGE_BYTES) {/' "$out/template/toy.c" \
+		>"$out/template/broken.c"
+	if cmp -s "$out/template/toy.c" "$out/template/broken.c"; then
+		echo "the template has no such line any more"
+		return 1
+	fi
+	# shellcheck disable=SC2046 # lists of flags
+	$cc -fPIC -shared $($pc --cflags gmem-conform) ${CFLAGS-} -o "$out/template/broken.so" "$out/template/broken.c" &&
+		! "$gmem" check --backend "$out/template/broken.so" --tap >"$out/tap" && grep -q '^not ok .*map/' "$out/tap"
+}
+
+# The documents that a vendor needs.
+documents()
+{
+	test -s "$($pc --variable=docdir gmem)/backend-guide.md" && test -s "$($pc --variable=mandir gmem)/man1/gmem.1"
+}
+
+# Each public header alone, with what is installed.
+# shellcheck disable=SC2086
+headers()
+{
+	for h in $(find "$($pc --variable=includedir gmem)/gmem" -name '*.h'); do
+		printf '#include <gmem/%s>\n' "${h##*/}" | $cc -std=c11 -Wall -Wextra -Werror -fsyntax-only $cflags -x c - || return 1
+	done
+}
+
+gmem=$($pc --variable=bindir gmem)/gmem
 test -n "$libs"
 try "a C program" build_c
 if echo 'int x;' | $cxx -x c++ -fsyntax-only - 2>/dev/null; then
@@ -77,4 +121,13 @@ done
 if ls "$src"/../../examples/pagerank/*.c >/dev/null 2>&1; then
 	try "examples/pagerank" build_example
 fi
+try "gmem --version" test "$("$gmem" --version)" = "gmem $($pc --modversion gmem)"
+try "versions of gmem-conform.pc" test "$($pc --modversion gmem-conform)" = "$($pc --modversion gmem)"
+try "every installed header" headers
+try "installed documents" documents
+try "gmem check on the mock" passes "$gmem" check --backend mock
+try "the template of a backend: build" build_template
+try "the template of a backend: linked" passes "$out/template/toy-check"
+try "the template of a backend: as a shared object" passes "$gmem" check --backend "$out/template/toy.so"
+try "the template of a backend: broken" template_broken
 exit $bad

@@ -26,7 +26,7 @@ for h in "$src"/include/gmem/*.h; do
 	alone "$name" | ${CXX:-c++} -std=c++17 $strict -I"$src/include" -x c++ - ||
 		{ echo "$name: not alone as C++17"; bad=1; }
 done
-for h in $(cd "$src" && find core hal backends -name '*.h'); do
+for h in $(cd "$src" && find core hal backends conform tools -name '*.h'); do
 	alone "$h" | ${CC:-cc} -std=gnu11 -D_GNU_SOURCE -Wall -Wextra -Wundef -Werror -fsyntax-only -Ibuild-aux \
 		-I"$src" -I"$src/include" -x c - || { echo "$h: not alone"; bad=1; }
 done

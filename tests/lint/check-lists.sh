@@ -9,7 +9,7 @@ trap 'rm -f "$list"' EXIT
 
 cat Makefile.am ./*/local.mk ./*/*/local.mk 2>/dev/null | tr -s ' \t\\' '\n' >"$list"
 bad=0
-for f in $(find core hal backends include tools examples bench tests -name '*.[ch]' | LC_ALL=C sort); do
+for f in $(find core hal backends conform include tools examples bench tests -name '*.[ch]' | LC_ALL=C sort); do
 	unit=${f%.c}.t
 	grep -qxF -e "$f" -e "$unit" -e "${f%.c}" "$list" || { echo "$f: in no list (local.mk of its directory)"; bad=1; }
 done

@@ -3,7 +3,7 @@
 # No function above 60 lines, no file above 600.
 set -eu
 cd "${srcdir:-.}"
-files=$(find core hal include backends tools examples bench tests -name '*.[ch]' | LC_ALL=C sort)
+files=$(find core hal include backends conform tools examples bench tests -name '*.[ch]' | LC_ALL=C sort)
 bad=0
 
 for f in $files; do

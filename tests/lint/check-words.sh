@@ -5,12 +5,12 @@
 set -eu
 cd "${srcdir:-.}"
 bad=0
-if find core hal include tools examples bench tests -name '*.[ch]' ! -path 'hal/gm_backends.*' ! -path 'hal/topo_*' \
+if find core hal include conform tools examples bench tests -name '*.[ch]' ! -path 'hal/gm_backends.*' ! -path 'hal/topo_*' \
 	-print0 | xargs -0 grep -niE 'amdgpu|nouveau|nvidia|radeon|cuda|(^|[^p])rocm'; then
 	echo "a vendor's name outside backends/"
 	bad=1
 fi
-if find core hal include backends tools examples bench tests -name '*.[ch]' -print0 |
+if find core hal include backends conform tools examples bench tests -name '*.[ch]' -print0 |
 	xargs -0 grep -nwE 'TODO|FIXME|XXX'; then
 	echo "something left for later"
 	bad=1

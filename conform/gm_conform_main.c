@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A main() around gm_conform_run(): options, and three ways to say how it went. Each way is a row of functions: what
+ * comes before, for each test, and after.
+ */
+#include "config.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "conform/gm_ct.h"
+
+#define EXIT_USAGE 2
+
+struct out {
+	const struct style *style;
+	const struct gm_plugin *plugin;
+	const char *options;
+	uint64_t seed;
+	unsigned n, count;
+};
+
+struct style {
+	void (*begin)(struct out *o);
+	void (*test)(struct out *o, const struct gm_conform_result *r);
+	void (*end)(struct out *o, const struct gm_conform_summary *s);
+};
+
+/* The first line of a reason. */
+static int first_line(const char *reason)
+{
+	return (int)strcspn(reason, "\n");
+}
+
+/* The other lines, each behind a mark. */
+static void more_lines(const char *reason, const char *mark)
+{
+	const char *at = reason + first_line(reason);
+
+	while (*at == '\n' && at[1]) {
+		int len = first_line(++at);
+
+		printf("%s%.*s\n", mark, len, at);
+		at += len;
+	}
+}
+
+/* --- a table for people ---------------------------------------------------- */
+
+static void table_begin(struct out *o)
+{
+	printf("conformance of %s%s%s: %u tests\n\n", o->plugin->name, *o->options ? ":" : "", o->options, o->count);
+}
+
+static void table_test(struct out *o, const struct gm_conform_result *r)
+{
+	static const char *const words[] = { "ok", "FAIL", "skip" };
+	char name[64];
+
+	(void)o;
+	(void)snprintf(name, sizeof(name), "%s/%s", r->group, r->test);
+	printf("%-26s %-4s %7.1f ms%s%.*s\n", name, words[r->outcome], (double)r->ns / 1e6, *r->reason ? "  " : "",
+	       first_line(r->reason), r->reason);
+	more_lines(r->reason, "    ");
+	(void)fflush(stdout);
+}
+
+static void table_end(struct out *o, const struct gm_conform_summary *s)
+{
+	printf("\n%u passed, %u failed, %u skipped (seed %" PRIu64 ")\n", s->passed, s->failed, s->skipped, o->seed);
+}
+
+/* --- TAP ------------------------------------------------------------------- */
+
+static void tap_begin(struct out *o)
+{
+	printf("1..%u\n", o->count);
+}
+
+static void tap_test(struct out *o, const struct gm_conform_result *r)
+{
+	printf("%s %u - %s/%s", r->outcome == GM_CONFORM_FAIL ? "not ok" : "ok", ++o->n, r->group, r->test);
+	if (r->outcome == GM_CONFORM_SKIP)
+		printf(" # SKIP %.*s", first_line(r->reason), r->reason);
+	printf("\n");
+	if (r->outcome == GM_CONFORM_FAIL) {
+		printf("# %.*s\n", first_line(r->reason), r->reason);
+		more_lines(r->reason, "# ");
+	}
+	(void)fflush(stdout);
+}
+
+/* A device that did not open has one line only. */
+static void tap_end(struct out *o, const struct gm_conform_summary *s)
+{
+	if (o->n < o->count)
+		printf("Bail out! %u tests were not run\n", o->count - o->n);
+	printf("# %u passed, %u failed, %u skipped, seed %" PRIu64 "\n", s->passed, s->failed, s->skipped, o->seed);
+}
+
+/* --- JSON ------------------------------------------------------------------ */
+
+static void json_string(const char *text)
+{
+	putchar('"');
+	for (const unsigned char *c = (const unsigned char *)text; *c; c++) {
+		if (*c == '"' || *c == '\\')
+			printf("\\%c", *c);
+		else if (*c < 0x20)
+			printf("\\u%04x", *c);
+		else
+			putchar(*c);
+	}
+	putchar('"');
+}
+
+static void json_begin(struct out *o)
+{
+	printf("{\"backend\": ");
+	json_string(o->plugin->name);
+	printf(", \"options\": ");
+	json_string(o->options);
+	printf(", \"seed\": %" PRIu64 ", \"tests\": [", o->seed);
+}
+
+static void json_test(struct out *o, const struct gm_conform_result *r)
+{
+	static const char *const words[] = { "pass", "fail", "skip" };
+
+	printf("%s\n  {\"group\": \"%s\", \"test\": \"%s\", \"outcome\": \"%s\", \"ns\": %" PRIu64 ", \"reason\": ",
+	       o->n++ ? "," : "", r->group, r->test, words[r->outcome], r->ns);
+	json_string(r->reason);
+	printf("}");
+}
+
+static void json_end(struct out *o, const struct gm_conform_summary *s)
+{
+	(void)o;
+	printf("\n], \"passed\": %u, \"failed\": %u, \"skipped\": %u}\n", s->passed, s->failed, s->skipped);
+}
+
+/* --- a list ---------------------------------------------------------------- */
+
+static void list_begin(struct out *o)
+{
+	(void)o;
+}
+
+static void list_test(struct out *o, const struct gm_conform_result *r)
+{
+	char name[64];
+
+	(void)o;
+	(void)snprintf(name, sizeof(name), "%s/%s", r->group, r->test);
+	if (*r->reason)
+		printf("%-26s %s\n", name, r->reason);
+	else
+		printf("%s\n", name);
+}
+
+static void list_end(struct out *o, const struct gm_conform_summary *s)
+{
+	(void)o;
+	(void)s;
+}
+
+static const struct style table = { table_begin, table_test, table_end };
+static const struct style tap = { tap_begin, tap_test, tap_end };
+static const struct style json = { json_begin, json_test, json_end };
+static const struct style list = { list_begin, list_test, list_end };
+
+static void report(void *arg, const struct gm_conform_result *result)
+{
+	struct out *o = arg;
+
+	o->style->test(o, result);
+}
+
+static void count(void *arg, const struct gm_conform_result *result)
+{
+	unsigned *n = arg;
+
+	(void)result;
+	++*n;
+}
+
+static bool parse_number(const char *text, uint64_t *out)
+{
+	char *end = NULL;
+
+	if (!text || *text < '0' || *text > '9')
+		return false;
+	*out = strtoull(text, &end, 0);
+	return *end == '\0';
+}
+
+/* Options with a value, and without; false: not understood. */
+static bool parse(struct gm_conform_config *config, struct out *o, int argc, char **argv)
+{
+	for (int i = 1; i < argc; i++) {
+		const char *word = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL;
+		uint64_t seconds;
+
+		if (strcmp(word, "--tap") == 0)
+			o->style = &tap;
+		else if (strcmp(word, "--json") == 0)
+			o->style = &json;
+		else if (strcmp(word, "--list") == 0)
+			o->style = &list;
+		else if (!value)
+			return false;
+		else if (strcmp(word, "--options") == 0)
+			config->options = argv[++i];
+		else if (strcmp(word, "--only") == 0)
+			config->only = argv[++i];
+		else if (strcmp(word, "--seed") == 0 && parse_number(value, &config->seed))
+			i++;
+		else if (strcmp(word, "--bound") == 0 && parse_number(value, &seconds) && seconds > 0 && seconds <= 3600)
+			config->bound_ns = seconds * UINT64_C(1000000000), i++;
+		else
+			return false;
+	}
+	return true;
+}
+
+static int usage(const char *program)
+{
+	fprintf(stderr, "usage: %s [--options TEXT] [--only GROUP[/TEST][,...]] [--seed N] [--bound SECONDS]\n"
+		"       [--tap | --json | --list]\n", program);
+	return EXIT_USAGE;
+}
+
+/* How many tests a run would have; 0: no such test, or no such plugin. */
+static unsigned count_tests(struct gm_conform_config config)
+{
+	unsigned n = 0;
+
+	config.list = true;
+	config.report = count;
+	config.arg = &n;
+	return gm_conform_run(&config, NULL) == GM_RET_SUCCESS ? n : 0;
+}
+
+int gm_conform_main(int argc, char **argv, const struct gm_plugin *plugin)
+{
+	struct out o = { .style = &table, .plugin = plugin };
+	struct gm_conform_config config = { .size = sizeof(config), .plugin = plugin, .report = report, .arg = &o };
+	struct gm_conform_summary summary = { 0 };
+	const char *program = argc > 0 ? argv[0] : "conformance";
+	gm_ret_t ret;
+
+	if (!parse(&config, &o, argc, argv))
+		return usage(program);
+	o.options = config.options ? config.options : "";
+	o.count = count_tests(config);
+	if (o.count == 0) {
+		fprintf(stderr, "%s: no test is called %s (--list shows all), or the plugin was built for another libgmem\n",
+			program, config.only ? config.only : "so");
+		return EXIT_USAGE;
+	}
+	config.seed = config.seed ? config.seed : GM_CT_SEED;
+	o.seed = config.seed;
+	config.list = o.style == &list;
+	o.style->begin(&o);
+	ret = gm_conform_run(&config, &summary);
+	o.style->end(&o, &summary);
+	return ret == GM_RET_SUCCESS ? EXIT_SUCCESS : EXIT_FAILURE;
+}

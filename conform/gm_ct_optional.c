@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: MIT */
+/* Groups dirty and host: page bits, and host memory mapped in place. */
+#include "config.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "conform/gm_ct.h"
+
+#define HOST_PAGES 16u
+
+/* Pages of the window, each entered alone and with its frames in reverse order: none can be part of a larger page. */
+static void enter_apart(struct gm_ct_stage *s, uint32_t pages)
+{
+	for (uint32_t i = 0; i < pages; i++)
+		gm_ct_map_enter(&s->o, i, pages - 1 - i, 1, GM_PTE_WRITE);
+}
+
+static void harvest(struct gm_ct_stage *s, uint32_t pages, uint8_t *bits)
+{
+	gm_ct_note(s->d->t, "pmap_harvest", s->o.va, 0, pages * s->d->granule, 0);
+	gm_ct_ok(s->d->t, s->d->mmu->pmap_harvest(s->o.pmap, s->o.va, pages * s->d->granule, bits));
+}
+
+/* Dirty where it was stored to and nowhere else; accessed may be lost, but not invented. */
+static void want_bits(struct gm_ct_stage *s, uint32_t pages, const uint8_t *want, const char *when)
+{
+	uint8_t bits[HOST_PAGES];
+
+	memset(bits, 0xff, sizeof(bits));
+	harvest(s, pages, bits);
+	for (uint32_t i = 0; i < pages; i++) {
+		if ((bits[i] & GM_PAGE_DIRTY) != (want[i] & GM_PAGE_DIRTY) || (bits[i] & ~want[i]))
+			gm_ct_fail(s->d->t, "page bits", "%s: page %u has bits %u, expected %u (accessed 1, dirty 2)", when,
+				   (unsigned)i, (unsigned)bits[i], (unsigned)want[i]);
+	}
+}
+
+/* Store to every third, load from the next, leave the next alone. */
+static void use(struct gm_ct_stage *s, uint32_t pages, uint8_t *want)
+{
+	memset(want, 0, pages);
+	for (uint32_t i = 0; i < pages; i++) {
+		if (i % 3 < 2)
+			gm_ct_map_probe(&s->o, i, i % 3 == 0);
+		want[i] = i % 3 == 0 ? GM_PAGE_ACCESSED | GM_PAGE_DIRTY : i % 3 == 1 ? GM_PAGE_ACCESSED : 0;
+	}
+}
+
+static void dirty_bits(struct gm_ct *t)
+{
+	static const uint8_t none[HOST_PAGES];
+	struct gm_ct_stage s;
+	uint8_t want[HOST_PAGES];
+
+	gm_ct_begin(&s, t, GM_CT_SMALL);
+	want_bits(&s, HOST_PAGES, none, "nothing is mapped");
+	enter_apart(&s, HOST_PAGES);
+	want_bits(&s, HOST_PAGES, none, "just entered");
+	use(&s, HOST_PAGES, want);
+	gm_ct_map_remove(&s.o, 0, HOST_PAGES);
+	want_bits(&s, HOST_PAGES, want, "used, then removed and invalidated");
+	want_bits(&s, HOST_PAGES, none, "harvested before");
+	enter_apart(&s, HOST_PAGES);
+	use(&s, HOST_PAGES, want);
+	gm_ct_map_remove(&s.o, 0, HOST_PAGES);
+	enter_apart(&s, HOST_PAGES);
+	want_bits(&s, HOST_PAGES, none, "entered again");
+	gm_ct_finish(&s);
+}
+
+/* What is dirty stays so through harvests of other pages, and while it is mapped. */
+static void dirty_mapped(struct gm_ct *t)
+{
+	struct gm_ct_stage s;
+	uint8_t bits[HOST_PAGES], total[HOST_PAGES] = { 0 }, want[HOST_PAGES];
+
+	gm_ct_begin(&s, t, GM_CT_SMALL);
+	enter_apart(&s, HOST_PAGES);
+	use(&s, HOST_PAGES, want);
+	harvest(&s, 1, bits);
+	total[0] |= bits[0];
+	harvest(&s, HOST_PAGES, bits);
+	for (uint32_t i = 0; i < HOST_PAGES; i++)
+		total[i] |= bits[i];
+	/* a device may keep bits in its TLB as long as a page is mapped: the rest comes with the invalidation */
+	gm_ct_map_remove(&s.o, 0, HOST_PAGES);
+	harvest(&s, HOST_PAGES, bits);
+	for (uint32_t i = 0; i < HOST_PAGES; i++) {
+		total[i] |= bits[i];
+		if ((want[i] ^ total[i]) & GM_PAGE_DIRTY)
+			gm_ct_fail(t, "page bits", "page %u: dirty is %s in all harvests together", (unsigned)i,
+				   want[i] & GM_PAGE_DIRTY ? "lost" : "invented");
+	}
+	gm_ct_finish(&s);
+}
+
+struct host_memory {
+	struct gm_ct_stage s;
+	unsigned char *at;
+	uint64_t bytes;
+};
+
+static void host_begin(struct host_memory *h, struct gm_ct *t)
+{
+	gm_ct_begin(&h->s, t, GM_CT_SMALL);
+	/* host memory that a large page could map would have to be aligned: a granule is enough */
+	h->bytes = HOST_PAGES * h->s.d->granule;
+	h->at = aligned_alloc(h->s.d->granule, h->bytes);
+	if (!h->at)
+		gm_ct_fail(t, "host", "no memory for the suite itself");
+	gm_ct_fill(h->at, h->bytes, t->seed + 40);
+	gm_ct_host_add(t->services, h->at, h->bytes);
+}
+
+static void host_end(struct host_memory *h)
+{
+	free(h->at);
+	gm_ct_finish(&h->s);
+}
+
+static void host_word(struct host_memory *h, uint32_t page, bool store, gm_ret_t want)
+{
+	struct gm_ct_dev *d = h->s.d;
+	uint64_t offset = 8 * (page + 1), got = 0xabcdef, is;
+	gm_ret_t ret = gm_ct_access(d, h->s.o.pmap, gm_ct_va(&h->s.o, page) + offset, &got, 8, store);
+
+	if (ret != want)
+		gm_ct_fail(d->t, "host memory", "a %s at page %u returned %s, expected %s", store ? "store" : "load",
+			   (unsigned)page, gm_ret_name(ret), gm_ret_name(want));
+	memcpy(&is, h->at + page * d->granule + offset, 8);
+	if (ret == GM_RET_SUCCESS && got != is)
+		gm_ct_fail(d->t, "bytes", "host memory mapped in place: a %s at page %u %016" PRIx64 ", host has %016" PRIx64,
+			   store ? "store of" : "load read", (unsigned)page, got, is);
+}
+
+static void host_enter(struct host_memory *h, uint32_t page, uint32_t n, uint32_t pte)
+{
+	uint64_t g = h->s.d->granule;
+
+	gm_ct_ok(h->s.d->t, gm_ct_enter(h->s.d, h->s.o.pmap, gm_ct_va(&h->s.o, page), GM_VA(h->at) + page * g, n * g,
+					pte | GM_PTE_HOST));
+}
+
+static void host_remove(struct host_memory *h, uint32_t page, uint32_t n)
+{
+	gm_ct_ok(h->s.d->t, gm_ct_remove(h->s.d, h->s.o.pmap, gm_ct_va(&h->s.o, page), n * h->s.d->granule));
+	gm_ct_invl(h->s.d, h->s.o.pmap, gm_ct_va(&h->s.o, page), n * h->s.d->granule);
+}
+
+static void in_place(struct gm_ct *t)
+{
+	struct host_memory h;
+
+	host_begin(&h, t);
+	host_enter(&h, 0, 8, 0);
+	host_enter(&h, 8, HOST_PAGES - 8, GM_PTE_WRITE);
+	for (uint32_t i = 0; i < HOST_PAGES; i++) {
+		host_word(&h, i, false, GM_RET_SUCCESS);
+		host_word(&h, i, true, i < 8 ? GM_RET_PERM : GM_RET_SUCCESS);
+	}
+	host_remove(&h, 4, 8);
+	for (uint32_t i = 0; i < HOST_PAGES; i++)
+		host_word(&h, i, false, i >= 4 && i < 12 ? GM_RET_FAULT : GM_RET_SUCCESS);
+	host_remove(&h, 0, HOST_PAGES);
+	host_end(&h);
+}
+
+/* Host memory and device memory take turns at one address. */
+static void turns(struct gm_ct *t)
+{
+	struct host_memory h;
+
+	host_begin(&h, t);
+	for (unsigned k = 0; k < 4; k++) {
+		host_enter(&h, 0, HOST_PAGES, GM_PTE_WRITE);
+		for (uint32_t i = 0; i < HOST_PAGES; i++)
+			host_word(&h, i, i % 2, GM_RET_SUCCESS);
+		host_remove(&h, 0, HOST_PAGES);
+		gm_ct_map_enter(&h.s.o, 0, 0, HOST_PAGES, 0);
+		gm_ct_map_check(&h.s.o);
+		gm_ct_map_remove(&h.s.o, 0, HOST_PAGES);
+	}
+	host_end(&h);
+}
+
+const struct gm_ct_test gm_ct_dirty_tests[] = {
+	{ "bits", GM_CAP_DIRTY | GM_CAP_ACCESS, 0, dirty_bits },
+	{ "mapped", GM_CAP_DIRTY | GM_CAP_ACCESS, 0, dirty_mapped },
+	{ NULL, 0, 0, NULL },
+};
+
+const struct gm_ct_test gm_ct_host_tests[] = {
+	{ "in_place", GM_CAP_HOST_MAP | GM_CAP_ACCESS, 0, in_place },
+	{ "turns", GM_CAP_HOST_MAP | GM_CAP_ACCESS, 0, turns },
+	{ NULL, 0, 0, NULL },
+};

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The validation shim around the backend. Each of its reports is a failure: of the backend, or of a step of the
+ * suite that the contract does not allow, which would be an error of the suite.
+ */
+#include "config.h"
+
+#include <stdlib.h>
+
+#include <gmem/validate.h>
+
+#include "conform/gm_ct.h"
+
+static void broken(void *arg, const struct gm_violation *v)
+{
+	gm_ct_fail(arg, v->name, "%s%s", v->by_backend ? "" : "(an error of the suite) ", v->message);
+}
+
+const struct gm_mmu *gm_ct_wrap(struct gm_ct_dev *d, const struct gm_mmu *mmu)
+{
+	struct gm_validate_config *config = calloc(1, sizeof(*config));
+
+	if (!config)
+		gm_ct_fail(d->t, "host", "no memory for the suite itself");
+	*config = (struct gm_validate_config){
+		.size = sizeof(*config),
+		.mmu = mmu,
+		.dev_data = d->dev_data,
+		.report = broken,
+		.arg = d->t,
+		.bound_ns = d->t->bound_ns,
+	};
+	d->wrap = config;
+	return gm_validate_mmu();
+}
+
+void gm_ct_unwrap(struct gm_ct_dev *d)
+{
+	free(d->wrap);
+}
+
+void *gm_ct_inner_dev(struct gm_ct_dev *d)
+{
+	return gm_validate_dev(d->dev);
+}
+
+void *gm_ct_inner_pmap(void *pmap)
+{
+	return gm_validate_pmap(pmap);
+}
