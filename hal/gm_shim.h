@@ -371,6 +371,8 @@ void gm_shim_signal(void *self, struct gm_fence *fence, gm_ret_t result);
 /* Report those that take too long; all: those that are left when the device is closed. */
 void gm_shim_fences_late(struct gm_shim_dev *d, uint64_t now_ns, bool all);
 void gm_shim_fences_free(struct gm_shim_dev *d);
+/* How many copies and plans are pending: they count as reported. */
+unsigned gm_shim_fences_left(struct gm_shim_dev *d);
 /* (S) A plan is in flight: which of its steps are done only the backend knows. */
 bool gm_shim_planning(struct gm_shim_dev *d);
 

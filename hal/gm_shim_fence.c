@@ -252,6 +252,22 @@ void gm_shim_fences_late(struct gm_shim_dev *d, uint64_t now_ns, bool all)
 	} while (f);
 }
 
+unsigned gm_shim_fences_left(struct gm_shim_dev *d)
+{
+	struct gm_shim_fence *f;
+	unsigned n = 0;
+
+	gm_shim_lock(d);
+	TAILQ_FOREACH(f, &d->fences, link) {
+		if (f->done || f->late || f->kind == GM_SHIM_FENCE_OWN || f->kind == GM_SHIM_FENCE_IMPORT)
+			continue;
+		f->late = true;
+		n++;
+	}
+	gm_shim_unlock(d);
+	return n;
+}
+
 void gm_shim_fences_free(struct gm_shim_dev *d)
 {
 	struct gm_shim_fence *f;

@@ -265,11 +265,16 @@ gm_ret_t gm_shim_peer_reach(void *dev, void *other)
 	return ret;
 }
 
-/* Not counted as a call: what it waits for may be one. */
+/* Not counted as a call: what it waits for may be one. A slot that is missing has nothing that could be stopped. */
 void gm_shim_halt(void *dev)
 {
 	struct gm_shim_dev *d = dev;
+	struct gm_shim_at at = { .op = "dev_halt", .step = GM_STEP_FREE };
+	unsigned pending;
 
 	if (d->mmu.dev_halt)
 		d->mmu.dev_halt(d->dev);
+	pending = gm_shim_fences_left(d);
+	if (pending)
+		gm_shim_report(d, GM_RULE_HALT_PENDING, &at, "%u are pending", pending);
 }

@@ -15,6 +15,7 @@ libgm_testkit_a_SOURCES = \
 	tests/unit/host_fixture.h \
 	tests/unit/mock_fixture.h \
 	tests/unit/mock_services.h \
+	tests/unit/shim_breaks.h \
 	tests/unit/shim_fixture.h \
 	tests/unit/shim_toy.h \
 	tests/unit/sim_fixture.h \
