@@ -116,7 +116,7 @@ static bool serve(struct gm_dev *dev, struct gm_devq_entry *e)
 		gm_hal_fault_done(dev->hal, e->fault.pmap, e->fault.va, dev->hal->granule_bytes, GM_RET_FAULT);
 		return true;
 	}
-	limit_ns = e->since_ns + ctx->as->cfg.wait_ns;
+	limit_ns = gm_deadline_after_ns(e->since_ns, ctx->as->cfg.wait_ns);
 	ret = gm_fault_dev(ctx, e->fault.va - ctx->to_dev, e->fault.access, until_ns);
 	if (ret == GM_RET_FAULT)
 		ret = learned(ctx->as, until_ns) ? gm_fault_dev(ctx, e->fault.va - ctx->to_dev, e->fault.access, until_ns)

@@ -308,7 +308,7 @@ void gm_remap_work(struct gm_as *as)
 	begin_round(as, &mine);
 	while (mine && next_entry(as, &r)) {
 		if (!r.delivered && !deliver(as, &r) && !r.failed &&
-		    gm_now_ns(as->env) >= r.noted_ns + as->cfg.hold_ns)
+		    gm_now_ns(as->env) >= gm_deadline_after_ns(r.noted_ns, as->cfg.hold_ns))
 			fail_waiting(as, &r);
 		finish(as, &r);
 	}
