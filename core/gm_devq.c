@@ -21,7 +21,7 @@
 #include "core/gm_fault.h"
 
 #define ATTEMPT_NS (UINT64_C(2) * 1000 * 1000)
-#define FIRST_PAUSE_NS (UINT64_C(500) * 1000)
+#define FIRST_PAUSE_NS (UINT64_C(1) * 1000 * 1000)
 #define LONGEST_PAUSE_NS (UINT64_C(8) * 1000 * 1000)
 
 /*
@@ -99,9 +99,9 @@ static bool learned(struct gm_as *as, uint64_t until_ns)
 /* After the next pause; the last time when its time is up. */
 static void try_later(struct gm_devq_entry *e, uint64_t now_ns, uint64_t limit_ns)
 {
+	e->not_before_ns = now_ns + e->pause_ns < limit_ns ? now_ns + e->pause_ns : limit_ns;
 	if (e->pause_ns < LONGEST_PAUSE_NS)
 		e->pause_ns *= 2;
-	e->not_before_ns = now_ns + e->pause_ns < limit_ns ? now_ns + e->pause_ns : limit_ns;
 }
 
 /* True: answered. */
