@@ -206,6 +206,8 @@ gm_ret_t gm_adopt(struct gm_as *as, void *ptr, uint64_t bytes, uint32_t flags)
 		return gm_fail(GM_RET_EXIST, "gm_adopt: part of [0x%llx, 0x%llx) is adopted and in use: gm_release() it first",
 			       (unsigned long long)s.va, (unsigned long long)s.end);
 	ret = enter_regions(as, &s);
+	if (ret == GM_RET_NOMEM)
+		return gm_fail(ret, "gm_adopt: no memory for a region");
 	if (ret)
 		return gm_fail(ret, "gm_adopt: [0x%llx, 0x%llx) overlaps memory that is managed already",
 			       (unsigned long long)va, (unsigned long long)(va + bytes));

@@ -30,11 +30,15 @@
  * Transitions, each a function:
  *
  *     HOST -> PARKED                     gm_txn_to_dev.c   park()
+ *     NONE -> PARKED                     gm_txn_to_dev.c   recheck_none(), then park(): it has content after all
  *     PARKED, NONE -> DEVICE             gm_txn_to_dev.c   commit_dev()
  *     PARKED, DEVICE -> HOST             gm_txn.c          gm_commit_host(), gm_txn_end_home()
- *     NONE -> HOST                       gm_fault_cpu.c    touch_hole(); gm_work.c forget()
+ *     NONE -> HOST                       gm_fault_cpu.c    touch_hole(); gm_work.c forget(); gm_mem.c
+ *                                                          gm_mem_set_managed()
+ *     HOST -> NONE                       gm_events.c       doom_pages(); gm_migrate.c discard_busy()
  *     any -> NONE                        gm_block.c        gm_block_doom(), then gm_txn.c gm_take_apart()
  *     DEVICE -> POISONED                 gm_txn_to_host.c  poison()
+ *     POISONED -> not managed            gm_mem.c          gm_mem_unwatch()
  *     any -> not managed, leaving        gm_remap.c        start_leaving()
  *
  * The index is a tree per space, changed under the space's lock, and read by

@@ -24,7 +24,7 @@
 #include "core/gm_fault.h"
 
 #define ATTEMPT_NS (UINT64_C(2) * 1000 * 1000)
-#define FIRST_PAUSE_NS (UINT64_C(500) * 1000)
+#define FIRST_PAUSE_NS (UINT64_C(1) * 1000 * 1000)
 #define LONGEST_PAUSE_NS (UINT64_C(8) * 1000 * 1000)
 
 /* Page and place of arrival in one word: such words compare as the faults are to be sorted. */
@@ -108,9 +108,9 @@ static bool learned(struct gm_as *as, uint64_t until_ns)
 /* After the next pause; the last time when its time is up. */
 static void try_later(struct gm_devq_entry *e, uint64_t now_ns, uint64_t limit_ns)
 {
+	e->not_before_ns = now_ns + e->pause_ns < limit_ns ? now_ns + e->pause_ns : limit_ns;
 	if (e->pause_ns < LONGEST_PAUSE_NS)
 		e->pause_ns *= 2;
-	e->not_before_ns = now_ns + e->pause_ns < limit_ns ? now_ns + e->pause_ns : limit_ns;
 }
 
 /* Faults of one block and one page table, by address. */
@@ -133,7 +133,7 @@ static void done(struct gm_dev *dev, const struct gm_devq_entry *first, const st
 static bool is_for_later(const struct gm_ctx *ctx, const struct gm_devq_entry *e, gm_ret_t ret, uint64_t now_ns)
 {
 	return (ret == GM_RET_TIMEDOUT || ret == GM_RET_BUSY || ret == GM_RET_NOSPC) &&
-	       now_ns < e->since_ns + ctx->as->cfg.wait_ns;
+	       now_ns < gm_deadline_after_ns(e->since_ns, ctx->as->cfg.wait_ns);
 }
 
 /* One of several that were not all served. True: answered. */
@@ -149,7 +149,7 @@ static bool conclude(struct gm_dev *dev, struct gm_ctx *ctx, struct gm_devq_entr
 		gm_fault_block(ctx, ask, 1, ATTEMPT_NS); /* alone: the message is its own */
 	now_ns = gm_now_ns(env);
 	if (is_for_later(ctx, e, ask->ret, now_ns)) {
-		try_later(e, now_ns, e->since_ns + ctx->as->cfg.wait_ns);
+		try_later(e, now_ns, gm_deadline_after_ns(e->since_ns, ctx->as->cfg.wait_ns));
 		return false;
 	}
 	if (ask->ret)

@@ -89,6 +89,9 @@ static uint64_t next_mapping(struct gm_as *as, uint64_t va, uint64_t end, uint64
 	return end;
 }
 
+/* So many pages are looked up at once, at most: the reader is held meanwhile. */
+#define STRETCH_BYTES (16 * GM_PAGE_BYTES)
+
 /*
  * One stretch of [*va, end). What an event tells of comes first: the range may have
  * been moved, and its bytes with it. So no event is unread after the look (the host's
@@ -132,7 +135,7 @@ gm_ret_t gm_events_forget_gone(struct gm_as *as, struct gm_block *b, uint64_t va
 		gm_ret_t one = gm_mem_stock(as, 2);
 
 		if (!one)
-			one = forget_stretch(as, b, &va, end);
+			one = forget_stretch(as, b, &va, end - va < STRETCH_BYTES ? end : va + STRETCH_BYTES);
 		if (one == GM_RET_NOMEM)
 			return one;
 		if (one != GM_RET_FAULT)

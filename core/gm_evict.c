@@ -78,7 +78,7 @@ static gm_ret_t evict_take(struct gm_as *as, struct gm_dev *dev, const struct wa
 		if (evict_one(dev, &as->policy, deadline_ns)) {
 			fruitless = 0;
 		} else if (++fruitless >= 4) {
-			uint64_t until = now + as->cfg.slice_ns;
+			uint64_t until = gm_deadline_after_ns(now, as->cfg.slice_ns);
 
 			(void)gm_node_wait(&dev->node, until < deadline_ns ? until : deadline_ns);
 			fruitless = 0;

@@ -474,7 +474,7 @@ static bool give_up(struct gm_block *b, unsigned page, bool held, uint64_t now_n
 	noted = gm_block_wait(b, page, 0, now_ns);
 	if (noted) /* else its time begins when a note is free */
 		wait = *noted;
-	limit_ns = wait.since_ns + (held ? as->cfg.hold_ns : as->cfg.wait_ns);
+	limit_ns = gm_deadline_after_ns(wait.since_ns, held ? as->cfg.hold_ns : as->cfg.wait_ns);
 	gm_unlock(as->env, &b->lock);
 	if (now_ns < limit_ns) {
 		uint64_t next = held ? limit_ns : now_ns + GM_WORK_RETRY_NS;

@@ -361,6 +361,7 @@ gm_ret_t gm_free(struct gm_as *as, void *ptr)
 {
 	uint64_t va = GM_VA(ptr), end = 0, deadline_ns;
 	struct gm_region *r;
+	void *aside;
 	gm_ret_t ret;
 
 	if (!as)
@@ -381,6 +382,9 @@ gm_ret_t gm_free(struct gm_as *as, void *ptr)
 	if (gm_mem_is_held(as, va, end))
 		return gm_fail(GM_RET_BUSY, "gm_free: a working set holds part of %p: release it first", ptr);
 	ret = gm_mem_stock(as, 1);
+	aside = ret ? NULL : gm_region_new(as->env); /* so that the region can be put back whoever uses the stock meanwhile */
+	if (!ret && !aside)
+		ret = gm_fail(GM_RET_NOMEM, "no memory for a region");
 	if (ret)
 		return ret;
 	atomic_fetch_add(&as->releasing, 1);
@@ -389,11 +393,13 @@ gm_ret_t gm_free(struct gm_as *as, void *ptr)
 	gm_unlock(as->env, &as->lock);
 	gm_mem_set_managed(as, va, end, false);
 	ret = drop_range(as, va, end, deadline_ns);
+	gm_lock(as->env, &as->lock);
+	gm_regions_stock(&as->regions, aside);
+	if (ret)
+		(void)gm_regions_insert(&as->regions, va, end, GM_REGION_OWNED);
+	gm_unlock(as->env, &as->lock);
 	if (ret) {
 		/* Still allocated, content given up in part: what a caller who frees can live with. */
-		gm_lock(as->env, &as->lock);
-		(void)gm_regions_insert(&as->regions, va, end, GM_REGION_OWNED);
-		gm_unlock(as->env, &as->lock);
 		gm_mem_set_managed(as, va, end, true);
 		/* A fork that ended meanwhile may have taken it for adopted. */
 		gm_hal_mem_inherit(as->host, as->hpmap, va, end - va, false);

@@ -99,7 +99,8 @@ static bool deliver_block(struct gm_block *b, const struct gm_remap *r, bool *he
 	gm_lock(as->env, &b->lock);
 	pages = still_leaving(b, &pages, &none);
 	gm_unlock(as->env, &b->lock);
-	gm_work_queue(b, 0);
+	/* Others may want something of the block; but what stays here is no reason to look again at once. */
+	gm_work_queue(b, gm_mask_empty(&pages) ? 0 : gm_deadline_ns(as->env, GM_WORK_RETRY_NS));
 	return gm_mask_empty(&pages);
 }
 
@@ -307,7 +308,7 @@ void gm_remap_work(struct gm_as *as)
 	begin_round(as, &mine);
 	while (mine && next_entry(as, &r)) {
 		if (!r.delivered && !deliver(as, &r) && !r.failed &&
-		    gm_now_ns(as->env) >= r.noted_ns + as->cfg.hold_ns)
+		    gm_now_ns(as->env) >= gm_deadline_after_ns(r.noted_ns, as->cfg.hold_ns))
 			fail_waiting(as, &r);
 		finish(as, &r);
 	}

@@ -11,8 +11,9 @@
  * move    gm_txn_to_dev.c, gm_txn_to_host.c: revoke devices, take from the
  *         host, copy, commit, map. Runs without any lock: busy is the lock.
  * end     clears busy and wakes. An event may have doomed pages meanwhile (the
- *         application unmapped or discarded them): these are taken apart first,
- *         so nobody ever sees a doomed page that is not busy being dropped.
+ *         application unmapped or discarded them): these are taken apart first.
+ *         Who may not wait for a device for that (the fault handler), or was
+ *         busy without a transaction, leaves them doomed to the worker.
  *
  * Frames were reserved before begin (gm_evict.c), so nothing in between waits
  * for memory that another transaction has.

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Dispatch: the only place that calls an operation of an ops table. Each
- * wrapper asserts the preconditions of hal.h, lets the simulation switch,
- * calls, and checks that the result is one the operation may return.
+ * wrapper asserts that no lock is held, lets the simulation switch, calls, and
+ * notes when a device is lost. What an operation is asked and answers is not
+ * looked at here: that is the validation shim's (gmem/validate.h).
  *
  *     table given --gm_hal_open: check abi, size, required slots, caps <=> slots;
  *                   fill the missing ones with "unimplemented"--> open --gm_hal_close--> gone
- *     open --any op returns NODEV--> lost (sticky: nothing is called any more but close)
+ *     open --any op returns NODEV, or a transfer is late--> lost (sticky: nothing is called any more
+ *           but pmap_destroy, dev_halt, dev_fini)
  */
 #ifndef GM_HAL_CALL_H
 #define GM_HAL_CALL_H

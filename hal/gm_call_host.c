@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Dispatch of what only a host has; the other half of gm_call.c. The host is
- * never lost, and its calls do not wait, so there is no state here: each
- * wrapper gives the simulation its chance to switch and asserts the contract.
+ * Dispatch of what only a host has; the other half of gm_call.c. A host whose
+ * descriptors are closed says NODEV each time and is called all the same, so
+ * there is no state here: each wrapper gives the simulation its chance to
+ * switch and asserts the contract. Of the calls only msg_wait waits.
  */
 #include "config.h"
 

@@ -149,8 +149,7 @@ static gm_ret_t host_bus_access(void *dev, uint64_t va, void *buf, size_t bytes,
 
 /*
  * What happens to accesses that wait, or that come later to pages that are
- * away: with fd_app closed the kernel serves them zeros. Nothing but the
- * library's threads having a table of descriptors of their own prevents that;
+ * away: with fd_app closed the kernel serves them zeros. Nothing prevents that;
  * here it is only made loud.
  */
 gm_ret_t gm_host_lost(struct gm_host_pmap *p)

@@ -9,7 +9,7 @@
  * suite (gmem/conform.h) proves a backend by it. Law for every operation:
  *
  *  - The core never calls an operation with a lock of its own held, except
- *    fault_next() which must not block.
+ *    fault_next() which must not block (and msg_kick(), which only a host has).
  *  - Addresses and lengths are multiples of the device's smallest page, > 0,
  *    without overflow, inside the address bits the device announced: a
  *    backend asserts rather than checks.

@@ -87,6 +87,10 @@ GM_API GM_MUST_CHECK gm_ret_t gm_adopt(struct gm_as *as, void *ptr, uint64_t byt
 
 /**
  * @brief Take adopted memory back: bring its bytes home, forget it.
+ *
+ * Pages whose content was lost with a device go on failing every access
+ * (SIGBUS) until the application unmaps them or gives their content up.
+ *
  * @param[in] as     the address space
  * @param[in] ptr    first byte
  * @param[in] bytes  length; may be part of what was adopted

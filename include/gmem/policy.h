@@ -4,8 +4,9 @@
  * @brief Decisions, apart from mechanism.
  *
  * A policy only advises. The core checks every answer, keeps the books, and
- * falls back to its own choice where an answer is not usable. Callbacks run
- * with locks of the library held: they must not block, allocate or call back.
+ * falls back to its own choice where an answer is not usable. Callbacks must
+ * not block, allocate or call back: victim() runs with a lock of the library
+ * held, unit() with none, but perhaps in the handler of CPU faults.
  */
 #ifndef GMEM_POLICY_H
 #define GMEM_POLICY_H

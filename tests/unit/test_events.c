@@ -490,6 +490,49 @@ CORE_TEST(events_sim, fork_during_a_release, .dev = { "mock:vram=4M,visible=no,c
 	cr_assert_eq(app_wrong(w, va, GM_BLOCK_PAGES, 21), 0);
 }
 
+static struct {
+	struct gm_hal_dev *host;
+	gm_ret_t (*mem_rights)(void *pmap, uint64_t va, struct gm_host_vma *vma);
+	struct gm_as *as;
+	gm_ret_t (*settled)(void *pmap);
+	unsigned queries, most;
+} holding;
+
+/* While the reader is held: how many, until the last call of a stretch. */
+static gm_ret_t count_query(void *pmap, uint64_t va, struct gm_host_vma *vma)
+{
+	holding.queries = holding.as->reader_held ? holding.queries + 1 : 0;
+	if (holding.queries > holding.most)
+		holding.most = holding.queries;
+	return holding.mem_rights(pmap, va, vma);
+}
+
+static gm_ret_t end_of_stretch(void *pmap)
+{
+	holding.queries = 0;
+	return holding.settled(pmap);
+}
+
+/* Memory that was unmapped while nobody watched it: who finds that out page by page lets others read in between. */
+CORE_TEST(events_sim, unmapped_unseen)
+{
+	uint64_t va = app_map_blocks(w, 1);
+
+	OK(gm_adopt(w->as, ptr(va), BLOCK, 0));
+	OK(gm_sim_munmap(w->sim, va, 400 * PAGE));
+	holding.host = w->lib->host;
+	holding.as = w->as;
+	holding.mem_rights = holding.host->host.mem_rights;
+	holding.settled = holding.host->host.settled;
+	holding.host->host.mem_rights = count_query;
+	holding.host->host.settled = end_of_stretch;
+	OK(gm_dev_fault(w->ctx[0], va + 450 * PAGE, GM_WRITE));
+	cr_assert_eq(pages_in(w, va, 400, GM_PLACE_OUTSIDE), 400);
+	cr_assert(holding.most > 0 && holding.most <= 20, "%u queries while nobody could read events", holding.most);
+	holding.host->host.mem_rights = holding.mem_rights;
+	holding.host->host.settled = holding.settled;
+}
+
 struct late_move {
 	struct world *w;
 	uint64_t va, to, delay_ns;

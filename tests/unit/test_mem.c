@@ -365,6 +365,56 @@ CORE_TEST(mem, granules_that_are_not_whole, .dev = { "mock:vram=4M,pages=64K+2M"
 	cr_assert_eq(app_wrong(w, va, GM_BLOCK_PAGES, 1), 0);
 }
 
+static void *alloc_none(void *arg, size_t bytes)
+{
+	(void)arg, (void)bytes;
+	return NULL;
+}
+
+struct cutting {
+	struct world *w;
+	uint64_t va;
+	void *(*alloc)(void *arg, size_t bytes);
+};
+
+/* Each piece that is cut out of the middle of a region takes a spare one, until none is left, nor memory for more. */
+static void cut_many(void *arg)
+{
+	struct cutting *c = arg;
+	uint64_t at = c->va + PAGE;
+
+	gm_sim_sleep_ns(c->w->sim, 2 * MS);
+	c->w->env->mem.alloc = alloc_none;
+	for (; c->w->as->regions.spares >= 2; at += 2 * PAGE) {
+		OK(gm_sim_munmap(c->w->sim, at, PAGE));
+		gm_sim_sleep_ns(c->w->sim, MS);
+	}
+	cr_assert_neq(gm_sim_mremap(c->w->sim, at, PAGE), 0); /* which takes the last */
+	gm_sim_sleep_ns(c->w->sim, MS);
+}
+
+/* A gm_free() that fails leaves the allocation known, though there is no memory for anything. */
+CORE_TEST(mem, free_fails_without_memory, .dev = { "mock:vram=4M,submit=no" }, .as = { .wait_ns = 50 * MS })
+{
+	uint64_t va = app_adopted(w, 1, 1);
+	struct cutting c = { .w = w, .va = va, .alloc = w->env->mem.alloc };
+	struct gm_thread *t;
+	void *p;
+
+	dev_fill(w->ctx[0], va, 1, 2); /* from here on its events are read */
+	OK(gm_alloc(w->as, BLOCK, 0, &p));
+	dev_fill(w->ctx[0], GM_VA(p), 16, 3);
+	OK(gm_mock_fail(w->dev[0], GM_MOCK_PMAP_REMOVE, 1, UINT64_MAX));
+	t = spawn(w, cut_many, &c);
+	IS(gm_free(w->as, p), GM_RET_TIMEDOUT);
+	w->env->mem.alloc = c.alloc;
+	OK(gm_mock_fail(w->dev[0], GM_MOCK_PMAP_REMOVE, 0, 0));
+	join(w, t);
+	cr_assert_eq(page_info(w, GM_VA(p)).place == GM_PLACE_OUTSIDE, false, "the allocation is not known any more");
+	OK(gm_free(w->as, p));
+	world_check(w);
+}
+
 /* Two spaces want the same memory: the second one's devices are refused, and no byte is lost. */
 CORE_TEST(mem, two_spaces_and_one_buffer)
 {

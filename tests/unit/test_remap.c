@@ -70,12 +70,38 @@ CORE_TEST(remap, three_change_places, .dev = { "mock:vram=4M,visible=no,copy=asy
 	world_check(w);
 }
 
+static struct {
+	const struct gm_env_ops *ops;
+	unsigned looks;
+} watched_clock;
+
+static uint64_t count_look(struct gm_env *env)
+{
+	watched_clock.looks++;
+	return watched_clock.ops->now_ns(env);
+}
+
+/* How often the library looks at the clock while nothing happens. */
+static unsigned looks_in(struct world *w, uint64_t ns)
+{
+	struct gm_env_ops counting = *w->env->ops;
+
+	watched_clock.ops = w->env->ops;
+	watched_clock.looks = 0;
+	counting.now_ns = count_look;
+	w->env->ops = &counting;
+	gm_sim_sleep_ns(w->sim, ns);
+	w->env->ops = watched_clock.ops;
+	return watched_clock.looks;
+}
+
 /* What a working set holds stays with the device; everybody else goes on. */
 CORE_TEST(remap, held_on_the_way, .dev = { "mock:vram=4M,faults=no" }, .as = { .hold_ns = 300 * MS })
 {
 	uint64_t va = app_map(w, SMALL * PAGE), other = app_map(w, SMALL * PAGE), to, value, start;
 	struct gm_ws_range range = { .va = va, .bytes = SMALL * PAGE, .access = GM_WRITE };
 	struct gm_ws *ws = NULL;
+	unsigned looks;
 
 	app_fill(w, va, SMALL, 1);
 	OK(gm_adopt(w->as, ptr(va), SMALL * PAGE, 0));
@@ -87,6 +113,8 @@ CORE_TEST(remap, held_on_the_way, .dev = { "mock:vram=4M,faults=no" }, .as = { .
 	cr_assert_lt(gm_now_ns(w->env) - start, 50 * MS, "adopting other memory waited for the set");
 	IS(gm_sim_load(w->sim, to, &value, sizeof(value)), GM_RET_IO);
 	cr_assert_lt(gm_now_ns(w->env) - start, 600 * MS, "no bound");
+	looks = looks_in(w, 100 * MS);
+	cr_assert_lt(looks, 10000, "somebody is busy waiting: the clock was read %u times in 100 ms", looks);
 	cr_assert_gt(w->errors, 0, "it failed silently");
 	OK(gm_ws_release(ws, NULL));
 	OK(gm_adopt(w->as, ptr(to), SMALL * PAGE, 0)); /* at once: it waits for what is under way */

@@ -98,3 +98,68 @@ CORE_TEST(ws_stuck, the_bound_is_per_access, .dev = { NO_FAULTS }, .as = { .hold
 	OK(b.ret);
 	cr_assert_eq(b.value, word(9, 1));
 }
+
+/* No bound at all: whoever waits goes on waiting, and is served in the end. */
+CORE_TEST(ws_stuck, a_bound_that_never_comes, .dev = { NO_FAULTS }, .as = { .hold_ns = GM_FOREVER_NS })
+{
+	uint64_t va = app_adopted(w, 1, 1), to;
+	struct gm_ws *ws = acquire(w, va, UNIT, GM_WRITE);
+	struct waiting a = { .w = w, .va = word_va(va, 3) }, b = { .w = w };
+	struct gm_thread *ta = spawn(w, load_later, &a), *tb;
+
+	gm_sim_sleep_ns(w->sim, 100 * SECOND);
+	cr_assert_eq(a.done_ns, 0, "%s after %llu ns", gm_ret_name(a.ret), (unsigned long long)a.done_ns);
+	OK(gm_ws_release(ws, NULL));
+	join(w, ta);
+	OK(a.ret);
+	ws = acquire(w, va, UNIT, GM_WRITE);
+	to = gm_sim_mremap(w->sim, va, BLOCK);
+	b.va = word_va(va, 5) - va + to;
+	tb = spawn(w, load_later, &b);
+	gm_sim_sleep_ns(w->sim, 100 * SECOND);
+	cr_assert_eq(b.done_ns, 0, "%s after %llu ns", gm_ret_name(b.ret), (unsigned long long)b.done_ns);
+	OK(gm_ws_release(ws, NULL));
+	join(w, tb);
+	OK(b.ret);
+	cr_assert_eq(app_wrong(w, to, GM_BLOCK_PAGES, 1), 0);
+	cr_assert_eq(w->errors, 0);
+}
+
+struct unpinning {
+	struct world *w;
+	uint64_t va;
+};
+
+static void unpin_later(void *arg)
+{
+	struct unpinning *u = arg;
+
+	gm_sim_sleep_ns(u->w->sim, 100 * SECOND);
+	gm_sim_unpin(u->w->sim, u->va);
+}
+
+static void copy_later(void *arg)
+{
+	struct world *w = arg;
+
+	gm_sim_sleep_ns(w->sim, 100 * SECOND);
+	OK(gm_mock_fail(w->dev[0], GM_MOCK_COPY, 0, 0));
+}
+
+CORE_TEST(ws_stuck, a_wait_without_bound, .dev = { "mock:vram=512K,hostmap=no,visible=no,submit=no" },
+	  .as = { .wait_ns = GM_FOREVER_NS })
+{
+	uint64_t va = app_adopted(w, 1, 1);
+	struct unpinning u = { .w = w, .va = va };
+	struct gm_thread *t;
+
+	OK(gm_sim_pin(w->sim, va));
+	t = spawn(w, unpin_later, &u);
+	dev_fill(w->ctx[0], va, 16, 2); /* a device that waits for a pinned page */
+	cr_assert_geq(gm_now_ns(w->env), 100 * SECOND);
+	join(w, t);
+	OK(gm_mock_fail(w->dev[0], GM_MOCK_COPY, 1, UINT64_MAX));
+	t = spawn(w, copy_later, w);
+	cr_assert_eq(app_wrong(w, va, 16, 2), 0); /* a CPU that waits for a copy which fails */
+	join(w, t);
+}
