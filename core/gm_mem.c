@@ -181,12 +181,12 @@ void gm_mem_unwatch(struct gm_as *as, uint64_t va, uint64_t end)
 
 void gm_mem_unwatch_all(struct gm_as *as)
 {
-	struct gm_region *r;
+	struct gm_region buf, *r;
 	uint64_t va = 0, end;
 
 	for (;;) {
 		gm_lock(as->env, &as->lock);
-		r = gm_regions_first(&as->regions, va, UINT64_MAX);
+		r = gm_regions_first(&as->regions, va, UINT64_MAX, &buf);
 		while (r && r->kind == GM_REGION_EDGE)
 			r = gm_regions_next(&as->regions, r, UINT64_MAX);
 		va = r ? r->va : 0;
@@ -201,7 +201,7 @@ void gm_mem_unwatch_all(struct gm_as *as)
 
 void gm_mem_unmap_owned(struct gm_as *as)
 {
-	struct gm_region *r = gm_regions_first(&as->regions, 0, UINT64_MAX);
+	struct gm_region buf, *r = gm_regions_first(&as->regions, 0, UINT64_MAX, &buf);
 
 	for (; r; r = gm_regions_next(&as->regions, r, UINT64_MAX))
 		if (r->kind == GM_REGION_OWNED)
@@ -316,7 +316,7 @@ static gm_ret_t drop_range(struct gm_as *as, uint64_t va, uint64_t end, uint64_t
 gm_ret_t gm_free(struct gm_as *as, void *ptr)
 {
 	uint64_t va = GM_VA(ptr), end = 0, deadline_ns;
-	struct gm_region *r;
+	struct gm_region buf, *r;
 	gm_ret_t ret;
 
 	if (!as)
@@ -328,7 +328,7 @@ gm_ret_t gm_free(struct gm_as *as, void *ptr)
 	if (ret)
 		return ret;
 	gm_lock(as->env, &as->lock);
-	r = gm_regions_find(&as->regions, va);
+	r = gm_regions_find(&as->regions, va, &buf);
 	if (r && r->kind == GM_REGION_OWNED && r->va == va)
 		end = r->end;
 	gm_unlock(as->env, &as->lock);

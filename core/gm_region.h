@@ -17,15 +17,6 @@ struct gm_region {
 	uint32_t users;   /* EDGE: buffers that end in this page */
 };
 
-/* Regions that begin in one piece of 2 MiB, or some of them. */
-#define GM_REGION_LEAF 16
-struct gm_region_leaf {
-	uint16_t page[GM_REGION_LEAF]; /* where each begins; beyond n: 0xffff */
-	unsigned n;
-	struct gm_region_leaf *next;
-	struct gm_region region[GM_REGION_LEAF];
-};
-
 /* Tree nodes and leaves: pieces of one size. */
 #define GM_REGION_PIECE_BYTES sizeof(struct gm_radix_node)
 
@@ -43,13 +34,13 @@ void gm_regions_init(struct gm_regions *rs);
 /* Frees every node. */
 void gm_regions_fini(struct gm_regions *rs, struct gm_env *env);
 
-/* The region that contains va, or NULL. */
-struct gm_region *gm_regions_find(struct gm_regions *rs, uint64_t va);
+/* The region that contains va, described in *r: r, or NULL. */
+struct gm_region *gm_regions_find(struct gm_regions *rs, uint64_t va, struct gm_region *r);
 /*
- * The first region that meets [va, end), or NULL; gm_regions_next() goes on. Pointers
- * are good until the next insertion or carving.
+ * The first region that meets [va, end), in *r; gm_regions_next() goes on from *r, and
+ * also when that has been carved since. What is written to *r changes nothing.
  */
-struct gm_region *gm_regions_first(struct gm_regions *rs, uint64_t va, uint64_t end);
+struct gm_region *gm_regions_first(struct gm_regions *rs, uint64_t va, uint64_t end, struct gm_region *r);
 struct gm_region *gm_regions_next(struct gm_regions *rs, struct gm_region *r, uint64_t end);
 
 /*
@@ -63,6 +54,9 @@ bool gm_regions_insert(struct gm_regions *rs, uint64_t va, uint64_t end, enum gm
  * change at most. False: there is none, nothing changed.
  */
 bool gm_regions_carve(struct gm_regions *rs, uint64_t va, uint64_t end, enum gm_region_kind kind);
+
+/* Take out every EDGE of [va, end), however many use it. Takes no room. */
+void gm_regions_drop_edges(struct gm_regions *rs, uint64_t va, uint64_t end);
 
 /* For how many insertions or carvings, one after the other, the stock is enough in any case. */
 unsigned gm_regions_room(const struct gm_regions *rs);
