@@ -7,6 +7,7 @@
 BENCHES = \
 	bench/bench_fault \
 	bench/bench_index \
+	bench/bench_meta \
 	bench/bench_migrate \
 	bench/bench_touch
 EXTRA_PROGRAMS += $(BENCHES)
@@ -22,13 +23,15 @@ BENCH_FILES = \
 BENCH_LAYERS = libgm_core.a libgm_hal.a libgm_mock.a libgm_core.a libgm_hal.a
 bench_bench_fault_SOURCES = bench/bench_fault.c $(BENCH_FILES)
 bench_bench_index_SOURCES = bench/bench_index.c $(BENCH_FILES)
+bench_bench_meta_SOURCES = bench/bench_meta.c $(BENCH_FILES)
 bench_bench_migrate_SOURCES = bench/bench_migrate.c $(BENCH_FILES)
 bench_bench_touch_SOURCES = bench/bench_touch.c $(BENCH_FILES)
 bench_bench_fault_LDADD = libgmem.a
 bench_bench_index_LDADD = $(BENCH_LAYERS)
+bench_bench_meta_LDADD = libgmem.a
 bench_bench_migrate_LDADD = libgmem.a
 bench_bench_touch_LDADD = libgmem.a
-LINT_FILES += $(BENCH_FILES) bench/bench_fault.c bench/bench_index.c bench/bench_migrate.c bench/bench_touch.c
+LINT_FILES += $(BENCH_FILES) bench/bench_fault.c bench/bench_index.c bench/bench_meta.c bench/bench_migrate.c bench/bench_touch.c
 
 PHONY_TARGETS += bench bench-programs
 bench-programs: $(BENCHES)
