@@ -97,12 +97,19 @@ static void lay_out(struct index *x, int how)
 
 static void stock(struct index *x, unsigned room)
 {
-	while (gm_regions_room(&x->regions) < room) {
-		void *piece = gm_region_new(x->lib->env);
+	void *piece;
 
+	while (gm_regions_room(&x->regions) < room) {
+		piece = gm_region_new(x->lib->env);
 		if (!piece)
 			bench_die("no memory");
 		gm_regions_stock(&x->regions, piece);
+	}
+	if (gm_regions_lack_small(&x->regions)) {
+		piece = gm_region_new_small(x->lib->env);
+		if (!piece)
+			bench_die("no memory");
+		gm_regions_stock_small(&x->regions, piece);
 	}
 }
 

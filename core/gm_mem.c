@@ -100,15 +100,30 @@ bool gm_mem_is_held(struct gm_as *as, uint64_t va, uint64_t end)
 	return held;
 }
 
+/* A large leaf does where there is no memory for it. */
+static void stock_small(struct gm_as *as)
+{
+	void *piece = gm_region_new_small(as->env);
+
+	if (!piece)
+		return;
+	gm_lock(as->env, &as->lock);
+	gm_regions_stock_small(&as->regions, piece);
+	gm_unlock(as->env, &as->lock);
+}
+
 gm_ret_t gm_mem_stock(struct gm_as *as, unsigned n)
 {
 	for (;;) {
 		void *piece;
-		bool enough;
+		bool enough, small;
 
 		gm_lock(as->env, &as->lock);
 		enough = gm_regions_room(&as->regions) >= n + GM_REGION_SPARES / 2; /* the handler's part is not touched */
+		small = gm_regions_lack_small(&as->regions);
 		gm_unlock(as->env, &as->lock);
+		if (enough && small)
+			stock_small(as);
 		if (enough)
 			return GM_RET_SUCCESS;
 		piece = gm_region_new(as->env);
@@ -123,14 +138,16 @@ gm_ret_t gm_mem_stock(struct gm_as *as, unsigned n)
 /* What the carvings of many gave back. */
 void gm_mem_trim_stock(struct gm_as *as)
 {
-	void *piece;
+	void *piece, *small;
 
 	do {
 		gm_lock(as->env, &as->lock);
 		piece = gm_regions_excess(&as->regions);
+		small = gm_regions_excess_small(&as->regions);
 		gm_unlock(as->env, &as->lock);
 		gm_mem_free(as->env, piece, GM_REGION_PIECE_BYTES);
-	} while (piece);
+		gm_mem_free(as->env, small, GM_REGION_SMALL_BYTES);
+	} while (piece || small);
 }
 
 /* Blocks that exist learn of a change of the regions. */

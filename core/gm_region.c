@@ -27,15 +27,17 @@
  *     63       55 54  53 52                                    0
  *     [ page : 9 ][kind:2][ pages, or users of an edge : 53    ]
  *
- * in a leaf, or, where more than 56 begin, in a chain of leaves. A region stands
+ * in a small leaf of 30, or, where more begin, in a chain of leaves of 60. A region stands
  * once, however long it is: who is not found in the piece of an address lies in the
  * nearest piece below that has any. So a lookup is a walk down the tree and some
  * comparisons of words side by side, and a million regions fit the cache.
- * A leaf that is full is split in halves; one that becomes empty goes.
+ * A small leaf that is full is replaced by a large one, a large one split in halves;
+ * one that becomes empty goes.
  *
  * Memory: the fault handler carves (an unmap event), and it must not allocate,
  * so pieces come from a small stock that others fill beforehand. Tree nodes and
- * leaves are pieces of one size. An insertion or a carving (C2, C4) takes at most
+ * large leaves are pieces of one size, and large ones do where there is no small one in
+ * stock. An insertion or a carving (C2, C4) takes at most
  * a leaf and the nodes above it, and, the first time at such an address, some
  * on top: gm_regions_room() says how many are sure to succeed.
  */
@@ -58,18 +60,20 @@
 /* Higher than that only where a processor has more than 57 bits of VA. */
 #define USUAL_HEIGHT 6u
 
-#define STEP 8u
-#define LEAF 56u
+#define STEP 6u
+#define SMALL 30u
+#define LARGE 60u
 
 struct gm_region_leaf {
 	struct gm_region_leaf *next; /* in front, so that a lookup has them and the first words at once */
-	uint64_t n;
-	uint64_t word[LEAF]; /* sorted; beyond n: NONE */
+	uint32_t n, max;             /* max: SMALL or LARGE */
+	uint64_t word[];             /* [max], sorted; beyond n: NONE */
 };
 
 _Static_assert(GM_BLOCK_PAGES == 1 << (64 - PAGE_SHIFT), "a page of a block fits its bits");
-_Static_assert(LEAF % STEP == 0, "a leaf is whole steps");
-_Static_assert(sizeof(struct gm_region_leaf) <= sizeof(struct gm_radix_node), "a leaf fits a piece");
+_Static_assert(SMALL % STEP == 0 && LARGE % STEP == 0, "a leaf is whole steps");
+_Static_assert(sizeof(struct gm_region_leaf) + SMALL * sizeof(uint64_t) == GM_REGION_SMALL_BYTES, "a small leaf");
+_Static_assert(sizeof(struct gm_region_leaf) + LARGE * sizeof(uint64_t) <= GM_REGION_PIECE_BYTES, "a leaf fits a piece");
 
 static uint64_t key_of(uint64_t va)
 {
@@ -95,6 +99,41 @@ void gm_regions_stock(struct gm_regions *rs, void *piece)
 	gm_radix_spares_give(&rs->stock, piece);
 }
 
+bool gm_regions_lack_small(const struct gm_regions *rs)
+{
+	return !rs->small;
+}
+
+void *gm_region_new_small(struct gm_env *env)
+{
+	return gm_mem_alloc(env, GM_REGION_SMALL_BYTES);
+}
+
+void gm_regions_stock_small(struct gm_regions *rs, void *piece)
+{
+	struct gm_region_leaf *leaf = piece;
+
+	leaf->next = rs->small;
+	rs->small = leaf;
+	rs->smalls++;
+}
+
+static struct gm_region_leaf *take_small(struct gm_regions *rs)
+{
+	struct gm_region_leaf *leaf = rs->small;
+
+	if (leaf) {
+		rs->small = leaf->next;
+		rs->smalls--;
+	}
+	return leaf;
+}
+
+void *gm_regions_excess_small(struct gm_regions *rs)
+{
+	return rs->smalls > GM_REGION_SPARES ? take_small(rs) : NULL;
+}
+
 void *gm_regions_excess(struct gm_regions *rs)
 {
 	return gm_regions_room(rs) > GM_REGION_SPARES ? gm_radix_spares_take(&rs->stock) : NULL;
@@ -105,20 +144,33 @@ void *gm_region_new(struct gm_env *env)
 	return gm_mem_alloc(env, GM_REGION_PIECE_BYTES);
 }
 
-static struct gm_region_leaf *leaf_take(struct gm_regions *rs)
+static struct gm_region_leaf *leaf_init(struct gm_region_leaf *leaf, unsigned max)
 {
-	struct gm_region_leaf *leaf = (void *)gm_radix_spares_take(&rs->stock);
-
 	if (leaf) {
 		leaf->n = 0;
+		leaf->max = max;
 		leaf->next = NULL;
-		memset(leaf->word, 0xff, sizeof(leaf->word));
+		memset(leaf->word, 0xff, max * sizeof(leaf->word[0]));
 	}
 	return leaf;
 }
 
+static struct gm_region_leaf *take_large(struct gm_regions *rs)
+{
+	return leaf_init((void *)gm_radix_spares_take(&rs->stock), LARGE);
+}
+
+static struct gm_region_leaf *leaf_take(struct gm_regions *rs)
+{
+	return rs->small ? leaf_init(take_small(rs), SMALL) : take_large(rs);
+}
+
 static void leaf_give(struct gm_regions *rs, struct gm_region_leaf *leaf)
 {
+	if (leaf->max == SMALL) {
+		gm_regions_stock_small(rs, leaf);
+		return;
+	}
 	memset(leaf, 0, GM_REGION_PIECE_BYTES); /* as a fresh node */
 	gm_regions_stock(rs, leaf);
 }
@@ -140,6 +192,8 @@ void gm_regions_fini(struct gm_regions *rs, struct gm_env *env)
 		gm_radix_drop(&rs->tree, key, &rs->stock);
 	}
 	gm_radix_spares_free(env, &rs->stock);
+	while (rs->small)
+		gm_mem_free(env, take_small(rs), GM_REGION_SMALL_BYTES);
 	rs->count = 0;
 }
 
@@ -279,14 +333,26 @@ struct gm_region *gm_regions_next(struct gm_regions *rs, struct gm_region *r, ui
 
 /* -------------------------------------------------------------- changes */
 
+/* All of a small one into a large one that takes its place. */
+static void enlarge(struct gm_regions *rs, void **slot, struct gm_region_leaf *leaf, struct gm_region_leaf *fresh)
+{
+	memcpy(fresh->word, leaf->word, leaf->n * sizeof(leaf->word[0]));
+	fresh->n = leaf->n;
+	fresh->next = leaf->next;
+	while (*slot != leaf)
+		slot = (void **)&((struct gm_region_leaf *)*slot)->next;
+	*slot = fresh;
+	leaf_give(rs, leaf);
+}
+
 /* Upper half into a new leaf behind it. */
 static void split(struct gm_region_leaf *leaf, struct gm_region_leaf *fresh)
 {
-	const unsigned half = LEAF / 2;
+	const unsigned half = LARGE / 2;
 
 	memcpy(fresh->word, leaf->word + half, half * sizeof(leaf->word[0]));
 	memset(leaf->word + half, 0xff, half * sizeof(leaf->word[0]));
-	fresh->n = LEAF - half;
+	fresh->n = LARGE - half;
 	leaf->n = half;
 	fresh->next = leaf->next;
 	leaf->next = fresh;
@@ -304,19 +370,23 @@ static void leaf_insert(struct gm_region_leaf *leaf, const struct gm_region *r)
 /* False: not enough in stock, nothing changed. */
 static bool add(struct gm_regions *rs, const struct gm_region *r)
 {
-	struct gm_region_leaf *leaf = gm_radix_get(&rs->tree, key_of(r->va)), *fresh;
+	void **slot = gm_radix_slot(&rs->tree, key_of(r->va));
+	struct gm_region_leaf *leaf, *fresh;
 
-	if (leaf) {
-		leaf = leaf_of(leaf, page_of(r->va));
-		if (leaf->n == LEAF) {
-			fresh = leaf_take(rs);
+	if (slot) {
+		leaf = leaf_of(*slot, page_of(r->va));
+		if (leaf->n == leaf->max) {
+			fresh = take_large(rs);
 			if (!fresh)
 				return false;
-			split(leaf, fresh);
-			leaf = leaf_of(leaf, page_of(r->va));
+			if (leaf->max == SMALL)
+				enlarge(rs, slot, leaf, fresh);
+			else
+				split(leaf, fresh);
+			leaf = leaf_of(*slot, page_of(r->va));
 		}
 	} else {
-		if (rs->stock.count < gm_radix_lacks(&rs->tree, key_of(r->va)) + 1)
+		if (rs->stock.count < gm_radix_lacks(&rs->tree, key_of(r->va)) + !rs->small)
 			return false;
 		leaf = leaf_take(rs);
 		gm_radix_put(&rs->tree, key_of(r->va), leaf, &rs->stock);
@@ -478,9 +548,9 @@ static const char *check_chain(const struct gm_region_leaf *leaf)
 	uint64_t next_page = 0;
 
 	for (; leaf; leaf = leaf->next) {
-		if (!leaf->n || leaf->n > LEAF)
+		if (!leaf->n || leaf->n > leaf->max)
 			return "a leaf of the regions is empty";
-		for (unsigned i = 0; i < LEAF; i++) {
+		for (unsigned i = 0; i < leaf->max; i++) {
 			uint64_t page = leaf->word[i] >> PAGE_SHIFT;
 
 			if ((i < leaf->n) != ((leaf->word[i] >> KIND_SHIFT & KIND_BITS) != KIND_BITS))

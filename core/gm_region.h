@@ -11,6 +11,8 @@ enum gm_region_kind {
 	GM_REGION_EDGE,    /* a page that an adopted buffer shares with others: never migrated */
 };
 
+struct gm_region_leaf;
+
 struct gm_region {
 	uint64_t va, end; /* whole pages, half-open */
 	enum gm_region_kind kind;
@@ -19,6 +21,8 @@ struct gm_region {
 
 /* Tree nodes and leaves: pieces of one size. */
 #define GM_REGION_PIECE_BYTES sizeof(struct gm_radix_node)
+/* Small leaves: what most places need. Optional: they spare memory, not failures. */
+#define GM_REGION_SMALL_BYTES 256
 
 #define GM_REGION_SPARES 8 /* usual stock: so many changes can be made without an allocation */
 
@@ -28,6 +32,8 @@ struct gm_regions {
 	uint64_t count;
 	uint64_t inserts;             /* how often something was added: rises, never falls */
 	struct gm_radix_spares stock; /* unused pieces */
+	struct gm_region_leaf *small; /* unused small leaves, */
+	unsigned smalls;              /* so many */
 };
 
 void gm_regions_init(struct gm_regions *rs);
@@ -66,6 +72,11 @@ void *gm_region_new(struct gm_env *env);
 void gm_regions_stock(struct gm_regions *rs, void *piece);
 /* A piece beyond the usual stock, for the caller to free; NULL if there is none. */
 void *gm_regions_excess(struct gm_regions *rs);
+/* The same for small leaves, of GM_REGION_SMALL_BYTES. */
+bool gm_regions_lack_small(const struct gm_regions *rs);
+void *gm_region_new_small(struct gm_env *env);
+void gm_regions_stock_small(struct gm_regions *rs, void *piece);
+void *gm_regions_excess_small(struct gm_regions *rs);
 
 /* Every invariant; NULL or what is wrong. */
 const char *gm_regions_check(struct gm_regions *rs);

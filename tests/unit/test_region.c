@@ -19,7 +19,7 @@
 #define ADOPTED GM_REGION_ADOPTED
 #define EDGE GM_REGION_EDGE
 /* Regions of a leaf, as core/gm_region.c has it. */
-#define LEAF 56u
+#define LEAF 60u
 
 static struct failing_alloc fa;
 static struct gm_env env;
@@ -34,6 +34,11 @@ static void stock(unsigned pieces)
 {
 	while (pieces--)
 		gm_regions_stock(&rs, gm_region_new(&env));
+}
+
+static void stock_small(void)
+{
+	gm_regions_stock_small(&rs, gm_region_new_small(&env));
 }
 
 static void take_stock(unsigned pieces)
@@ -352,6 +357,7 @@ Test(region, edges_go_whoever_uses_them)
 /* More than a leaf in one piece, and all of it out again in another order. */
 Test(region, a_piece_full_of_pages)
 {
+	stock_small();
 	while (gm_regions_room(&rs) < 20)
 		stock(1);
 	for (unsigned i = 0; i < 256; i++)
@@ -364,6 +370,27 @@ Test(region, a_piece_full_of_pages)
 	for (unsigned i = 0; i < 256; i++)
 		cr_assert(carve(i * 91 % 256 * 2, i * 91 % 256 * 2 + 2, ADOPTED));
 	is("");
+	cr_assert_not(gm_regions_lack_small(&rs), "the small leaf came back when a large one took its place");
+}
+
+Test(region, small_leaves)
+{
+	unsigned before = rs.stock.count;
+
+	for (unsigned i = 0; i <= GM_REGION_SPARES; i++)
+		stock_small();
+	for (unsigned i = 0; i < 30; i++)
+		cr_assert(insert(i * 2, i * 2 + 1, OWNED));
+	cr_assert_eq(rs.stock.count, before - 1, "a node only");
+	cr_assert_eq(rs.smalls, GM_REGION_SPARES);
+	cr_assert_null(gm_regions_excess_small(&rs));
+	cr_assert(insert(31, 32, OWNED));
+	cr_assert_eq(rs.stock.count, before - 2, "a large leaf took its place");
+	cr_assert_null(gm_regions_check(&rs));
+	gm_mem_free(&env, gm_regions_excess_small(&rs), GM_REGION_SMALL_BYTES);
+	cr_assert_null(gm_regions_excess_small(&rs));
+	cr_assert(carve(0, 100, OWNED));
+	cr_assert_eq(rs.stock.count, before);
 }
 
 /* ---------------------------------------------------------------- oracle */
@@ -563,6 +590,8 @@ static void add_range(uint64_t va, uint64_t end)
 		return;
 	while (!gm_regions_room(&rs))
 		stock(1);
+	if (gm_regions_lack_small(&rs) && rnd(2))
+		stock_small();
 	cr_assert(gm_regions_insert(&rs, va, end, OWNED));
 	memmove(range + at + 1, range + at, (ranges - at) * sizeof(*range));
 	range[at] = (struct range){ va, end };
