@@ -173,6 +173,17 @@ void bench_report(const struct bench_series *s)
 	fprintf(stderr, "  %s\n", verdict(spec, ratio));
 }
 
+void bench_report_value(const struct bench_spec *spec, double value)
+{
+	printf("{\"metric\":\"%s\",\"value\":%.6g,\"unit\":\"%s\",\"baseline\":null,\"ratio\":null,\"runs\":1}\n", spec->name,
+	       value, spec->unit);
+	fflush(stdout);
+	heading();
+	fprintf(stderr, "%-32s %12.6g %12s %-5s %7s  %-15s", spec->name, value, "", spec->unit, "", "");
+	bounds(spec);
+	fprintf(stderr, "  %s\n", verdict(spec, value));
+}
+
 void bench_skip(const struct bench_spec *spec, const char *why)
 {
 	printf("{\"metric\":\"%s\",\"value\":null,\"unit\":\"%s\",\"baseline\":null,\"ratio\":null,\"runs\":0}\n",

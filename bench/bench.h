@@ -56,6 +56,8 @@ bool bench_wanted(const struct bench_opts *o, const char *metric);
 void bench_begin(struct bench_series *s, const struct bench_spec *spec);
 void bench_add(struct bench_series *s, double lib, double base);
 void bench_report(const struct bench_series *s);
+/* A figure that stands alone, measured once: the goals are bounds of it. */
+void bench_report_value(const struct bench_spec *spec, double value);
 /* The same with null for figures. */
 void bench_skip(const struct bench_spec *spec, const char *why);
 

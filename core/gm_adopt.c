@@ -70,18 +70,18 @@ static gm_ret_t probe(struct gm_as *as, uint64_t va, uint64_t end)
 /* (A) May the span become adopted? SUCCESS, or EXIST: owned memory is there, or something that is being moved. */
 static gm_ret_t check_overlap(struct gm_as *as, const struct span *s)
 {
-	struct gm_region *r;
+	struct gm_region buf, *r;
 
 	if (gm_remap_meets(as, s->va, s->end))
 		return GM_RET_EXIST; /* moved from or to there just now */
 	for (unsigned i = 0; i < 2; i++) {
-		r = s->edge[i] ? gm_regions_find(&as->regions, s->edge[i]) : NULL;
+		r = s->edge[i] ? gm_regions_find(&as->regions, s->edge[i], &buf) : NULL;
 		if (r && r->kind == GM_REGION_OWNED)
 			return GM_RET_EXIST;
 	}
 	if (s->va == s->end)
 		return GM_RET_SUCCESS;
-	for (r = gm_regions_first(&as->regions, s->va, s->end); r; r = gm_regions_next(&as->regions, r, s->end))
+	for (r = gm_regions_first(&as->regions, s->va, s->end, &buf); r; r = gm_regions_next(&as->regions, r, s->end))
 		if (r->kind == GM_REGION_OWNED)
 			return GM_RET_EXIST;
 	return GM_RET_SUCCESS;
@@ -89,12 +89,7 @@ static gm_ret_t check_overlap(struct gm_as *as, const struct span *s)
 
 void gm_mem_clear_stale(struct gm_as *as, uint64_t va, uint64_t end)
 {
-	struct gm_region *r;
-
-	for (r = gm_regions_first(&as->regions, va, end); r; r = gm_regions_next(&as->regions, r, end))
-		if (r->kind == GM_REGION_EDGE)
-			r->users = 1;
-	(void)gm_regions_carve(&as->regions, va, end, GM_REGION_EDGE);
+	gm_regions_drop_edges(&as->regions, va, end);
 	(void)gm_regions_carve(&as->regions, va, end, GM_REGION_ADOPTED);
 }
 
@@ -125,13 +120,13 @@ static bool span_in_use(struct gm_as *as, const struct span *s, uint64_t deadlin
 	bool used = s->va < s->end && in_use(as, s->va, s->end, deadline_ns);
 
 	for (unsigned i = 0; i < 2 && !used; i++) {
-		struct gm_region *r;
+		struct gm_region buf, *r;
 		bool adopted;
 
 		if (!s->edge[i])
 			continue;
 		gm_lock(as->env, &as->lock);
-		r = gm_regions_find(&as->regions, s->edge[i]);
+		r = gm_regions_find(&as->regions, s->edge[i], &buf);
 		adopted = r && r->kind == GM_REGION_ADOPTED;
 		gm_unlock(as->env, &as->lock);
 		used = adopted && in_use(as, s->edge[i], s->edge[i] + GM_PAGE_BYTES, deadline_ns);
@@ -244,11 +239,11 @@ static gm_ret_t stop_edge(struct gm_as *as, uint64_t va, uint64_t deadline_ns)
 /* One user less. True: it was the last and took the region along, so that nobody learns of the edge any more. */
 static bool carve_edge(struct gm_as *as, uint64_t va)
 {
-	struct gm_region *r;
+	struct gm_region buf, *r;
 	bool last = false;
 
 	gm_lock(as->env, &as->lock);
-	r = gm_regions_find(&as->regions, va);
+	r = gm_regions_find(&as->regions, va, &buf);
 	if (r && r->kind == GM_REGION_EDGE) {
 		last = r->users == 1;
 		(void)gm_regions_carve(&as->regions, va, va + GM_PAGE_BYTES, GM_REGION_EDGE);
@@ -291,10 +286,10 @@ static gm_ret_t bring_range_home(struct gm_as *as, uint64_t va, uint64_t end, ui
 /* The first adopted piece of [*va, *end); false: there is none. */
 static bool next_piece(struct gm_as *as, uint64_t *va, uint64_t *end)
 {
-	struct gm_region *r;
+	struct gm_region buf, *r;
 
 	gm_lock(as->env, &as->lock);
-	r = *va < *end ? gm_regions_first(&as->regions, *va, *end) : NULL;
+	r = *va < *end ? gm_regions_first(&as->regions, *va, *end, &buf) : NULL;
 	while (r && r->kind != GM_REGION_ADOPTED)
 		r = gm_regions_next(&as->regions, r, *end);
 	if (r) {
@@ -324,7 +319,7 @@ static struct span release_span(struct gm_as *as, uint64_t va, uint64_t bytes)
 
 	gm_lock(as->env, &as->lock);
 	for (unsigned i = 0; i < 2; i++) {
-		struct gm_region *r = gm_regions_find(&as->regions, page[i]);
+		struct gm_region buf, *r = gm_regions_find(&as->regions, page[i], &buf);
 		bool outermost = r && r->kind == GM_REGION_ADOPTED && (i ? r->end == page[i] + GM_PAGE_BYTES : r->va == page[i]);
 
 		if (outermost && s.va >= s.end)
@@ -335,7 +330,7 @@ static struct span release_span(struct gm_as *as, uint64_t va, uint64_t bytes)
 			s.end = page[i] + GM_PAGE_BYTES;
 	}
 	for (unsigned i = 0; i < 2; i++) {
-		struct gm_region *r = s.edge[i] ? gm_regions_find(&as->regions, s.edge[i]) : NULL;
+		struct gm_region buf, *r = s.edge[i] ? gm_regions_find(&as->regions, s.edge[i], &buf) : NULL;
 
 		if (!r || r->kind != GM_REGION_EDGE)
 			s.edge[i] = 0;
@@ -347,6 +342,7 @@ static struct span release_span(struct gm_as *as, uint64_t va, uint64_t bytes)
 /* Its region is out; now the bytes. Puts the region back if that fails. */
 static gm_ret_t take_back(struct gm_as *as, uint64_t va, uint64_t end, uint64_t deadline_ns)
 {
+	struct gm_region other;
 	bool back;
 	gm_ret_t ret;
 
@@ -357,7 +353,8 @@ static gm_ret_t take_back(struct gm_as *as, uint64_t va, uint64_t end, uint64_t 
 		return ret;
 	}
 	gm_lock(as->env, &as->lock);
-	back = !gm_regions_first(&as->regions, va, end) && gm_regions_insert(&as->regions, va, end, GM_REGION_ADOPTED);
+	back = !gm_regions_first(&as->regions, va, end, &other) &&
+	       gm_regions_insert(&as->regions, va, end, GM_REGION_ADOPTED);
 	gm_unlock(as->env, &as->lock);
 	if (back)
 		gm_mem_set_managed(as, va, end, true);

@@ -158,8 +158,9 @@ static void learn_regions(struct gm_block *b)
 {
 	uint64_t end = b->va + GM_BLOCK_BYTES;
 	struct gm_regions *rs = &b->as->regions;
+	struct gm_region buf;
 
-	for (struct gm_region *r = gm_regions_first(rs, b->va, end); r; r = gm_regions_next(rs, r, end)) {
+	for (struct gm_region *r = gm_regions_first(rs, b->va, end, &buf); r; r = gm_regions_next(rs, r, end)) {
 		struct gm_mask pages = gm_block_clip(b, r->va, r->end);
 
 		if (r->kind == GM_REGION_EDGE)
@@ -189,6 +190,7 @@ static struct gm_block *block_new(struct gm_as *as, uint64_t va)
 gm_ret_t gm_block_obtain(struct gm_as *as, uint64_t va, struct gm_block **out)
 {
 	struct gm_block *fresh = NULL, *b = gm_block_find(as, va);
+	struct gm_region r;
 	bool managed;
 
 	if (b) {
@@ -199,7 +201,7 @@ gm_ret_t gm_block_obtain(struct gm_as *as, uint64_t va, struct gm_block **out)
 	if (!fresh)
 		return gm_fail(GM_RET_NOMEM, "no memory for the page state of 0x%llx", (unsigned long long)va);
 	gm_lock(as->env, &as->lock);
-	managed = gm_regions_find(&as->regions, va) != NULL;
+	managed = gm_regions_find(&as->regions, va, &r) != NULL;
 	b = managed ? lookup(as, va) : NULL;
 	if (managed && !b) {
 		b = fresh;

@@ -100,6 +100,7 @@ static uint64_t next_mapping(struct gm_as *as, uint64_t va, uint64_t end, uint64
 static gm_ret_t forget_stretch(struct gm_as *as, struct gm_block *b, uint64_t *va, uint64_t end)
 {
 	uint64_t inserts, gone = *va, stop;
+	struct gm_region there;
 	gm_ret_t ret = GM_RET_FAULT;
 
 	gm_lock(as->env, &as->lock);
@@ -113,7 +114,8 @@ static gm_ret_t forget_stretch(struct gm_as *as, struct gm_block *b, uint64_t *v
 	gm_lock(as->env, &as->lock);
 	/* What was mapped and adopted since the look is another matter. */
 	if (*va != gone && ret == GM_RET_FAULT && as->regions.inserts == inserts &&
-	    gm_regions_first(&as->regions, gone, *va) && gm_regions_carve(&as->regions, gone, *va, GM_REGION_ADOPTED)) {
+	    gm_regions_first(&as->regions, gone, *va, &there) &&
+	    gm_regions_carve(&as->regions, gone, *va, GM_REGION_ADOPTED)) {
 		struct gm_mask pages = gm_block_clip(b, gone, *va);
 
 		gm_lock(as->env, &b->lock);

@@ -33,12 +33,12 @@ static void keep(struct gm_as *as, uint64_t va, uint64_t bytes)
 static void keep_unowned(struct gm_as *as, uint64_t va, uint64_t end)
 {
 	while (va < end) {
-		struct gm_region *r;
+		struct gm_region buf, *r;
 		uint64_t hi = end;
 		bool owned = false;
 
 		gm_lock(as->env, &as->lock);
-		r = gm_regions_first(&as->regions, va, end);
+		r = gm_regions_first(&as->regions, va, end, &buf);
 		if (r && r->va > va) {
 			hi = r->va;
 		} else if (r) {
@@ -135,11 +135,11 @@ gm_ret_t gm_fork_freeze(void *arg)
 /* A gm_free() that was under way when the fork began, and failed. */
 static bool is_owned(struct gm_as *as, uint64_t va)
 {
-	struct gm_region *r;
+	struct gm_region buf, *r;
 	bool owned;
 
 	gm_lock(as->env, &as->lock);
-	r = gm_regions_find(&as->regions, va);
+	r = gm_regions_find(&as->regions, va, &buf);
 	owned = r && r->kind == GM_REGION_OWNED;
 	gm_unlock(as->env, &as->lock);
 	return owned;

@@ -100,15 +100,30 @@ bool gm_mem_is_held(struct gm_as *as, uint64_t va, uint64_t end)
 	return held;
 }
 
+/* A large leaf does where there is no memory for it. */
+static void stock_small(struct gm_as *as)
+{
+	void *piece = gm_region_new_small(as->env);
+
+	if (!piece)
+		return;
+	gm_lock(as->env, &as->lock);
+	gm_regions_stock_small(&as->regions, piece);
+	gm_unlock(as->env, &as->lock);
+}
+
 gm_ret_t gm_mem_stock(struct gm_as *as, unsigned n)
 {
 	for (;;) {
 		void *piece;
-		bool enough;
+		bool enough, small;
 
 		gm_lock(as->env, &as->lock);
 		enough = gm_regions_room(&as->regions) >= n + GM_REGION_SPARES / 2; /* the handler's part is not touched */
+		small = gm_regions_lack_small(&as->regions);
 		gm_unlock(as->env, &as->lock);
+		if (enough && small)
+			stock_small(as);
 		if (enough)
 			return GM_RET_SUCCESS;
 		piece = gm_region_new(as->env);
@@ -123,14 +138,16 @@ gm_ret_t gm_mem_stock(struct gm_as *as, unsigned n)
 /* What the carvings of many gave back. */
 void gm_mem_trim_stock(struct gm_as *as)
 {
-	void *piece;
+	void *piece, *small;
 
 	do {
 		gm_lock(as->env, &as->lock);
 		piece = gm_regions_excess(&as->regions);
+		small = gm_regions_excess_small(&as->regions);
 		gm_unlock(as->env, &as->lock);
 		gm_mem_free(as->env, piece, GM_REGION_PIECE_BYTES);
-	} while (piece);
+		gm_mem_free(as->env, small, GM_REGION_SMALL_BYTES);
+	} while (piece || small);
 }
 
 /* Blocks that exist learn of a change of the regions. */
@@ -225,12 +242,12 @@ void gm_mem_unwatch(struct gm_as *as, uint64_t va, uint64_t end)
 
 void gm_mem_unwatch_all(struct gm_as *as)
 {
-	struct gm_region *r;
+	struct gm_region buf, *r;
 	uint64_t va = 0, end;
 
 	for (;;) {
 		gm_lock(as->env, &as->lock);
-		r = gm_regions_first(&as->regions, va, UINT64_MAX);
+		r = gm_regions_first(&as->regions, va, UINT64_MAX, &buf);
 		while (r && r->kind == GM_REGION_EDGE)
 			r = gm_regions_next(&as->regions, r, UINT64_MAX);
 		va = r ? r->va : 0;
@@ -245,7 +262,7 @@ void gm_mem_unwatch_all(struct gm_as *as)
 
 void gm_mem_unmap_owned(struct gm_as *as)
 {
-	struct gm_region *r = gm_regions_first(&as->regions, 0, UINT64_MAX);
+	struct gm_region buf, *r = gm_regions_first(&as->regions, 0, UINT64_MAX, &buf);
 
 	for (; r; r = gm_regions_next(&as->regions, r, UINT64_MAX))
 		if (r->kind == GM_REGION_OWNED)
@@ -357,11 +374,34 @@ static gm_ret_t drop_range(struct gm_as *as, uint64_t va, uint64_t end, uint64_t
 	return gm_mem_wait_dropped(as, va, end, deadline_ns);
 }
 
+/* It ceases to be a region; that it can become one again is promised, whoever uses the stock meanwhile. */
+static gm_ret_t begin_free(struct gm_as *as, uint64_t va, uint64_t end)
+{
+	bool begun;
+	gm_ret_t ret;
+
+	do {
+		ret = gm_mem_stock(as, 2);
+		if (ret)
+			return ret;
+		atomic_fetch_add(&as->releasing, 1);
+		gm_lock(as->env, &as->lock);
+		begun = gm_regions_promise(&as->regions);
+		if (begun && !gm_regions_carve(&as->regions, va, end, GM_REGION_OWNED)) {
+			gm_regions_redeem(&as->regions);
+			begun = false;
+		}
+		gm_unlock(as->env, &as->lock);
+		if (!begun)
+			atomic_fetch_sub(&as->releasing, 1);
+	} while (!begun);
+	return GM_RET_SUCCESS;
+}
+
 gm_ret_t gm_free(struct gm_as *as, void *ptr)
 {
 	uint64_t va = GM_VA(ptr), end = 0, deadline_ns;
-	struct gm_region *r;
-	void *aside;
+	struct gm_region buf, *r;
 	gm_ret_t ret;
 
 	if (!as)
@@ -373,7 +413,7 @@ gm_ret_t gm_free(struct gm_as *as, void *ptr)
 	if (ret)
 		return ret;
 	gm_lock(as->env, &as->lock);
-	r = gm_regions_find(&as->regions, va);
+	r = gm_regions_find(&as->regions, va, &buf);
 	if (r && r->kind == GM_REGION_OWNED && r->va == va)
 		end = r->end;
 	gm_unlock(as->env, &as->lock);
@@ -381,20 +421,13 @@ gm_ret_t gm_free(struct gm_as *as, void *ptr)
 		return gm_fail(GM_RET_NOENT, "gm_free: no allocation begins at %p", ptr);
 	if (gm_mem_is_held(as, va, end))
 		return gm_fail(GM_RET_BUSY, "gm_free: a working set holds part of %p: release it first", ptr);
-	ret = gm_mem_stock(as, 1);
-	aside = ret ? NULL : gm_region_new(as->env); /* so that the region can be put back whoever uses the stock meanwhile */
-	if (!ret && !aside)
-		ret = gm_fail(GM_RET_NOMEM, "no memory for a region");
+	ret = begin_free(as, va, end);
 	if (ret)
 		return ret;
-	atomic_fetch_add(&as->releasing, 1);
-	gm_lock(as->env, &as->lock);
-	(void)gm_regions_carve(&as->regions, va, end, GM_REGION_OWNED);
-	gm_unlock(as->env, &as->lock);
 	gm_mem_set_managed(as, va, end, false);
 	ret = drop_range(as, va, end, deadline_ns);
 	gm_lock(as->env, &as->lock);
-	gm_regions_stock(&as->regions, aside);
+	gm_regions_redeem(&as->regions);
 	if (ret)
 		(void)gm_regions_insert(&as->regions, va, end, GM_REGION_OWNED);
 	gm_unlock(as->env, &as->lock);

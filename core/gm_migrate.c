@@ -88,10 +88,11 @@ static gm_ret_t block_to_host(struct gm_block *b, uint64_t va, uint64_t end, uin
 static void count(struct gm_as *as, uint64_t va, uint64_t end, const struct gm_dev *dev, uint64_t *there, uint64_t *managed)
 {
 	uint64_t at = va;
+	struct gm_region buf, *r;
 
 	*there = *managed = 0;
 	gm_lock(as->env, &as->lock);
-	for (struct gm_region *r = gm_regions_first(&as->regions, va, end); r; r = gm_regions_next(&as->regions, r, end))
+	for (r = gm_regions_first(&as->regions, va, end, &buf); r; r = gm_regions_next(&as->regions, r, end))
 		*managed += ((r->end < end ? r->end : end) - (r->va > va ? r->va : va)) / GM_PAGE_BYTES;
 	gm_unlock(as->env, &as->lock);
 	if (!dev)
@@ -112,10 +113,10 @@ static void count(struct gm_as *as, uint64_t va, uint64_t end, const struct gm_d
 /* On to the first managed address at or above *at; false: there is none below `end`. */
 static bool next_managed(struct gm_as *as, uint64_t *at, uint64_t end)
 {
-	struct gm_region *r;
+	struct gm_region buf, *r;
 
 	gm_lock(as->env, &as->lock);
-	r = gm_regions_first(&as->regions, *at, end);
+	r = gm_regions_first(&as->regions, *at, end, &buf);
 	if (r && r->va > *at)
 		*at = r->va;
 	gm_unlock(as->env, &as->lock);
@@ -287,9 +288,10 @@ static gm_ret_t discard_block(struct gm_block *b, uint64_t va, uint64_t end, uin
 static uint64_t edges(struct gm_as *as, uint64_t va, uint64_t end)
 {
 	uint64_t pages = 0;
+	struct gm_region buf, *r;
 
 	gm_lock(as->env, &as->lock);
-	for (struct gm_region *r = gm_regions_first(&as->regions, va, end); r; r = gm_regions_next(&as->regions, r, end))
+	for (r = gm_regions_first(&as->regions, va, end, &buf); r; r = gm_regions_next(&as->regions, r, end))
 		pages += r->kind == GM_REGION_EDGE;
 	gm_unlock(as->env, &as->lock);
 	return pages;

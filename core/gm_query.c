@@ -50,7 +50,8 @@ static void describe_untracked(struct gm_as *as, uint64_t va, uint64_t end, stru
 {
 	gm_lock(as->env, &as->lock);
 	for (; va < end; va += GM_PAGE_BYTES, info++) {
-		const struct gm_region *r = gm_regions_find(&as->regions, va);
+		struct gm_region buf;
+		const struct gm_region *r = gm_regions_find(&as->regions, va, &buf);
 
 		*info = (struct gm_page_info){ .place = !r ? GM_PLACE_OUTSIDE
 						       : r->kind == GM_REGION_EDGE ? GM_PLACE_IN_PLACE : GM_PLACE_HOST };

@@ -22,21 +22,22 @@
  *   C6   several regions: each by its own case, at most one of them by C4
  *
  * Where they are: a radix tree (gm_radix.c) over the 2 MiB piece in which a region
- * begins, and there a short chain of leaves in the order of addresses, of up to 16
- * regions each. A region stands once, however long it is: who is not found in the
- * piece of an address lies in the nearest piece below that has any.
+ * begins, and there its regions in the order of addresses, one word each:
  *
- *     [ node ]-->[ node ]-- 2 MiB --> [ pages | regions ] --> [ pages | regions ]
+ *     63       55 54  53 52                                    0
+ *     [ page : 9 ][kind:2][ pages, or users of an edge : 53    ]
  *
- * So a lookup costs a walk down the tree, sixteen comparisons of 16-bit page numbers
- * at once, and the region beside them: two lines that are cold, in one page of memory.
- * A leaf that is full is split in halves; one that becomes empty goes.
- *
- * Pointers to regions are good until the next change.
+ * in a small leaf of 30, or, where more begin, in a chain of leaves of 60. A region stands
+ * once, however long it is: who is not found in the piece of an address lies in the
+ * nearest piece below that has any. So a lookup is a walk down the tree and some
+ * comparisons of words side by side, and a million regions fit the cache.
+ * A small leaf that is full is replaced by a large one, a large one split in halves;
+ * one that becomes empty goes.
  *
  * Memory: the fault handler carves (an unmap event), and it must not allocate,
  * so pieces come from a small stock that others fill beforehand. Tree nodes and
- * leaves are pieces of one size. An insertion or a carving (C2, C4) takes at most
+ * large leaves are pieces of one size, and large ones do where there is no small one in
+ * stock. An insertion or a carving (C2, C4) takes at most
  * a leaf and the nodes above it, and, the first time at such an address, some
  * on top: gm_regions_room() says how many are sure to succeed.
  */
@@ -47,13 +48,32 @@
 
 #include "core/gm_region.h"
 
-#define NO_PAGE UINT16_MAX
+#define PAGE_SHIFT 55
+#define KIND_SHIFT 53
+#define KIND_BITS UINT64_C(3)
+#define PAGES_MASK ((UINT64_C(1) << KIND_SHIFT) - 1)
+/* No region: above all of them. */
+#define NONE UINT64_MAX
+
 /* Nodes for a tree that has to become as high as it can get. */
 #define GROWTH 10u
 /* Higher than that only where a processor has more than 57 bits of VA. */
 #define USUAL_HEIGHT 6u
 
-_Static_assert(sizeof(struct gm_region_leaf) <= sizeof(struct gm_radix_node), "a leaf fits a piece");
+#define STEP 6u
+#define SMALL 30u
+#define LARGE 60u
+
+struct gm_region_leaf {
+	struct gm_region_leaf *next; /* in front, so that a lookup has them and the first words at once */
+	uint32_t n, max;             /* max: SMALL or LARGE */
+	uint64_t word[];             /* [max], sorted; beyond n: NONE */
+};
+
+_Static_assert(GM_BLOCK_PAGES == 1 << (64 - PAGE_SHIFT), "a page of a block fits its bits");
+_Static_assert(SMALL % STEP == 0 && LARGE % STEP == 0, "a leaf is whole steps");
+_Static_assert(sizeof(struct gm_region_leaf) + SMALL * sizeof(uint64_t) == GM_REGION_SMALL_BYTES, "a small leaf");
+_Static_assert(sizeof(struct gm_region_leaf) + LARGE * sizeof(uint64_t) <= GM_REGION_PIECE_BYTES, "a leaf fits a piece");
 
 static uint64_t key_of(uint64_t va)
 {
@@ -67,16 +87,73 @@ static unsigned page_of(uint64_t va)
 
 /* ---------------------------------------------------------------- stock */
 
-unsigned gm_regions_room(const struct gm_regions *rs)
+/* What `n` changes take at most, the first of them where the tree has nothing yet. */
+static unsigned pieces_for(const struct gm_regions *rs, unsigned n)
 {
 	unsigned each = rs->tree.height > USUAL_HEIGHT ? rs->tree.height : USUAL_HEIGHT; /* a leaf, and no second root */
 
-	return rs->stock.count > GROWTH ? (rs->stock.count - GROWTH) / each : 0;
+	return n ? GROWTH + n * each : 0;
+}
+
+unsigned gm_regions_room(const struct gm_regions *rs)
+{
+	unsigned each = pieces_for(rs, 2) - pieces_for(rs, 1), kept = pieces_for(rs, rs->promised) + GROWTH;
+
+	return rs->stock.count > kept ? (rs->stock.count - kept) / each : 0;
+}
+
+bool gm_regions_promise(struct gm_regions *rs)
+{
+	bool room = rs->stock.count >= pieces_for(rs, rs->promised + 1);
+
+	rs->promised += room;
+	return room;
+}
+
+void gm_regions_redeem(struct gm_regions *rs)
+{
+	assert(rs->promised);
+	rs->promised--;
 }
 
 void gm_regions_stock(struct gm_regions *rs, void *piece)
 {
 	gm_radix_spares_give(&rs->stock, piece);
+}
+
+bool gm_regions_lack_small(const struct gm_regions *rs)
+{
+	return !rs->small;
+}
+
+void *gm_region_new_small(struct gm_env *env)
+{
+	return gm_mem_alloc(env, GM_REGION_SMALL_BYTES);
+}
+
+void gm_regions_stock_small(struct gm_regions *rs, void *piece)
+{
+	struct gm_region_leaf *leaf = piece;
+
+	leaf->next = rs->small;
+	rs->small = leaf;
+	rs->smalls++;
+}
+
+static struct gm_region_leaf *take_small(struct gm_regions *rs)
+{
+	struct gm_region_leaf *leaf = rs->small;
+
+	if (leaf) {
+		rs->small = leaf->next;
+		rs->smalls--;
+	}
+	return leaf;
+}
+
+void *gm_regions_excess_small(struct gm_regions *rs)
+{
+	return rs->smalls > GM_REGION_SPARES ? take_small(rs) : NULL;
 }
 
 void *gm_regions_excess(struct gm_regions *rs)
@@ -89,19 +166,33 @@ void *gm_region_new(struct gm_env *env)
 	return gm_mem_alloc(env, GM_REGION_PIECE_BYTES);
 }
 
-static struct gm_region_leaf *leaf_take(struct gm_regions *rs)
+static struct gm_region_leaf *leaf_init(struct gm_region_leaf *leaf, unsigned max)
 {
-	struct gm_region_leaf *leaf = (void *)gm_radix_spares_take(&rs->stock);
-
 	if (leaf) {
-		*leaf = (struct gm_region_leaf){ .n = 0 };
-		memset(leaf->page, 0xff, sizeof(leaf->page));
+		leaf->n = 0;
+		leaf->max = max;
+		leaf->next = NULL;
+		memset(leaf->word, 0xff, max * sizeof(leaf->word[0]));
 	}
 	return leaf;
 }
 
+static struct gm_region_leaf *take_large(struct gm_regions *rs)
+{
+	return leaf_init((void *)gm_radix_spares_take(&rs->stock), LARGE);
+}
+
+static struct gm_region_leaf *leaf_take(struct gm_regions *rs)
+{
+	return rs->small ? leaf_init(take_small(rs), SMALL) : take_large(rs);
+}
+
 static void leaf_give(struct gm_regions *rs, struct gm_region_leaf *leaf)
 {
+	if (leaf->max == SMALL) {
+		gm_regions_stock_small(rs, leaf);
+		return;
+	}
 	memset(leaf, 0, GM_REGION_PIECE_BYTES); /* as a fresh node */
 	gm_regions_stock(rs, leaf);
 }
@@ -123,114 +214,167 @@ void gm_regions_fini(struct gm_regions *rs, struct gm_env *env)
 		gm_radix_drop(&rs->tree, key, &rs->stock);
 	}
 	gm_radix_spares_free(env, &rs->stock);
+	while (rs->small)
+		gm_mem_free(env, take_small(rs), GM_REGION_SMALL_BYTES);
 	rs->count = 0;
 }
 
-/* --------------------------------------------------------------- lookup */
+/* ---------------------------------------------------------------- words */
 
-/* How many regions of a leaf begin at or below a page: branchless, so that the compiler compares many at once. */
+static uint64_t pack(const struct gm_region *r)
+{
+	uint64_t what = r->kind == GM_REGION_EDGE ? r->users : (r->end - r->va) / GM_PAGE_BYTES;
+
+	return (uint64_t)page_of(r->va) << PAGE_SHIFT | (uint64_t)r->kind << KIND_SHIFT | what;
+}
+
+static struct gm_region *unpack(uint64_t word, uint64_t key, struct gm_region *r)
+{
+	uint64_t what = word & PAGES_MASK;
+
+	r->va = key * GM_BLOCK_BYTES + (word >> PAGE_SHIFT) * GM_PAGE_BYTES;
+	r->kind = (enum gm_region_kind)(word >> KIND_SHIFT & KIND_BITS);
+	r->end = r->va + (r->kind == GM_REGION_EDGE ? 1 : what) * GM_PAGE_BYTES;
+	r->users = r->kind == GM_REGION_EDGE ? (uint32_t)what : 1;
+	return r;
+}
+
+/* Above every word of the page, below those of the next and below NONE. */
+static uint64_t after_page(unsigned page)
+{
+	return (uint64_t)page << PAGE_SHIFT | KIND_BITS << KIND_SHIFT;
+}
+
+/* How many regions of a leaf begin at or below a page. Without a branch per word, so that many are compared at once. */
 static unsigned begun(const struct gm_region_leaf *leaf, unsigned page)
 {
-	uint16_t n = 0;
+	uint64_t limit = after_page(page);
+	unsigned n = 0;
 
-	for (unsigned i = 0; i < GM_REGION_LEAF; i++)
-		n = (uint16_t)(n + (leaf->page[i] <= page));
+	for (unsigned i = 0; i < leaf->n; i += STEP)
+		for (unsigned k = 0; k < STEP; k++)
+			n += leaf->word[i + k] < limit;
 	return n;
 }
 
 /* The leaf of a chain in which a page is, or would be. */
 static struct gm_region_leaf *leaf_of(struct gm_region_leaf *leaf, unsigned page)
 {
-	while (leaf->next && leaf->next->page[0] <= page)
+	while (leaf->next && leaf->next->word[0] < after_page(page))
 		leaf = leaf->next;
 	return leaf;
 }
 
-/* The last region of the nearest piece below. */
-static struct gm_region *in_piece_below(struct gm_regions *rs, uint64_t key)
-{
+/* Where a region stands. */
+struct place {
+	void **slot; /* of the chain */
+	uint64_t key;
 	struct gm_region_leaf *leaf;
-	void **slot;
+	unsigned at;
+};
 
+/* --------------------------------------------------------------- lookup */
+
+/* The last region of the nearest piece below. */
+static bool in_piece_below(struct gm_regions *rs, uint64_t key, struct place *p)
+{
 	if (!key--)
-		return NULL;
-	slot = gm_radix_floor(&rs->tree, &key);
-	if (!slot)
-		return NULL;
-	leaf = leaf_of(*slot, NO_PAGE - 1);
-	return &leaf->region[leaf->n - 1];
+		return false;
+	p->slot = gm_radix_floor(&rs->tree, &key);
+	if (!p->slot)
+		return false;
+	p->key = key;
+	p->leaf = leaf_of(*p->slot, GM_BLOCK_PAGES - 1);
+	p->at = (unsigned)p->leaf->n - 1;
+	return true;
 }
 
-/* The last region that begins at or below va, or NULL. */
-static struct gm_region *at_or_below(struct gm_regions *rs, uint64_t va)
+/* The last region that begins at or below va. */
+static bool at_or_below(struct gm_regions *rs, uint64_t va, struct place *p)
 {
-	struct gm_region_leaf *leaf = gm_radix_get(&rs->tree, key_of(va));
+	unsigned n;
 
-	if (leaf) {
-		unsigned n;
+	p->key = key_of(va);
+	p->slot = gm_radix_slot(&rs->tree, p->key);
+	if (!p->slot)
+		return in_piece_below(rs, p->key, p);
+	p->leaf = leaf_of(*p->slot, page_of(va));
+	n = begun(p->leaf, page_of(va));
+	p->at = n - 1;
+	return n || in_piece_below(rs, p->key, p);
+}
 
-		leaf = leaf_of(leaf, page_of(va));
-		n = begun(leaf, page_of(va));
-		if (n)
-			return &leaf->region[n - 1];
+/* The first region that begins above va. */
+static bool above(struct gm_regions *rs, uint64_t va, struct place *p)
+{
+	p->key = key_of(va);
+	p->slot = gm_radix_slot(&rs->tree, p->key);
+	if (p->slot) {
+		p->leaf = leaf_of(*p->slot, page_of(va));
+		p->at = begun(p->leaf, page_of(va));
+		if (p->at < p->leaf->n)
+			return true;
+		p->leaf = p->leaf->next;
+		p->at = 0;
+		if (p->leaf)
+			return true;
 	}
-	return in_piece_below(rs, key_of(va));
+	p->key++;
+	p->at = 0;
+	p->slot = gm_radix_ceil(&rs->tree, &p->key);
+	p->leaf = p->slot ? *p->slot : NULL;
+	return p->slot;
 }
 
-/* The first region that begins above va, or NULL. */
-static struct gm_region *above(struct gm_regions *rs, uint64_t va)
+static struct gm_region *read_place(const struct place *p, struct gm_region *r)
 {
-	struct gm_region_leaf *leaf = gm_radix_get(&rs->tree, key_of(va));
-	uint64_t key = key_of(va) + 1;
-	void **slot;
-
-	if (leaf) {
-		unsigned n;
-
-		leaf = leaf_of(leaf, page_of(va));
-		n = begun(leaf, page_of(va));
-		if (n < leaf->n)
-			return &leaf->region[n];
-		if (leaf->next)
-			return &leaf->next->region[0];
-	}
-	slot = gm_radix_ceil(&rs->tree, &key);
-	return slot ? ((struct gm_region_leaf *)*slot)->region : NULL;
+	return unpack(p->leaf->word[p->at], p->key, r);
 }
 
-struct gm_region *gm_regions_find(struct gm_regions *rs, uint64_t va)
+struct gm_region *gm_regions_find(struct gm_regions *rs, uint64_t va, struct gm_region *r)
 {
-	struct gm_region *r = at_or_below(rs, va);
+	struct place p;
 
-	return r && va < r->end ? r : NULL;
+	return at_or_below(rs, va, &p) && va < read_place(&p, r)->end ? r : NULL;
 }
 
-struct gm_region *gm_regions_first(struct gm_regions *rs, uint64_t va, uint64_t end)
+struct gm_region *gm_regions_first(struct gm_regions *rs, uint64_t va, uint64_t end, struct gm_region *r)
 {
-	struct gm_region *r = at_or_below(rs, va);
-
-	if (!r || r->end <= va)
-		r = above(rs, va);
-	return r && r->va < end ? r : NULL;
+	if (gm_regions_find(rs, va, r))
+		return va < end ? r : NULL;
+	r->va = va;
+	return gm_regions_next(rs, r, end);
 }
 
 struct gm_region *gm_regions_next(struct gm_regions *rs, struct gm_region *r, uint64_t end)
 {
-	r = above(rs, r->va);
-	return r && r->va < end ? r : NULL;
+	struct place p;
+
+	return above(rs, r->va, &p) && read_place(&p, r)->va < end ? r : NULL;
 }
 
 /* -------------------------------------------------------------- changes */
 
+/* All of a small one into a large one that takes its place. */
+static void enlarge(struct gm_regions *rs, void **slot, struct gm_region_leaf *leaf, struct gm_region_leaf *fresh)
+{
+	memcpy(fresh->word, leaf->word, leaf->n * sizeof(leaf->word[0]));
+	fresh->n = leaf->n;
+	fresh->next = leaf->next;
+	while (*slot != leaf)
+		slot = (void **)&((struct gm_region_leaf *)*slot)->next;
+	*slot = fresh;
+	leaf_give(rs, leaf);
+}
+
 /* Upper half into a new leaf behind it. */
 static void split(struct gm_region_leaf *leaf, struct gm_region_leaf *fresh)
 {
-	const unsigned half = GM_REGION_LEAF / 2;
+	const unsigned half = LARGE / 2;
 
-	memcpy(fresh->page, leaf->page + half, half * sizeof(leaf->page[0]));
-	memcpy(fresh->region, leaf->region + half, half * sizeof(leaf->region[0]));
-	memset(leaf->page + half, 0xff, half * sizeof(leaf->page[0]));
-	fresh->n = leaf->n - half;
+	memcpy(fresh->word, leaf->word + half, half * sizeof(leaf->word[0]));
+	memset(leaf->word + half, 0xff, half * sizeof(leaf->word[0]));
+	fresh->n = LARGE - half;
 	leaf->n = half;
 	fresh->next = leaf->next;
 	leaf->next = fresh;
@@ -238,142 +382,157 @@ static void split(struct gm_region_leaf *leaf, struct gm_region_leaf *fresh)
 
 static void leaf_insert(struct gm_region_leaf *leaf, const struct gm_region *r)
 {
-	unsigned at = begun(leaf, page_of(r->va)), after = leaf->n - at;
+	unsigned at = begun(leaf, page_of(r->va));
 
-	memmove(leaf->page + at + 1, leaf->page + at, after * sizeof(leaf->page[0]));
-	memmove(leaf->region + at + 1, leaf->region + at, after * sizeof(leaf->region[0]));
-	leaf->page[at] = (uint16_t)page_of(r->va);
-	leaf->region[at] = *r;
+	memmove(leaf->word + at + 1, leaf->word + at, (leaf->n - at) * sizeof(leaf->word[0]));
+	leaf->word[at] = pack(r);
 	leaf->n++;
 }
 
 /* False: not enough in stock, nothing changed. */
-static bool add(struct gm_regions *rs, struct gm_region r)
+static bool add(struct gm_regions *rs, const struct gm_region *r)
 {
-	struct gm_region_leaf *leaf = gm_radix_get(&rs->tree, key_of(r.va)), *fresh;
+	void **slot = gm_radix_slot(&rs->tree, key_of(r->va));
+	struct gm_region_leaf *leaf, *fresh;
 
-	if (leaf) {
-		leaf = leaf_of(leaf, page_of(r.va));
-		if (leaf->n == GM_REGION_LEAF) {
-			fresh = leaf_take(rs);
+	if (slot) {
+		leaf = leaf_of(*slot, page_of(r->va));
+		if (leaf->n == leaf->max) {
+			fresh = take_large(rs);
 			if (!fresh)
 				return false;
-			split(leaf, fresh);
-			leaf = leaf_of(leaf, page_of(r.va));
+			if (leaf->max == SMALL)
+				enlarge(rs, slot, leaf, fresh);
+			else
+				split(leaf, fresh);
+			leaf = leaf_of(*slot, page_of(r->va));
 		}
 	} else {
-		if (rs->stock.count < gm_radix_lacks(&rs->tree, key_of(r.va)) + 1)
+		if (rs->stock.count < gm_radix_lacks(&rs->tree, key_of(r->va)) + !rs->small + pieces_for(rs, rs->promised))
 			return false;
 		leaf = leaf_take(rs);
-		gm_radix_put(&rs->tree, key_of(r.va), leaf, &rs->stock);
+		gm_radix_put(&rs->tree, key_of(r->va), leaf, &rs->stock);
 	}
-	leaf_insert(leaf, &r);
+	leaf_insert(leaf, r);
 	rs->count++;
 	return true;
+}
+
+static bool add_new(struct gm_regions *rs, uint64_t va, uint64_t end, enum gm_region_kind kind)
+{
+	return add(rs, &(struct gm_region){ .va = va, .end = end, .kind = kind, .users = 1 });
+}
+
+static void find_place(struct gm_regions *rs, const struct gm_region *r, struct place *p)
+{
+	bool there = at_or_below(rs, r->va, p);
+
+	assert(there && p->key == key_of(r->va) && p->leaf->word[p->at] >> PAGE_SHIFT == page_of(r->va));
+	(void)there;
+}
+
+/* Another end, or other users: where it stands does not change. */
+static void store(struct gm_regions *rs, const struct gm_region *r)
+{
+	struct place p;
+
+	find_place(rs, r, &p);
+	p.leaf->word[p.at] = pack(r);
 }
 
 /* Take one out; what becomes empty goes back into stock. */
 static void drop(struct gm_regions *rs, const struct gm_region *r)
 {
-	uint64_t key = key_of(r->va);
-	void **slot = gm_radix_slot(&rs->tree, key);
-	struct gm_region_leaf *head = *slot, *leaf = leaf_of(head, page_of(r->va));
-	unsigned at = begun(leaf, page_of(r->va)) - 1, after = leaf->n - at - 1;
+	struct gm_region_leaf *head;
+	struct place p;
 
-	assert(&leaf->region[at] == r);
-	memmove(leaf->page + at, leaf->page + at + 1, after * sizeof(leaf->page[0]));
-	memmove(leaf->region + at, leaf->region + at + 1, after * sizeof(leaf->region[0]));
-	leaf->page[--leaf->n] = NO_PAGE;
+	find_place(rs, r, &p);
+	head = *p.slot;
+	memmove(p.leaf->word + p.at, p.leaf->word + p.at + 1, (p.leaf->n - p.at - 1) * sizeof(p.leaf->word[0]));
+	p.leaf->word[--p.leaf->n] = NONE;
 	rs->count--;
-	if (leaf->n)
+	if (p.leaf->n)
 		return;
-	if (leaf != head) {
-		while (head->next != leaf)
+	if (p.leaf != head) {
+		while (head->next != p.leaf)
 			head = head->next;
-		head->next = leaf->next;
-	} else if (leaf->next) {
-		*slot = leaf->next;
+		head->next = p.leaf->next;
+	} else if (head->next) {
+		*p.slot = head->next;
 	} else {
-		gm_radix_drop(&rs->tree, key, &rs->stock);
+		gm_radix_drop(&rs->tree, p.key, &rs->stock);
 	}
-	leaf_give(rs, leaf);
+	leaf_give(rs, p.leaf);
 }
 
 /* Its beginning goes elsewhere, past no other region. False: not enough in stock, nothing changed. */
-static bool move_va(struct gm_regions *rs, struct gm_region *r, uint64_t va)
+static bool move_va(struct gm_regions *rs, const struct gm_region *r, uint64_t va)
 {
 	struct gm_region moved = *r;
+	struct place p;
 
 	moved.va = va;
 	if (key_of(va) == key_of(r->va)) {
-		struct gm_region_leaf *leaf = leaf_of(gm_radix_get(&rs->tree, key_of(va)), page_of(r->va));
-
-		leaf->page[r - leaf->region] = (uint16_t)page_of(va);
-		r->va = va;
+		find_place(rs, r, &p);
+		p.leaf->word[p.at] = pack(&moved);
 		return true;
 	}
-	if (rs->stock.count < gm_radix_lacks(&rs->tree, key_of(va)) + 1)
+	if (!add(rs, &moved))
 		return false;
-	drop(rs, r); /* gives, so there is still enough */
-	(void)add(rs, moved);
+	drop(rs, r);
 	return true;
 }
 
 bool gm_regions_insert(struct gm_regions *rs, uint64_t va, uint64_t end, enum gm_region_kind kind)
 {
-	struct gm_region *meets = gm_regions_first(rs, va, end);
-	struct gm_region *left, *right;
-	bool ok = true;
+	struct gm_region left, right;
+	bool on_left, on_right;
 
 	rs->inserts++;
-	if (meets) {
-		assert(kind == GM_REGION_EDGE && meets->kind == GM_REGION_EDGE && meets->va == va);
-		meets->users++; /* I5 */
+	if (gm_regions_first(rs, va, end, &left)) {
+		assert(kind == GM_REGION_EDGE && left.kind == GM_REGION_EDGE && left.va == va);
+		left.users++; /* I5 */
+		store(rs, &left);
 		return true;
 	}
 	if (kind != GM_REGION_ADOPTED)
-		return add(rs, (struct gm_region){ .va = va, .end = end, .kind = kind, .users = 1 });
-	left = va ? gm_regions_find(rs, va - 1) : NULL;
-	right = gm_regions_find(rs, end);
-	if (left && left->kind != kind)
-		left = NULL;
-	if (right && right->kind != kind)
-		right = NULL;
-	if (left && right) { /* I4 */
-		left->end = right->end;
-		drop(rs, right);
-	} else if (left) { /* I2 */
-		left->end = end;
-	} else if (right) { /* I3: the order does not change, nothing lies between */
-		ok = move_va(rs, right, va);
+		return add_new(rs, va, end, kind);
+	on_left = va && gm_regions_find(rs, va - 1, &left) && left.kind == kind;
+	on_right = gm_regions_find(rs, end, &right) && right.kind == kind;
+	if (on_left && on_right) { /* I4 */
+		drop(rs, &right);
+		left.end = right.end;
+		store(rs, &left);
+	} else if (on_left) { /* I2 */
+		left.end = end;
+		store(rs, &left);
+	} else if (on_right) { /* I3: the order does not change, nothing lies between */
+		return move_va(rs, &right, va);
 	} else { /* I1 */
-		ok = add(rs, (struct gm_region){ .va = va, .end = end, .kind = kind, .users = 1 });
+		return add_new(rs, va, end, kind);
 	}
-	return ok;
+	return true;
 }
 
 /* C1..C5 for one region that the range meets. */
 static bool carve_one(struct gm_regions *rs, struct gm_region *r, uint64_t va, uint64_t end)
 {
-	bool ok = true;
-
 	if (r->kind == GM_REGION_EDGE) {
-		if (--r->users == 0)
+		if (--r->users)
+			store(rs, r);
+		else
 			drop(rs, r);
 	} else if (va <= r->va && end >= r->end) {
 		drop(rs, r); /* C1 */
 	} else if (va <= r->va) {
-		ok = move_va(rs, r, end); /* C2 */
-	} else if (end >= r->end) {
-		r->end = va; /* C3 */
-	} else { /* C4 */
-		struct gm_region head = *r;
-
-		ok = add(rs, (struct gm_region){ .va = end, .end = r->end, .kind = r->kind, .users = 1 });
-		if (ok) /* a split may have moved it */
-			gm_regions_find(rs, head.va)->end = va;
+		return move_va(rs, r, end); /* C2 */
+	} else if (end >= r->end || add_new(rs, end, r->end, r->kind)) {
+		r->end = va; /* C3, C4 */
+		store(rs, r);
+	} else {
+		return false;
 	}
-	return ok;
+	return true;
 }
 
 /*
@@ -382,36 +541,46 @@ static bool carve_one(struct gm_regions *rs, struct gm_region *r, uint64_t va, u
  */
 bool gm_regions_carve(struct gm_regions *rs, uint64_t va, uint64_t end, enum gm_region_kind kind)
 {
-	struct gm_region *r = at_or_below(rs, end - 1);
+	uint64_t below = end - 1;
+	struct gm_region r;
+	struct place p;
 
-	while (r && r->end > va) {
-		uint64_t begin = r->va;
-
-		if (r->kind == kind && !carve_one(rs, r, va, end))
+	while (at_or_below(rs, below, &p) && read_place(&p, &r)->end > va) {
+		below = r.va - 1;
+		if (r.kind == kind && !carve_one(rs, &r, va, end))
 			return false;
-		r = begin > va ? at_or_below(rs, begin - 1) : NULL;
+		if (below + 1 <= va) /* nothing lies between this one and va */
+			break;
 	}
 	return true;
 }
 
-/* One chain: leaves in order and not empty, pages as their regions say. */
-static const char *check_chain(const struct gm_region_leaf *leaf, uint64_t key)
+void gm_regions_drop_edges(struct gm_regions *rs, uint64_t va, uint64_t end)
 {
-	unsigned last = 0;
+	struct gm_region buf;
+
+	for (struct gm_region *r = gm_regions_first(rs, va, end, &buf); r; r = gm_regions_next(rs, r, end))
+		if (r->kind == GM_REGION_EDGE)
+			drop(rs, r); /* its address is still good to go on from */
+}
+
+/* One chain: leaves not empty, words in order. */
+static const char *check_chain(const struct gm_region_leaf *leaf)
+{
+	uint64_t next_page = 0;
 
 	for (; leaf; leaf = leaf->next) {
-		if (!leaf->n || leaf->n > GM_REGION_LEAF)
+		if (!leaf->n || leaf->n > leaf->max)
 			return "a leaf of the regions is empty";
-		for (unsigned i = 0; i < GM_REGION_LEAF; i++) {
-			if (i >= leaf->n && leaf->page[i] != NO_PAGE)
-				return "an unused place of a leaf is not marked so";
-			if (i >= leaf->n)
-				continue;
-			if (key_of(leaf->region[i].va) != key || page_of(leaf->region[i].va) != leaf->page[i])
-				return "a region does not stand where it is looked for";
-			if (last > leaf->page[i])
-				return "regions overlap";
-			last = leaf->page[i] + 1u;
+		for (unsigned i = 0; i < leaf->max; i++) {
+			uint64_t page = leaf->word[i] >> PAGE_SHIFT;
+
+			if ((i < leaf->n) != ((leaf->word[i] >> KIND_SHIFT & KIND_BITS) != KIND_BITS))
+				return "a leaf does not have as many regions as it says";
+			if (i < leaf->n && page < next_page)
+				return "regions are not in order";
+			if (i < leaf->n)
+				next_page = page + 1;
 		}
 	}
 	return NULL;
@@ -423,27 +592,29 @@ static const char *check_tree(struct gm_regions *rs)
 	uint64_t key = 0;
 
 	for (void **slot; !wrong && (slot = gm_radix_ceil(&rs->tree, &key)); key++)
-		wrong = check_chain(*slot, key);
+		wrong = check_chain(*slot);
 	return wrong;
 }
 
 const char *gm_regions_check(struct gm_regions *rs)
 {
-	struct gm_region *before = NULL;
+	struct gm_region buf, before = { .end = 0, .kind = GM_REGION_OWNED };
 	const char *wrong = check_tree(rs);
 	uint64_t count = 0;
 
-	for (struct gm_region *r = gm_regions_first(rs, 0, UINT64_MAX); r && !wrong; r = gm_regions_next(rs, r, UINT64_MAX)) {
+	if (wrong)
+		return wrong;
+	for (struct gm_region *r = gm_regions_first(rs, 0, UINT64_MAX, &buf); r; r = gm_regions_next(rs, r, UINT64_MAX)) {
 		count++;
-		if (r->va >= r->end || r->va % GM_PAGE_BYTES || r->end % GM_PAGE_BYTES)
-			return "a region is empty or not made of whole pages";
-		if (r->kind == GM_REGION_EDGE && (r->end - r->va != GM_PAGE_BYTES || !r->users))
-			return "an edge is not one page in use";
-		if (before && before->end > r->va)
+		if (r->va >= r->end)
+			return "a region is empty";
+		if (!r->users)
+			return "an edge that nobody uses";
+		if (before.end > r->va)
 			return "regions overlap";
-		if (before && before->end == r->va && before->kind == r->kind && r->kind == GM_REGION_ADOPTED)
+		if (before.end == r->va && before.kind == r->kind && r->kind == GM_REGION_ADOPTED)
 			return "adopted neighbours are not merged";
-		before = r;
+		before = *r;
 	}
-	return wrong || count == rs->count ? wrong : "regions are miscounted";
+	return count == rs->count ? NULL : "regions are miscounted";
 }

@@ -203,7 +203,7 @@ static bool retarget(struct gm_as *as, struct gm_remap_list *in, uint64_t va, ui
 /* (A) What is managed of [va, end) goes to `to`. An edge stays: it was not moved by us, nor will be. */
 static bool note_regions(struct gm_as *as, uint64_t va, uint64_t end, uint64_t to)
 {
-	struct gm_region *r = gm_regions_first(&as->regions, va, end);
+	struct gm_region buf, *r = gm_regions_first(&as->regions, va, end, &buf);
 
 	while (r) {
 		struct gm_remap e = { .va = r->va > va ? r->va : va, .end = r->end < end ? r->end : end,
@@ -221,7 +221,7 @@ static bool note_regions(struct gm_as *as, uint64_t va, uint64_t end, uint64_t t
 		TAILQ_INSERT_TAIL(&as->remaps.list, kept, link);
 		atomic_fetch_add(&as->remaps.count, 1);
 		start_leaving(as, e.va, e.end);
-		r = gm_regions_first(&as->regions, e.end, end);
+		r = gm_regions_first(&as->regions, e.end, end, &buf);
 	}
 	return true;
 }

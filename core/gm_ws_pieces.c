@@ -38,7 +38,7 @@ static gm_ret_t check_managed(struct gm_as *as, const struct gm_ws_range *r)
 	uint64_t va = r->va, end = r->va + r->bytes;
 
 	gm_lock(as->env, &as->lock);
-	for (struct gm_region *reg; va < end && (reg = gm_regions_find(&as->regions, va));)
+	for (struct gm_region buf, *reg; va < end && (reg = gm_regions_find(&as->regions, va, &buf));)
 		va = reg->end;
 	gm_unlock(as->env, &as->lock);
 	return va >= end ? GM_RET_SUCCESS

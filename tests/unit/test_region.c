@@ -18,6 +18,8 @@
 #define OWNED GM_REGION_OWNED
 #define ADOPTED GM_REGION_ADOPTED
 #define EDGE GM_REGION_EDGE
+/* Regions of a leaf, as core/gm_region.c has it. */
+#define LEAF 60u
 
 static struct failing_alloc fa;
 static struct gm_env env;
@@ -32,6 +34,11 @@ static void stock(unsigned pieces)
 {
 	while (pieces--)
 		gm_regions_stock(&rs, gm_region_new(&env));
+}
+
+static void stock_small(void)
+{
+	gm_regions_stock_small(&rs, gm_region_new_small(&env));
 }
 
 static void take_stock(unsigned pieces)
@@ -60,6 +67,19 @@ static void teardown(void)
 
 TestSuite(region, .init = setup, .fini = teardown);
 
+static struct gm_region buf;
+
+/* Good until the next one. */
+static struct gm_region *find(uint64_t va)
+{
+	return gm_regions_find(&rs, va, &buf);
+}
+
+static struct gm_region *first_in(uint64_t va, uint64_t end)
+{
+	return gm_regions_first(&rs, va, end, &buf);
+}
+
 static bool insert(unsigned first, unsigned end, enum gm_region_kind kind)
 {
 	return gm_regions_insert(&rs, base + first * PAGE, base + end * PAGE, kind);
@@ -78,7 +98,7 @@ static void is(const char *want)
 	const char *wrong = gm_regions_check(&rs);
 
 	cr_assert_null(wrong, "%s", wrong);
-	for (struct gm_region *r = gm_regions_first(&rs, 0, UINT64_MAX); r; r = gm_regions_next(&rs, r, UINT64_MAX)) {
+	for (struct gm_region *r = first_in(0, UINT64_MAX); r; r = gm_regions_next(&rs, r, UINT64_MAX)) {
 		n += (size_t)snprintf(text + n, sizeof(text) - n, "%s%c%u-%u", n ? " " : "", "OAE"[r->kind],
 				      (unsigned)(r->va / PAGE), (unsigned)(r->end / PAGE));
 		if (r->kind == EDGE)
@@ -110,7 +130,7 @@ Test(region, i3_merges_with_the_right)
 	cr_assert(insert(4, 6, ADOPTED));
 	is("A4-9");
 	cr_assert_eq(rs.stock.count, stocked - 2);
-	cr_assert_not_null(gm_regions_find(&rs, 4 * PAGE), "the tree still finds it");
+	cr_assert_not_null(find(4 * PAGE), "the tree still finds it");
 }
 
 Test(region, i4_joins_both)
@@ -172,7 +192,7 @@ Test(region, c2_its_beginning)
 	is("A6-8");
 	cr_assert(carve(6, 7, ADOPTED));
 	is("A7-8");
-	cr_assert_null(gm_regions_find(&rs, 6 * PAGE));
+	cr_assert_null(find(6 * PAGE));
 }
 
 Test(region, c3_its_end)
@@ -195,20 +215,20 @@ Test(region, c4_its_middle)
 Test(region, c4_without_a_spare_changes_nothing)
 {
 	insert(4, 8, OWNED);
-	while (rs.count < GM_REGION_LEAF)
+	while (rs.count < LEAF)
 		insert(100 + 2 * (unsigned)rs.count, 101 + 2 * (unsigned)rs.count, OWNED);
 	take_stock(rs.stock.count);
 	cr_assert_not(carve(5, 6, OWNED));
 	cr_assert_not(insert(50, 51, OWNED));
 	cr_assert_not(insert(50, 51, ADOPTED));
 	cr_assert_not(insert(50, 51, EDGE));
-	cr_assert_eq(gm_regions_find(&rs, 5 * PAGE)->end, 8 * PAGE);
-	cr_assert_null(gm_regions_find(&rs, 50 * PAGE));
+	cr_assert_eq(find(5 * PAGE)->end, 8 * PAGE);
+	cr_assert_null(find(50 * PAGE));
 	cr_assert_null(gm_regions_check(&rs));
 	stock(1);
 	cr_assert(carve(5, 6, OWNED));
-	cr_assert_eq(gm_regions_find(&rs, 4 * PAGE)->end, 5 * PAGE);
-	cr_assert_eq(gm_regions_find(&rs, 7 * PAGE)->va, 6 * PAGE);
+	cr_assert_eq(find(4 * PAGE)->end, 5 * PAGE);
+	cr_assert_eq(find(7 * PAGE)->va, 6 * PAGE);
 }
 
 Test(region, c5_an_edge)
@@ -257,14 +277,14 @@ Test(region, lookup_is_exact)
 {
 	insert(4, 6, ADOPTED);
 	insert(8, 9, OWNED);
-	cr_assert_null(gm_regions_find(&rs, 4 * PAGE - 1));
-	cr_assert_not_null(gm_regions_find(&rs, 4 * PAGE));
-	cr_assert_not_null(gm_regions_find(&rs, 6 * PAGE - 1));
-	cr_assert_null(gm_regions_find(&rs, 6 * PAGE));
-	cr_assert_null(gm_regions_first(&rs, 6 * PAGE, 8 * PAGE));
-	cr_assert_not_null(gm_regions_first(&rs, 6 * PAGE, 8 * PAGE + 1));
-	cr_assert_not_null(gm_regions_first(&rs, 5 * PAGE, 5 * PAGE + 1));
-	cr_assert_null(gm_regions_next(&rs, gm_regions_find(&rs, 4 * PAGE), 8 * PAGE));
+	cr_assert_null(find(4 * PAGE - 1));
+	cr_assert_not_null(find(4 * PAGE));
+	cr_assert_not_null(find(6 * PAGE - 1));
+	cr_assert_null(find(6 * PAGE));
+	cr_assert_null(first_in(6 * PAGE, 8 * PAGE));
+	cr_assert_not_null(first_in(6 * PAGE, 8 * PAGE + 1));
+	cr_assert_not_null(first_in(5 * PAGE, 5 * PAGE + 1));
+	cr_assert_null(gm_regions_next(&rs, find(4 * PAGE), 8 * PAGE));
 }
 
 Test(region, excess_nodes_are_handed_out)
@@ -280,40 +300,97 @@ Test(region, excess_nodes_are_handed_out)
 	cr_assert_eq(gm_regions_room(&rs), GM_REGION_SPARES);
 }
 
+/* Of the only leaf; two words stand in front. */
+static uint64_t *words(void)
+{
+	return (uint64_t *)gm_radix_get(&rs.tree, 0) + 2;
+}
+
+static void damaged(unsigned word, uint64_t with, const char *what)
+{
+	uint64_t was = words()[word];
+
+	words()[word] = with;
+	cr_assert_not_null(gm_regions_check(&rs), "%s", what);
+	words()[word] = was;
+	cr_assert_null(gm_regions_check(&rs));
+}
+
 Test(region, the_check_sees_damage)
 {
-	struct gm_region *r;
+	uint64_t a, b;
 
 	insert(4, 6, ADOPTED);
 	insert(8, 9, EDGE);
-	r = gm_regions_find(&rs, 4 * PAGE);
-	r->end = 9 * PAGE;
-	cr_assert_not_null(gm_regions_check(&rs), "overlap");
-	r->end = 6 * PAGE + 1;
-	cr_assert_not_null(gm_regions_check(&rs), "half a page");
-	r->end = r->va;
-	cr_assert_not_null(gm_regions_check(&rs), "empty");
-	r->end = 6 * PAGE;
-	gm_regions_find(&rs, 8 * PAGE)->users = 0;
-	cr_assert_not_null(gm_regions_check(&rs), "an edge nobody uses");
-	gm_regions_find(&rs, 8 * PAGE)->users = 1;
+	a = words()[0];
+	b = words()[1];
+	damaged(0, a + 3, "overlap");
+	damaged(0, a - 2, "empty");
+	damaged(1, b - 1, "an edge nobody uses");
+	damaged(0, b + (UINT64_C(1) << 55), "order");
+	damaged(1, UINT64_MAX, "fewer than it says");
+	damaged(2, b + (UINT64_C(1) << 55), "more than it says");
 	rs.count++;
 	cr_assert_not_null(gm_regions_check(&rs), "miscounted");
 	rs.count--;
-	r->va = 3 * PAGE;
-	cr_assert_not_null(gm_regions_check(&rs), "not where it is looked for");
-	r->va = 4 * PAGE;
-	((struct gm_region_leaf *)gm_radix_get(&rs.tree, 0))->page[GM_REGION_LEAF - 1] = 7;
-	cr_assert_not_null(gm_regions_check(&rs), "a place of no region");
-	((struct gm_region_leaf *)gm_radix_get(&rs.tree, 0))->page[GM_REGION_LEAF - 1] = UINT16_MAX;
 	((struct gm_radix_node *)rs.tree.root)->used |= 2;
 	cr_assert_not_null(gm_regions_check(&rs), "a child that is not there");
 	((struct gm_radix_node *)rs.tree.root)->used &= ~UINT64_C(2);
-	insert(10, 11, OWNED);
+	insert(10, 11, ADOPTED);
 	insert(11, 12, OWNED);
 	cr_assert_null(gm_regions_check(&rs));
-	gm_regions_find(&rs, 10 * PAGE)->kind = gm_regions_find(&rs, 11 * PAGE)->kind = ADOPTED;
+	words()[3] = words()[3] | UINT64_C(1) << 53; /* adopted as well */
 	cr_assert_not_null(gm_regions_check(&rs), "neighbours that should be one");
+}
+
+Test(region, edges_go_whoever_uses_them)
+{
+	insert(2, 4, ADOPTED);
+	for (unsigned i = 0; i < 3; i++)
+		insert(5, 6, EDGE);
+	insert(7, 8, EDGE);
+	insert(9, 10, EDGE);
+	gm_regions_drop_edges(&rs, 3 * PAGE, 8 * PAGE);
+	is("A2-4 E9-10*1");
+}
+
+/* More than a leaf in one piece, and all of it out again in another order. */
+Test(region, a_piece_full_of_pages)
+{
+	stock_small();
+	while (gm_regions_room(&rs) < 20)
+		stock(1);
+	for (unsigned i = 0; i < 256; i++)
+		cr_assert(insert(i * 77 % 256 * 2, i * 77 % 256 * 2 + 1, ADOPTED));
+	cr_assert_null(gm_regions_check(&rs));
+	for (unsigned i = 0; i < 512; i++)
+		cr_assert_eq(find(i * PAGE) != NULL, i % 2 == 0);
+	cr_assert(insert(1, 2, ADOPTED), "joins two");
+	cr_assert_eq(rs.count, 255);
+	for (unsigned i = 0; i < 256; i++)
+		cr_assert(carve(i * 91 % 256 * 2, i * 91 % 256 * 2 + 2, ADOPTED));
+	is("");
+	cr_assert_not(gm_regions_lack_small(&rs), "the small leaf came back when a large one took its place");
+}
+
+Test(region, small_leaves)
+{
+	unsigned before = rs.stock.count;
+
+	for (unsigned i = 0; i <= GM_REGION_SPARES; i++)
+		stock_small();
+	for (unsigned i = 0; i < 30; i++)
+		cr_assert(insert(i * 2, i * 2 + 1, OWNED));
+	cr_assert_eq(rs.stock.count, before - 1, "a node only");
+	cr_assert_eq(rs.smalls, GM_REGION_SPARES);
+	cr_assert_null(gm_regions_excess_small(&rs));
+	cr_assert(insert(31, 32, OWNED));
+	cr_assert_eq(rs.stock.count, before - 2, "a large leaf took its place");
+	cr_assert_null(gm_regions_check(&rs));
+	gm_mem_free(&env, gm_regions_excess_small(&rs), GM_REGION_SMALL_BYTES);
+	cr_assert_null(gm_regions_excess_small(&rs));
+	cr_assert(carve(0, 100, OWNED));
+	cr_assert_eq(rs.stock.count, before);
 }
 
 /* ---------------------------------------------------------------- oracle */
@@ -360,7 +437,7 @@ static void compare(void)
 
 	cr_assert_null(wrong, "%s", wrong);
 	for (unsigned i = 0; i < PAGES; i++) {
-		struct gm_region *r = gm_regions_find(&rs, base + i * PAGE);
+		struct gm_region *r = find(base + i * PAGE);
 
 		cr_assert_eq(r != NULL, cell[i].used, "page %u", i);
 		if (!r)
@@ -371,7 +448,7 @@ static void compare(void)
 		cr_assert_eq(r->end == base + (i + 1) * PAGE, !(i + 1 < PAGES && same(&cell[i], &cell[i + 1])),
 			     "page %u ends one", i);
 	}
-	for (struct gm_region *r = gm_regions_first(&rs, 0, UINT64_MAX); r; r = gm_regions_next(&rs, r, UINT64_MAX))
+	for (struct gm_region *r = first_in(0, UINT64_MAX); r; r = gm_regions_next(&rs, r, UINT64_MAX))
 		count++;
 	cr_assert_eq(count, runs());
 }
@@ -428,8 +505,7 @@ static unsigned pieces_below(const struct gm_radix_node *n, unsigned height)
 		if (height > 1)
 			pieces += pieces_below(n->child[i], height - 1);
 		else
-			for (struct gm_region_leaf *leaf = n->child[i]; leaf; leaf = leaf->next)
-				pieces++;
+			pieces++; /* the random rounds stay below what a leaf takes */
 	}
 	return pieces;
 }
@@ -514,6 +590,8 @@ static void add_range(uint64_t va, uint64_t end)
 		return;
 	while (!gm_regions_room(&rs))
 		stock(1);
+	if (gm_regions_lack_small(&rs) && rnd(2))
+		stock_small();
 	cr_assert(gm_regions_insert(&rs, va, end, OWNED));
 	memmove(range + at + 1, range + at, (ranges - at) * sizeof(*range));
 	range[at] = (struct range){ va, end };
@@ -540,10 +618,10 @@ static void remove_ranges(uint64_t va, uint64_t end)
 static void look(uint64_t va, uint64_t end)
 {
 	unsigned at = first_above(va);
-	struct gm_region *r = gm_regions_first(&rs, va, end);
-	bool in = at < ranges && range[at].va <= va;
+	struct gm_region *r = find(va);
 
-	cr_assert_eq(gm_regions_find(&rs, va) != NULL, in);
+	cr_assert_eq(r != NULL, at < ranges && range[at].va <= va);
+	r = first_in(va, end);
 	for (; at < ranges && range[at].va < end; at++, r = gm_regions_next(&rs, r, end)) {
 		cr_assert_not_null(r);
 		cr_assert(r->va == range[at].va && r->end == range[at].end);
