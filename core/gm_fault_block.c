@@ -217,7 +217,7 @@ static void map_edges(struct batch *t)
 		if (!ret || t->n == 1) /* else each is tried alone, and says itself why it fails */
 			answer(t, i, ret);
 	gm_stat_add(t->b->as, GM_STAT_pages_in_place, t->served - before);
-	gm_txn_release_in_place(t->b, &busy);
+	gm_txn_release_unmoved(t->b, &busy);
 }
 
 /* -------------------------------------------------------------- together */

@@ -198,11 +198,7 @@ static gm_ret_t choose_pages(struct gm_ctx *ctx, struct gm_block *b, const struc
 /* May all of it be brought at once? More than a quarter of the memory would evict what others have just been given. */
 static bool fits(const struct gm_dev *dev, const struct gm_mask *want)
 {
-	unsigned units = 0;
-
-	for (unsigned u = 0; u < GM_BLOCK_UNITS; u++)
-		units += (want->w[u / 4] >> (u % 4 * GM_UNIT_PAGES) & 0xffff) != 0;
-	return units <= dev->node.total_units / 4;
+	return (unsigned)__builtin_popcount(gm_mask_units(want)) <= dev->node.total_units / 4;
 }
 
 /*
