@@ -93,18 +93,11 @@ static uint32_t units_lacking(struct gm_dev *dev, const struct gm_move *m, bool 
 {
 	struct gm_block *b = m->block;
 	struct gm_bnode *n = b->node[dev->index];
-	uint32_t lacking = 0;
+	uint32_t lacking;
 
-	*bare = true;
 	gm_lock(b->as->env, &b->lock);
-	for (unsigned u = 0; u < GM_BLOCK_UNITS; u++) {
-		struct gm_mask unit = gm_mask_span(u * GM_UNIT_PAGES, (u + 1) * GM_UNIT_PAGES);
-
-		if (n->unit[u])
-			*bare = false;
-		else if (gm_mask_meets(&unit, &m->want))
-			lacking |= UINT32_C(1) << u;
-	}
+	*bare = !n->backed;
+	lacking = gm_mask_units(&m->want) & ~n->backed;
 	gm_unlock(b->as->env, &b->lock);
 	return lacking;
 }

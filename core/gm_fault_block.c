@@ -31,6 +31,7 @@ struct batch {
 	uint64_t edges;        /* of those, to be mapped in place together: their pages are busy, */
 	uint64_t write;        /* to be mapped writable, */
 	uint64_t had_read, had_write; /* and were mapped so before */
+	struct gm_mask busy;
 	unsigned served;       /* how many have SUCCESS */
 	unsigned spurious;     /* of those, were mapped already */
 	uint64_t fresh;        /* of those, the slice is yet to begin */
@@ -80,6 +81,7 @@ static void claim_edge(struct batch *t, uint64_t i, unsigned page)
 	t->had_read |= (uint64_t)gm_mask_test(&map->read, page) << i;
 	t->had_write |= (uint64_t)had_write << i;
 	t->write |= (uint64_t)write << i; /* rights only grow */
+	gm_mask_set(&t->busy, page);
 	gm_mask_set(&t->b->busy, page);
 	gm_mask_set(&map->read, page);
 	if (write)
@@ -206,7 +208,6 @@ static void undo(struct batch *t, uint64_t asks)
 /* Nothing here waits for anybody else, so there is no deadline but that of every plan. */
 static void map_edges(struct batch *t)
 {
-	struct gm_mask busy = pages_of(t, t->edges);
 	uint64_t asks = allowed(t);
 	unsigned before = t->served;
 	gm_ret_t ret = asks ? enter(t, asks) : GM_RET_SUCCESS;
@@ -217,7 +218,7 @@ static void map_edges(struct batch *t)
 		if (!ret || t->n == 1) /* else each is tried alone, and says itself why it fails */
 			answer(t, i, ret);
 	gm_stat_add(t->b->as, GM_STAT_pages_in_place, t->served - before);
-	gm_txn_release_in_place(t->b, &busy);
+	gm_txn_release_unmoved(t->b, &t->busy);
 }
 
 /* -------------------------------------------------------------- together */

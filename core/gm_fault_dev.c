@@ -40,13 +40,14 @@ enum gm_seen gm_fault_look(const struct gm_ctx *ctx, struct gm_block *b, unsigne
 {
 	const struct gm_bmap *map = b->map[ctx->index];
 	bool mapped = gm_mask_test(access & (GM_WRITE | GM_ATOMIC) ? &map->write : &map->read, page);
-	struct gm_dev *dev = gm_block_dev_of(b, page);
+	bool edge = gm_mask_test(&b->edge, page);
+	struct gm_dev *dev = edge ? NULL : gm_block_dev_of(b, page);
 
 	if (!dev && (access & GM_ATOMIC)) /* in place there are no atomics, whatever is mapped */
 		mapped = false;
 	if (mapped && !gm_mask_test(&map->unsure, page) && !gm_mask_test(&b->busy, page) && !gm_mask_test(&b->doomed, page))
 		return GM_SEEN_MAPPED;
-	if (gm_mask_test(&b->edge, page))
+	if (edge)
 		return GM_SEEN_EDGE;
 	if (gm_mask_test(&b->poisoned, page))
 		return GM_SEEN_POISONED;
@@ -202,11 +203,7 @@ static gm_ret_t choose_pages(struct gm_ctx *ctx, struct gm_block *b, const struc
 /* May all of it be brought at once? More than a quarter of the memory would evict what others have just been given. */
 static bool fits(const struct gm_dev *dev, const struct gm_mask *want)
 {
-	unsigned units = 0;
-
-	for (unsigned u = 0; u < GM_BLOCK_UNITS; u++)
-		units += (want->w[u / 4] >> (u % 4 * GM_UNIT_PAGES) & 0xffff) != 0;
-	return units <= dev->node.total_units / 4;
+	return (unsigned)__builtin_popcount(gm_mask_units(want)) <= dev->node.total_units / 4;
 }
 
 /*

@@ -212,19 +212,31 @@ void gm_node_touch(struct gm_node *node, struct gm_chunk *chunk)
 	gm_unlock(node->env, &node->lock);
 }
 
-void gm_node_hold(struct gm_node *node, struct gm_chunk *chunk)
+void gm_node_hold(struct gm_node *node, struct gm_chunk *const *chunk, uint32_t units)
 {
+	if (!units)
+		return;
 	gm_lock(node->env, &node->lock);
-	assert(chunk->state == GM_CHUNK_RESIDENT);
-	chunk->holds++;
+	for (; units; units &= units - 1) {
+		struct gm_chunk *c = chunk[__builtin_ctz(units)];
+
+		assert(c->state == GM_CHUNK_RESIDENT);
+		c->holds++;
+	}
 	gm_unlock(node->env, &node->lock);
 }
 
-void gm_node_unhold(struct gm_node *node, struct gm_chunk *chunk)
+void gm_node_unhold(struct gm_node *node, struct gm_chunk *const *chunk, uint32_t units)
 {
+	if (!units)
+		return;
 	gm_lock(node->env, &node->lock);
-	assert(chunk->state == GM_CHUNK_RESIDENT && chunk->holds);
-	chunk->holds--;
+	for (; units; units &= units - 1) {
+		struct gm_chunk *c = chunk[__builtin_ctz(units)];
+
+		assert(c->state == GM_CHUNK_RESIDENT && c->holds);
+		c->holds--;
+	}
 	gm_unlock(node->env, &node->lock);
 	gm_wake(node->env, &node->waitq);
 }

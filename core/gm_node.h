@@ -66,9 +66,9 @@ void gm_node_put(struct gm_node *node, struct gm_chunk *chunk);
 void gm_node_settle(struct gm_node *node, struct gm_chunk *chunk, struct gm_block *block, unsigned first);
 /* Now the most recently used. */
 void gm_node_touch(struct gm_node *node, struct gm_chunk *chunk);
-/* Working sets. */
-void gm_node_hold(struct gm_node *node, struct gm_chunk *chunk);
-void gm_node_unhold(struct gm_node *node, struct gm_chunk *chunk);
+/* Working sets: chunk[u] for each bit u of `units`. */
+void gm_node_hold(struct gm_node *node, struct gm_chunk *const *chunk, uint32_t units);
+void gm_node_unhold(struct gm_node *node, struct gm_chunk *const *chunk, uint32_t units);
 /* RESIDENT of more than one unit -> RESIDENT chunks of one unit each, in place. */
 void gm_node_split(struct gm_node *node, struct gm_chunk *chunk);
 

@@ -54,12 +54,16 @@ void gm_plan_barrier(struct gm_plan *p)
 		p->barrier = (uint32_t)p->n - 1;
 }
 
-static void add(struct gm_plan *p, struct gm_step step)
+/* The next step, to be completed in place. */
+static struct gm_step *add(struct gm_plan *p, enum gm_step_op op)
 {
+	struct gm_step *s;
+
 	if (p->n == GM_PLAN_STEPS)
 		(void)gm_plan_run(p); /* the failure stays in p->ret */
-	step.after = p->barrier;
-	p->step[p->n++] = step;
+	s = &p->step[p->n++];
+	*s = (struct gm_step){ .op = op, .after = p->barrier };
+	return s;
 }
 
 static uint64_t page_va(const struct gm_block *b, unsigned page)
@@ -67,38 +71,41 @@ static uint64_t page_va(const struct gm_block *b, unsigned page)
 	return b->va + (uint64_t)page * GM_PAGE_BYTES;
 }
 
+/* A step over pages [first, end) as the context sees them. */
+static struct gm_step *add_pages(struct gm_plan *p, enum gm_step_op op, const struct gm_ctx *ctx,
+				 const struct gm_block *b, unsigned first, unsigned end)
+{
+	struct gm_step *s = add(p, op);
+
+	s->pmap = ctx->pmap;
+	s->va = page_va(b, first) + ctx->to_dev;
+	s->bytes = (uint64_t)(end - first) * GM_PAGE_BYTES;
+	return s;
+}
+
 void gm_plan_remove(struct gm_plan *p, const struct gm_ctx *ctx, const struct gm_block *b, const struct gm_mask *pages)
 {
 	GM_MASK_FOR_RUN(pages, first, end)
-		add(p, (struct gm_step){ .op = GM_STEP_REMOVE,
-					 .pmap = ctx->pmap,
-					 .va = page_va(b, first) + ctx->to_dev,
-					 .bytes = (uint64_t)(end - first) * GM_PAGE_BYTES });
+		(void)add_pages(p, GM_STEP_REMOVE, ctx, b, first, end);
 }
 
 void gm_plan_invl(struct gm_plan *p, const struct gm_ctx *ctx, const struct gm_block *b, const struct gm_mask *pages)
 {
 	GM_MASK_FOR_RUN(pages, first, end)
-		add(p, (struct gm_step){ .op = GM_STEP_INVL,
-					 .pmap = ctx->pmap,
-					 .va = page_va(b, first) + ctx->to_dev,
-					 .bytes = (uint64_t)(end - first) * GM_PAGE_BYTES });
+		(void)add_pages(p, GM_STEP_INVL, ctx, b, first, end);
 }
 
 void gm_plan_enter(struct gm_plan *p, const struct gm_ctx *ctx, const struct gm_block *b, const struct gm_mask *pages,
 		   const struct gm_frame_map *frames, bool write)
 {
-	uint32_t pte = write ? GM_PTE_WRITE | GM_PTE_ATOMIC : 0;
-
 	GM_MASK_FOR_RUN(pages, first, end) {
 		for (unsigned i = first, next; i < end; i = next) {
+			struct gm_step *s;
+
 			next = gm_frame_run(frames, i, end);
-			add(p, (struct gm_step){ .op = GM_STEP_ENTER,
-						 .pmap = ctx->pmap,
-						 .va = page_va(b, i) + ctx->to_dev,
-						 .pa = gm_frame_pa(frames, i),
-						 .bytes = (uint64_t)(next - i) * GM_PAGE_BYTES,
-						 .pte = pte });
+			s = add_pages(p, GM_STEP_ENTER, ctx, b, i, next);
+			s->pa = gm_frame_pa(frames, i);
+			s->pte = write ? GM_PTE_WRITE | GM_PTE_ATOMIC : 0;
 		}
 	}
 }
@@ -106,13 +113,13 @@ void gm_plan_enter(struct gm_plan *p, const struct gm_ctx *ctx, const struct gm_
 void gm_plan_enter_host(struct gm_plan *p, const struct gm_ctx *ctx, const struct gm_block *b, unsigned first,
 			unsigned end, bool write)
 {
-	if (first < end)
-		add(p, (struct gm_step){ .op = GM_STEP_ENTER,
-					 .pmap = ctx->pmap,
-					 .va = page_va(b, first) + ctx->to_dev,
-					 .pa = page_va(b, first),
-					 .bytes = (uint64_t)(end - first) * GM_PAGE_BYTES,
-					 .pte = GM_PTE_HOST | (write ? GM_PTE_WRITE : 0) });
+	struct gm_step *s;
+
+	if (first == end)
+		return;
+	s = add_pages(p, GM_STEP_ENTER, ctx, b, first, end);
+	s->pa = page_va(b, first);
+	s->pte = GM_PTE_HOST | (write ? GM_PTE_WRITE : 0);
 }
 
 void gm_plan_copy(struct gm_plan *p, enum gm_copy_kind kind, const struct gm_mask *pages,
@@ -121,11 +128,12 @@ void gm_plan_copy(struct gm_plan *p, enum gm_copy_kind kind, const struct gm_mas
 	GM_MASK_FOR_RUN(pages, first, end) {
 		for (unsigned i = first, next; i < end; i = next) {
 			next = gm_frame_run(frames, i, end);
-			add(p, (struct gm_step){ .op = GM_STEP_COPY,
-						 .copy = { .kind = kind,
-							   .pa = gm_frame_pa(frames, i),
-							   .host = base ? base + (uint64_t)i * GM_PAGE_BYTES : 0,
-							   .bytes = (uint64_t)(next - i) * GM_PAGE_BYTES } });
+			add(p, GM_STEP_COPY)->copy = (struct gm_copy){
+				.kind = kind,
+				.pa = gm_frame_pa(frames, i),
+				.host = base ? base + (uint64_t)i * GM_PAGE_BYTES : 0,
+				.bytes = (uint64_t)(next - i) * GM_PAGE_BYTES,
+			};
 		}
 	}
 }

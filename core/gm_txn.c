@@ -138,29 +138,20 @@ static bool begin_one(struct gm_txn *t, struct gm_move *m, uint64_t now_ns)
 }
 
 /* Nothing moves to a device while a fork is under way. */
-static bool enter_moving(struct gm_txn *t)
+bool gm_txn_enter_moving(struct gm_as *as)
 {
-	struct gm_as *as = t->as;
 	bool ok;
 
-	if (!t->dev)
-		return true;
 	gm_lock(as->env, &as->lock);
 	ok = !as->frozen;
 	if (ok)
 		as->moving++;
 	gm_unlock(as->env, &as->lock);
-	if (!ok)
-		t->why = GM_BLOCKED_FROZEN;
 	return ok;
 }
 
-static void leave_moving(struct gm_txn *t)
+void gm_txn_leave_moving(struct gm_as *as)
 {
-	struct gm_as *as = t->as;
-
-	if (!t->dev)
-		return;
 	gm_lock(as->env, &as->lock);
 	as->moving--;
 	gm_unlock(as->env, &as->lock);
@@ -187,22 +178,12 @@ static bool chunk_in_use(const struct gm_block *b, const struct gm_bnode *n, con
 	return c->holds > 0;
 }
 
-/* (block) Units without any such page, of those that have frames: few or none at most times, found without a branch. */
+/* (block) Units without any such page, of those that have frames: few or none at most times. */
 static uint32_t units_empty(const struct gm_block *b, const struct gm_bnode *n)
 {
-	uint32_t used = 0;
+	struct gm_mask some = gm_mask_or(n->resident, b->busy);
 
-	for (unsigned w = 0; w < GM_MASK_WORDS; w++) {
-		uint64_t some = n->resident.w[w] | b->busy.w[w];
-
-		some |= some >> 8;
-		some |= some >> 4;
-		some |= some >> 2;
-		some |= some >> 1;
-		some &= UINT64_C(0x0001000100010001);
-		used |= (uint32_t)((some | some >> 15 | some >> 30 | some >> 45) & 0xf) << (w * 4);
-	}
-	return n->backed & ~used;
+	return n->backed & ~gm_mask_units(&some);
 }
 
 /* (block) Is there anything to free? */
@@ -334,8 +315,10 @@ gm_ret_t gm_txn_begin_at(struct gm_txn *t, uint64_t now_ns)
 	t->where = NULL;
 	t->now_ns = 0;
 	t->refused = gm_mask_none();
-	if (!enter_moving(t))
+	if (t->dev && !gm_txn_enter_moving(t->as)) {
+		t->why = GM_BLOCKED_FROZEN;
 		return GM_RET_AGAIN;
+	}
 	for (size_t i = 0; i < t->moves; i++) {
 		if (begin_one(t, &t->move[i], now_ns))
 			continue;
@@ -343,7 +326,8 @@ gm_ret_t gm_txn_begin_at(struct gm_txn *t, uint64_t now_ns)
 			t->move[i].stay = gm_mask_none(); /* nobody was served */
 			end_one(&t->move[i], t->dev, t->deadline_ns, false, now_ns);
 		}
-		leave_moving(t);
+		if (t->dev)
+			gm_txn_leave_moving(t->as);
 		return GM_RET_AGAIN;
 	}
 	return GM_RET_SUCCESS;
@@ -353,7 +337,8 @@ void gm_txn_end(struct gm_txn *t)
 {
 	for (size_t i = 0; i < t->moves; i++)
 		end_one(&t->move[i], t->dev, t->deadline_ns, !(t->flags & GM_TXN_INLINE), t->now_ns);
-	leave_moving(t);
+	if (t->dev)
+		gm_txn_leave_moving(t->as);
 }
 
 static gm_ret_t wait_thaw(struct gm_txn *t)
@@ -505,7 +490,7 @@ void gm_txn_release(struct gm_block *b, const struct gm_mask *pages)
 	end_one(&m, false, 0, false, 0);
 }
 
-void gm_txn_release_in_place(struct gm_block *b, const struct gm_mask *pages)
+void gm_txn_release_unmoved(struct gm_block *b, const struct gm_mask *pages)
 {
 	struct gm_mask none = gm_mask_none();
 	struct ending e;

@@ -70,6 +70,9 @@ struct gm_txn {
 gm_ret_t gm_txn_begin(struct gm_txn *t);
 /* The same for a caller that knows what time it is. */
 gm_ret_t gm_txn_begin_at(struct gm_txn *t, uint64_t now_ns);
+/* Nothing moves to a device, nor is anything held there anew, while a fork is under way: then false. As begin and end do. */
+bool gm_txn_enter_moving(struct gm_as *as);
+void gm_txn_leave_moving(struct gm_as *as);
 /* Wait for what gm_txn_begin() named, at most until the deadline: SUCCESS (try again), TIMEDOUT. */
 gm_ret_t gm_txn_wait(struct gm_txn *t);
 
@@ -82,8 +85,8 @@ void gm_txn_end(struct gm_txn *t);
 
 /* End for pages marked busy by other means: the fault handler, mappings in place. */
 void gm_txn_release(struct gm_block *b, const struct gm_mask *pages);
-/* The same after mapping in place, which moves nothing: no slice begins, and nobody asks when it was. */
-void gm_txn_release_in_place(struct gm_block *b, const struct gm_mask *pages);
+/* The same where nothing moved: no slice begins, and nobody asks when it was. There may be no pages: it wakes, and frees frames. */
+void gm_txn_release_unmoved(struct gm_block *b, const struct gm_mask *pages);
 /* Commit and end in one: of `busy`, `back` are on the host now; `page`, if among them, was given to a CPU access. */
 void gm_txn_end_home(struct gm_block *b, const struct gm_mask *busy, const struct gm_mask *back, unsigned page,
 		     uint64_t now_ns);

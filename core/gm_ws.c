@@ -2,8 +2,8 @@
 /*
  * Working sets.
  *
- *     acquire: checked --room reserved--> admitted --block group by block group: frames, one
- *              transaction, hold--> held
+ *     acquire: checked --room reserved--> admitted --what is there already: hold; else block
+ *              group by block group: frames, one transaction, hold--> held
  *     release: held --(fence done)--> holds dropped, room given back, waiters woken
  *
  * No hold and wait: room for the whole set is reserved before its first page
@@ -29,101 +29,6 @@
 /* Blocks of one transaction. */
 #define GROUP 16
 
-/* (block) A chunk that the set needs only part of must be several, or it would hold more than was reserved. */
-static void split_partial(struct gm_ctx *ctx, struct gm_bnode *n, const struct gm_mask *pages)
-{
-	struct gm_mask span = gm_mask_not(gm_mask_none());
-	struct gm_chunk *c = n->unit[0];
-
-	span = gm_mask_sub(span, *pages);
-	if (!c || c->order != GM_BLOCK_ORDER || ctx->dev->node.min_order || c->holds || gm_mask_empty(&span))
-		return;
-	gm_node_split(&ctx->dev->node, c);
-	for (unsigned u = 1; u < GM_BLOCK_UNITS; u++)
-		n->unit[u] = &c[u];
-}
-
-void gm_ws_hold(struct gm_hold *h, struct gm_block *b, const struct gm_mask *pages)
-{
-	struct gm_env *env = b->as->env;
-	struct gm_ctx *ctx = h->ws->ctx;
-	struct gm_bnode *n;
-
-	if (GM_PLANTED(b->as, GM_PLANT_SKIP_HOLD))
-		return;
-	gm_lock(env, &b->lock);
-	if (!h->block) {
-		h->block = gm_block_get(b);
-		SLIST_INSERT_HEAD(&b->holds, h, in_block);
-	}
-	h->pages = gm_mask_or(h->pages, *pages);
-	n = b->node[ctx->dev->index];
-	split_partial(ctx, n, &h->pages);
-	for (unsigned u = 0; u < GM_BLOCK_UNITS; u++) {
-		struct gm_mask unit = gm_mask_span(u * GM_UNIT_PAGES, (u + 1) * GM_UNIT_PAGES);
-		unsigned first = n->unit[u] ? n->unit[u]->first / GM_UNIT_PAGES : u;
-
-		unit = gm_mask_and(unit, n->resident);
-		if (!n->unit[u] || !gm_mask_meets(&unit, &h->pages) || (h->units & (UINT32_C(1) << first)))
-			continue;
-		gm_node_hold(&ctx->dev->node, n->unit[u]);
-		h->units |= UINT32_C(1) << first;
-	}
-	b->held = gm_mask_or(b->held, *pages);
-	gm_unlock(env, &b->lock);
-}
-
-void gm_ws_drop_pages(struct gm_block *b, const struct gm_mask *pages)
-{
-	struct gm_hold *h;
-
-	SLIST_FOREACH(h, &b->holds, in_block) {
-		struct gm_dev *dev = h->ws->ctx->dev;
-
-		h->pages = gm_mask_sub(h->pages, *pages);
-		for (unsigned u = 0; u < GM_BLOCK_UNITS; u++) {
-			struct gm_chunk *c = h->units & (UINT32_C(1) << u) ? b->node[dev->index]->unit[u] : NULL;
-			struct gm_mask chunk = c ? gm_mask_span(c->first, c->first + (GM_UNIT_PAGES << c->order)) : *pages;
-
-			if (!c || gm_mask_meets(&chunk, &h->pages))
-				continue;
-			gm_node_unhold(&dev->node, c);
-			h->units &= ~(UINT32_C(1) << u);
-		}
-	}
-	gm_block_count_holds(b);
-}
-
-static void unhold(struct gm_ws *ws, struct gm_hold *h)
-{
-	struct gm_block *b = h->block;
-	struct gm_mask failed;
-	struct gm_env *env;
-	bool work;
-
-	if (!b)
-		return;
-	env = b->as->env;
-	gm_lock(env, &b->lock);
-	SLIST_REMOVE(&b->holds, h, gm_hold, in_block);
-	for (unsigned u = 0; u < GM_BLOCK_UNITS; u++)
-		if (h->units & (UINT32_C(1) << u))
-			gm_node_unhold(&ws->ctx->dev->node, b->node[ws->ctx->dev->index]->unit[u]);
-	gm_block_count_holds(b);
-	/* An access that was made to fail cannot ask again: its page comes home unasked. */
-	failed = gm_mask_sub(gm_mask_and(b->failed, h->pages), b->held);
-	b->wanted = gm_mask_or(b->wanted, failed);
-	work = gm_mask_meets(&b->wanted, &h->pages);
-	gm_unlock(env, &b->lock);
-	h->block = NULL;
-	h->pages = gm_mask_none();
-	gm_remap_unheld(b->as);
-	gm_txn_release(b, &h->pages); /* nothing was busy: it wakes, and frees frames that are empty by now */
-	if (work)
-		gm_work_queue(b, 0);
-	gm_block_put(b);
-}
-
 /* Let everything go and forget the set. */
 static void drop(struct gm_ws *ws)
 {
@@ -131,7 +36,8 @@ static void drop(struct gm_ws *ws)
 	struct gm_as *as = ctx->as;
 
 	for (size_t i = 0; ws->hold && i < ws->pieces; i++)
-		unhold(ws, &ws->hold[i]);
+		gm_ws_unhold(ws, &ws->hold[i]);
+	gm_remap_unheld(as);
 	gm_lock(as->env, &ctx->dev->lock);
 	ctx->sets--;
 	gm_unlock(as->env, &ctx->dev->lock);
@@ -155,6 +61,8 @@ static gm_ret_t check_rights(struct gm_as *as, const struct gm_ws_piece *p, stru
 	struct gm_mask mask[2] = { gm_mask_sub(p->read, p->write), p->write };
 	gm_ret_t ret = GM_RET_SUCCESS;
 
+	if (vma->va <= p->va && vma->va + vma->bytes >= p->va + GM_BLOCK_BYTES && vma->access == (GM_READ | GM_WRITE))
+		return ret;
 	for (unsigned write = 0; write < 2; write++)
 		GM_MASK_FOR_RUN(&mask[write], first, end) {
 			uint64_t va = p->va + (uint64_t)first * GM_PAGE_BYTES, stop = p->va + (uint64_t)end * GM_PAGE_BYTES;
@@ -356,18 +264,46 @@ static gm_ret_t bring_group(struct group *g, uint64_t deadline_ns)
 	return ret;
 }
 
+/* What is there already, mapped as asked, needs no more than to be held. Returns how many pieces are left. */
+static size_t hold_resident(struct gm_ws *ws)
+{
+	struct gm_host_vma vma = { .bytes = 0 };
+	struct gm_as *as = ws->ctx->as;
+	size_t left = ws->pieces;
+
+	if (!gm_txn_enter_moving(as)) /* a fork: its turn first */
+		return left;
+	for (size_t i = 0; i < ws->pieces; i++)
+		if (!check_rights(as, &ws->piece[i], &vma) && gm_ws_hold_resident(ws, i))
+			left--;
+	gm_txn_leave_moving(as);
+	return left;
+}
+
+static bool is_held(const struct group *g)
+{
+	for (size_t i = 0; i < g->n; i++)
+		if (!g->ws->hold[g->first + i].block)
+			return false;
+	return true;
+}
+
 static gm_ret_t bring_all(struct gm_ws *ws, uint64_t deadline_ns)
 {
 	struct gm_env *env = ws->ctx->as->env;
-	struct group *g = gm_mem_alloc(env, sizeof(*g));
 	gm_ret_t ret = GM_RET_SUCCESS;
+	struct group *g;
 
+	if (!hold_resident(ws))
+		return ret;
+	g = gm_mem_alloc(env, sizeof(*g));
 	if (!g)
 		return gm_fail(GM_RET_NOMEM, "no memory for a working set");
 	g->ws = ws;
 	for (g->first = 0; !ret && g->first < ws->pieces; g->first += g->n) {
 		g->n = ws->pieces - g->first < GROUP ? ws->pieces - g->first : GROUP;
-		ret = bring_group(g, deadline_ns);
+		if (!is_held(g))
+			ret = bring_group(g, deadline_ns);
 	}
 	gm_mem_free(env, g, sizeof(*g));
 	return ret;

@@ -20,11 +20,14 @@ struct gm_ws {
 	struct gm_hold *hold;                 /* [pieces]; block NULL: not held (yet) */
 };
 
-/* Pages of a block stay where they are from here on: called between to_dev and end. */
+/* gm_ws_hold.c. Pages of a block stay where they are from here on: called between to_dev and end. */
 void gm_ws_hold(struct gm_hold *h, struct gm_block *b, const struct gm_mask *pages);
-
+/* Hold a piece where it is. False: not all of it is on the device, mapped as asked, with nothing in the way. */
+bool gm_ws_hold_resident(struct gm_ws *ws, size_t piece);
 /* (block) The application dropped pages: no set holds them any more, nor frames that only they were in. */
 void gm_ws_drop_pages(struct gm_block *b, const struct gm_mask *pages);
+/* Let go what is held, if anything; gm_remap_unheld() is to follow. */
+void gm_ws_unhold(struct gm_ws *ws, struct gm_hold *h);
 
 /* gm_ws_pieces.c: from ranges to pieces. SUCCESS, INVAL, FAULT, NOMEM. */
 gm_ret_t gm_ws_pieces(struct gm_ctx *ctx, const struct gm_ws_range *ranges, size_t n, struct gm_ws_piece **piece,

@@ -2,16 +2,15 @@
 /*
  * From the ranges of a working set to pieces: one per block, with a mask per
  * right. Ranges may overlap and come in any order; the strongest right wins,
- * and a page is only discarded if no range wants its content.
+ * and a page is only discarded if no range wants its content. A range's part of a
+ * block is one word while they are sorted, so the price of many small ranges is
+ * a few instructions each.
  *
  *     ranges   [--r--)      [----w----)
  *                   [--r--)      [--r--)
  *     pieces   |  block   |   block   |     each: read, write, discard
  */
 #include "config.h"
-
-#include <stdlib.h>
-#include <string.h>
 
 #include "core/gm_ws.h"
 
@@ -32,69 +31,173 @@ static gm_ret_t check_range(const struct gm_ctx *ctx, const struct gm_ws_range *
 	return GM_RET_SUCCESS;
 }
 
-/* Every page of it is part of a region. */
-static gm_ret_t check_managed(struct gm_as *as, const struct gm_ws_range *r)
+/* At most so many ranges are looked up under one lock. */
+#define LOOKED_UP 256
+
+/* Every page of them is part of a region. Which one is not; n if all are. */
+static size_t first_unmanaged(struct gm_as *as, const struct gm_ws_range *ranges, size_t n, uint64_t *va)
 {
-	uint64_t va = r->va, end = r->va + r->bytes;
+	struct gm_region buf, *reg = NULL;
+	size_t i = 0;
 
 	gm_lock(as->env, &as->lock);
-	for (struct gm_region buf, *reg; va < end && (reg = gm_regions_find(&as->regions, va, &buf));)
-		va = reg->end;
+	for (; i < n; i++) {
+		uint64_t at = ranges[i].va, end = at + ranges[i].bytes;
+
+		while (at < end) {
+			if (!reg || at < reg->va || at >= reg->end) /* often the same as before */
+				reg = gm_regions_find(&as->regions, at, &buf);
+			if (!reg)
+				break;
+			at = reg->end;
+		}
+		*va = at;
+		if (at < end)
+			break;
+	}
 	gm_unlock(as->env, &as->lock);
-	return va >= end ? GM_RET_SUCCESS
-			 : gm_fail(GM_RET_FAULT, "0x%llx is not managed memory: gm_alloc() or gm_adopt() it first",
-				   (unsigned long long)va);
+	return i;
 }
 
-static int by_block(const void *a, const void *b)
+static gm_ret_t check_managed(struct gm_as *as, const struct gm_ws_range *ranges, size_t n)
 {
-	const struct gm_ws_piece *x = a, *y = b;
+	uint64_t va = 0;
 
-	return x->va < y->va ? -1 : x->va > y->va;
+	for (size_t i = 0; i < n; i += LOOKED_UP) {
+		size_t some = n - i < LOOKED_UP ? n - i : LOOKED_UP;
+
+		if (first_unmanaged(as, &ranges[i], some, &va) < some)
+			return gm_fail(GM_RET_FAULT, "0x%llx is not managed memory: gm_alloc() or gm_adopt() it first",
+				       (unsigned long long)va);
+	}
+	return GM_RET_SUCCESS;
 }
 
-static struct gm_mask clip(uint64_t block, uint64_t va, uint64_t end)
-{
-	uint64_t lo = va > block ? va - block : 0;
-	uint64_t hi = end < block + GM_BLOCK_BYTES ? end - block : GM_BLOCK_BYTES;
+/* A range's part of a block, as a word: blocks in order of address, and of a block the ranges in order. */
+#define RANGE_BITS 16
+_Static_assert(GM_MAX_WS_RANGES <= 1u << RANGE_BITS, "the number of a range fits");
+_Static_assert(GM_BLOCK_BYTES >= 1u << RANGE_BITS, "and leaves room for the block's");
 
-	return gm_mask_span((unsigned)(lo / GM_PAGE_BYTES), (unsigned)((hi + GM_PAGE_BYTES - 1) / GM_PAGE_BYTES));
+static uint64_t part(uint64_t block, size_t range)
+{
+	return block / GM_BLOCK_BYTES << RANGE_BITS | range;
 }
 
-/* Pages that lie completely inside: only these may be discarded. */
-static struct gm_mask clip_inside(uint64_t block, uint64_t va, uint64_t end)
+static uint64_t block_of(uint64_t part)
 {
-	uint64_t lo = va > block ? va - block + GM_PAGE_BYTES - 1 : 0;
-	uint64_t hi = end < block + GM_BLOCK_BYTES ? end - block : GM_BLOCK_BYTES;
-	unsigned first = (unsigned)(lo / GM_PAGE_BYTES), last = (unsigned)(hi / GM_PAGE_BYTES);
-
-	return first < last ? gm_mask_span(first, last) : gm_mask_none();
+	return (part >> RANGE_BITS) * GM_BLOCK_BYTES;
 }
 
-static struct gm_ws_piece piece_of(const struct gm_ws_range *r, uint64_t block)
+static size_t list_parts(uint64_t *parts, const struct gm_ws_range *ranges, size_t n, uint64_t *differ)
 {
-	uint64_t end = r->va + r->bytes;
-	struct gm_ws_piece p = { .va = block, .read = clip(block, r->va, end), .atomic = r->access & GM_ATOMIC };
+	size_t count = 0;
 
+	*differ = 0;
+	for (size_t i = 0; i < n; i++)
+		for (uint64_t b = gm_block_base(ranges[i].va); b < ranges[i].va + ranges[i].bytes; b += GM_BLOCK_BYTES) {
+			parts[count] = part(b, i);
+			*differ |= parts[count] ^ parts[0];
+			count++;
+		}
+	return count;
+}
+
+/* By block, digit by digit, those only that differ; stable, so the ranges keep their order. Returns the sorted one of the two. */
+static uint64_t *sort_parts(uint64_t *from, uint64_t *to, size_t count, uint64_t differ)
+{
+	for (unsigned shift = RANGE_BITS; shift < 64; shift += 8) {
+		uint32_t at[256] = { 0 }, sum = 0;
+		uint64_t *swap = from;
+
+		if (!(differ >> shift & 0xff))
+			continue;
+		for (size_t i = 0; i < count; i++)
+			at[from[i] >> shift & 0xff]++;
+		for (unsigned d = 0; d < 256; d++) {
+			uint32_t n = at[d];
+
+			at[d] = sum;
+			sum += n;
+		}
+		for (size_t i = 0; i < count; i++)
+			to[at[from[i] >> shift & 0xff]++] = from[i];
+		from = to;
+		to = swap;
+	}
+	return from;
+}
+
+static size_t count_blocks(const uint64_t *parts, size_t count)
+{
+	size_t blocks = 1;
+
+	for (size_t i = 1; i < count; i++)
+		blocks += block_of(parts[i]) != block_of(parts[i - 1]);
+	return blocks;
+}
+
+/* First and last + 1 of the pages of block that a range touches; inside: of those that lie in it completely. */
+static void pages_of(const struct gm_ws_range *r, uint64_t block, bool inside, unsigned *first, unsigned *end)
+{
+	uint64_t lo = r->va > block ? r->va - block : 0, stop = r->va + r->bytes;
+	uint64_t hi = stop < block + GM_BLOCK_BYTES ? stop - block : GM_BLOCK_BYTES;
+
+	*first = (unsigned)((lo + (inside ? GM_PAGE_BYTES - 1 : 0)) / GM_PAGE_BYTES);
+	*end = (unsigned)((hi + (inside ? 0 : GM_PAGE_BYTES - 1)) / GM_PAGE_BYTES);
+}
+
+static void add_part(struct gm_ws_piece *p, const struct gm_ws_range *r)
+{
+	unsigned first, end;
+
+	pages_of(r, p->va, false, &first, &end);
+	gm_mask_add_span(&p->read, first, end);
 	if (r->access & (GM_WRITE | GM_ATOMIC))
-		p.write = p.read;
-	if (r->access & GM_WS_DISCARD)
-		p.discard = clip_inside(block, r->va, end);
-	return p;
+		gm_mask_add_span(&p->write, first, end);
+	p->atomic |= (r->access & GM_ATOMIC) != 0;
+	if (!(r->access & GM_WS_DISCARD))
+		return;
+	pages_of(r, p->va, true, &first, &end);
+	if (first < end)
+		gm_mask_add_span(&p->discard, first, end);
 }
 
-static void merge(struct gm_ws_piece *into, const struct gm_ws_piece *p)
+/* Content wanted by one range is content wanted: also that of pages which a discarded range has only part of. */
+static void keep_part(struct gm_ws_piece *p, const struct gm_ws_range *r)
 {
-	/* Content wanted by one of them is content wanted. */
-	struct gm_mask kept = gm_mask_or(gm_mask_sub(into->read, into->discard), gm_mask_sub(p->read, p->discard));
+	struct gm_mask kept, inside;
+	unsigned first, end;
 
-	into->discard = gm_mask_sub(gm_mask_or(into->discard, p->discard), kept);
-	into->read = gm_mask_or(into->read, p->read);
-	into->write = gm_mask_or(into->write, p->write);
-	into->atomic |= p->atomic;
+	pages_of(r, p->va, false, &first, &end);
+	kept = gm_mask_span(first, end);
+	pages_of(r, p->va, true, &first, &end);
+	inside = gm_mask_span(first, end);
+	if (r->access & GM_WS_DISCARD)
+		kept = gm_mask_sub(kept, inside);
+	p->discard = gm_mask_sub(p->discard, kept);
 }
 
-static size_t count_pieces(const struct gm_ws_range *ranges, size_t n)
+/* The parts of each block together make a piece. */
+static void fill(struct gm_ws_piece *piece, const uint64_t *parts, size_t count, const struct gm_ws_range *ranges)
+{
+	size_t first = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		const struct gm_ws_range *r = &ranges[parts[i] % (1u << RANGE_BITS)];
+		bool last = i + 1 == count || block_of(parts[i + 1]) != block_of(parts[i]);
+
+		piece->va = block_of(parts[i]);
+		add_part(piece, r);
+		if (!last)
+			continue;
+		for (size_t k = first; k <= i && !gm_mask_empty(&piece->discard); k++)
+			keep_part(piece, &ranges[parts[k] % (1u << RANGE_BITS)]);
+		first = i + 1;
+		piece++;
+	}
+}
+
+static size_t count_parts(const struct gm_ws_range *ranges, size_t n)
 {
 	size_t count = 0;
 
@@ -104,52 +207,37 @@ static size_t count_pieces(const struct gm_ws_range *ranges, size_t n)
 	return count;
 }
 
-static size_t fill(struct gm_ws_piece *piece, const struct gm_ws_range *ranges, size_t n)
+static gm_ret_t make_pieces(struct gm_env *env, const struct gm_ws_range *ranges, size_t n, struct gm_ws_piece **piece,
+			    size_t *pieces)
 {
-	size_t count = 0, kept = 0;
+	size_t count = count_parts(ranges, n), bytes = 2 * count * sizeof(uint64_t);
+	uint64_t *parts = gm_mem_alloc(env, bytes), *sorted, differ;
 
-	for (size_t i = 0; i < n; i++)
-		for (uint64_t b = gm_block_base(ranges[i].va); b < ranges[i].va + ranges[i].bytes; b += GM_BLOCK_BYTES)
-			piece[count++] = piece_of(&ranges[i], b);
-	qsort(piece, count, sizeof(*piece), by_block);
-	for (size_t i = 0; i < count; i++) {
-		if (kept && piece[kept - 1].va == piece[i].va)
-			merge(&piece[kept - 1], &piece[i]);
-		else
-			piece[kept++] = piece[i];
-	}
-	return kept;
+	if (!parts)
+		return GM_RET_NOMEM;
+	(void)list_parts(parts, ranges, n, &differ);
+	sorted = sort_parts(parts, parts + count, count, differ);
+	*pieces = count_blocks(sorted, count);
+	*piece = gm_mem_alloc(env, *pieces * sizeof(**piece));
+	if (*piece)
+		fill(*piece, sorted, count, ranges);
+	gm_mem_free(env, parts, bytes);
+	return *piece ? GM_RET_SUCCESS : GM_RET_NOMEM;
 }
 
 gm_ret_t gm_ws_pieces(struct gm_ctx *ctx, const struct gm_ws_range *ranges, size_t n, struct gm_ws_piece **piece,
 		      size_t *pieces)
 {
-	struct gm_env *env = ctx->as->env;
-	struct gm_ws_piece *all, *out;
-	size_t count, kept;
+	gm_ret_t ret = GM_RET_SUCCESS;
 
-	for (size_t i = 0; i < n; i++) {
-		gm_ret_t ret = check_range(ctx, &ranges[i]);
-
-		if (!ret)
-			ret = check_managed(ctx->as, &ranges[i]);
-		if (ret)
-			return ret;
-	}
-	count = count_pieces(ranges, n);
-	all = gm_mem_alloc(env, count * sizeof(*all));
-	if (!all)
-		return gm_fail(GM_RET_NOMEM, "no memory for a working set of %zu ranges", n);
-	kept = fill(all, ranges, n);
-	out = gm_mem_alloc(env, kept * sizeof(*out));
-	if (out)
-		memcpy(out, all, kept * sizeof(*out));
-	gm_mem_free(env, all, count * sizeof(*all));
-	if (!out)
-		return gm_fail(GM_RET_NOMEM, "no memory for a working set of %zu ranges", n);
-	*piece = out;
-	*pieces = kept;
-	return GM_RET_SUCCESS;
+	for (size_t i = 0; i < n && !ret; i++)
+		ret = check_range(ctx, &ranges[i]);
+	if (!ret)
+		ret = check_managed(ctx->as, ranges, n);
+	if (ret)
+		return ret;
+	ret = make_pieces(ctx->as->env, ranges, n, piece, pieces);
+	return ret ? gm_fail(ret, "no memory for a working set of %zu ranges", n) : ret;
 }
 
 void gm_ws_pieces_free(struct gm_ctx *ctx, struct gm_ws_piece *piece, size_t pieces)
@@ -159,15 +247,11 @@ void gm_ws_pieces_free(struct gm_ctx *ctx, struct gm_ws_piece *piece, size_t pie
 
 uint64_t gm_ws_units(const struct gm_ctx *ctx, const struct gm_ws_piece *piece, size_t pieces)
 {
-	unsigned chunk_units = 1u << ctx->dev->node.min_order;
+	unsigned whole = ctx->dev->node.min_order ? GM_BLOCK_UNITS : 0;
 	uint64_t units = 0;
 
+	_Static_assert(1u << GM_BLOCK_ORDER == GM_BLOCK_UNITS, "a chunk is a unit or a block");
 	for (size_t i = 0; i < pieces; i++)
-		for (unsigned u = 0; u < GM_BLOCK_UNITS; u += chunk_units) {
-			struct gm_mask span = gm_mask_span(u * GM_UNIT_PAGES, (u + chunk_units) * GM_UNIT_PAGES);
-
-			if (gm_mask_meets(&span, &piece[i].read))
-				units += chunk_units;
-		}
+		units += whole ? whole : (unsigned)__builtin_popcount(gm_mask_units(&piece[i].read));
 	return units;
 }

@@ -54,6 +54,7 @@ libgm_core_a_SOURCES = \
 	core/gm_work.h \
 	core/gm_ws.c \
 	core/gm_ws.h \
+	core/gm_ws_hold.c \
 	core/gm_ws_pieces.c
 libgm_core_a_CPPFLAGS = $(GM_CPPFLAGS)
 LINT_FILES += $(libgm_core_a_SOURCES)

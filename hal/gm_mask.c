@@ -7,13 +7,10 @@ struct gm_mask gm_mask_span(unsigned first, unsigned end)
 {
 	struct gm_mask m = gm_mask_none();
 
-	for (unsigned i = first / 64; i < GM_MASK_WORDS && i * 64 < end; i++) {
-		unsigned lo = first > i * 64 ? first - i * 64 : 0;
-		unsigned hi = end < (i + 1) * 64 ? end - i * 64 : 64;
-
-		if (lo < hi)
-			m.w[i] = (hi - lo == 64 ? UINT64_MAX : (UINT64_C(1) << (hi - lo)) - 1) << lo;
-	}
+	if (end > GM_BLOCK_PAGES)
+		end = GM_BLOCK_PAGES;
+	if (first < end)
+		gm_mask_add_span(&m, first, end);
 	return m;
 }
 

@@ -111,8 +111,43 @@ static inline void gm_mask_clear(struct gm_mask *a, unsigned page)
 	a->w[page / 64] &= ~(UINT64_C(1) << (page % 64));
 }
 
+/* And pages [first, end), of which there is one at least, to what is in *a. */
+static inline void gm_mask_add_span(struct gm_mask *a, unsigned first, unsigned end)
+{
+	unsigned i = first / 64, last = (end - 1) / 64;
+	uint64_t head = UINT64_MAX << (first % 64), tail = UINT64_MAX >> (63 - (end - 1) % 64);
+
+	if (i == last) {
+		a->w[i] |= head & tail;
+		return;
+	}
+	a->w[i] |= head;
+	while (++i < last)
+		a->w[i] = UINT64_MAX;
+	a->w[last] |= tail;
+}
+
 /* pages [first, end) */
 struct gm_mask gm_mask_span(unsigned first, unsigned end);
+
+/* Bit u: some page of unit u (GM_UNIT_BYTES) is in a. Without a branch. */
+static inline uint32_t gm_mask_units(const struct gm_mask *a)
+{
+	uint32_t units = 0;
+
+	_Static_assert(GM_UNIT_BYTES / GM_PAGE_BYTES == 16, "four units in a word");
+	GM_MASK_FOR_WORD_(i) {
+		uint64_t some = a->w[i];
+
+		some |= some >> 8;
+		some |= some >> 4;
+		some |= some >> 2;
+		some |= some >> 1;
+		some &= UINT64_C(0x0001000100010001);
+		units |= (uint32_t)((some | some >> 15 | some >> 30 | some >> 45) & 0xf) << (i * 4);
+	}
+	return units;
+}
 
 /* Aligned groups of `pages` (a power of two): all pages of those that meet a... */
 struct gm_mask gm_mask_grow(const struct gm_mask *a, unsigned pages);

@@ -32,6 +32,7 @@ UNIT_TESTS = \
 	tests/unit/test_arena.t \
 	tests/unit/test_as.t \
 	tests/unit/test_call.t \
+	tests/unit/test_devq.t \
 	tests/unit/test_env.t \
 	tests/unit/test_err.t \
 	tests/unit/test_events.t \
@@ -68,6 +69,7 @@ UNIT_TESTS = \
 	tests/unit/test_sim_rules.t \
 	tests/unit/test_sim_sched.t \
 	tests/unit/test_ws.t \
+	tests/unit/test_ws_pieces.t \
 	tests/unit/test_ws_stuck.t
 
 LDADD = $(TEST_LAYERS) $(CRITERION_LIBS)

@@ -220,3 +220,32 @@ Test(mask, runs_of_none_and_all)
 	}
 	cr_assert_eq(runs, 1u);
 }
+
+/* Spans added to what is there, and which units are met: against the plain array. */
+Test(mask, add_span_and_units)
+{
+	const unsigned unit_pages = GM_UNIT_BYTES / GM_PAGE_BYTES;
+
+	rng_state = 99;
+	for (unsigned round = 0; round < 5000; round++) {
+		unsigned first = (unsigned)(rng() % N), end = first + 1 + (unsigned)(rng() % (N - first));
+		uint32_t units = 0;
+		struct gm_mask m;
+		struct naive n;
+
+		random_pair(&m, &n);
+		if (round % 3 == 0) { /* few pages, so that units are empty */
+			m = gm_mask_none();
+			memset(&n, 0, sizeof(n));
+			end = first + 1 + (unsigned)(rng() % 20);
+			end = end > N ? N : end;
+		}
+		gm_mask_add_span(&m, first, end);
+		for (unsigned i = first; i < end; i++)
+			n.bit[i] = true;
+		cr_assert(same(&m, &n), "[%u, %u)", first, end);
+		for (unsigned i = 0; i < N; i++)
+			units |= (uint32_t)n.bit[i] << (i / unit_pages);
+		cr_assert_eq(gm_mask_units(&m), units);
+	}
+}

@@ -93,13 +93,13 @@ CORE_TEST(node, what_is_busy_is_no_victim, .bare = true)
 	cr_assert_not(gm_node_pick(&node, &lru, &v));
 	check();
 	gm_node_settle(&node, c, &block[0], 0);
-	gm_node_hold(&node, c);
-	gm_node_hold(&node, c);
+	gm_node_hold(&node, (struct gm_chunk *[]){ c }, 1);
+	gm_node_hold(&node, (struct gm_chunk *[]){ c }, 1);
 	cr_assert_not(gm_node_pick(&node, &lru, &v), "it is held");
-	gm_node_unhold(&node, c);
+	gm_node_unhold(&node, (struct gm_chunk *[]){ c }, 1);
 	cr_assert_not(gm_node_pick(&node, &lru, &v), "still, by another");
 	cr_assert_eq(v.first, 77);
-	gm_node_unhold(&node, c);
+	gm_node_unhold(&node, (struct gm_chunk *[]){ c }, 1);
 	cr_assert_eq(pick(&lru).block, &block[0]);
 	node_close();
 }
@@ -112,7 +112,7 @@ CORE_TEST(node, held_ones_are_passed_over, .bare = true)
 	for (unsigned i = 0; i < 40; i++) {
 		c[i] = settle(0, i, 0);
 		if (i < 39)
-			gm_node_hold(&node, c[i]);
+			gm_node_hold(&node, (struct gm_chunk *[]){ c[i] }, 1);
 	}
 	cr_assert_eq(pick(&lru).block, &block[39], "the only one, at the very end");
 	node_close();
@@ -170,14 +170,14 @@ CORE_TEST(node, a_large_piece_is_split, .bare = true)
 		cr_assert_eq(c[i].pa, c[0].pa + i * UNIT);
 	}
 	cr_assert_eq(pick(&lru).block, &block[9]);
-	gm_node_hold(&node, &c[5]);
+	gm_node_hold(&node, (struct gm_chunk *[]){ &c[5] }, 1);
 	for (unsigned i = 0; i < 32; i++) {
 		if (i != 5)
 			gm_node_put(&node, &c[i]);
 		check();
 	}
 	cr_assert_null(gm_node_take(&node, GM_BLOCK_ORDER));
-	gm_node_unhold(&node, &c[5]);
+	gm_node_unhold(&node, (struct gm_chunk *[]){ &c[5] }, 1);
 	gm_node_put(&node, &c[5]);
 	cr_assert_not_null(gm_node_take(&node, GM_BLOCK_ORDER), "merged again");
 	node_close();
