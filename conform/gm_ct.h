@@ -36,6 +36,7 @@
 #define GM_CT_SMALL (UINT64_C(1) << 20)
 /* Addresses that tests map things at: a multiple of every page size, inside 32 bits. */
 #define GM_CT_VA (UINT64_C(1) << 30)
+#define GM_CT_PAGE ((size_t)GM_PAGE_BYTES) /* unit of copies */
 /* A device has at least that many granules of memory. */
 #define GM_CT_MIN_PAGES 16u
 /* What a mapping of the oracle says where there is none. */
@@ -232,6 +233,8 @@ void gm_ct_mem_fini(struct gm_ct_mem *m);
 void gm_ct_mem_put(struct gm_ct_mem *m);
 /* Copy back and compare. Nothing is mapped with write. */
 void gm_ct_mem_check(struct gm_ct_mem *m);
+/* Zeroed memory of the suite itself, for free(). */
+void *gm_ct_alloc(struct gm_ct *t, size_t bytes);
 /* Page-aligned host memory; ends the test where there is none. */
 void *gm_ct_pages(struct gm_ct *t, size_t bytes);
 void gm_ct_pages_free(void *at, size_t bytes);

@@ -116,7 +116,7 @@ void gm_ct_want(struct gm_ct *t, gm_ret_t ret, gm_ret_t want)
 }
 
 /* LeakSanitizer's, where the program has it. */
-extern int __lsan_do_recoverable_leak_check(void) __attribute__((weak));
+extern int gm_lsan_check(void) __asm__("__lsan_do_recoverable_leak_check") __attribute__((weak));
 
 static _Noreturn void child(const struct gm_conform_config *config, const struct gm_ct_test *test,
 			    struct gm_ct_shared *shared)
@@ -133,7 +133,7 @@ static _Noreturn void child(const struct gm_conform_config *config, const struct
 	t.services = gm_ct_services_create(&t);
 	test->run(&t);
 	gm_ct_services_check(t.services);
-	if (__lsan_do_recoverable_leak_check && __lsan_do_recoverable_leak_check())
+	if (gm_lsan_check && gm_lsan_check())
 		gm_ct_fail(&t, "leak", "memory that came from malloc() is lost, see standard error");
 	end(&t, GM_CT_PASSED, "");
 }

@@ -153,7 +153,7 @@ static void *writer(void *arg)
 static void look(struct race *r, uint32_t frame, void *host)
 {
 	struct gm_copy copy = { .kind = GM_COPY_TO_HOST, .pa = gm_ct_pa(&r->s.m, frame), .host = GM_VA(host),
-				.bytes = GM_PAGE_BYTES };
+				.bytes = GM_CT_PAGE };
 
 	gm_ct_ok(r->s.d->t, gm_ct_copy(r->s.d, &copy, 1));
 }
@@ -171,10 +171,10 @@ static void swap_frames(struct race *r, bool stores, unsigned char *host)
 		if (!stores)
 			continue;
 		look(r, frame_of(r, round), host);
-		look(r, frame_of(r, round), host + GM_PAGE_BYTES);
-		if (memcmp(host, host + GM_PAGE_BYTES, GM_PAGE_BYTES) != 0)
+		look(r, frame_of(r, round), host + GM_CT_PAGE);
+		if (memcmp(host, host + GM_CT_PAGE, GM_CT_PAGE) != 0)
 			gm_ct_fail(o->d->t, "access in flight", "a store reached the old frame after tlb_invl() had returned");
-		memcpy(r->s.m.is + frame_of(r, round) * o->d->granule, host, GM_PAGE_BYTES);
+		memcpy(r->s.m.is + frame_of(r, round) * o->d->granule, host, GM_CT_PAGE);
 	}
 }
 
@@ -182,7 +182,7 @@ static void race(struct gm_ct *t, bool stores)
 {
 	struct race r = { .page = 1 };
 	struct gm_ct_thread thread[READERS];
-	unsigned char *host = gm_ct_pages(t, 2 * GM_PAGE_BYTES);
+	unsigned char *host = gm_ct_pages(t, 2 * GM_CT_PAGE);
 
 	gm_ct_begin(&r.s, t, GM_CT_SMALL);
 	for (unsigned i = 0; i < READERS; i++)
@@ -192,7 +192,7 @@ static void race(struct gm_ct *t, bool stores)
 	for (unsigned i = 0; i < READERS; i++)
 		gm_ct_thread_join(&thread[i]);
 	gm_ct_finish(&r.s);
-	gm_ct_pages_free(host, 2 * GM_PAGE_BYTES);
+	gm_ct_pages_free(host, 2 * GM_CT_PAGE);
 }
 
 static void readers(struct gm_ct *t)

@@ -123,7 +123,7 @@ static void host_end(struct host_memory *h)
 static void host_word(struct host_memory *h, uint32_t page, bool store, gm_ret_t want)
 {
 	struct gm_ct_dev *d = h->s.d;
-	uint64_t offset = 8 * (page + 1), got = 0xabcdef, is;
+	uint64_t offset = UINT64_C(8) * (page + 1), got = 0xabcdef, is;
 	gm_ret_t ret = gm_ct_access(d, h->s.o.pmap, gm_ct_va(&h->s.o, page) + offset, &got, 8, store);
 
 	if (ret != want)

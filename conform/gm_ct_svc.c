@@ -228,17 +228,12 @@ static void svc_yield(void *self)
 	(void)sched_yield();
 }
 
-static struct gm_fence *fence_make(struct gm_ct_services *s)
+static void fence_init(struct gm_fence *f, struct gm_ct_services *s)
 {
-	struct gm_fence *f = calloc(1, sizeof(*f));
-
-	if (!f)
-		return NULL;
 	f->s = s;
 	f->refs = 1;
 	(void)pthread_mutex_init(&f->lock, NULL);
 	cond_init(&f->cond);
-	return f;
 }
 
 static void fence_free(struct gm_fence *f)
@@ -268,10 +263,12 @@ static void svc_fence_signal(void *self, struct gm_fence *fence, gm_ret_t result
 static struct gm_fence *svc_fence_create(void *self)
 {
 	struct gm_ct_services *s = self;
-	struct gm_fence *f = fence_make(s);
+	struct gm_fence *f = calloc(1, sizeof(*f));
 
-	if (f)
-		atomic_fetch_add(&s->fences, 1);
+	if (!f)
+		return NULL;
+	fence_init(f, s);
+	atomic_fetch_add(&s->fences, 1);
 	return f;
 }
 
@@ -326,10 +323,8 @@ static void svc_log(void *self, enum gm_log_level level, const char *message)
 
 struct gm_ct_services *gm_ct_services_create(struct gm_ct *t)
 {
-	struct gm_ct_services *s = calloc(1, sizeof(*s));
+	struct gm_ct_services *s = gm_ct_alloc(t, sizeof(*s));
 
-	if (!s)
-		gm_ct_fail(t, "host", "no memory for the suite itself");
 	s->t = t;
 	(void)pthread_mutex_init(&s->lock, NULL);
 	cond_init(&s->cond);
@@ -408,10 +403,9 @@ bool gm_ct_faults_wait(struct gm_ct_services *s, uint64_t seen)
 
 struct gm_fence *gm_ct_fence(struct gm_ct_services *s)
 {
-	struct gm_fence *f = fence_make(s);
+	struct gm_fence *f = gm_ct_alloc(s->t, sizeof(*f));
 
-	if (!f)
-		gm_ct_fail(s->t, "host", "no memory for the suite itself");
+	fence_init(f, s);
 	(void)pthread_mutex_lock(&s->lock);
 	f->next = s->kept;
 	s->kept = f;

@@ -100,7 +100,7 @@ documents()
 # shellcheck disable=SC2086
 headers()
 {
-	for h in $(find "$($pc --variable=includedir gmem)/gmem" -name '*.h'); do
+	for h in "$($pc --variable=includedir gmem)"/gmem/*.h; do
 		printf '#include <gmem/%s>\n' "${h##*/}" | $cc -std=c11 -Wall -Wextra -Werror -fsyntax-only $cflags -x c - || return 1
 	done
 }
