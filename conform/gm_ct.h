@@ -65,7 +65,10 @@ enum gm_ct_state {
 struct gm_ct_shared {
 	_Atomic int state;         /* enum gm_ct_state */
 	_Atomic uint64_t progress; /* rises with each operation */
-	struct gm_ct_note note;
+	/* The last of these to be noted by any thread. Fields of two may be mixed: it is for people. */
+	const char *_Atomic op;
+	_Atomic uint64_t va, pa, bytes;
+	_Atomic uint32_t pte;
 	uint32_t caps;             /* of the device opened last */
 	char reason[GM_CT_REASON_BYTES];
 };

@@ -2,7 +2,7 @@
 /*
  * One test, one process.
  *
- *     fork --> RUNS --run() returned--> PASSED            exit 0
+ *     fork --> RUNS --run() returned--> PASSED            exit 0, else FAILED after all
  *                \--gm_ct_fail()--> FAILED                exit 1
  *                \--gm_ct_need()--> NEEDS                 exit 1
  *                \--signal, exit of the backend--> FAILED, with the operation that ran
@@ -70,7 +70,11 @@ static void note_text(const struct gm_ct_note *note, char *buf, size_t bytes)
 void gm_ct_note(struct gm_ct *t, const char *op, uint64_t va, uint64_t pa, uint64_t bytes, uint32_t pte)
 {
 	last_note = (struct gm_ct_note){ .op = op, .va = va, .pa = pa, .bytes = bytes, .pte = pte };
-	t->shared->note = last_note;
+	atomic_store_explicit(&t->shared->op, op, memory_order_relaxed);
+	atomic_store_explicit(&t->shared->va, va, memory_order_relaxed);
+	atomic_store_explicit(&t->shared->pa, pa, memory_order_relaxed);
+	atomic_store_explicit(&t->shared->bytes, bytes, memory_order_relaxed);
+	atomic_store_explicit(&t->shared->pte, pte, memory_order_relaxed);
 	atomic_fetch_add(&t->shared->progress, 1);
 }
 
@@ -84,7 +88,7 @@ static _Noreturn void end(struct gm_ct *t, enum gm_ct_state state, const char *t
 			(void)pause();
 	}
 	(void)snprintf(t->shared->reason, sizeof(t->shared->reason), "%s", text);
-	_exit(1);
+	_exit(state == GM_CT_PASSED ? 0 : 1);
 }
 
 void gm_ct_fail(struct gm_ct *t, const char *what, const char *format, ...)
@@ -159,9 +163,12 @@ static bool watch(const struct gm_ct_shared *shared, int fd, uint64_t bound_ns)
 
 static void say_end(const struct gm_ct_shared *shared, bool hangs, int status, char *reason, size_t bytes)
 {
+	struct gm_ct_note note = { .op = atomic_load(&shared->op), .va = atomic_load(&shared->va),
+				   .pa = atomic_load(&shared->pa), .bytes = atomic_load(&shared->bytes),
+				   .pte = atomic_load(&shared->pte) };
 	char op[256];
 
-	note_text(&shared->note, op, sizeof(op));
+	note_text(&note, op, sizeof(op));
 	if (hangs)
 		(void)snprintf(reason, bytes, "hang: nothing happened any more; the last operation was %s", op);
 	else if (WIFSIGNALED(status))
@@ -181,7 +188,8 @@ static enum gm_ct_state outcome(const struct gm_ct_shared *shared, pid_t pid, bo
 		(void)kill(pid, SIGKILL);
 	(void)waitpid(pid, &status, 0);
 	state = (enum gm_ct_state)atomic_load(&shared->state);
-	if (state == GM_CT_RUNS) {
+	/* what ends a test that passed is an exit handler, a sanitizer's for example */
+	if (state == GM_CT_RUNS || (state == GM_CT_PASSED && status != 0)) {
 		say_end(shared, hangs, status, reason, bytes);
 		return GM_CT_FAILED;
 	}
