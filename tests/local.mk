@@ -13,6 +13,7 @@ libgm_testkit_a_SOURCES = \
 	tests/unit/core_fixture.h \
 	tests/unit/failing_alloc.h \
 	tests/unit/host_fixture.h \
+	tests/unit/mock_bug.h \
 	tests/unit/mock_fixture.h \
 	tests/unit/mock_services.h \
 	tests/unit/sim_fixture.h \
@@ -62,6 +63,11 @@ UNIT_TESTS = \
 	tests/unit/test_ws_stuck.t
 
 LDADD = $(TEST_LAYERS) $(CRITERION_LIBS)
+
+tests_unit_test_mock_bug_t_SOURCES = \
+	tests/unit/mock_bug_io.c \
+	tests/unit/mock_bug_pt.c \
+	tests/unit/test_mock_bug.c
 
 if HAVE_CRITERION
 check_PROGRAMS += $(UNIT_TESTS)

@@ -171,7 +171,8 @@ static void mock_dev_fini(void *dev)
 	m->magic = 0;
 	(void)munmap(m->vram, (size_t)m->config.vram_bytes);
 	fini_queues(m);
-	svc->free(svc->self, m, sizeof(*m));
+	if (!gm_mock_has_bug(m, GM_MOCK_BUG_FINI_LEAK))
+		svc->free(svc->self, m, sizeof(*m));
 }
 
 /* One of max_contexts, before the page table is made. */
@@ -180,7 +181,8 @@ static bool context_take(struct gm_mock *m)
 	bool room;
 
 	gm_mock_spin_lock(m->svc, &m->pmaps_lock);
-	room = m->n_pmaps < m->config.max_contexts;
+	room = m->n_pmaps < m->config.max_contexts - gm_mock_has_bug(m, GM_MOCK_BUG_CREATE_EARLY) ||
+	       gm_mock_has_bug(m, GM_MOCK_BUG_CREATE_UNBOUNDED);
 	m->n_pmaps += room;
 	gm_mock_spin_unlock(&m->pmaps_lock);
 	return room;
@@ -251,7 +253,8 @@ static void mock_pmap_destroy(void *pmap_ptr)
 	gm_mock_tlb_unlink(pmap, &pmap->own);
 	gm_mock_spin_unlock(&m->pmaps_lock);
 	gm_mock_pt_fini(m, &pmap->pt);
-	m->svc->free(m->svc->self, pmap, pmap_bytes(m));
+	if (!gm_mock_has_bug(m, GM_MOCK_BUG_DESTROY_LEAK))
+		m->svc->free(m->svc->self, pmap, pmap_bytes(m));
 	context_give(m);
 }
 
@@ -267,21 +270,6 @@ static void check_range(struct gm_mock *m, uint64_t va, uint64_t bytes)
 	(void)bytes;
 }
 
-/* The planted bug: the second page gets the address of the first. */
-static gm_ret_t enter_wrong(struct gm_mock *m, struct gm_mock_pt *pt, uint64_t va, uint64_t pa, uint64_t bytes,
-			    uint32_t pte)
-{
-	uint64_t page = m->granule_bytes;
-	gm_ret_t ret;
-
-	ret = gm_mock_pt_enter(m, pt, va, pa, page, pte);
-	if (ret == GM_RET_SUCCESS)
-		ret = gm_mock_pt_enter(m, pt, va + page, pa, page, pte);
-	if (ret == GM_RET_SUCCESS && bytes > 2 * page)
-		ret = gm_mock_pt_enter(m, pt, va + 2 * page, pa + 2 * page, bytes - 2 * page, pte);
-	return ret;
-}
-
 gm_ret_t gm_mock_pmap_enter(void *pmap_ptr, uint64_t va, uint64_t pa, uint64_t bytes, uint32_t pte)
 {
 	struct gm_mock_pmap *pmap = pmap_ptr;
@@ -295,10 +283,8 @@ gm_ret_t gm_mock_pmap_enter(void *pmap_ptr, uint64_t va, uint64_t pa, uint64_t b
 	if (gm_mock_is_lost(m))
 		return GM_RET_NODEV;
 	if (gm_mock_fails(m, GM_MOCK_PMAP_ENTER))
-		return GM_RET_NOMEM;
-	if (gm_mock_has_bug(m, GM_MOCK_BUG_WRONG_PA) && bytes > m->granule_bytes)
-		return enter_wrong(m, &pmap->pt, va, pa, bytes, pte);
-	return gm_mock_pt_enter(m, &pmap->pt, va, pa, bytes, pte);
+		return gm_mock_bug_enter_failed(m, &pmap->pt, va, pa, bytes, pte);
+	return gm_mock_bug_enter(m, &pmap->pt, va, pa, bytes, pte);
 }
 
 gm_ret_t gm_mock_pmap_remove(void *pmap_ptr, uint64_t va, uint64_t bytes)
@@ -310,10 +296,8 @@ gm_ret_t gm_mock_pmap_remove(void *pmap_ptr, uint64_t va, uint64_t bytes)
 	if (gm_mock_is_lost(m))
 		return GM_RET_NODEV;
 	if (gm_mock_fails(m, GM_MOCK_PMAP_REMOVE))
-		return GM_RET_NOMEM;
-	if (gm_mock_has_bug(m, GM_MOCK_BUG_SKIP_REMOVE))
-		bytes -= m->granule_bytes;
-	return bytes > 0 ? gm_mock_pt_remove(m, &pmap->pt, va, bytes) : GM_RET_SUCCESS;
+		return gm_mock_bug_remove_failed(m, &pmap->pt, va, bytes);
+	return gm_mock_bug_remove(m, &pmap->pt, va, bytes);
 }
 
 static gm_ret_t mock_pmap_protect(void *pmap_ptr, uint64_t va, uint64_t bytes, uint32_t pte)
@@ -326,13 +310,17 @@ static gm_ret_t mock_pmap_protect(void *pmap_ptr, uint64_t va, uint64_t bytes, u
 		return GM_RET_NODEV;
 	if (gm_mock_fails(m, GM_MOCK_PROTECT))
 		return GM_RET_NOMEM;
-	return gm_mock_pt_protect(m, &pmap->pt, va, bytes, pte);
+	return gm_mock_bug_protect(m, &pmap->pt, va, bytes, pte);
 }
 
 static void *mock_cpu_ptr(void *dev, uint64_t pa, uint64_t bytes)
 {
 	struct gm_mock *m = dev;
+	bool off = gm_mock_has_bug(m, GM_MOCK_BUG_CPU_PTR_OFF);
 
+	/* Not beyond the end of the memory. */
+	if (off && pa + bytes < GM_MOCK_PA_BASE + m->config.vram_bytes)
+		pa += GM_PAGE_BYTES;
 	return m->config.no_cpu_visible ? NULL : gm_mock_vram(m, pa, bytes);
 }
 
@@ -379,6 +367,7 @@ gm_ret_t gm_mock_dev_plant(struct gm_mock *m, enum gm_mock_bug bug)
 		atomic_store(&m->unsound, true);
 	atomic_store(&m->bug_pages, 0);
 	atomic_store(&m->bug_faults, 0);
+	atomic_store(&m->bug_fences, 0);
 	atomic_store(&m->bug, (int)bug);
 	return GM_RET_SUCCESS;
 }

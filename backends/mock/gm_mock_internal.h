@@ -106,6 +106,7 @@ struct gm_mock_tlb {
 	struct gm_mock_xlate *entry;       /* (B) */
 	uint32_t entries;                  /* (c) a power of two */
 	_Atomic uint64_t accesses, misses; /* (a) written under B only */
+	atomic_bool flush;                 /* (a) planted error: to be emptied by the next access */
 };
 
 TAILQ_HEAD(gm_mock_tlbs, gm_mock_tlb);
@@ -130,6 +131,7 @@ struct gm_mock_fault {
 	uint64_t va;     /* of the page */
 	uint32_t access; /* GM_READ, GM_WRITE, GM_ATOMIC */
 	bool queued;     /* (F) fault_next() has not taken it yet */
+	bool repeated;   /* (F) planted error: it was named, and will be again */
 	bool done;       /* (L) */
 	gm_ret_t result; /* (L) */
 };
@@ -165,7 +167,7 @@ struct gm_mock {
 	_Atomic int bug;               /* (a) enum gm_mock_bug */
 	atomic_bool unsound;           /* (a) a bug was planted once: state may contradict the law */
 	atomic_bool lost;              /* (a) for ever */
-	_Atomic uint64_t bug_pages, bug_faults; /* (a) since the bug was planted */
+	_Atomic uint64_t bug_pages, bug_faults, bug_fences; /* (a) since the bug was planted */
 	_Atomic uint64_t accesses, tlb_misses;  /* (a) of TLBs that are gone */
 	_Atomic uint64_t faults, copies, bytes_to_dev, bytes_to_host, invalidations, submits; /* (a) */
 
@@ -264,6 +266,32 @@ gm_ret_t gm_mock_engine_start(struct gm_mock *m);
 void gm_mock_engine_stop(struct gm_mock *m);
 gm_ret_t gm_mock_copy(void *dev, const struct gm_copy *copies, size_t n, struct gm_fence *done);
 gm_ret_t gm_mock_submit(void *dev, struct gm_step *steps, size_t n, struct gm_fence *done);
+
+/* gm_mock_bug_pt.c: as in gm_mock_pt.c, with what is planted; and the answer where it was made to fail. */
+gm_ret_t gm_mock_bug_enter(struct gm_mock *m, struct gm_mock_pt *pt, uint64_t va, uint64_t pa, uint64_t bytes,
+			   uint32_t pte);
+gm_ret_t gm_mock_bug_enter_failed(struct gm_mock *m, struct gm_mock_pt *pt, uint64_t va, uint64_t pa, uint64_t bytes,
+				  uint32_t pte);
+gm_ret_t gm_mock_bug_remove(struct gm_mock *m, struct gm_mock_pt *pt, uint64_t va, uint64_t bytes);
+gm_ret_t gm_mock_bug_remove_failed(struct gm_mock *m, struct gm_mock_pt *pt, uint64_t va, uint64_t bytes);
+gm_ret_t gm_mock_bug_protect(struct gm_mock *m, struct gm_mock_pt *pt, uint64_t va, uint64_t bytes, uint32_t pte);
+
+/* gm_mock_bug_io.c */
+/* Piece i of a copy as it is done; false: it is not. */
+bool gm_mock_bug_piece(struct gm_mock *m, const struct gm_copy *copies, size_t n, size_t i, struct gm_copy *piece);
+/* The page `at` bytes into a piece as it is copied where SKIP_COPY or COPY_SHIFT is planted; false: it is not. */
+bool gm_mock_bug_page(struct gm_mock *m, const struct gm_copy *c, uint64_t at, struct gm_copy *page);
+/* How the fence of a copy or a plan is signalled, and how a call that fails leaves. */
+void gm_mock_bug_signal(struct gm_mock *m, struct gm_fence *done, gm_ret_t ret);
+gm_ret_t gm_mock_bug_refuse(struct gm_mock *m, struct gm_fence *done, gm_ret_t ret);
+/* Which step of a plan comes i-th; whether step i is left out; how it gets its result. */
+size_t gm_mock_bug_order(struct gm_mock *m, size_t i, size_t n);
+bool gm_mock_bug_skips_step(struct gm_mock *m, size_t i, size_t n);
+void gm_mock_bug_step_ret(struct gm_mock *m, struct gm_step *step, gm_ret_t ret);
+/* Before a fault is taken; what is said of it; how it is answered. */
+void gm_mock_bug_fault_next(struct gm_mock *m);
+void gm_mock_bug_fault_named(struct gm_mock *m, struct gm_dev_fault *fault);
+void gm_mock_bug_fault_done(struct gm_mock *m, uint64_t *bytes, gm_ret_t *result);
 
 /* gm_mock_run.c */
 /* Start a launch; it takes over one reference to `fence` on success. SUCCESS, NOMEM, AGAIN. */

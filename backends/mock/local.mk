@@ -5,6 +5,8 @@ noinst_LIBRARIES += libgm_mock.a
 libgm_mock_a_SOURCES = \
 	backends/mock/gm_mock.c \
 	backends/mock/gm_mock_bug.c \
+	backends/mock/gm_mock_bug_io.c \
+	backends/mock/gm_mock_bug_pt.c \
 	backends/mock/gm_mock_cfg.c \
 	backends/mock/gm_mock_copy.c \
 	backends/mock/gm_mock_fault.c \

@@ -21,16 +21,59 @@ struct gm_plugin;
 
 /** Errors planted in the device, for tests of tests: a correct suite must notice each. */
 enum gm_mock_bug {
-	GM_MOCK_BUG_NONE,          /**< none */
-	GM_MOCK_BUG_SKIP_INVL,     /**< tlb_invl does nothing */
-	GM_MOCK_BUG_SKIP_REMOVE,   /**< pmap_remove leaves the last page mapped */
-	GM_MOCK_BUG_SKIP_COPY,     /**< every 64th copied page is not copied */
-	GM_MOCK_BUG_SKIP_ZERO,     /**< zero-fill does nothing */
-	GM_MOCK_BUG_WRONG_PA,      /**< pmap_enter of several pages maps the first one twice */
-	GM_MOCK_BUG_EARLY_FENCE,   /**< copies are signalled before they are done (async_copy) */
-	GM_MOCK_BUG_LOST_FAULT,    /**< every 64th fault is not reported: the thread waits for ever */
+	GM_MOCK_BUG_NONE, /**< none */
+	GM_MOCK_BUG_SKIP_INVL, /**< tlb_invl does nothing */
+	GM_MOCK_BUG_SKIP_REMOVE, /**< pmap_remove leaves the last page mapped */
+	GM_MOCK_BUG_SKIP_COPY, /**< every 64th copied page is not copied */
+	GM_MOCK_BUG_SKIP_ZERO, /**< zero-fill does nothing */
+	GM_MOCK_BUG_WRONG_PA, /**< pmap_enter of several pages maps the first one twice */
+	GM_MOCK_BUG_EARLY_FENCE, /**< copies are signalled before they are done (async_copy) */
+	GM_MOCK_BUG_LOST_FAULT, /**< every 64th fault is not reported: the thread waits for ever */
 	GM_MOCK_BUG_IGNORE_RIGHTS, /**< stores pass through read-only mappings */
-	GM_MOCK_BUGS,              /**< how many there are, with none */
+	GM_MOCK_BUG_ENTER_SHORT, /**< pmap_enter of several pages leaves the last one out */
+	GM_MOCK_BUG_ENTER_HALF, /**< pmap_enter that fails has mapped the first half */
+	GM_MOCK_BUG_ENTER_WRITABLE, /**< pmap_enter always gives write */
+	GM_MOCK_BUG_ENTER_NO_GROW, /**< pmap_enter over a mapping does nothing: rights do not grow */
+	GM_MOCK_BUG_ENTER_EXIST, /**< pmap_enter over a mapping fails with EXIST */
+	GM_MOCK_BUG_ENTER_AGAIN, /**< pmap_enter without memory says AGAIN, not NOMEM */
+	GM_MOCK_BUG_REMOVE_LARGE, /**< pmap_remove drops the whole of a larger page that the range cuts */
+	GM_MOCK_BUG_REMOVE_NEIGHBOUR, /**< pmap_remove drops the page behind the range as well */
+	GM_MOCK_BUG_REMOVE_HALF, /**< pmap_remove that fails has dropped the first half */
+	GM_MOCK_BUG_REMOVE_NOENT, /**< pmap_remove of a range that begins with a hole fails with NOENT */
+	GM_MOCK_BUG_SPLIT_RIGHTS, /**< what remains of a larger page that was cut has the opposite write right */
+	GM_MOCK_BUG_PROTECT_FIRST, /**< pmap_protect changes the first page only */
+	GM_MOCK_BUG_PROTECT_MOVES, /**< pmap_protect maps the first page to its neighbour's memory */
+	GM_MOCK_BUG_PROTECT_DROPS, /**< pmap_protect unmaps the last page */
+	GM_MOCK_BUG_PROTECT_FILLS, /**< pmap_protect maps the holes of the range */
+	GM_MOCK_BUG_CREATE_EARLY, /**< pmap_create says NOSPC one page table too early */
+	GM_MOCK_BUG_CREATE_UNBOUNDED, /**< pmap_create knows no max_contexts */
+	GM_MOCK_BUG_DESTROY_LEAK, /**< pmap_destroy leaves memory behind */
+	GM_MOCK_BUG_FINI_LEAK, /**< dev_fini leaves memory behind */
+	GM_MOCK_BUG_INVL_FIRST, /**< tlb_invl drops the first page of the range only */
+	GM_MOCK_BUG_INVL_ONE_TLB, /**< tlb_invl reaches one TLB only, that of access() */
+	GM_MOCK_BUG_INVL_NO_WAIT, /**< tlb_invl does not wait for accesses in flight */
+	GM_MOCK_BUG_RIGHTS_STICK, /**< a right that grew is not seen before the next tlb_invl */
+	GM_MOCK_BUG_COPY_SHIFT, /**< in a piece of several pages each takes the bytes of the next one */
+	GM_MOCK_BUG_COPY_SWAP, /**< two neighbouring pieces of one call exchange their host addresses */
+	GM_MOCK_BUG_COPY_LAST, /**< the last of several pieces is not copied */
+	GM_MOCK_BUG_FENCE_TWICE, /**< a fence is signalled twice (not async_copy) */
+	GM_MOCK_BUG_FENCE_AFTER_ERROR, /**< copy and submit that fail signal their fence too */
+	GM_MOCK_BUG_FENCE_NEVER, /**< every 8th fence is not signalled */
+	GM_MOCK_BUG_FENCE_SUCCESS, /**< fences say SUCCESS, also where the transfer or the plan failed */
+	GM_MOCK_BUG_PLAN_REVERSED, /**< steps of a plan run last to first */
+	GM_MOCK_BUG_PLAN_NO_RET, /**< steps of a plan get no result */
+	GM_MOCK_BUG_PLAN_GOES_ON, /**< a plan goes on after a step failed */
+	GM_MOCK_BUG_PLAN_DROPS_LAST, /**< the last step of a plan of several is not done, but called a success */
+	GM_MOCK_BUG_FAULT_TWICE, /**< fault_next names each fault twice */
+	GM_MOCK_BUG_FAULT_VA, /**< fault_next names the page behind */
+	GM_MOCK_BUG_FAULT_ACCESS, /**< fault_next names stores as loads */
+	GM_MOCK_BUG_FAULT_ONE_WAITER, /**< fault_done serves the first waiter only */
+	GM_MOCK_BUG_FAULT_ONE_PAGE, /**< fault_done serves the first page of the range only */
+	GM_MOCK_BUG_FAULT_RESULT, /**< fault_done with a failure makes the access fail with IO, whatever was given */
+	GM_MOCK_BUG_FAULT_BLOCKS, /**< fault_next sleeps */
+	GM_MOCK_BUG_FAULT_SILENT, /**< a fault is queued but not announced */
+	GM_MOCK_BUG_CPU_PTR_OFF, /**< cpu_ptr is a page off */
+	GM_MOCK_BUGS, /**< how many there are, with none */
 };
 
 /** What a mock device is made with: gm_dev_create()'s dev_data. */
