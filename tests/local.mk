@@ -48,6 +48,7 @@ UNIT_TESTS = \
 	tests/unit/test_mock_plugin.t \
 	tests/unit/test_mock_pt.t \
 	tests/unit/test_mock_run.t \
+	tests/unit/test_mock_sync.t \
 	tests/unit/test_mock_tlb.t \
 	tests/unit/test_node.t \
 	tests/unit/test_policy.t \
@@ -59,6 +60,7 @@ UNIT_TESTS = \
 	tests/unit/test_sim_race.t \
 	tests/unit/test_sim_rules.t \
 	tests/unit/test_sim_sched.t \
+	tests/unit/test_sync.t \
 	tests/unit/test_ws.t \
 	tests/unit/test_ws_stuck.t
 

@@ -75,6 +75,7 @@ static uint32_t config_caps(const struct gm_mock_config *config)
 	caps |= config->no_host_map ? 0 : GM_CAP_HOST_MAP;
 	caps |= config->no_cpu_visible ? 0 : GM_CAP_CPU_VISIBLE;
 	caps |= config->no_submit ? 0 : GM_CAP_SUBMIT;
+	caps |= config->no_sync ? 0 : GM_CAP_SYNC;
 	return caps;
 }
 
@@ -108,12 +109,14 @@ static void init_queues(struct gm_mock *m)
 	svc->waitq_init(svc->self, &m->fault_waitq);
 	svc->waitq_init(svc->self, &m->gate_waitq);
 	svc->waitq_init(svc->self, &m->engine_waitq);
+	gm_mock_sync_init(m);
 }
 
 static void fini_queues(struct gm_mock *m)
 {
 	const struct gm_services *svc = m->svc;
 
+	gm_mock_sync_fini(m);
 	svc->waitq_fini(svc->self, &m->engine_waitq);
 	svc->waitq_fini(svc->self, &m->gate_waitq);
 	svc->waitq_fini(svc->self, &m->fault_waitq);
@@ -167,6 +170,7 @@ static void mock_dev_fini(void *dev)
 	assert(m->n_pmaps == 0);
 	gm_mock_engine_stop(m);
 	gm_mock_launch_reap(m, NULL);
+	gm_mock_sync_stop(m);
 	assert(TAILQ_EMPTY(&m->launches) && TAILQ_EMPTY(&m->fault_waiters));
 	m->magic = 0;
 	(void)munmap(m->vram, (size_t)m->config.vram_bytes);
@@ -342,6 +346,9 @@ const struct gm_mmu gm_mock_table = {
 	.fault_next = gm_mock_fault_next,
 	.fault_done = gm_mock_fault_done,
 	.cpu_ptr = mock_cpu_ptr,
+	.sync_create = gm_mock_sync_create,
+	.sync_signal = gm_mock_sync_signal,
+	.sync_import = gm_mock_sync_import,
 };
 
 const struct gm_mmu *gm_mock_mmu(void)

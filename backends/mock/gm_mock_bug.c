@@ -6,7 +6,8 @@
  * Each is what somebody who writes a backend gets wrong one day, and each shows through the ops table and the services
  * alone. One is planted at a time. They strike in gm_mock_bug_pt.c (pt) and gm_mock_bug_io.c (io), which the sound code
  * calls in few places; and where that would take more words than the error itself, in a line that asks
- * gm_mock_has_bug(): in gm_mock.c (main), gm_mock_tlb.c (tlb), gm_mock_copy.c (copy), gm_mock_fault.c (fault).
+ * gm_mock_has_bug(): in gm_mock.c (main), gm_mock_tlb.c (tlb), gm_mock_copy.c (copy), gm_mock_fault.c (fault),
+ * gm_mock_sync.c (sync).
  */
 #include "config.h"
 
@@ -67,6 +68,9 @@ static const char *const names[GM_MOCK_BUGS] = {
 	[GM_MOCK_BUG_FAULT_BLOCKS] = "fault_blocks",         /* io    the service wait, used in fault_next() */
 	[GM_MOCK_BUG_FAULT_SILENT] = "fault_silent",         /* fault a fault without fault_ready before it */
 	[GM_MOCK_BUG_CPU_PTR_OFF] = "cpu_ptr_off",           /* main  bytes after a copy */
+	[GM_MOCK_BUG_SYNC_EARLY] = "sync_early",             /* sync  a fence that must be pending still */
+	[GM_MOCK_BUG_SYNC_SUCCESS] = "sync_success",         /* sync  the result of an export that failed */
+	[GM_MOCK_BUG_SYNC_SILENT] = "sync_silent",           /* sync  the result of an export */
 };
 /* clang-format on */
 

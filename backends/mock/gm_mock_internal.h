@@ -150,6 +150,8 @@ struct gm_mock_thread {
 
 struct gm_mock_job;
 TAILQ_HEAD(gm_mock_jobs, gm_mock_job);
+struct gm_mock_import;
+TAILQ_HEAD(gm_mock_imports, gm_mock_import);
 TAILQ_HEAD(gm_mock_launches, gm_mock_launch);
 
 struct gm_mock_failure {
@@ -187,6 +189,12 @@ struct gm_mock {
 	struct gm_waitq engine_waitq;
 	struct gm_thread *engine;    /* (c) NULL: copies are done by the caller */
 	bool engine_stop;            /* (L) */
+
+	_Atomic long syncs;                /* (a) created, not signalled */
+	struct gm_mock_imports imports;    /* (L) */
+	struct gm_waitq sync_waitq;
+	struct gm_thread *sync_thread;     /* (L) looks at the imports; NULL: none was needed yet */
+	bool sync_starting, sync_stop;     /* (L) */
 };
 
 static inline bool gm_mock_has_bug(struct gm_mock *m, enum gm_mock_bug bug)
@@ -266,6 +274,15 @@ gm_ret_t gm_mock_engine_start(struct gm_mock *m);
 void gm_mock_engine_stop(struct gm_mock *m);
 gm_ret_t gm_mock_copy(void *dev, const struct gm_copy *copies, size_t n, struct gm_fence *done);
 gm_ret_t gm_mock_submit(void *dev, struct gm_step *steps, size_t n, struct gm_fence *done);
+
+/* gm_mock_sync.c */
+void gm_mock_sync_init(struct gm_mock *m);
+/* End the thread; imports that are pending are done with CANCELED. */
+void gm_mock_sync_stop(struct gm_mock *m);
+void gm_mock_sync_fini(struct gm_mock *m);
+gm_ret_t gm_mock_sync_create(void *dev, void **sync, int *fd);
+void gm_mock_sync_signal(void *dev, void *sync, gm_ret_t result);
+gm_ret_t gm_mock_sync_import(void *dev, int fd, struct gm_fence *done);
 
 /* gm_mock_bug_pt.c: as in gm_mock_pt.c, with what is planted; and the answer where it was made to fail. */
 gm_ret_t gm_mock_bug_enter(struct gm_mock *m, struct gm_mock_pt *pt, uint64_t va, uint64_t pa, uint64_t bytes,

@@ -15,6 +15,7 @@ libgm_mock_a_SOURCES = \
 	backends/mock/gm_mock_pt.c \
 	backends/mock/gm_mock_run.c \
 	backends/mock/gm_mock_spec.h \
+	backends/mock/gm_mock_sync.c \
 	backends/mock/gm_mock_tlb.c
 libgm_mock_a_CPPFLAGS = $(GM_CPPFLAGS)
 LINT_FILES += $(libgm_mock_a_SOURCES)

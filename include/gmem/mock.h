@@ -6,6 +6,14 @@
  * It has its own page table in its own memory, TLBs that go stale when an
  * invalidation is forgotten, a copy engine, a fault queue, and threads that
  * run C kernels whose every access goes through the device's translation.
+ *
+ * Its descriptors of completion (gm_fence_export()) are ends of a socket pair,
+ * AF_UNIX and SOCK_SEQPACKET. One becomes readable when the fence is done: one
+ * message of four bytes, the gm_ret_t in the machine's byte order. Read it with
+ * MSG_PEEK, so that others who hold the descriptor find it too. One that is
+ * closed from the other side without a message (its maker died) counts as
+ * GM_RET_IO. After fork() the maker's end is open in the child, too, until it
+ * calls exec().
  */
 #ifndef GMEM_MOCK_H
 #define GMEM_MOCK_H
@@ -73,6 +81,9 @@ enum gm_mock_bug {
 	GM_MOCK_BUG_FAULT_BLOCKS, /**< fault_next sleeps */
 	GM_MOCK_BUG_FAULT_SILENT, /**< a fault is queued but not announced */
 	GM_MOCK_BUG_CPU_PTR_OFF, /**< cpu_ptr is a page off */
+	GM_MOCK_BUG_SYNC_EARLY, /**< sync_import signals at once */
+	GM_MOCK_BUG_SYNC_SUCCESS, /**< sync_signal tells SUCCESS, whatever the result */
+	GM_MOCK_BUG_SYNC_SILENT, /**< sync_signal closes its end without telling the result */
 	GM_MOCK_BUGS, /**< how many there are, with none */
 };
 
@@ -90,6 +101,7 @@ struct gm_mock_config {
 	bool no_submit;        /**< basic operations only */
 	bool async_copy;       /**< copies run on an engine thread (default: done when copy() returns) */
 	uint64_t copy_ns;      /**< async_copy: the engine sleeps this long per copy call */
+	bool no_sync;          /**< no descriptors of completion */
 	enum gm_mock_bug bug;  /**< planted from the start (default none); see gm_mock_plant() */
 };
 
@@ -127,7 +139,7 @@ GM_API const struct gm_mmu *gm_mock_mmu(void);
 /**
  * @brief Fill a configuration from text.
  *
- * `vram=64M,pages=4K+64K+2M,faults=no,hostmap=no,visible=no,submit=no,copy=async,copyns=1000,tlb=64,vabits=48,contexts=8`;
+ * `vram=64M,pages=4K+64K+2M,faults=no,hostmap=no,visible=no,submit=no,copy=async,copyns=1000,tlb=64,vabits=48,contexts=8,sync=no`;
  * sizes take K, M, G; every word is optional. `bug=NAME` plants an error by its name (gm_mock_bug_name()).
  *
  * @param[in]  text    the words; NULL or "" for the defaults

@@ -2,6 +2,8 @@
 /* Probes for planted errors of copies, fences, plans, faults and leaks. */
 #include "config.h"
 
+#include <unistd.h>
+
 #include "mock_bug.h"
 
 #define N_WORDS (GM_PAGE_BYTES / sizeof(uint64_t))
@@ -362,6 +364,47 @@ static bool fault_silent(struct mock_fixture *fx)
 	return !said;
 }
 
+/* A completion that ends with NOSPC, imported before: what the import says before, and after. */
+static void sync_pass(struct mock_fixture *fx, gm_ret_t *before, gm_ret_t *after)
+{
+	struct gm_fence *fence = mock_svc_fence_create(&fx->s);
+	void *sync;
+	int fd;
+
+	cr_assert_eq(fx->mmu->sync_create(fx->m, &sync, &fd), GM_RET_SUCCESS);
+	cr_assert_eq(fx->mmu->sync_import(fx->m, fd, fence), GM_RET_SUCCESS);
+	*before = mock_fence_wait(fence, 20);
+	fx->mmu->sync_signal(fx->m, sync, GM_RET_NOSPC);
+	*after = fx_finish(fx, fence);
+	close(fd);
+}
+
+static bool sync_early(struct mock_fixture *fx)
+{
+	gm_ret_t before, after;
+
+	sync_pass(fx, &before, &after);
+	return before != GM_RET_TIMEDOUT;
+}
+
+static bool sync_success(struct mock_fixture *fx)
+{
+	gm_ret_t before, after;
+
+	sync_pass(fx, &before, &after);
+	cr_assert(after == GM_RET_NOSPC || after == GM_RET_SUCCESS);
+	return after == GM_RET_SUCCESS;
+}
+
+static bool sync_silent(struct mock_fixture *fx)
+{
+	gm_ret_t before, after;
+
+	sync_pass(fx, &before, &after);
+	cr_assert(after == GM_RET_NOSPC || after == GM_RET_IO);
+	return after == GM_RET_IO;
+}
+
 const struct bug_case bug_cases_io[] = {
 	{ GM_MOCK_BUG_COPY_SHIFT, "vram=1M", copy_shift },
 	{ GM_MOCK_BUG_COPY_SHIFT, "vram=1M,copy=async", copy_shift },
@@ -385,5 +428,8 @@ const struct bug_case bug_cases_io[] = {
 	{ GM_MOCK_BUG_FAULT_RESULT, "vram=1M", fault_result },
 	{ GM_MOCK_BUG_FAULT_BLOCKS, "vram=1M", fault_blocks },
 	{ GM_MOCK_BUG_FAULT_SILENT, "vram=1M", fault_silent },
+	{ GM_MOCK_BUG_SYNC_EARLY, "vram=1M", sync_early },
+	{ GM_MOCK_BUG_SYNC_SUCCESS, "vram=1M", sync_success },
+	{ GM_MOCK_BUG_SYNC_SILENT, "vram=1M", sync_silent },
 	{ .bug = GM_MOCK_BUG_NONE },
 };
