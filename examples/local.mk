@@ -3,6 +3,7 @@
 
 EXAMPLE_FILES = \
 	examples/hello.c \
+	examples/own-device.c \
 	examples/pagerank/device.c \
 	examples/pagerank/device.h \
 	examples/pagerank/graph.c \

@@ -45,6 +45,7 @@ UNIT_TESTS = \
 	tests/unit/test_mock_cfg.t \
 	tests/unit/test_mock_copy.t \
 	tests/unit/test_mock_fault.t \
+	tests/unit/test_mock_hw.t \
 	tests/unit/test_mock_plugin.t \
 	tests/unit/test_mock_pt.t \
 	tests/unit/test_mock_run.t \

@@ -91,7 +91,9 @@ struct gm_mock_table;
 
 struct gm_mock_pt {
 	struct gm_mock_spin lock;
-	struct gm_mock_table *root; /* (T) */
+	const struct gm_services *svc; /* (c) where tables come from */
+	bool shared;                   /* (c) with a runtime: see gm_mock_hw.c */
+	struct gm_mock_table *root;    /* (T) */
 };
 
 enum gm_mock_access {
@@ -114,6 +116,7 @@ TAILQ_HEAD(gm_mock_tlbs, gm_mock_tlb);
 struct gm_mock_pmap {
 	LIST_ENTRY(gm_mock_pmap) link; /* (P) */
 	struct gm_mock *dev;           /* (c) */
+	struct gm_mock_pt *vm;         /* (c) &pt, or that of the hardware that a runtime opened */
 	struct gm_mock_pt pt;
 	struct gm_mock_spin tlbs_lock;
 	struct gm_mock_tlbs tlbs;      /* (S) one per running thread, and `own` */
@@ -164,6 +167,7 @@ struct gm_mock {
 	struct gm_mock_config config;  /* (c) */
 	uint64_t granule_bytes;        /* (c) smallest page */
 	char *vram;                    /* (c) */
+	uint64_t slab_end;             /* (c) the library's memory ends here, device-physical */
 	struct gm_mutex lock;
 	struct gm_mock_failure failure[GM_MOCK_OPS]; /* (L) */
 	_Atomic int bug;               /* (a) enum gm_mock_bug */
@@ -235,7 +239,21 @@ gm_ret_t gm_mock_tlb_invl(void *pmap, uint64_t va, uint64_t bytes);
 /* gm_mock_cfg.c: complete `in` (NULL, zero fields: defaults) and check it. SUCCESS, INVAL. */
 gm_ret_t gm_mock_config_complete(const struct gm_mock_config *in, struct gm_mock_config *out);
 
-/* gm_mock_pt.c */
+/* gm_mock.c: device memory, straight from the kernel. */
+gm_ret_t gm_mock_vram_map(uint64_t vram_bytes, char **vram);
+void gm_mock_vram_unmap(uint64_t vram_bytes, char *vram);
+
+/* gm_mock_hw.c */
+/* Take the hardware for a device, and fill in where its memory is. SUCCESS, BUSY. */
+gm_ret_t gm_mock_hw_claim(struct gm_mock_hw *hw, struct gm_mock *m);
+void gm_mock_hw_release(struct gm_mock_hw *hw);
+/* What of a configuration is the hardware's affair. */
+void gm_mock_hw_adapt(const struct gm_mock_hw *hw, struct gm_mock_config *config);
+/* The hardware's page table; `pmap` uses it from now on, until detach. */
+struct gm_mock_pt *gm_mock_hw_attach(struct gm_mock_hw *hw, struct gm_mock_pmap *pmap);
+void gm_mock_hw_detach(struct gm_mock_hw *hw, const struct gm_services *svc);
+
+/* gm_mock_pt.c; enter says EXIST where a shared page table has a mapping of the runtime's. */
 gm_ret_t gm_mock_pt_init(struct gm_mock *m, struct gm_mock_pt *pt);
 void gm_mock_pt_fini(struct gm_mock *m, struct gm_mock_pt *pt);
 gm_ret_t gm_mock_pt_enter(struct gm_mock *m, struct gm_mock_pt *pt, uint64_t va, uint64_t pa, uint64_t bytes,
@@ -244,7 +262,13 @@ gm_ret_t gm_mock_pt_remove(struct gm_mock *m, struct gm_mock_pt *pt, uint64_t va
 gm_ret_t gm_mock_pt_protect(struct gm_mock *m, struct gm_mock_pt *pt, uint64_t va, uint64_t bytes, uint32_t pte);
 /* The page that maps va; false: none. */
 bool gm_mock_pt_walk(struct gm_mock *m, struct gm_mock_pt *pt, uint64_t va, struct gm_mock_xlate *xlate);
-/* Nothing mapped, and no table but the root. */
+/* Drop every mapping but the runtime's. */
+void gm_mock_pt_drop(struct gm_mock *m, struct gm_mock_pt *pt);
+/* The runtime's own mappings, in a page table that is shared. SUCCESS, NOMEM; EXIST: something is there. */
+gm_ret_t gm_mock_pt_own_enter(struct gm_mock *m, struct gm_mock_pt *pt, uint64_t va, uint64_t pa, uint64_t bytes,
+			      uint32_t pte);
+gm_ret_t gm_mock_pt_own_remove(struct gm_mock *m, struct gm_mock_pt *pt, uint64_t va, uint64_t bytes);
+/* Nothing mapped but what is the runtime's; and no table but the root, if it has no part in it. */
 bool gm_mock_pt_empty(struct gm_mock *m, struct gm_mock_pt *pt);
 
 /* gm_mock_tlb.c */

@@ -101,7 +101,7 @@ static gm_ret_t translate(struct gm_mock_pmap *pmap, struct gm_mock_tlb *tlb, ui
 	count_one(&tlb->misses);
 	if (hit)
 		hit->shift = 0;
-	if (!gm_mock_pt_walk(m, &pmap->pt, va, out))
+	if (!gm_mock_pt_walk(m, pmap->vm, va, out))
 		return GM_RET_FAULT;
 	if (!allows(m, out, kind))
 		return GM_RET_PERM;

@@ -10,6 +10,7 @@ libgm_mock_a_SOURCES = \
 	backends/mock/gm_mock_cfg.c \
 	backends/mock/gm_mock_copy.c \
 	backends/mock/gm_mock_fault.c \
+	backends/mock/gm_mock_hw.c \
 	backends/mock/gm_mock_internal.h \
 	backends/mock/gm_mock_plugin.c \
 	backends/mock/gm_mock_pt.c \
