@@ -362,6 +362,8 @@ gm_ret_t gm_hal_host_access(struct gm_hal_dev *d, uint64_t host_va, void *buf, s
 
 gm_ret_t gm_hal_fault_next(struct gm_hal_dev *d, struct gm_dev_fault *fault)
 {
+	if (atomic_load_explicit(&d->lost, memory_order_acquire))
+		return GM_RET_NODEV;
 	return d->mmu.fault_next(d->dev, fault);
 }
 

@@ -38,7 +38,6 @@ static void dev_setup(struct gm_shim_dev *d, const struct gm_validate_config *co
 	TAILQ_INIT(&d->pmaps);
 	TAILQ_INIT(&d->dead);
 	TAILQ_INIT(&d->fences);
-	TAILQ_INIT(&d->done);
 	RB_INIT(&d->things);
 	RB_INIT(&d->frames);
 	RB_INIT(&d->hosts);

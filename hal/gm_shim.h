@@ -66,6 +66,7 @@ struct gm_shim_page {
 
 struct gm_shim_chunk {
 	RB_ENTRY(gm_shim_chunk) link;
+	SLIST_ENTRY(gm_shim_chunk) dropped;
 	uint64_t va;
 	struct gm_shim_page page[GM_BLOCK_PAGES];
 };
@@ -81,6 +82,7 @@ struct gm_shim_frame {
 
 struct gm_shim_memory {
 	RB_ENTRY(gm_shim_memory) link;
+	SLIST_ENTRY(gm_shim_memory) dropped;
 	uint64_t pa;
 	void *cpu[GM_BLOCK_PAGES]; /* what cpu_ptr() said */
 	struct gm_shim_frame frame[GM_BLOCK_PAGES];
@@ -156,11 +158,12 @@ enum gm_shim_fence_kind {
 };
 
 struct gm_shim_fence {
-	TAILQ_ENTRY(gm_shim_fence) link; /* (S) in fences or done */
+	TAILQ_ENTRY(gm_shim_fence) link; /* (S) in fences, until signalled or failed */
 	struct gm_fence *fence;
 	enum gm_shim_fence_kind kind;
 	bool done, failed, late;  /* (S) signalled; its operation failed; reported */
-	bool sound;               /* PLAN: the books have it */
+	bool sound;               /* COPY, PLAN: the caller kept its rules, so there is something to compare */
+	bool blamed;              /* PLAN: but not all of them */
 	bool hosts;               /* PLAN: it ends mappings of host memory */
 	uint64_t since_ns;
 	struct gm_copy *copies;   /* COPY */
@@ -168,7 +171,7 @@ struct gm_shim_fence {
 	struct gm_step *inner;    /* ... and those the backend got */
 	struct gm_shim_gone *gone; /* PLAN: for each step, what to look at */
 	size_t n;
-	unsigned refs;            /* (S) who works with it besides the lists */
+	unsigned refs;            /* (S) the list, its operation, its signal */
 };
 
 TAILQ_HEAD(gm_shim_fences, gm_shim_fence);
@@ -208,8 +211,13 @@ struct gm_shim_dev {
 	LIST_HEAD(, gm_shim_call) calls;  /* (S) in flight */
 	LIST_HEAD(, gm_shim_thing) held;  /* (S) locks */
 	struct gm_shim_pmaps pmaps, dead; /* (S) */
-	unsigned n_pmaps, n_making, n_dead, n_done;
-	struct gm_shim_fences fences, done; /* (S) not signalled; the last ones that were */
+	unsigned n_pmaps, n_making, n_dead, n_done; /* (S) */
+	unsigned pins;                    /* (S) somebody is about to use books made: none are dropped */
+	struct gm_shim_fences fences;     /* (S) not signalled */
+	struct {
+		const struct gm_fence *fence; /* NULL: none */
+		bool failed;
+	} done[GM_SHIM_DONE_FENCES];      /* (S) the last ones that were signalled, or whose call failed */
 	struct gm_shim_things things;     /* (S) */
 	struct gm_shim_memories frames;   /* (S) of the device */
 	struct gm_shim_memories hosts;    /* (S) of the host, mapped in place */
@@ -288,6 +296,10 @@ bool gm_shim_cap_ok(struct gm_shim_dev *d, uint32_t cap, const struct gm_shim_at
 /* Make books for the range; without memory the shim is blind. */
 void gm_shim_need(struct gm_shim_pmap *p, uint64_t va, uint64_t pa, uint64_t bytes, bool host);
 void gm_shim_forget(struct gm_shim_pmap *p); /* all books of a page table */
+/* Between making books and using them: none are dropped. */
+void gm_shim_pin(struct gm_shim_dev *d, int n);
+/* Drop books of the range that say nothing any more. */
+void gm_shim_sweep(struct gm_shim_pmap *p, const struct gm_shim_at *at);
 /* (S), all of them: the first finding of a call is kept. */
 struct gm_shim_page *gm_shim_page(struct gm_shim_pmap *p, uint64_t va);
 struct gm_shim_chunk *gm_shim_chunk_at(struct gm_shim_pmap *p, uint64_t va); /* the first at or after */
@@ -309,6 +321,7 @@ struct gm_shim_frame *gm_shim_frame_of(struct gm_shim_memories *all, uint64_t pa
 bool gm_shim_need_memory(struct gm_shim_dev *d, struct gm_shim_memories *all, uint64_t pa, uint64_t bytes);
 bool gm_shim_registered(struct gm_shim_dev *d, uint64_t pa, uint64_t bytes);
 void gm_shim_forget_memory(struct gm_shim_dev *d, struct gm_shim_memories *all);
+void gm_shim_sweep_hosts(struct gm_shim_dev *d);
 void gm_shim_found_at(struct gm_shim_found *found, enum gm_rule rule, const struct gm_shim_at *at, uint64_t va,
 		      uint64_t pa);
 /*

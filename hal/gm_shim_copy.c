@@ -115,7 +115,7 @@ bool gm_shim_copy_range_ok(struct gm_shim_dev *d, const struct gm_copy *c, const
 	return ok;
 }
 
-/* False: a piece is none that the law allows. */
+/* False: the caller broke a rule, so nothing can be said of the result. */
 static bool check_pieces(struct gm_shim_dev *d, const struct gm_copy *copies, size_t n)
 {
 	bool sound = true;
@@ -135,8 +135,10 @@ static bool check_pieces(struct gm_shim_dev *d, const struct gm_copy *copies, si
 		if (!atomic_load(&d->blind))
 			gm_shim_check_copy(d, &copies[i], &at, &found);
 		gm_shim_unlock(d);
-		if (found.rule != GM_RULES)
-			gm_shim_report(d, found.rule, &found.at, "%s", "");
+		if (found.rule == GM_RULES)
+			continue;
+		gm_shim_report(d, found.rule, &found.at, "%s", "");
+		sound = false;
 	}
 	return sound;
 }
@@ -171,8 +173,7 @@ gm_ret_t gm_shim_copy(void *dev, const struct gm_copy *copies, size_t n, struct 
 		if (copies[i].kind == GM_COPY_FROM_PEER)
 			given[i].peer = peer_of(copies[i].peer);
 	}
-	if (!check_pieces(d, copies, n))
-		f->n = 0; /* nothing to verify */
+	f->sound = check_pieces(d, copies, n);
 	gm_shim_begin(d, &c, GM_SHIM_OP_COPY, &at);
 	gm_shim_fence_given(d, f);
 	ret = d->mmu.copy(d->dev, given, n, done);

@@ -51,36 +51,40 @@ struct gm_shim_fence *gm_shim_fence_new(struct gm_shim_dev *d, struct gm_fence *
 	return NULL;
 }
 
-/* (S) Forget records of a fence that had this address before. */
+/* (S) A fence of this address is a new one. */
 static void forget_address(struct gm_shim_dev *d, const struct gm_fence *fence)
 {
 	struct gm_shim_fence *f;
 
-	TAILQ_FOREACH(f, &d->done, link)
-		if (f->fence == fence)
-			f->fence = NULL;
+	for (unsigned i = 0; i < GM_SHIM_DONE_FENCES; i++)
+		if (d->done[i].fence == fence)
+			d->done[i].fence = NULL;
 	TAILQ_FOREACH(f, &d->fences, link)
 		if (f->fence == fence && f->kind == GM_SHIM_FENCE_OWN)
 			f->fence = NULL;
 }
 
-/* (S) Move to those that are done; returns one that may be freed. */
-static struct gm_shim_fence *retire(struct gm_shim_dev *d, struct gm_shim_fence *f)
+/* (S) It waits for no signal any more; remember its address. */
+static void retire(struct gm_shim_dev *d, struct gm_shim_fence *f)
 {
-	struct gm_shim_fence *oldest;
+	unsigned i = d->n_done++ % GM_SHIM_DONE_FENCES;
 
 	TAILQ_REMOVE(&d->fences, f, link);
-	TAILQ_INSERT_TAIL(&d->done, f, link);
-	if (++d->n_done <= GM_SHIM_DONE_FENCES)
-		return NULL;
-	TAILQ_FOREACH(oldest, &d->done, link)
-		if (!oldest->refs)
-			break;
-	if (!oldest)
-		return NULL;
-	TAILQ_REMOVE(&d->done, oldest, link);
-	d->n_done--;
-	return oldest;
+	f->refs--;
+	d->done[i].fence = f->fence;
+	d->done[i].failed = f->failed;
+}
+
+/* Give a reference back. */
+static void put(struct gm_shim_dev *d, struct gm_shim_fence *f)
+{
+	bool last;
+
+	gm_shim_lock(d);
+	last = --f->refs == 0;
+	gm_shim_unlock(d);
+	if (last)
+		fence_free(d, f);
 }
 
 void gm_shim_fence_given(struct gm_shim_dev *d, struct gm_shim_fence *f)
@@ -90,27 +94,24 @@ void gm_shim_fence_given(struct gm_shim_dev *d, struct gm_shim_fence *f)
 	gm_shim_lock(d);
 	forget_address(d, f->fence);
 	f->since_ns = now_ns;
-	f->refs = 1;
+	f->refs = f->kind == GM_SHIM_FENCE_OWN ? 1 : 2;
 	TAILQ_INSERT_TAIL(&d->fences, f, link);
 	gm_shim_unlock(d);
 }
 
 void gm_shim_fence_sent(struct gm_shim_dev *d, struct gm_shim_fence *f, const struct gm_shim_at *at, gm_ret_t ret)
 {
-	struct gm_shim_fence *drop = NULL;
 	bool wrong = false;
 
-	gm_shim_lock(d);
-	f->refs--;
 	if (ret) {
+		gm_shim_lock(d);
 		wrong = f->done;
 		f->failed = true;
 		if (!f->done)
-			drop = retire(d, f);
+			retire(d, f);
+		gm_shim_unlock(d);
 	}
-	gm_shim_unlock(d);
-	if (drop)
-		fence_free(d, drop);
+	put(d, f);
 	if (wrong)
 		gm_shim_report(d, GM_RULE_SIGNAL_FAILED, at, "it was signalled before the call returned %s",
 			       gm_ret_name(ret));
@@ -160,7 +161,7 @@ static void complete(struct gm_shim_dev *d, struct gm_shim_fence *f, gm_ret_t re
 			       gm_ret_name(result), (int)result);
 	if (f->kind == GM_SHIM_FENCE_PLAN)
 		gm_shim_plan_done(d, f, result);
-	for (size_t i = 0; f->kind == GM_SHIM_FENCE_COPY && i < f->n && result == GM_RET_SUCCESS; i++)
+	for (size_t i = 0; f->kind == GM_SHIM_FENCE_COPY && f->sound && i < f->n && !result; i++)
 		gm_shim_verify_copy(d, &f->copies[i], GM_STEP_FREE);
 }
 
@@ -172,46 +173,41 @@ static struct gm_shim_fence *find(struct gm_shim_dev *d, const struct gm_fence *
 	TAILQ_FOREACH(f, &d->fences, link)
 		if (f->fence == fence)
 			return f;
-	TAILQ_FOREACH(f, &d->done, link)
-		if (f->fence == fence)
-			return f;
 	return NULL;
 }
 
-/* True: it is the first signal of a fence that waits for one. */
-static bool judge(struct gm_shim_dev *d, struct gm_shim_fence *f, struct gm_fence *fence, bool pending, bool failed)
+/* (S) The rule that a signal breaks which no pending fence is there for. */
+static enum gm_rule wrong_signal(struct gm_shim_dev *d, const struct gm_shim_fence *f, const struct gm_fence *fence)
 {
-	struct gm_shim_at at = { .op = "fence_signal", .step = GM_STEP_FREE };
-
-	if (pending)
-		return true;
-	if (!f)
-		gm_shim_report(d, GM_RULE_SIGNAL_UNKNOWN, &at, "fence %p", (void *)fence);
-	else if (failed)
-		gm_shim_report(d, GM_RULE_SIGNAL_FAILED, &at, "fence %p", (void *)fence);
-	else
-		gm_shim_report(d, GM_RULE_SIGNAL_TWICE, &at, "fence %p", (void *)fence);
-	return false;
+	if (f)
+		return GM_RULE_SIGNAL_TWICE;
+	for (unsigned i = 0; i < GM_SHIM_DONE_FENCES; i++)
+		if (d->done[i].fence == fence && fence)
+			return d->done[i].failed ? GM_RULE_SIGNAL_FAILED : GM_RULE_SIGNAL_TWICE;
+	return GM_RULE_SIGNAL_UNKNOWN;
 }
 
 void gm_shim_signal(void *self, struct gm_fence *fence, gm_ret_t result)
 {
 	struct gm_shim_dev *d = self;
-	struct gm_shim_fence *f, *drop;
-	bool pending, failed;
+	struct gm_shim_at at = { .op = "fence_signal", .step = GM_STEP_FREE };
+	enum gm_rule wrong = GM_RULES;
+	struct gm_shim_fence *f;
 	uint64_t now_ns;
 
 	gm_shim_lock(d);
 	f = fence ? find(d, fence) : NULL;
-	failed = f && f->failed;
-	pending = f && !f->done && !failed;
-	if (pending) {
+	if (!f || f->done)
+		wrong = wrong_signal(d, f, fence);
+	else
 		f->done = true;
+	if (wrong == GM_RULES)
 		f->refs++;
-	}
 	gm_shim_unlock(d);
-	if (!judge(d, f, fence, pending, failed))
+	if (wrong != GM_RULES) {
+		gm_shim_report(d, wrong, &at, "fence %p", (void *)fence);
 		return;
+	}
 	complete(d, f, result);
 	now_ns = gm_shim_now(d);
 	gm_shim_lock(d);
@@ -220,11 +216,9 @@ void gm_shim_signal(void *self, struct gm_fence *fence, gm_ret_t result)
 
 		gm_shim_note(d, &piece, now_ns, false, result);
 	}
-	f->refs--;
-	drop = retire(d, f);
+	retire(d, f);
 	gm_shim_unlock(d);
-	if (drop)
-		fence_free(d, drop);
+	put(d, f);
 	d->out->fence_signal(d->out->self, fence, result);
 }
 
@@ -266,10 +260,6 @@ void gm_shim_fences_free(struct gm_shim_dev *d)
 
 	while ((f = TAILQ_FIRST(&d->fences))) {
 		TAILQ_REMOVE(&d->fences, f, link);
-		fence_free(d, f);
-	}
-	while ((f = TAILQ_FIRST(&d->done))) {
-		TAILQ_REMOVE(&d->done, f, link);
 		fence_free(d, f);
 	}
 }

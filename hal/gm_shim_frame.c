@@ -88,6 +88,35 @@ void gm_shim_forget_memory(struct gm_shim_dev *d, struct gm_shim_memories *all)
 	}
 }
 
+static bool says_nothing(const struct gm_shim_memory *m)
+{
+	unsigned any = 0;
+
+	for (unsigned i = 0; i < GM_BLOCK_PAGES; i++)
+		any |= m->frame[i].maps | m->frame[i].old_maps;
+	return !any;
+}
+
+void gm_shim_sweep_hosts(struct gm_shim_dev *d)
+{
+	SLIST_HEAD(, gm_shim_memory) dropped = SLIST_HEAD_INITIALIZER(dropped);
+	struct gm_shim_memory *m, *next;
+
+	gm_shim_lock(d);
+	for (m = d->pins ? NULL : RB_MIN(gm_shim_memories, &d->hosts); m; m = next) {
+		next = RB_NEXT(gm_shim_memories, &d->hosts, m);
+		if (!says_nothing(m))
+			continue;
+		RB_REMOVE(gm_shim_memories, &d->hosts, m);
+		SLIST_INSERT_HEAD(&dropped, m, dropped);
+	}
+	gm_shim_unlock(d);
+	while ((m = SLIST_FIRST(&dropped))) {
+		SLIST_REMOVE_HEAD(&dropped, dropped);
+		d->out->free(d->out->self, m, sizeof(*m));
+	}
+}
+
 void gm_shim_found_at(struct gm_shim_found *found, enum gm_rule rule, const struct gm_shim_at *at, uint64_t va,
 		      uint64_t pa)
 {

@@ -29,6 +29,20 @@ bool gm_shim_pte_ok(struct gm_shim_dev *d, const struct gm_shim_at *at, uint32_t
 	return false;
 }
 
+/* It failed: then it had no effect. After a result that it does not list, who knows? */
+static void judge_failed(const struct gm_shim_call *c, gm_ret_t ret)
+{
+	struct gm_shim_pmap *p = c->at.pmap;
+
+	if (gm_shim_listed(c->op, ret)) {
+		gm_shim_probe_failed(p, &c->at);
+		return;
+	}
+	gm_shim_lock(p->dev);
+	gm_shim_doubt(p, &c->at);
+	gm_shim_unlock(p->dev);
+}
+
 gm_ret_t gm_shim_pmap_enter(void *pmap, uint64_t va, uint64_t pa, uint64_t bytes, uint32_t pte)
 {
 	struct gm_shim_pmap *p = pmap;
@@ -44,11 +58,13 @@ gm_ret_t gm_shim_pmap_enter(void *pmap, uint64_t va, uint64_t pa, uint64_t bytes
 	sound = gm_shim_range_ok(d, &at) && gm_shim_pte_ok(d, &at, GM_PTE_WRITE | GM_PTE_ATOMIC | GM_PTE_HOST);
 	gm_shim_begin(d, &c, GM_SHIM_OP_PMAP_ENTER, &at);
 	if (sound) {
+		gm_shim_pin(d, 1);
 		gm_shim_need(p, va, pa, bytes, pte & GM_PTE_HOST);
 		gm_shim_lock(d);
 		if (!atomic_load(&d->blind))
 			gm_shim_check_enter(p, &at, &found);
 		gm_shim_enter(p, &at);
+		d->pins--;
 		gm_shim_unlock(d);
 		report_found(d, &found);
 	}
@@ -56,9 +72,11 @@ gm_ret_t gm_shim_pmap_enter(void *pmap, uint64_t va, uint64_t pa, uint64_t bytes
 	if (sound) {
 		gm_shim_lock(d);
 		gm_shim_entered(p, &at, ret != GM_RET_SUCCESS);
+		if (found.rule != GM_RULES) /* what the device does with that is not written anywhere */
+			gm_shim_doubt(p, &at);
 		gm_shim_unlock(d);
 		if (ret)
-			gm_shim_probe_failed(p, &at);
+			judge_failed(&c, ret);
 		else
 			gm_shim_probe_entered(p, &at);
 	}
@@ -86,7 +104,7 @@ gm_ret_t gm_shim_pmap_remove(void *pmap, uint64_t va, uint64_t bytes)
 		gm_shim_unlock(d);
 		gm_shim_probe_beside(p, &at);
 	} else if (sound) {
-		gm_shim_probe_failed(p, &at);
+		judge_failed(&c, ret);
 	}
 	gm_shim_end(&c, ret);
 	return ret;
@@ -113,6 +131,7 @@ gm_ret_t gm_shim_tlb_invl(void *pmap, uint64_t va, uint64_t bytes)
 		gm_shim_invalidated(p, &at);
 		gm_shim_unlock(d);
 		gm_shim_probe_gone(p, &at, &gone);
+		gm_shim_sweep(p, &at);
 	}
 	gm_shim_end(&c, ret);
 	return ret;
@@ -142,7 +161,7 @@ gm_ret_t gm_shim_pmap_protect(void *pmap, uint64_t va, uint64_t bytes, uint32_t 
 		gm_shim_probe_protected(p, &at);
 		gm_shim_probe_beside(p, &at);
 	} else if (sound) {
-		gm_shim_probe_failed(p, &at);
+		judge_failed(&c, ret);
 	}
 	gm_shim_end(&c, ret);
 	return ret;

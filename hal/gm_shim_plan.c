@@ -120,8 +120,10 @@ static void check_step(struct gm_shim_dev *d, struct gm_shim_fence *f, size_t i,
 		if (!depends(s, k) && conflict(&f->outer[k], s))
 			gm_shim_found_at(&found, GM_RULE_PLAN_ORDER, &at, s->va, at.pa);
 	gm_shim_unlock(d);
-	if (found.rule != GM_RULES)
-		gm_shim_report(d, found.rule, &found.at, "%s", "");
+	if (found.rule == GM_RULES)
+		return;
+	gm_shim_report(d, found.rule, &found.at, "%s", "");
+	f->blamed = true;
 }
 
 /* Is the step one that the law allows? DEAD: it cannot be passed on. */
@@ -203,12 +205,13 @@ gm_ret_t gm_shim_submit(void *dev, struct gm_step *steps, size_t n, struct gm_fe
 
 	if (!gm_shim_cap_ok(d, GM_CAP_SUBMIT, &at) || !d->mmu.submit)
 		return GM_RET_UNIMPLEMENTED;
+	gm_shim_pin(d, 1);
 	sound = steps_ok(d, steps, n, &dead) && !atomic_load(&d->blind);
-	if (dead)
-		return GM_RET_FAULT;
-	f = gm_shim_fence_new(d, done, GM_SHIM_FENCE_PLAN, n);
-	if (!f)
-		return GM_RET_NOMEM;
+	f = dead ? NULL : gm_shim_fence_new(d, done, GM_SHIM_FENCE_PLAN, n);
+	if (!f) {
+		gm_shim_pin(d, -1);
+		return dead ? GM_RET_FAULT : GM_RET_NOMEM;
+	}
 	f->outer = steps;
 	f->sound = sound;
 	take_steps(d, f, steps);
@@ -218,6 +221,7 @@ gm_ret_t gm_shim_submit(void *dev, struct gm_step *steps, size_t n, struct gm_fe
 	gm_shim_lock(d);
 	if (sound)
 		apply_until(f, &applied, n);
+	d->pins--;
 	gm_shim_unlock(d);
 	gm_shim_fence_given(d, f);
 	ret = d->mmu.submit(d->dev, f->inner, n, done);
@@ -255,11 +259,13 @@ static bool judge_results(struct gm_shim_dev *d, const struct gm_shim_fence *f, 
 {
 	gm_ret_t first = GM_RET_SUCCESS;
 	size_t bad = f->n; /* the first that is not SUCCESS */
+	bool all = true;
 
 	for (size_t i = 0; i < f->n; i++) {
 		gm_ret_t ret = f->inner[i].ret;
 
-		if (ret && bad == f->n)
+		all = all && !ret;
+		if (ret && ret != UNSET && bad == f->n)
 			bad = i;
 		if (ret && ret != GM_RET_CANCELED && !first)
 			first = ret;
@@ -273,7 +279,7 @@ static bool judge_results(struct gm_shim_dev *d, const struct gm_shim_fence *f, 
 			gm_shim_report(d, GM_RULE_STEP_RET, &at, "%s", "it got no result");
 		else if (canceled ? !first : !gm_shim_listed(op_of(s), s->ret))
 			gm_shim_report(d, GM_RULE_STEP_RET, &at, "it got %s (%d)", gm_ret_name(s->ret), (int)s->ret);
-		else if (bad < i && depends(s, bad) && !canceled)
+		else if (first && bad < i && depends(s, bad) && !canceled)
 			gm_shim_report(d, GM_RULE_STEP_AFTER_FAILURE, &at, "it got %s, step %zu before it %s",
 				       gm_ret_name(s->ret), bad, gm_ret_name(f->inner[bad].ret));
 	}
@@ -283,7 +289,7 @@ static bool judge_results(struct gm_shim_dev *d, const struct gm_shim_fence *f, 
 		gm_shim_report(d, GM_RULE_PLAN_RESULT, &at, "it was signalled with %s, its first failure is %s",
 			       gm_ret_name(result), gm_ret_name(first));
 	}
-	return bad == f->n;
+	return all;
 }
 
 /* A later step may have let others write to what step i copied. */
@@ -302,8 +308,10 @@ static void look(struct gm_shim_dev *d, const struct gm_shim_fence *f, size_t i)
 
 	if (s->op == GM_STEP_ENTER && settled(f, i))
 		gm_shim_probe_entered(s->pmap, &at);
-	if (s->op == GM_STEP_INVL)
+	if (s->op == GM_STEP_INVL) {
 		gm_shim_probe_gone(s->pmap, &at, &f->gone[i]);
+		gm_shim_sweep(s->pmap, &at);
+	}
 	if (s->op == GM_STEP_COPY && settled(f, i))
 		gm_shim_verify_copy(d, &s->copy, (uint32_t)i);
 }
@@ -319,12 +327,12 @@ void gm_shim_plan_done(struct gm_shim_dev *d, struct gm_shim_fence *f, gm_ret_t 
 
 		f->outer[i].ret = f->inner[i].ret == UNSET ? GM_RET_CANCELED : f->inner[i].ret;
 		gm_shim_note(d, &at, now_ns, false, f->outer[i].ret);
-		if (f->sound && f->inner[i].ret)
+		if (f->sound && (f->inner[i].ret || f->blamed))
 			doubt_step(&f->outer[i], i);
 		d->lost |= f->inner[i].ret == GM_RET_NODEV;
 	}
 	d->unsure_hosts |= f->hosts && !all;
 	gm_shim_unlock(d);
-	for (size_t i = 0; f->sound && all && i < f->n; i++)
+	for (size_t i = 0; f->sound && all && !f->blamed && i < f->n; i++)
 		look(d, f, i);
 }

@@ -104,9 +104,21 @@ static bool differs(struct gm_shim_pmap *p, uint64_t va, uint64_t pa, uint64_t *
 	return true;
 }
 
-/* One page of the range; `lost` and `elsewhere`: the rules that it proves where it is not there, or another. */
-static void look_at(struct gm_shim_pmap *p, const struct gm_shim_at *at, uint64_t va, enum gm_rule lost,
-		    enum gm_rule elsewhere)
+/* What the books say of the range is wrong: one report is enough. */
+static void doubt(struct gm_shim_pmap *p, const struct gm_shim_at *at)
+{
+	gm_shim_lock(p->dev);
+	gm_shim_doubt(p, at);
+	gm_shim_unlock(p->dev);
+}
+
+/* The rules that are broken where a page is not there, is another, or takes a store that it must not. */
+struct proof {
+	enum gm_rule lost, elsewhere, store;
+};
+
+/* One page of the range. */
+static void look_at(struct gm_shim_pmap *p, const struct gm_shim_at *at, uint64_t va, struct proof proof)
 {
 	struct gm_shim_dev *d = p->dev;
 	struct gm_shim_at here = *at;
@@ -114,7 +126,9 @@ static void look_at(struct gm_shim_pmap *p, const struct gm_shim_at *at, uint64_
 	struct gm_shim_page page;
 	gm_ret_t ret;
 
-	if (!look_up(p, va, &page) || page.old || !(page.cur & GM_SHIM_M))
+	if (!look_up(p, va, &page) || !(page.cur & GM_SHIM_M))
+		return;
+	if (page.old && (page.old ^ page.cur) & ~GM_SHIM_FLAGS) /* either is legal */
 		return;
 	here.va = va;
 	here.pa = page.cur & ~GM_SHIM_FLAGS;
@@ -123,15 +137,17 @@ static void look_at(struct gm_shim_pmap *p, const struct gm_shim_at *at, uint64_
 	if (ret == GM_RET_NODEV)
 		return;
 	if (ret) {
-		gm_shim_report(d, lost, &here, "a load says %s", gm_ret_name(ret));
+		gm_shim_report(d, proof.lost, &here, "a load says %s", gm_ret_name(ret));
+		doubt(p, at);
 		return;
 	}
 	if (differs(p, va, here.pa, words)) {
-		gm_shim_report(d, elsewhere, &here, "a load shows other bytes than the CPU sees");
+		gm_shim_report(d, proof.elsewhere, &here, "a load shows other bytes than the CPU sees");
+		doubt(p, at);
 		return;
 	}
-	if (!(page.cur & GM_SHIM_RIGHTS) && d->mmu.access(p->pmap, va, words, 1, true) == GM_RET_SUCCESS)
-		gm_shim_report(d, GM_RULE_WRITE_ALLOWED, &here, "a store passed");
+	if (!((page.cur | page.old) & GM_SHIM_RIGHTS) && d->mmu.access(p->pmap, va, words, 1, true) == GM_RET_SUCCESS)
+		gm_shim_report(d, proof.store, &here, "a store passed");
 }
 
 static uint64_t last_page(const struct gm_shim_at *at)
@@ -144,14 +160,13 @@ static uint64_t some_page(struct gm_shim_dev *d, const struct gm_shim_at *at)
 	return at->va + gm_shim_random(d, at->bytes / GM_PAGE_BYTES) * GM_PAGE_BYTES;
 }
 
-static void look_at_three(struct gm_shim_pmap *p, const struct gm_shim_at *at, enum gm_rule lost,
-			  enum gm_rule elsewhere)
+static void look_at_three(struct gm_shim_pmap *p, const struct gm_shim_at *at, struct proof proof)
 {
-	look_at(p, at, at->va, lost, elsewhere);
+	look_at(p, at, at->va, proof);
 	if (at->bytes > GM_PAGE_BYTES)
-		look_at(p, at, last_page(at), lost, elsewhere);
+		look_at(p, at, last_page(at), proof);
 	if (at->bytes > 2 * (uint64_t)GM_PAGE_BYTES)
-		look_at(p, at, some_page(p->dev, at), lost, elsewhere);
+		look_at(p, at, some_page(p->dev, at), proof);
 }
 
 /* A page that is not mapped must not be there. */
@@ -171,18 +186,22 @@ static void look_for_none(struct gm_shim_pmap *p, const struct gm_shim_at *at, u
 
 void gm_shim_probe_entered(struct gm_shim_pmap *p, const struct gm_shim_at *at)
 {
+	const struct proof proof = { GM_RULE_ENTER_LOST, GM_RULE_ENTER_ELSEWHERE, GM_RULE_WRITE_ALLOWED };
+
 	if (can_look(p->dev))
-		look_at_three(p, at, GM_RULE_ENTER_LOST, GM_RULE_ENTER_ELSEWHERE);
+		look_at_three(p, at, proof);
 }
 
 void gm_shim_probe_failed(struct gm_shim_pmap *p, const struct gm_shim_at *at)
 {
+	const struct proof proof = { GM_RULE_FAILED_EFFECT, GM_RULE_FAILED_EFFECT, GM_RULE_FAILED_EFFECT };
+
 	if (!can_look(p->dev) || at->pte & GM_PTE_HOST)
 		return;
 	look_for_none(p, at, at->va, GM_RULE_FAILED_EFFECT);
 	if (at->bytes > GM_PAGE_BYTES)
 		look_for_none(p, at, last_page(at), GM_RULE_FAILED_EFFECT);
-	look_at_three(p, at, GM_RULE_FAILED_EFFECT, GM_RULE_FAILED_EFFECT);
+	look_at_three(p, at, proof);
 }
 
 /* A page outside of the range is mapped, and no operation has begun since: then it must be there. */
@@ -229,9 +248,11 @@ void gm_shim_probe_beside(struct gm_shim_pmap *p, const struct gm_shim_at *at)
 
 void gm_shim_probe_protected(struct gm_shim_pmap *p, const struct gm_shim_at *at)
 {
+	const struct proof proof = { GM_RULE_PROTECT_HOLE, GM_RULE_PROTECT_HOLE, GM_RULE_WRITE_ALLOWED };
+
 	if (!can_look(p->dev))
 		return;
-	look_at_three(p, at, GM_RULE_PROTECT_HOLE, GM_RULE_PROTECT_HOLE);
+	look_at_three(p, at, proof);
 	look_for_none(p, at, at->va, GM_RULE_PROTECT_FILLED);
 	if (at->bytes > GM_PAGE_BYTES)
 		look_for_none(p, at, last_page(at), GM_RULE_PROTECT_FILLED);
@@ -263,10 +284,12 @@ void gm_shim_choose_gone(struct gm_shim_pmap *p, const struct gm_shim_at *at, st
 
 void gm_shim_probe_gone(struct gm_shim_pmap *p, const struct gm_shim_at *at, const struct gm_shim_gone *gone)
 {
+	const struct proof proof = { GM_RULE_CUT, GM_RULE_ENTER_ELSEWHERE, GM_RULE_WRITE_ALLOWED };
+
 	if (!can_look(p->dev))
 		return;
 	for (unsigned i = 0; i < gone->n; i++) {
 		look_for_none(p, at, gone->va[i], GM_RULE_STALE);
-		look_at(p, at, gone->va[i], GM_RULE_CUT, GM_RULE_ENTER_ELSEWHERE);
+		look_at(p, at, gone->va[i], proof);
 	}
 }

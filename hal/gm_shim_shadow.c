@@ -102,6 +102,49 @@ void gm_shim_forget(struct gm_shim_pmap *p)
 	gm_shim_unlock(d);
 }
 
+void gm_shim_pin(struct gm_shim_dev *d, int n)
+{
+	gm_shim_lock(d);
+	d->pins += (unsigned)n;
+	gm_shim_unlock(d);
+}
+
+static bool says_nothing(const struct gm_shim_chunk *chunk)
+{
+	uint64_t any = 0;
+
+	for (unsigned i = 0; i < GM_BLOCK_PAGES; i++)
+		any |= (chunk->page[i].cur & (GM_SHIM_M | GM_SHIM_UNSURE)) | chunk->page[i].old;
+	return !any;
+}
+
+void gm_shim_sweep(struct gm_shim_pmap *p, const struct gm_shim_at *at)
+{
+	SLIST_HEAD(, gm_shim_chunk) dropped = SLIST_HEAD_INITIALIZER(dropped);
+	struct gm_shim_dev *d = p->dev;
+	struct gm_shim_chunk *chunk, *next;
+
+	if (gm_shim_has(d, GM_CAP_DIRTY)) /* the bits of a page outlive its mapping */
+		return;
+	gm_shim_lock(d);
+	for (chunk = d->pins ? NULL : gm_shim_chunk_at(p, at->va); chunk && chunk->va <= at->va + (at->bytes - 1);
+	     chunk = next) {
+		next = RB_NEXT(gm_shim_chunks, &p->chunks, chunk);
+		if (!says_nothing(chunk))
+			continue;
+		RB_REMOVE(gm_shim_chunks, &p->chunks, chunk);
+		SLIST_INSERT_HEAD(&dropped, chunk, dropped);
+	}
+	gm_shim_unlock(d);
+	if (SLIST_EMPTY(&dropped))
+		return;
+	while ((chunk = SLIST_FIRST(&dropped))) {
+		SLIST_REMOVE_HEAD(&dropped, dropped);
+		d->out->free(d->out->self, chunk, sizeof(*chunk));
+	}
+	gm_shim_sweep_hosts(d);
+}
+
 uint64_t gm_shim_pte_flags(uint32_t pte)
 {
 	return GM_SHIM_M | (pte & (GM_PTE_WRITE | GM_PTE_ATOMIC) ? GM_SHIM_W : 0) |

@@ -383,9 +383,6 @@ static struct gm_fence *svc_fence_create(void *self)
 		return NULL;
 	}
 	gm_shim_fence_given(d, f);
-	gm_shim_lock(d);
-	f->refs = 0;
-	gm_shim_unlock(d);
 	return fence;
 }
 

@@ -16,6 +16,8 @@ libgm_testkit_a_SOURCES = \
 	tests/unit/mock_bug.h \
 	tests/unit/mock_fixture.h \
 	tests/unit/mock_services.h \
+	tests/unit/shim_fixture.h \
+	tests/unit/shim_toy.h \
 	tests/unit/sim_fixture.h \
 	tests/unit/sim_host_fixture.h
 LINT_FILES += $(libgm_testkit_a_SOURCES)
@@ -56,6 +58,9 @@ UNIT_TESTS = \
 	tests/unit/test_rank.t \
 	tests/unit/test_region.t \
 	tests/unit/test_remap.t \
+	tests/unit/test_shim.t \
+	tests/unit/test_shim_caller.t \
+	tests/unit/test_shim_lib.t \
 	tests/unit/test_sim_app.t \
 	tests/unit/test_sim_host.t \
 	tests/unit/test_sim_race.t \

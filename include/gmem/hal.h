@@ -14,7 +14,9 @@
  *    without overflow, inside the address bits the device announced: a
  *    backend asserts rather than checks.
  *  - Calls for different address ranges may come from several threads at
- *    once; calls for overlapping ranges of one pmap never do.
+ *    once; calls that change mappings or end translations in overlapping
+ *    ranges of one pmap never do. access(), fault_done() and pmap_harvest()
+ *    may meet them.
  *  - A backend calls only its services (struct gm_services), never the
  *    library's public functions.
  *  - A backend returns only what the operation lists. GM_RET_NODEV is allowed
@@ -109,17 +111,20 @@ struct gm_services {
 	/** Start a thread with all signals blocked. SUCCESS, NOMEM, AGAIN. */
 	gm_ret_t (*thread_start)(void *self, const char *name, uint32_t flags, void (*fn)(void *arg), void *arg,
 				 struct gm_thread **thread);
-	/** Wait for its end. */
+	/** Wait for its end; no lock is held. */
 	void (*thread_join)(void *self, struct gm_thread *thread);
 	/** Let others run: called in loops that poll. */
 	void (*yield)(void *self);
-	/** Signal a fence that was given to copy() or submit(). */
+	/**
+	 * Signal a fence that was given to copy(), submit() or sync_import(), or made by fence_create(): once. No lock is
+	 * held, nor anything an operation would wait for: callbacks of the fence run here, and may call any of them.
+	 */
 	void (*fence_signal)(void *self, struct gm_fence *fence, gm_ret_t result);
 	/** A new pending fence, one reference (for launches); NULL when out of memory. */
 	struct gm_fence *(*fence_create)(void *self);
 	/** Give a reference back. */
 	void (*fence_put)(void *self, struct gm_fence *fence);
-	/** fault_next() has something to return. */
+	/** fault_next() has something to return. No lock is held: fault_next() may be called from here. */
 	void (*fault_ready)(void *self);
 	/**
 	 * One access over the bus to host memory mapped with GM_PTE_HOST; the
@@ -322,8 +327,8 @@ struct gm_mmu {
 	/**
 	 * Do `n` steps respecting their dependencies. **GM_CAP_SUBMIT**; default: the hal walks the steps one by one.
 	 * - Called: with whole plans. Blocks: engine.
-	 * - Core: each step alone obeys its operation's block; `after` is smaller than the step's own index. The steps
-	 *   stay valid until `done`.
+	 * - Core: each step alone obeys its operation's block, given that exactly the steps it depends on are complete;
+	 *   `after` is smaller than the step's own index. The steps stay valid until `done`.
 	 * - Backend: sets each step's `ret` to what the operation would return, then signals `done` with the first
 	 *   failure by index, or SUCCESS. No step starts before those it depends on are complete, nor after one of
 	 *   them failed; once any step has failed those not started are CANCELED.

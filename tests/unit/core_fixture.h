@@ -45,6 +45,7 @@ struct world_config {
 	uint64_t seed;
 	bool spurious; /* wake-ups for nothing, AGAIN without a reason */
 	bool bare;     /* an instance only */
+	enum gm_validate validate;
 };
 
 struct world {
@@ -131,7 +132,8 @@ static inline void world_main(void *arg)
 static inline void world_run(const struct world_config *config, void (*body)(struct world *w))
 {
 	struct world w = { .config = config, .body = body };
-	struct gm_lib_config lib = { .size = sizeof(lib), .log = world_log, .log_arg = &w, .log_level = GM_LOG_ERROR };
+	struct gm_lib_config lib = { .size = sizeof(lib), .log = world_log, .log_arg = &w, .log_level = GM_LOG_ERROR,
+				     .validate = config->validate };
 	const char *seed = getenv("GM_TEST_SEED");
 	char report[1000];
 

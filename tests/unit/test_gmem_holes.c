@@ -102,6 +102,9 @@ CORE_TEST(gmem_holes, hole_03_meeting_a_migration_leaks_nothing,
 	struct gm_thread *t;
 	size_t live;
 
+	/* The validation shim makes books of frames when they are first used. */
+	OK(gm_dev_fault(w->ctx[0], va, GM_WRITE));
+	OK(gm_migrate(w->as, va, BLOCK, NULL, NULL));
 	gm_sim_sleep_ns(w->sim, SECOND);
 	live = atomic_load(&w->fa.live);
 	t = spawn(w, home_again_and_again, &h);
