@@ -158,6 +158,10 @@ void gm_ct_services_fill(struct gm_ct_services *s, struct gm_services *svc);
 void gm_ct_services_check(struct gm_ct_services *s);
 /* Host memory that host_access reaches from now on. */
 void gm_ct_host_add(struct gm_ct_services *s, void *at, size_t bytes);
+/* While the gate is closed a host access waits in front of it, as on a slow bus. */
+void gm_ct_host_gate(struct gm_ct_services *s, bool closed);
+/* Wait until one does. False: not within the bound. */
+bool gm_ct_host_wait(struct gm_ct_services *s);
 /* How often fault_ready was called; wait until it is more than `seen`. False: not within the bound. */
 uint64_t gm_ct_faults_ready(struct gm_ct_services *s);
 bool gm_ct_faults_wait(struct gm_ct_services *s, uint64_t seen);

@@ -90,6 +90,28 @@ static void rights(struct gm_ct *t)
 	gm_ct_finish(&s);
 }
 
+/* Jobs have TLBs of their own. */
+static void jobs(struct gm_ct *t)
+{
+	struct gm_ct_stage s;
+
+	gm_ct_begin(&s, t, GM_CT_SMALL);
+	for (uint32_t i = 0; i < 32; i++) {
+		uint32_t page = i % 4, frame = (5 * i) % s.o.pages;
+		uint64_t got = 0, want;
+
+		memcpy(&want, s.m.is + frame * s.d->granule, 8);
+		gm_ct_map_enter(&s.o, page, frame, 1, 0);
+		gm_ct_ok(t, gm_ct_touch(s.d, s.o.pmap, gm_ct_va(&s.o, page), &got, 8, false));
+		if (got != want)
+			gm_ct_fail(t, "stale translation", "a job that loads from va 0x%llx after tlb_invl() read %016llx, "
+				   "expected %016llx", (unsigned long long)gm_ct_va(&s.o, page), (unsigned long long)got,
+				   (unsigned long long)want);
+		gm_ct_map_remove(&s.o, page, 1);
+	}
+	gm_ct_finish(&s);
+}
+
 struct race {
 	struct gm_ct_stage s;
 	_Atomic uint32_t latest; /* round whose predecessor is invalidated */
@@ -139,10 +161,14 @@ static void *writer(void *arg)
 {
 	struct race *r = arg;
 	struct gm_ct *t = r->s.d->t;
+	unsigned char bytes[1024];
 
-	for (uint64_t n = 1; !atomic_load(&r->stop); n++) {
-		gm_ret_t ret = gm_ct_access(r->s.d, r->s.o.pmap, gm_ct_va(&r->s.o, r->page) + 64, &n, 8, true);
+	for (unsigned n = 1; !atomic_load(&r->stop); n++) {
+		gm_ret_t ret;
 
+		/* long ones, so that there is nearly always one in flight */
+		memset(bytes, (int)(n % 251), sizeof(bytes));
+		ret = gm_ct_access(r->s.d, r->s.o.pmap, gm_ct_va(&r->s.o, r->page) + 64, bytes, sizeof(bytes), true);
 		if (ret != GM_RET_SUCCESS && ret != GM_RET_FAULT)
 			gm_ct_fail(t, "result", "access returned %s", gm_ret_name(ret));
 	}
@@ -210,6 +236,7 @@ const struct gm_ct_test gm_ct_invalidate_tests[] = {
 	{ "reuse", GM_CAP_ACCESS, 0, reuse },
 	{ "batch", GM_CAP_ACCESS, 0, batch },
 	{ "rights", GM_CAP_ACCESS | GM_CAP_PROTECT, 0, rights },
+	{ "jobs", GM_CAP_ACCESS, GM_CT_TOUCH, jobs },
 	{ "readers", GM_CAP_ACCESS, 0, readers },
 	{ "writers", GM_CAP_ACCESS, 0, writers },
 	{ NULL, 0, 0, NULL },

@@ -52,8 +52,10 @@ struct gm_ct_services {
 	struct gm_ct *t;
 	_Atomic long bytes, locks, queues, threads, fences; /* alive */
 	pthread_mutex_t lock;
-	pthread_cond_t cond;      /* fault_ready was called */
-	uint64_t faults;          /* under lock */
+	pthread_cond_t cond;      /* something below has changed */
+	uint64_t faults;          /* under lock: how often fault_ready was called */
+	bool gate_closed;         /* under lock: host accesses wait */
+	unsigned at_gate;         /* under lock: how many do */
 	struct gm_fence *kept;    /* under lock */
 	struct host_range host[GM_CT_MAX_HOST];
 	unsigned n_host;
@@ -296,10 +298,22 @@ static void svc_fault_ready(void *self)
 	(void)pthread_mutex_unlock(&s->lock);
 }
 
+static void pass_gate(struct gm_ct_services *s)
+{
+	(void)pthread_mutex_lock(&s->lock);
+	s->at_gate++;
+	(void)pthread_cond_broadcast(&s->cond);
+	while (s->gate_closed)
+		(void)pthread_cond_wait(&s->cond, &s->lock);
+	s->at_gate--;
+	(void)pthread_mutex_unlock(&s->lock);
+}
+
 static gm_ret_t svc_host_access(void *self, uint64_t host_va, void *buf, size_t bytes, bool write)
 {
 	struct gm_ct_services *s = self;
 
+	pass_gate(s);
 	for (unsigned i = 0; i < s->n_host; i++) {
 		uint64_t at = (uint64_t)(uintptr_t)s->host[i].at;
 
@@ -376,6 +390,27 @@ void gm_ct_host_add(struct gm_ct_services *s, void *at, size_t bytes)
 	if (s->n_host == GM_CT_MAX_HOST)
 		gm_ct_fail(s->t, "host", "too many pieces of host memory: an error of the suite");
 	s->host[s->n_host++] = (struct host_range){ .at = at, .bytes = bytes };
+}
+
+void gm_ct_host_gate(struct gm_ct_services *s, bool closed)
+{
+	(void)pthread_mutex_lock(&s->lock);
+	s->gate_closed = closed;
+	(void)pthread_cond_broadcast(&s->cond);
+	(void)pthread_mutex_unlock(&s->lock);
+}
+
+bool gm_ct_host_wait(struct gm_ct_services *s)
+{
+	uint64_t deadline = gm_ct_now_ns() + s->t->bound_ns;
+	bool there;
+
+	(void)pthread_mutex_lock(&s->lock);
+	while (s->at_gate == 0 && cond_wait(&s->cond, &s->lock, deadline))
+		;
+	there = s->at_gate > 0;
+	(void)pthread_mutex_unlock(&s->lock);
+	return there;
 }
 
 uint64_t gm_ct_faults_ready(struct gm_ct_services *s)
