@@ -13,6 +13,7 @@
 #include "conform/gm_ct.h"
 
 #define EXIT_USAGE 2
+#define MAX_BOUND_S 3600u
 
 struct out {
 	const struct style *style;
@@ -196,31 +197,58 @@ static bool parse_number(const char *text, uint64_t *out)
 	return *end == '\0';
 }
 
-/* Options with a value, and without; false: not understood. */
+static bool parse_seconds(const char *text, uint64_t *ns)
+{
+	uint64_t seconds;
+
+	if (!parse_number(text, &seconds) || seconds == 0 || seconds > MAX_BOUND_S)
+		return false;
+	*ns = seconds * UINT64_C(1000000000);
+	return true;
+}
+
+/* An option without a value. */
+static bool parse_style(struct out *o, const char *word)
+{
+	static const struct {
+		const char *word;
+		const struct style *style;
+	} styles[] = { { "--tap", &tap }, { "--json", &json }, { "--list", &list } };
+
+	for (size_t i = 0; i < sizeof(styles) / sizeof(styles[0]); i++) {
+		if (strcmp(word, styles[i].word) == 0) {
+			o->style = styles[i].style;
+			return true;
+		}
+	}
+	return false;
+}
+
+static bool parse_value(struct gm_conform_config *config, const char *word, const char *value)
+{
+	if (!value)
+		return false;
+	if (strcmp(word, "--seed") == 0)
+		return parse_number(value, &config->seed);
+	if (strcmp(word, "--bound") == 0)
+		return parse_seconds(value, &config->bound_ns);
+	if (strcmp(word, "--options") == 0)
+		config->options = value;
+	else if (strcmp(word, "--only") == 0)
+		config->only = value;
+	else
+		return false;
+	return true;
+}
+
 static bool parse(struct gm_conform_config *config, struct out *o, int argc, char **argv)
 {
 	for (int i = 1; i < argc; i++) {
-		const char *word = argv[i], *value = i + 1 < argc ? argv[i + 1] : NULL;
-		uint64_t seconds;
-
-		if (strcmp(word, "--tap") == 0)
-			o->style = &tap;
-		else if (strcmp(word, "--json") == 0)
-			o->style = &json;
-		else if (strcmp(word, "--list") == 0)
-			o->style = &list;
-		else if (!value)
+		if (parse_style(o, argv[i]))
+			continue;
+		if (!parse_value(config, argv[i], i + 1 < argc ? argv[i + 1] : NULL))
 			return false;
-		else if (strcmp(word, "--options") == 0)
-			config->options = argv[++i];
-		else if (strcmp(word, "--only") == 0)
-			config->only = argv[++i];
-		else if (strcmp(word, "--seed") == 0 && parse_number(value, &config->seed))
-			i++;
-		else if (strcmp(word, "--bound") == 0 && parse_number(value, &seconds) && seconds > 0 && seconds <= 3600)
-			config->bound_ns = seconds * UINT64_C(1000000000), i++;
-		else
-			return false;
+		i++;
 	}
 	return true;
 }

@@ -36,6 +36,7 @@
 #define GM_CT_SMALL (UINT64_C(1) << 20)
 /* Addresses that tests map things at: a multiple of every page size, inside 32 bits. */
 #define GM_CT_VA (UINT64_C(1) << 30)
+#define GM_CT_PAGE ((size_t)GM_PAGE_BYTES) /* unit of copies */
 /* A device has at least that many granules of memory. */
 #define GM_CT_MIN_PAGES 16u
 /* What a mapping of the oracle says where there is none. */
@@ -64,7 +65,10 @@ enum gm_ct_state {
 struct gm_ct_shared {
 	_Atomic int state;         /* enum gm_ct_state */
 	_Atomic uint64_t progress; /* rises with each operation */
-	struct gm_ct_note note;
+	/* The last of these to be noted by any thread. Fields of two may be mixed: it is for people. */
+	const char *_Atomic op;
+	_Atomic uint64_t va, pa, bytes;
+	_Atomic uint32_t pte;
 	uint32_t caps;             /* of the device opened last */
 	char reason[GM_CT_REASON_BYTES];
 };
@@ -154,6 +158,10 @@ void gm_ct_services_fill(struct gm_ct_services *s, struct gm_services *svc);
 void gm_ct_services_check(struct gm_ct_services *s);
 /* Host memory that host_access reaches from now on. */
 void gm_ct_host_add(struct gm_ct_services *s, void *at, size_t bytes);
+/* While the gate is closed a host access waits in front of it, as on a slow bus. */
+void gm_ct_host_gate(struct gm_ct_services *s, bool closed);
+/* Wait until one does. False: not within the bound. */
+bool gm_ct_host_wait(struct gm_ct_services *s);
 /* How often fault_ready was called; wait until it is more than `seen`. False: not within the bound. */
 uint64_t gm_ct_faults_ready(struct gm_ct_services *s);
 bool gm_ct_faults_wait(struct gm_ct_services *s, uint64_t seen);
@@ -232,6 +240,8 @@ void gm_ct_mem_fini(struct gm_ct_mem *m);
 void gm_ct_mem_put(struct gm_ct_mem *m);
 /* Copy back and compare. Nothing is mapped with write. */
 void gm_ct_mem_check(struct gm_ct_mem *m);
+/* Zeroed memory of the suite itself, for free(). */
+void *gm_ct_alloc(struct gm_ct *t, size_t bytes);
 /* Page-aligned host memory; ends the test where there is none. */
 void *gm_ct_pages(struct gm_ct *t, size_t bytes);
 void gm_ct_pages_free(void *at, size_t bytes);

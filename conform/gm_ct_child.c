@@ -2,7 +2,7 @@
 /*
  * One test, one process.
  *
- *     fork --> RUNS --run() returned--> PASSED            exit 0
+ *     fork --> RUNS --run() returned--> PASSED            exit 0, else FAILED after all
  *                \--gm_ct_fail()--> FAILED                exit 1
  *                \--gm_ct_need()--> NEEDS                 exit 1
  *                \--signal, exit of the backend--> FAILED, with the operation that ran
@@ -70,7 +70,11 @@ static void note_text(const struct gm_ct_note *note, char *buf, size_t bytes)
 void gm_ct_note(struct gm_ct *t, const char *op, uint64_t va, uint64_t pa, uint64_t bytes, uint32_t pte)
 {
 	last_note = (struct gm_ct_note){ .op = op, .va = va, .pa = pa, .bytes = bytes, .pte = pte };
-	t->shared->note = last_note;
+	atomic_store_explicit(&t->shared->op, op, memory_order_relaxed);
+	atomic_store_explicit(&t->shared->va, va, memory_order_relaxed);
+	atomic_store_explicit(&t->shared->pa, pa, memory_order_relaxed);
+	atomic_store_explicit(&t->shared->bytes, bytes, memory_order_relaxed);
+	atomic_store_explicit(&t->shared->pte, pte, memory_order_relaxed);
 	atomic_fetch_add(&t->shared->progress, 1);
 }
 
@@ -84,7 +88,7 @@ static _Noreturn void end(struct gm_ct *t, enum gm_ct_state state, const char *t
 			(void)pause();
 	}
 	(void)snprintf(t->shared->reason, sizeof(t->shared->reason), "%s", text);
-	_exit(1);
+	_exit(state == GM_CT_PASSED ? 0 : 1);
 }
 
 void gm_ct_fail(struct gm_ct *t, const char *what, const char *format, ...)
@@ -116,7 +120,7 @@ void gm_ct_want(struct gm_ct *t, gm_ret_t ret, gm_ret_t want)
 }
 
 /* LeakSanitizer's, where the program has it. */
-extern int __lsan_do_recoverable_leak_check(void) __attribute__((weak));
+extern int gm_lsan_check(void) __asm__("__lsan_do_recoverable_leak_check") __attribute__((weak));
 
 static _Noreturn void child(const struct gm_conform_config *config, const struct gm_ct_test *test,
 			    struct gm_ct_shared *shared)
@@ -133,7 +137,7 @@ static _Noreturn void child(const struct gm_conform_config *config, const struct
 	t.services = gm_ct_services_create(&t);
 	test->run(&t);
 	gm_ct_services_check(t.services);
-	if (__lsan_do_recoverable_leak_check && __lsan_do_recoverable_leak_check())
+	if (gm_lsan_check && gm_lsan_check())
 		gm_ct_fail(&t, "leak", "memory that came from malloc() is lost, see standard error");
 	end(&t, GM_CT_PASSED, "");
 }
@@ -159,9 +163,12 @@ static bool watch(const struct gm_ct_shared *shared, int fd, uint64_t bound_ns)
 
 static void say_end(const struct gm_ct_shared *shared, bool hangs, int status, char *reason, size_t bytes)
 {
+	struct gm_ct_note note = { .op = atomic_load(&shared->op), .va = atomic_load(&shared->va),
+				   .pa = atomic_load(&shared->pa), .bytes = atomic_load(&shared->bytes),
+				   .pte = atomic_load(&shared->pte) };
 	char op[256];
 
-	note_text(&shared->note, op, sizeof(op));
+	note_text(&note, op, sizeof(op));
 	if (hangs)
 		(void)snprintf(reason, bytes, "hang: nothing happened any more; the last operation was %s", op);
 	else if (WIFSIGNALED(status))
@@ -181,7 +188,8 @@ static enum gm_ct_state outcome(const struct gm_ct_shared *shared, pid_t pid, bo
 		(void)kill(pid, SIGKILL);
 	(void)waitpid(pid, &status, 0);
 	state = (enum gm_ct_state)atomic_load(&shared->state);
-	if (state == GM_CT_RUNS) {
+	/* what ends a test that passed is an exit handler, a sanitizer's for example */
+	if (state == GM_CT_RUNS || (state == GM_CT_PASSED && status != 0)) {
 		say_end(shared, hangs, status, reason, bytes);
 		return GM_CT_FAILED;
 	}

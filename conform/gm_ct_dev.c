@@ -33,7 +33,7 @@ static void close_data(struct gm_ct_dev *d)
 	free(d);
 }
 
-/* dev_init(); a failure leaves nothing. */
+/* dev_init(); after a failure the caller gives `d` back. */
 static gm_ret_t open_table(struct gm_ct_dev *d, const struct gm_mmu *mmu)
 {
 	struct gm_ct *t = d->t;
@@ -47,7 +47,6 @@ static gm_ret_t open_table(struct gm_ct_dev *d, const struct gm_mmu *mmu)
 		if (d->dev)
 			gm_ct_fail(t, "out-parameter", "dev_init failed with %s, but wrote a device", gm_ret_name(ret));
 		gm_ct_unwrap(d);
-		close_data(d);
 		return ret;
 	}
 	if (!d->dev)
@@ -58,10 +57,8 @@ static gm_ret_t open_table(struct gm_ct_dev *d, const struct gm_mmu *mmu)
 
 static struct gm_ct_dev *dev_alloc(struct gm_ct *t)
 {
-	struct gm_ct_dev *d = calloc(1, sizeof(*d));
+	struct gm_ct_dev *d = gm_ct_alloc(t, sizeof(*d));
 
-	if (!d)
-		gm_ct_fail(t, "host", "no memory for the suite itself");
 	d->t = t;
 	return d;
 }
@@ -79,8 +76,10 @@ gm_ret_t gm_ct_try_open(struct gm_ct *t, struct gm_ct_dev **out)
 	if (ret)
 		gm_ct_fail(t, "options", "gm_plugin.open(\"%s\") returned %s", t->options, gm_ret_name(ret));
 	ret = open_table(d, gm_ct_gap(t));
-	if (ret)
+	if (ret) {
+		close_data(d);
 		return ret;
+	}
 	t->shared->caps = d->caps.caps;
 	*out = d;
 	return GM_RET_SUCCESS;

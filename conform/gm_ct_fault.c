@@ -20,12 +20,12 @@
 /* One job: an access to the first word of a page. */
 struct job {
 	struct gm_ct_stage *s;
-	uint32_t page, n; /* pages one after the other */
-	uint64_t word;    /* loaded, or to store */
-	bool store;
-	gm_ret_t ret;
-	atomic_bool ended;
 	struct gm_ct_thread thread;
+	uint64_t word;    /* loaded, or to store */
+	uint32_t page, n; /* pages one after the other */
+	gm_ret_t ret;
+	bool store;
+	atomic_bool ended;
 };
 
 static void *job_main(void *arg)
@@ -243,17 +243,18 @@ static void many(struct gm_ct *t)
 {
 	struct gm_ct_stage s;
 	struct job j[THREADS];
-	uint32_t per, mapped = 0;
+	uint32_t per, all, mapped = 0;
 
 	gm_ct_begin(&s, t, GM_CT_SMALL);
 	per = s.o.pages / THREADS < PER_THREAD ? s.o.pages / THREADS : PER_THREAD;
 	for (uint32_t i = 0; i < THREADS; i++)
 		job_start(&j[i], &s, i * per, per, i % 2);
-	while (mapped < per * THREADS) {
+	all = per * THREADS;
+	while (mapped < all) {
 		struct gm_dev_fault fault = next_fault(s.d);
 		uint64_t page = (fault.va - s.o.va) / s.d->granule;
 
-		if (fault.va < s.o.va || page >= per * THREADS)
+		if (fault.va < s.o.va || page >= all)
 			gm_ct_fail(t, "fault", "the fault names va 0x%" PRIx64 ", where nobody accesses", fault.va);
 		if (s.o.frame[page] != GM_CT_NONE)
 			gm_ct_fail(t, "named once", "va 0x%" PRIx64 " is named again although it is mapped", fault.va);
@@ -263,7 +264,7 @@ static void many(struct gm_ct *t)
 	}
 	for (uint32_t i = 0; i < THREADS; i++)
 		job_end(&j[i], GM_RET_SUCCESS);
-	for (uint32_t i = 0; i < per * THREADS; i++) {
+	for (uint32_t i = 0; i < all; i++) {
 		if (i / per % 2)
 			memcpy(s.m.is + i * s.d->granule, &j[i / per].word, 8);
 	}

@@ -77,7 +77,7 @@ static void in_flight(struct gm_ct *t)
 	uint64_t part;
 
 	gm_ct_mem_init(&m, d, GM_CT_SMALL, t->seed);
-	part = m.bytes / IN_FLIGHT / GM_PAGE_BYTES * GM_PAGE_BYTES;
+	part = m.bytes / IN_FLIGHT / GM_CT_PAGE * GM_CT_PAGE;
 	for (unsigned round = 0; round < 8; round++) {
 		gm_ct_fill(m.is, part * IN_FLIGHT, t->seed + round);
 		for (unsigned i = 0; i < IN_FLIGHT; i++) {
@@ -138,9 +138,9 @@ static void threads(struct gm_ct *t)
 	uint64_t part;
 
 	gm_ct_mem_init(&m, d, GM_CT_SMALL, t->seed);
-	part = m.bytes / THREADS / GM_PAGE_BYTES * GM_PAGE_BYTES;
+	part = m.bytes / THREADS / GM_CT_PAGE * GM_CT_PAGE;
 	for (unsigned i = 0; i < THREADS; i++) {
-		c[i] = (struct copier){ .m = &m, .begin = i * part, .bytes = part, .seed = t->seed + i * 1000 };
+		c[i] = (struct copier){ .m = &m, .begin = i * part, .bytes = part, .seed = t->seed + UINT64_C(1000) * i };
 		gm_ct_thread_start(t, &thread[i], copier, &c[i]);
 	}
 	for (unsigned i = 0; i < THREADS; i++)

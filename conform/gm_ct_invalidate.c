@@ -90,6 +90,28 @@ static void rights(struct gm_ct *t)
 	gm_ct_finish(&s);
 }
 
+/* Jobs have TLBs of their own. */
+static void jobs(struct gm_ct *t)
+{
+	struct gm_ct_stage s;
+
+	gm_ct_begin(&s, t, GM_CT_SMALL);
+	for (uint32_t i = 0; i < 32; i++) {
+		uint32_t page = i % 4, frame = (5 * i) % s.o.pages;
+		uint64_t got = 0, want;
+
+		memcpy(&want, s.m.is + frame * s.d->granule, 8);
+		gm_ct_map_enter(&s.o, page, frame, 1, 0);
+		gm_ct_ok(t, gm_ct_touch(s.d, s.o.pmap, gm_ct_va(&s.o, page), &got, 8, false));
+		if (got != want)
+			gm_ct_fail(t, "stale translation", "a job that loads from va 0x%llx after tlb_invl() read %016llx, "
+				   "expected %016llx", (unsigned long long)gm_ct_va(&s.o, page), (unsigned long long)got,
+				   (unsigned long long)want);
+		gm_ct_map_remove(&s.o, page, 1);
+	}
+	gm_ct_finish(&s);
+}
+
 struct race {
 	struct gm_ct_stage s;
 	_Atomic uint32_t latest; /* round whose predecessor is invalidated */
@@ -139,10 +161,14 @@ static void *writer(void *arg)
 {
 	struct race *r = arg;
 	struct gm_ct *t = r->s.d->t;
+	unsigned char bytes[1024];
 
-	for (uint64_t n = 1; !atomic_load(&r->stop); n++) {
-		gm_ret_t ret = gm_ct_access(r->s.d, r->s.o.pmap, gm_ct_va(&r->s.o, r->page) + 64, &n, 8, true);
+	for (unsigned n = 1; !atomic_load(&r->stop); n++) {
+		gm_ret_t ret;
 
+		/* long ones, so that there is nearly always one in flight */
+		memset(bytes, (int)(n % 251), sizeof(bytes));
+		ret = gm_ct_access(r->s.d, r->s.o.pmap, gm_ct_va(&r->s.o, r->page) + 64, bytes, sizeof(bytes), true);
 		if (ret != GM_RET_SUCCESS && ret != GM_RET_FAULT)
 			gm_ct_fail(t, "result", "access returned %s", gm_ret_name(ret));
 	}
@@ -153,7 +179,7 @@ static void *writer(void *arg)
 static void look(struct race *r, uint32_t frame, void *host)
 {
 	struct gm_copy copy = { .kind = GM_COPY_TO_HOST, .pa = gm_ct_pa(&r->s.m, frame), .host = GM_VA(host),
-				.bytes = GM_PAGE_BYTES };
+				.bytes = GM_CT_PAGE };
 
 	gm_ct_ok(r->s.d->t, gm_ct_copy(r->s.d, &copy, 1));
 }
@@ -171,10 +197,10 @@ static void swap_frames(struct race *r, bool stores, unsigned char *host)
 		if (!stores)
 			continue;
 		look(r, frame_of(r, round), host);
-		look(r, frame_of(r, round), host + GM_PAGE_BYTES);
-		if (memcmp(host, host + GM_PAGE_BYTES, GM_PAGE_BYTES) != 0)
+		look(r, frame_of(r, round), host + GM_CT_PAGE);
+		if (memcmp(host, host + GM_CT_PAGE, GM_CT_PAGE) != 0)
 			gm_ct_fail(o->d->t, "access in flight", "a store reached the old frame after tlb_invl() had returned");
-		memcpy(r->s.m.is + frame_of(r, round) * o->d->granule, host, GM_PAGE_BYTES);
+		memcpy(r->s.m.is + frame_of(r, round) * o->d->granule, host, GM_CT_PAGE);
 	}
 }
 
@@ -182,7 +208,7 @@ static void race(struct gm_ct *t, bool stores)
 {
 	struct race r = { .page = 1 };
 	struct gm_ct_thread thread[READERS];
-	unsigned char *host = gm_ct_pages(t, 2 * GM_PAGE_BYTES);
+	unsigned char *host = gm_ct_pages(t, 2 * GM_CT_PAGE);
 
 	gm_ct_begin(&r.s, t, GM_CT_SMALL);
 	for (unsigned i = 0; i < READERS; i++)
@@ -192,7 +218,7 @@ static void race(struct gm_ct *t, bool stores)
 	for (unsigned i = 0; i < READERS; i++)
 		gm_ct_thread_join(&thread[i]);
 	gm_ct_finish(&r.s);
-	gm_ct_pages_free(host, 2 * GM_PAGE_BYTES);
+	gm_ct_pages_free(host, 2 * GM_CT_PAGE);
 }
 
 static void readers(struct gm_ct *t)
@@ -210,6 +236,7 @@ const struct gm_ct_test gm_ct_invalidate_tests[] = {
 	{ "reuse", GM_CAP_ACCESS, 0, reuse },
 	{ "batch", GM_CAP_ACCESS, 0, batch },
 	{ "rights", GM_CAP_ACCESS | GM_CAP_PROTECT, 0, rights },
+	{ "jobs", GM_CAP_ACCESS, GM_CT_TOUCH, jobs },
 	{ "readers", GM_CAP_ACCESS, 0, readers },
 	{ "writers", GM_CAP_ACCESS, 0, writers },
 	{ NULL, 0, 0, NULL },

@@ -36,7 +36,7 @@ static gm_ret_t op_copy(struct gm_ct_stage *s)
 {
 	/* a page that no test here maps */
 	struct gm_copy copy = { .kind = GM_COPY_TO_HOST, .pa = gm_ct_pa(&s->m, 12),
-				.host = GM_VA(s->m.buf), .bytes = GM_PAGE_BYTES };
+				.host = GM_VA(s->m.buf), .bytes = GM_CT_PAGE };
 
 	return gm_ct_copy(s->d, &copy, 1);
 }

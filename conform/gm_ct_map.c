@@ -15,22 +15,15 @@
 
 #include "conform/gm_ct.h"
 
-static void *need(struct gm_ct *t, void *ptr)
-{
-	if (!ptr)
-		gm_ct_fail(t, "host", "no memory for the suite itself");
-	return ptr;
-}
-
 static void init(struct gm_ct_map *o, struct gm_ct_mem *m, uint64_t va, uint64_t seed)
 {
 	struct gm_ct *t = m->d->t;
 
 	*o = (struct gm_ct_map){ .d = m->d, .m = m, .va = va, .pages = m->pages, .last = m->pages };
 	o->random.state = seed;
-	o->frame = need(t, malloc(o->pages * sizeof(*o->frame)));
-	o->pte = need(t, calloc(o->pages, sizeof(*o->pte)));
-	o->used = need(t, calloc(m->pages, 1));
+	o->frame = gm_ct_alloc(t, o->pages * sizeof(*o->frame));
+	o->pte = gm_ct_alloc(t, o->pages * sizeof(*o->pte));
+	o->used = gm_ct_alloc(t, m->pages);
 	for (uint32_t i = 0; i < o->pages; i++)
 		o->frame[i] = GM_CT_NONE;
 }

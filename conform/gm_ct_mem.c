@@ -9,10 +9,20 @@
 #include "config.h"
 
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #include "conform/gm_ct.h"
+
+void *gm_ct_alloc(struct gm_ct *t, size_t bytes)
+{
+	void *ptr = calloc(1, bytes);
+
+	if (!ptr)
+		gm_ct_fail(t, "host", "no memory for the suite itself: %zu bytes", bytes);
+	return ptr;
+}
 
 void *gm_ct_pages(struct gm_ct *t, size_t bytes)
 {

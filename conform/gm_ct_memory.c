@@ -26,13 +26,13 @@ static void round_trip(struct gm_ct *t)
 /* A piece of random place and length, of one kind; the neighbours stay. */
 static void piece(struct gm_ct_mem *m, struct gm_ct_random *r, void *host, enum gm_copy_kind kind)
 {
-	uint64_t pages = m->bytes / GM_PAGE_BYTES, at = gm_ct_below(r, pages), n = 1 + gm_ct_below(r, pages - at);
-	struct gm_copy copy = { .kind = kind, .pa = m->pa + at * GM_PAGE_BYTES };
-	unsigned char *is = m->is + at * GM_PAGE_BYTES;
+	uint64_t pages = m->bytes / GM_CT_PAGE, at = gm_ct_below(r, pages), n = 1 + gm_ct_below(r, pages - at);
+	struct gm_copy copy = { .kind = kind, .pa = m->pa + at * GM_CT_PAGE };
+	unsigned char *is = m->is + at * GM_CT_PAGE;
 
 	if (gm_ct_below(r, 2))
 		n = n < 16 ? n : 16;
-	copy.bytes = n * GM_PAGE_BYTES;
+	copy.bytes = n * GM_CT_PAGE;
 	copy.host = kind == GM_COPY_ZERO ? 0 : GM_VA(host);
 	gm_ct_fill(host, copy.bytes, gm_ct_random(r));
 	if (kind == GM_COPY_TO_DEV)
@@ -69,13 +69,13 @@ static void sizes(struct gm_ct *t)
 static void zero(struct gm_ct *t)
 {
 	struct gm_ct_dev *d = gm_ct_open(t);
-	struct gm_copy copy = { .kind = GM_COPY_ZERO, .bytes = GM_PAGE_BYTES };
+	struct gm_copy copy = { .kind = GM_COPY_ZERO, .bytes = GM_CT_PAGE };
 	struct gm_ct_mem m;
 
 	gm_ct_mem_init(&m, d, GM_CT_SMALL, t->seed);
-	copy.pa = m.pa + GM_PAGE_BYTES;
+	copy.pa = m.pa + GM_CT_PAGE;
 	gm_ct_ok(t, gm_ct_copy(d, &copy, 1));
-	memset(m.is + GM_PAGE_BYTES, 0, GM_PAGE_BYTES);
+	memset(m.is + GM_CT_PAGE, 0, GM_CT_PAGE);
 	gm_ct_mem_check(&m);
 	copy.pa = m.pa;
 	copy.bytes = m.bytes;
@@ -92,37 +92,37 @@ static void many(struct gm_ct *t)
 	struct gm_ct_dev *d = gm_ct_open(t);
 	struct gm_ct_random r = { .state = t->seed };
 	struct gm_copy copy[PIECES];
-	unsigned char *host = gm_ct_pages(t, PIECES * GM_PAGE_BYTES);
+	unsigned char *host = gm_ct_pages(t, PIECES * GM_CT_PAGE);
 	struct gm_ct_mem m;
 	uint64_t n;
 
 	gm_ct_mem_init(&m, d, GM_CT_SMALL, t->seed);
-	n = m.bytes / GM_PAGE_BYTES < PIECES ? m.bytes / GM_PAGE_BYTES : PIECES;
-	gm_ct_fill(host, PIECES * GM_PAGE_BYTES, t->seed + 3);
+	n = m.bytes / GM_CT_PAGE < PIECES ? m.bytes / GM_CT_PAGE : PIECES;
+	gm_ct_fill(host, PIECES * GM_CT_PAGE, t->seed + 3);
 	for (uint64_t i = 0; i < n; i++) {
-		uint64_t page = n - 1 - i, offset = page * GM_PAGE_BYTES;
+		uint64_t page = n - 1 - i, offset = page * GM_CT_PAGE;
 
 		copy[i] = (struct gm_copy){ .kind = GM_COPY_TO_HOST, .pa = m.pa + offset, .host = GM_VA(host) + offset,
-					    .bytes = GM_PAGE_BYTES };
+					    .bytes = GM_CT_PAGE };
 		if (page % 2)
 			continue;
 		copy[i].kind = gm_ct_below(&r, 2) ? GM_COPY_ZERO : GM_COPY_TO_DEV;
 		if (copy[i].kind == GM_COPY_ZERO)
 			copy[i].host = 0;
 		if (copy[i].kind == GM_COPY_ZERO)
-			memset(m.is + offset, 0, GM_PAGE_BYTES);
+			memset(m.is + offset, 0, GM_CT_PAGE);
 		else
-			memcpy(m.is + offset, host + offset, GM_PAGE_BYTES);
+			memcpy(m.is + offset, host + offset, GM_CT_PAGE);
 	}
 	gm_ct_ok(t, gm_ct_copy(d, copy, n));
 	for (uint64_t page = 1; page < n; page += 2) {
-		if (memcmp(host + page * GM_PAGE_BYTES, m.is + page * GM_PAGE_BYTES, GM_PAGE_BYTES) != 0)
+		if (memcmp(host + page * GM_CT_PAGE, m.is + page * GM_CT_PAGE, GM_CT_PAGE) != 0)
 			gm_ct_fail(t, "bytes", "piece %llu of %llu, to the host, brought something else",
 				   (unsigned long long)(n - 1 - page), (unsigned long long)n);
 	}
 	gm_ct_mem_check(&m);
 	gm_ct_mem_fini(&m);
-	gm_ct_pages_free(host, PIECES * GM_PAGE_BYTES);
+	gm_ct_pages_free(host, PIECES * GM_CT_PAGE);
 	gm_ct_close(d);
 }
 
@@ -131,8 +131,8 @@ static void ends(struct gm_ct_dev *d, uint32_t i, enum gm_copy_kind kind, unsign
 {
 	const struct gm_slab *slab = &d->caps.slab[i];
 	struct gm_copy copy[2] = {
-		{ .kind = kind, .pa = slab->begin, .host = GM_VA(host), .bytes = GM_PAGE_BYTES },
-		{ .kind = kind, .pa = slab->end - GM_PAGE_BYTES, .host = GM_VA(host) + GM_PAGE_BYTES, .bytes = GM_PAGE_BYTES },
+		{ .kind = kind, .pa = slab->begin, .host = GM_VA(host), .bytes = GM_CT_PAGE },
+		{ .kind = kind, .pa = slab->end - GM_CT_PAGE, .host = GM_VA(host) + GM_CT_PAGE, .bytes = GM_CT_PAGE },
 	};
 
 	gm_ct_ok(d->t, gm_ct_copy(d, copy, 2));
@@ -142,21 +142,21 @@ static void ends(struct gm_ct_dev *d, uint32_t i, enum gm_copy_kind kind, unsign
 static void slabs(struct gm_ct *t)
 {
 	struct gm_ct_dev *d = gm_ct_open(t);
-	unsigned char *host = gm_ct_pages(t, 2 * GM_PAGE_BYTES), *want = gm_ct_pages(t, 2 * GM_PAGE_BYTES);
+	unsigned char *host = gm_ct_pages(t, 2 * GM_CT_PAGE), *want = gm_ct_pages(t, 2 * GM_CT_PAGE);
 
 	for (uint32_t i = 0; i < d->caps.slabs; i++) {
-		gm_ct_fill(host, 2 * GM_PAGE_BYTES, t->seed + i);
+		gm_ct_fill(host, 2 * GM_CT_PAGE, t->seed + i);
 		ends(d, i, GM_COPY_TO_DEV, host);
 	}
 	for (uint32_t i = 0; i < d->caps.slabs; i++) {
-		gm_ct_fill(want, 2 * GM_PAGE_BYTES, t->seed + i);
-		memset(host, 0, 2 * GM_PAGE_BYTES);
+		gm_ct_fill(want, 2 * GM_CT_PAGE, t->seed + i);
+		memset(host, 0, 2 * GM_CT_PAGE);
 		ends(d, i, GM_COPY_TO_HOST, host);
-		if (memcmp(want, host, 2 * GM_PAGE_BYTES) != 0)
+		if (memcmp(want, host, 2 * GM_CT_PAGE) != 0)
 			gm_ct_fail(t, "bytes", "first or last page of piece %u of the memory holds something else", (unsigned)i);
 	}
-	gm_ct_pages_free(host, 2 * GM_PAGE_BYTES);
-	gm_ct_pages_free(want, 2 * GM_PAGE_BYTES);
+	gm_ct_pages_free(host, 2 * GM_CT_PAGE);
+	gm_ct_pages_free(want, 2 * GM_CT_PAGE);
 	gm_ct_close(d);
 }
 

@@ -78,8 +78,8 @@ static void after_protect(struct gm_ct_stage *s)
 static gm_ret_t act_copy(struct gm_ct_stage *s)
 {
 	struct gm_copy copy[2] = {
-		{ .kind = GM_COPY_ZERO, .pa = s->m.pa, .bytes = 2 * GM_PAGE_BYTES },
-		{ .kind = GM_COPY_ZERO, .pa = s->m.pa + 4 * GM_PAGE_BYTES, .bytes = GM_PAGE_BYTES },
+		{ .kind = GM_COPY_ZERO, .pa = s->m.pa, .bytes = 2 * GM_CT_PAGE },
+		{ .kind = GM_COPY_ZERO, .pa = s->m.pa + 4 * GM_CT_PAGE, .bytes = GM_CT_PAGE },
 	};
 
 	return gm_ct_copy(s->d, copy, 2);
@@ -87,21 +87,21 @@ static gm_ret_t act_copy(struct gm_ct_stage *s)
 
 static void after_copy(struct gm_ct_stage *s)
 {
-	memset(s->m.is, 0, 2 * GM_PAGE_BYTES);
-	memset(s->m.is + 4 * GM_PAGE_BYTES, 0, GM_PAGE_BYTES);
+	memset(s->m.is, 0, 2 * GM_CT_PAGE);
+	memset(s->m.is + 4 * GM_CT_PAGE, 0, GM_CT_PAGE);
 }
 
 static gm_ret_t act_submit(struct gm_ct_stage *s)
 {
 	struct gm_step step = { .op = GM_STEP_COPY, .after = GM_STEP_FREE };
 
-	step.copy = (struct gm_copy){ .kind = GM_COPY_ZERO, .pa = s->m.pa, .bytes = GM_PAGE_BYTES };
+	step.copy = (struct gm_copy){ .kind = GM_COPY_ZERO, .pa = s->m.pa, .bytes = GM_CT_PAGE };
 	return gm_ct_submit(s->d, &step, 1);
 }
 
 static void after_submit(struct gm_ct_stage *s)
 {
-	memset(s->m.is, 0, GM_PAGE_BYTES);
+	memset(s->m.is, 0, GM_CT_PAGE);
 }
 
 /* Besides the one that the stage has. */

@@ -9,6 +9,7 @@
 #include "conform/gm_ct.h"
 
 #define HOST_PAGES 16u
+#define QUIET_NS 50000000u
 
 /* Pages of the window, each entered alone and with its frames in reverse order: none can be part of a larger page. */
 static void enter_apart(struct gm_ct_stage *s, uint32_t pages)
@@ -123,7 +124,7 @@ static void host_end(struct host_memory *h)
 static void host_word(struct host_memory *h, uint32_t page, bool store, gm_ret_t want)
 {
 	struct gm_ct_dev *d = h->s.d;
-	uint64_t offset = 8 * (page + 1), got = 0xabcdef, is;
+	uint64_t offset = UINT64_C(8) * (page + 1), got = 0xabcdef, is;
 	gm_ret_t ret = gm_ct_access(d, h->s.o.pmap, gm_ct_va(&h->s.o, page) + offset, &got, 8, store);
 
 	if (ret != want)
@@ -185,6 +186,52 @@ static void turns(struct gm_ct *t)
 	host_end(&h);
 }
 
+struct slow {
+	struct host_memory h;
+	atomic_bool invalidated;
+};
+
+static void *slow_load(void *arg)
+{
+	struct slow *w = arg;
+	uint64_t word;
+
+	gm_ct_ok(w->h.s.d->t, gm_ct_access(w->h.s.d, w->h.s.o.pmap, gm_ct_va(&w->h.s.o, 0), &word, 8, false));
+	return NULL;
+}
+
+static void *slow_invl(void *arg)
+{
+	struct slow *w = arg;
+
+	gm_ct_invl(w->h.s.d, w->h.s.o.pmap, gm_ct_va(&w->h.s.o, 0), w->h.s.d->granule);
+	atomic_store(&w->invalidated, true);
+	return NULL;
+}
+
+/* An access is on the bus: tlb_invl() waits for it. */
+static void in_flight(struct gm_ct *t)
+{
+	struct slow w = { .invalidated = false };
+	struct gm_ct_thread load, invl;
+
+	host_begin(&w.h, t);
+	host_enter(&w.h, 0, 1, 0);
+	gm_ct_host_gate(t->services, true);
+	gm_ct_thread_start(t, &load, slow_load, &w);
+	if (!gm_ct_host_wait(t->services))
+		gm_ct_fail(t, "host memory", "a load did not come to the service host_access");
+	gm_ct_ok(t, gm_ct_remove(w.h.s.d, w.h.s.o.pmap, gm_ct_va(&w.h.s.o, 0), w.h.s.d->granule));
+	gm_ct_thread_start(t, &invl, slow_invl, &w);
+	gm_ct_sleep_ns(QUIET_NS);
+	if (atomic_load(&w.invalidated))
+		gm_ct_fail(t, "access in flight", "tlb_invl() returned while an access to host memory was under way");
+	gm_ct_host_gate(t->services, false);
+	gm_ct_thread_join(&load);
+	gm_ct_thread_join(&invl);
+	host_end(&w.h);
+}
+
 const struct gm_ct_test gm_ct_dirty_tests[] = {
 	{ "bits", GM_CAP_DIRTY | GM_CAP_ACCESS, 0, dirty_bits },
 	{ "mapped", GM_CAP_DIRTY | GM_CAP_ACCESS, 0, dirty_mapped },
@@ -194,5 +241,6 @@ const struct gm_ct_test gm_ct_dirty_tests[] = {
 const struct gm_ct_test gm_ct_host_tests[] = {
 	{ "in_place", GM_CAP_HOST_MAP | GM_CAP_ACCESS, 0, in_place },
 	{ "turns", GM_CAP_HOST_MAP | GM_CAP_ACCESS, 0, turns },
+	{ "in_flight", GM_CAP_HOST_MAP | GM_CAP_ACCESS, 0, in_flight },
 	{ NULL, 0, 0, NULL },
 };

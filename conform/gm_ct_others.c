@@ -138,9 +138,9 @@ static void peer_copy(struct gm_ct *t)
 		gm_ct_need(t, "a second device, opened with the same options, in reach");
 	gm_ct_ok(t, reach(d[0], d[1]));
 	for (unsigned i = 0; i < 2; i++)
-		gm_ct_mem_init(&m[i], d[i], GM_CT_SMALL, t->seed + 50 * i);
-	for (uint64_t n = 1; n <= m[0].bytes / GM_PAGE_BYTES / 2; n *= 4) {
-		copy.bytes = n * GM_PAGE_BYTES;
+		gm_ct_mem_init(&m[i], d[i], GM_CT_SMALL, t->seed + i);
+	for (uint64_t n = 1; n <= m[0].bytes / GM_CT_PAGE / 2; n *= 4) {
+		copy.bytes = n * GM_CT_PAGE;
 		copy.pa = m[0].pa + copy.bytes;
 		copy.host = m[1].pa + m[1].bytes - copy.bytes;
 		copy.peer = d[1]->dev;

@@ -5,6 +5,7 @@
  */
 #include "config.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "conform/gm_ct.h"
@@ -82,7 +83,7 @@ static void single(struct gm_ct *t)
 static void migrate(struct gm_ct *t)
 {
 	struct gm_ct_stage s;
-	struct gm_step steps[2 + 2 * MOVES + 1];
+	struct gm_step *steps = gm_ct_alloc(t, (2 * MOVES + 3) * sizeof(*steps));
 	unsigned char *home, *away;
 	uint64_t g, bytes;
 	size_t n = 0;
@@ -116,6 +117,7 @@ static void migrate(struct gm_ct *t)
 	gm_ct_map_check(&s.o);
 	gm_ct_pages_free(home, bytes);
 	gm_ct_pages_free(away, bytes);
+	free(steps);
 	gm_ct_finish(&s);
 }
 
@@ -123,7 +125,7 @@ static void migrate(struct gm_ct *t)
 static void chain(struct gm_ct *t)
 {
 	struct gm_ct_stage s;
-	struct gm_step steps[2 * MOVES];
+	struct gm_step *steps = gm_ct_alloc(t, (size_t)2 * MOVES * sizeof(*steps));
 	unsigned char *host;
 	uint64_t g;
 	size_t n = 0;
@@ -145,6 +147,7 @@ static void chain(struct gm_ct *t)
 	if (memcmp(host, host + MOVES * g, g) != 0)
 		gm_ct_fail(t, "order", "a step began before one that it depends on was complete");
 	gm_ct_pages_free(host, (MOVES + 1) * g);
+	free(steps);
 	gm_ct_finish(&s);
 }
 
@@ -152,7 +155,7 @@ static void chain(struct gm_ct *t)
 static void failed(struct gm_ct *t)
 {
 	struct gm_ct_stage s;
-	struct gm_step steps[4];
+	struct gm_step *steps = gm_ct_alloc(t, 4 * sizeof(*steps));
 
 	gm_ct_begin(&s, t, GM_CT_SMALL);
 	if (gm_ct_fail_op(s.d, "pmap_enter", 2) == GM_RET_NOTSUP)
@@ -170,6 +173,7 @@ static void failed(struct gm_ct *t)
 			gm_ct_fail(t, "step", "step %u has result %s, expected %s (step 1 was made to fail)", (unsigned)i,
 				   gm_ret_name(steps[i].ret), gm_ret_name(want));
 	}
+	free(steps);
 	gm_ct_map_check(&s.o);
 	gm_ct_finish(&s);
 }

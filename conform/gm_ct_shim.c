@@ -18,10 +18,8 @@ static void broken(void *arg, const struct gm_violation *v)
 
 const struct gm_mmu *gm_ct_wrap(struct gm_ct_dev *d, const struct gm_mmu *mmu)
 {
-	struct gm_validate_config *config = calloc(1, sizeof(*config));
+	struct gm_validate_config *config = gm_ct_alloc(d->t, sizeof(*config));
 
-	if (!config)
-		gm_ct_fail(d->t, "host", "no memory for the suite itself");
 	*config = (struct gm_validate_config){
 		.size = sizeof(*config),
 		.mmu = mmu,

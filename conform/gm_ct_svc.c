@@ -52,8 +52,10 @@ struct gm_ct_services {
 	struct gm_ct *t;
 	_Atomic long bytes, locks, queues, threads, fences; /* alive */
 	pthread_mutex_t lock;
-	pthread_cond_t cond;      /* fault_ready was called */
-	uint64_t faults;          /* under lock */
+	pthread_cond_t cond;      /* something below has changed */
+	uint64_t faults;          /* under lock: how often fault_ready was called */
+	bool gate_closed;         /* under lock: host accesses wait */
+	unsigned at_gate;         /* under lock: how many do */
 	struct gm_fence *kept;    /* under lock */
 	struct host_range host[GM_CT_MAX_HOST];
 	unsigned n_host;
@@ -228,17 +230,12 @@ static void svc_yield(void *self)
 	(void)sched_yield();
 }
 
-static struct gm_fence *fence_make(struct gm_ct_services *s)
+static void fence_init(struct gm_fence *f, struct gm_ct_services *s)
 {
-	struct gm_fence *f = calloc(1, sizeof(*f));
-
-	if (!f)
-		return NULL;
 	f->s = s;
 	f->refs = 1;
 	(void)pthread_mutex_init(&f->lock, NULL);
 	cond_init(&f->cond);
-	return f;
 }
 
 static void fence_free(struct gm_fence *f)
@@ -268,10 +265,12 @@ static void svc_fence_signal(void *self, struct gm_fence *fence, gm_ret_t result
 static struct gm_fence *svc_fence_create(void *self)
 {
 	struct gm_ct_services *s = self;
-	struct gm_fence *f = fence_make(s);
+	struct gm_fence *f = calloc(1, sizeof(*f));
 
-	if (f)
-		atomic_fetch_add(&s->fences, 1);
+	if (!f)
+		return NULL;
+	fence_init(f, s);
+	atomic_fetch_add(&s->fences, 1);
 	return f;
 }
 
@@ -299,10 +298,22 @@ static void svc_fault_ready(void *self)
 	(void)pthread_mutex_unlock(&s->lock);
 }
 
+static void pass_gate(struct gm_ct_services *s)
+{
+	(void)pthread_mutex_lock(&s->lock);
+	s->at_gate++;
+	(void)pthread_cond_broadcast(&s->cond);
+	while (s->gate_closed)
+		(void)pthread_cond_wait(&s->cond, &s->lock);
+	s->at_gate--;
+	(void)pthread_mutex_unlock(&s->lock);
+}
+
 static gm_ret_t svc_host_access(void *self, uint64_t host_va, void *buf, size_t bytes, bool write)
 {
 	struct gm_ct_services *s = self;
 
+	pass_gate(s);
 	for (unsigned i = 0; i < s->n_host; i++) {
 		uint64_t at = (uint64_t)(uintptr_t)s->host[i].at;
 
@@ -326,10 +337,8 @@ static void svc_log(void *self, enum gm_log_level level, const char *message)
 
 struct gm_ct_services *gm_ct_services_create(struct gm_ct *t)
 {
-	struct gm_ct_services *s = calloc(1, sizeof(*s));
+	struct gm_ct_services *s = gm_ct_alloc(t, sizeof(*s));
 
-	if (!s)
-		gm_ct_fail(t, "host", "no memory for the suite itself");
 	s->t = t;
 	(void)pthread_mutex_init(&s->lock, NULL);
 	cond_init(&s->cond);
@@ -383,6 +392,27 @@ void gm_ct_host_add(struct gm_ct_services *s, void *at, size_t bytes)
 	s->host[s->n_host++] = (struct host_range){ .at = at, .bytes = bytes };
 }
 
+void gm_ct_host_gate(struct gm_ct_services *s, bool closed)
+{
+	(void)pthread_mutex_lock(&s->lock);
+	s->gate_closed = closed;
+	(void)pthread_cond_broadcast(&s->cond);
+	(void)pthread_mutex_unlock(&s->lock);
+}
+
+bool gm_ct_host_wait(struct gm_ct_services *s)
+{
+	uint64_t deadline = gm_ct_now_ns() + s->t->bound_ns;
+	bool there;
+
+	(void)pthread_mutex_lock(&s->lock);
+	while (s->at_gate == 0 && cond_wait(&s->cond, &s->lock, deadline))
+		;
+	there = s->at_gate > 0;
+	(void)pthread_mutex_unlock(&s->lock);
+	return there;
+}
+
 uint64_t gm_ct_faults_ready(struct gm_ct_services *s)
 {
 	uint64_t n;
@@ -408,10 +438,9 @@ bool gm_ct_faults_wait(struct gm_ct_services *s, uint64_t seen)
 
 struct gm_fence *gm_ct_fence(struct gm_ct_services *s)
 {
-	struct gm_fence *f = fence_make(s);
+	struct gm_fence *f = gm_ct_alloc(s->t, sizeof(*f));
 
-	if (!f)
-		gm_ct_fail(s->t, "host", "no memory for the suite itself");
+	fence_init(f, s);
 	(void)pthread_mutex_lock(&s->lock);
 	f->next = s->kept;
 	s->kept = f;

@@ -73,7 +73,7 @@ static void race(struct gm_ct *t, bool one_table)
 	other.first = third;
 	other.last = 2 * third;
 	c.m = &s.m;
-	c.at = 2 * third * s.d->granule;
+	c.at = UINT64_C(2) * third * s.d->granule;
 	c.bytes = s.d->granule;
 	gm_ct_thread_start(t, &thread[0], steps, &s.o);
 	gm_ct_thread_start(t, &thread[1], steps, &other);

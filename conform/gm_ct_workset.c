@@ -57,11 +57,9 @@ static void run(struct set *w, uint32_t n)
 
 static void begin(struct set *w, struct gm_ct *t)
 {
-	gm_ct_begin(&w->s, t, 2 * RANGES * GM_PAGE_BYTES);
+	gm_ct_begin(&w->s, t, (uint64_t)RANGES * 2 * GM_CT_PAGE);
 	w->n = w->s.o.pages / 2 < RANGES ? w->s.o.pages / 2 : RANGES;
-	w->steps = calloc(3 * (size_t)w->n, sizeof(*w->steps));
-	if (!w->steps)
-		gm_ct_fail(t, "host", "no memory for the suite itself");
+	w->steps = gm_ct_alloc(t, 3 * (size_t)w->n * sizeof(*w->steps));
 }
 
 static void finish(struct set *w)
@@ -78,7 +76,7 @@ static void acquire(struct set *w)
 	uint32_t n = 0;
 
 	for (uint32_t i = 0; i < w->n; i++) {
-		uint64_t at = 2 * i * o->d->granule;
+		uint64_t at = UINT64_C(2) * i * o->d->granule;
 
 		gm_ct_fill(m->is + at, o->d->granule, ++w->seed);
 		w->steps[n] = (struct gm_step){ .op = GM_STEP_COPY, .after = GM_STEP_FREE };

@@ -94,16 +94,20 @@ gm_ret_t gm_dev_open(struct gm_lib *lib, const char *spec, struct gm_dev **out)
 
 gm_ret_t gm_dev_destroy(struct gm_dev *dev)
 {
-	unsigned contexts;
+	unsigned contexts, exports;
 
 	if (!dev)
 		return GM_RET_SUCCESS;
 	gm_lock(dev->lib->env, &dev->lock);
 	contexts = dev->contexts;
+	exports = dev->exports;
 	gm_unlock(dev->lib->env, &dev->lock);
 	if (contexts)
 		return gm_fail(GM_RET_BUSY, "device %s is attached to %u address spaces: detach it first",
 			       dev->hal->caps.name, contexts);
+	if (exports)
+		return gm_fail(GM_RET_BUSY, "device %s has %u exported fences that are pending: signal or cancel them first",
+			       dev->hal->caps.name, exports);
 	gm_devq_stop(dev);
 	unpublish(dev);
 	fini(dev);

@@ -25,6 +25,7 @@ struct gm_dev {
 	struct gm_waitq waitq;      /* ready, stop, or a context's users changed */
 	TAILQ_HEAD(, gm_ctx) ctxs;  /* attached contexts */
 	unsigned contexts;
+	unsigned exports;           /* fences given out as descriptors, pending; see gm_sync.c */
 	bool started;               /* the fault thread is there, or coming */
 	bool ready;                 /* fault_next() may have something */
 	bool stop;

@@ -5,6 +5,7 @@ EXAMPLE_FILES = \
 	examples/backend-template/main.c \
 	examples/backend-template/toy.c \
 	examples/hello.c \
+	examples/own-device.c \
 	examples/pagerank/device.c \
 	examples/pagerank/device.h \
 	examples/pagerank/graph.c \

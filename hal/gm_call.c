@@ -390,6 +390,32 @@ void *gm_hal_cpu_ptr(struct gm_hal_dev *d, uint64_t pa, uint64_t bytes)
 	return is_lost(d) ? NULL : d->mmu.cpu_ptr(d->dev, pa, bytes);
 }
 
+gm_ret_t gm_hal_sync_create(struct gm_hal_dev *d, void **sync, int *fd)
+{
+	gm_ret_t ret = enter(d, "sync_create");
+
+	return ret ? ret : leave(d, "sync_create", d->mmu.sync_create(d->dev, sync, fd));
+}
+
+void gm_hal_sync_signal(struct gm_hal_dev *d, void *sync, gm_ret_t result)
+{
+	/* Of a lost device too: who waits does not know that it is lost. */
+	(void)enter(d, "sync_signal");
+	d->mmu.sync_signal(d->dev, sync, result);
+}
+
+void gm_hal_sync_drop(int fd)
+{
+	(void)close(fd);
+}
+
+gm_ret_t gm_hal_sync_import(struct gm_hal_dev *d, int fd, struct gm_fence *done)
+{
+	gm_ret_t ret = enter(d, "sync_import");
+
+	return ret ? ret : leave(d, "sync_import", d->mmu.sync_import(d->dev, fd, done));
+}
+
 /* ------------------------------------------------------------------ steps */
 
 #define COPY_BATCH 64

@@ -53,6 +53,12 @@ void gm_hal_frames(struct gm_hal_dev *d, uint64_t pa, uint64_t bytes, bool used)
 
 gm_ret_t gm_hal_pmap_create(struct gm_hal_dev *d, void **pmap);
 void gm_hal_pmap_destroy(struct gm_hal_dev *d, void *pmap);
+gm_ret_t gm_hal_sync_create(struct gm_hal_dev *d, void **sync, int *fd);
+/* Once per gm_hal_sync_create(). */
+void gm_hal_sync_signal(struct gm_hal_dev *d, void *sync, gm_ret_t result);
+/* The descriptor of gm_hal_sync_create(), where nobody gets it. */
+void gm_hal_sync_drop(int fd);
+gm_ret_t gm_hal_sync_import(struct gm_hal_dev *d, int fd, struct gm_fence *done);
 gm_ret_t gm_hal_access(struct gm_hal_dev *d, void *pmap, uint64_t va, void *buf, size_t bytes, bool write);
 gm_ret_t gm_hal_fault_next(struct gm_hal_dev *d, struct gm_dev_fault *fault);
 void gm_hal_fault_done(struct gm_hal_dev *d, void *pmap, uint64_t va, uint64_t bytes, gm_ret_t result);

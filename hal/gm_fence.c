@@ -92,6 +92,11 @@ void gm_fence_put(struct gm_fence *fence)
 	gm_mem_free(env, fence, sizeof(*fence));
 }
 
+bool gm_fence_is_on(struct gm_fence *fence, struct gm_env *env)
+{
+	return fence->env == env;
+}
+
 static int fence_state(struct gm_fence *fence)
 {
 	return atomic_load_explicit(&fence->state, memory_order_acquire);

@@ -13,6 +13,9 @@ struct gm_fence *gm_fence_new(struct gm_env *env);
 /* As gm_fence_wait() with an absolute deadline on the environment's clock. */
 gm_ret_t gm_fence_wait_until(struct gm_fence *fence, uint64_t deadline_ns);
 
+/* Was it made on this environment? */
+bool gm_fence_is_on(struct gm_fence *fence, struct gm_env *env);
+
 /* True once it is done. */
 bool gm_fence_done(struct gm_fence *fence);
 

@@ -13,6 +13,7 @@ libgm_testkit_a_SOURCES = \
 	tests/unit/core_fixture.h \
 	tests/unit/failing_alloc.h \
 	tests/unit/host_fixture.h \
+	tests/unit/mock_bug.h \
 	tests/unit/mock_fixture.h \
 	tests/unit/mock_services.h \
 	tests/unit/shim_breaks.h \
@@ -50,9 +51,11 @@ UNIT_TESTS = \
 	tests/unit/test_mock_cfg.t \
 	tests/unit/test_mock_copy.t \
 	tests/unit/test_mock_fault.t \
+	tests/unit/test_mock_hw.t \
 	tests/unit/test_mock_plugin.t \
 	tests/unit/test_mock_pt.t \
 	tests/unit/test_mock_run.t \
+	tests/unit/test_mock_sync.t \
 	tests/unit/test_mock_tlb.t \
 	tests/unit/test_node.t \
 	tests/unit/test_policy.t \
@@ -68,11 +71,17 @@ UNIT_TESTS = \
 	tests/unit/test_sim_race.t \
 	tests/unit/test_sim_rules.t \
 	tests/unit/test_sim_sched.t \
+	tests/unit/test_sync.t \
 	tests/unit/test_ws.t \
 	tests/unit/test_ws_pieces.t \
 	tests/unit/test_ws_stuck.t
 
 LDADD = $(TEST_LAYERS) $(CRITERION_LIBS)
+
+tests_unit_test_mock_bug_t_SOURCES = \
+	tests/unit/mock_bug_io.c \
+	tests/unit/mock_bug_pt.c \
+	tests/unit/test_mock_bug.c
 
 if HAVE_CRITERION
 check_PROGRAMS += $(UNIT_TESTS)

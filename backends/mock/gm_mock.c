@@ -47,9 +47,9 @@ bool gm_mock_fails(struct gm_mock *m, enum gm_mock_op op)
 	return hit;
 }
 
-static gm_ret_t vram_map(struct gm_mock *m)
+gm_ret_t gm_mock_vram_map(uint64_t vram_bytes, char **vram)
 {
-	size_t bytes = (size_t)m->config.vram_bytes, reserve = bytes + VRAM_ALIGN;
+	size_t bytes = (size_t)vram_bytes, reserve = bytes + VRAM_ALIGN;
 	char *area, *aligned;
 
 	/* Straight from the kernel: it may be larger than the machine's memory, and most is never touched. */
@@ -63,8 +63,28 @@ static gm_ret_t vram_map(struct gm_mock *m)
 		(void)munmap(aligned + bytes, (size_t)(area + reserve - (aligned + bytes)));
 	/* Only a matter of speed. */
 	(void)madvise(aligned, bytes, MADV_HUGEPAGE);
-	m->vram = aligned;
+	*vram = aligned;
 	return GM_RET_SUCCESS;
+}
+
+void gm_mock_vram_unmap(uint64_t vram_bytes, char *vram)
+{
+	(void)munmap(vram, (size_t)vram_bytes);
+}
+
+/* Memory of its own, or the hardware's that a runtime opened. */
+static gm_ret_t memory_init(struct gm_mock *m)
+{
+	m->slab_end = GM_MOCK_PA_BASE + m->config.vram_bytes;
+	return m->config.hw ? gm_mock_hw_claim(m->config.hw, m) : gm_mock_vram_map(m->config.vram_bytes, &m->vram);
+}
+
+static void memory_fini(struct gm_mock *m)
+{
+	if (m->config.hw)
+		gm_mock_hw_release(m->config.hw);
+	else
+		gm_mock_vram_unmap(m->config.vram_bytes, m->vram);
 }
 
 static uint32_t config_caps(const struct gm_mock_config *config)
@@ -75,6 +95,7 @@ static uint32_t config_caps(const struct gm_mock_config *config)
 	caps |= config->no_host_map ? 0 : GM_CAP_HOST_MAP;
 	caps |= config->no_cpu_visible ? 0 : GM_CAP_CPU_VISIBLE;
 	caps |= config->no_submit ? 0 : GM_CAP_SUBMIT;
+	caps |= config->no_sync ? 0 : GM_CAP_SYNC;
 	return caps;
 }
 
@@ -85,10 +106,10 @@ static void fill_caps(const struct gm_mock *m, struct gm_dev_caps *caps)
 		.va_bits = m->config.va_bits,
 		.page_sizes = m->config.page_sizes,
 		.max_contexts = m->config.max_contexts,
-		.slabs = 1,
+		.slabs = m->slab_end > GM_MOCK_PA_BASE,
 	};
 	caps->slab[0].begin = GM_MOCK_PA_BASE;
-	caps->slab[0].end = GM_MOCK_PA_BASE + m->config.vram_bytes;
+	caps->slab[0].end = m->slab_end;
 	(void)snprintf(caps->name, sizeof(caps->name), "mock accelerator, %llu MiB",
 		       (unsigned long long)(m->config.vram_bytes >> 20));
 }
@@ -108,12 +129,14 @@ static void init_queues(struct gm_mock *m)
 	svc->waitq_init(svc->self, &m->fault_waitq);
 	svc->waitq_init(svc->self, &m->gate_waitq);
 	svc->waitq_init(svc->self, &m->engine_waitq);
+	gm_mock_sync_init(m);
 }
 
 static void fini_queues(struct gm_mock *m)
 {
 	const struct gm_services *svc = m->svc;
 
+	gm_mock_sync_fini(m);
 	svc->waitq_fini(svc->self, &m->engine_waitq);
 	svc->waitq_fini(svc->self, &m->gate_waitq);
 	svc->waitq_fini(svc->self, &m->fault_waitq);
@@ -131,6 +154,8 @@ static gm_ret_t mock_dev_init(void *dev_data, const struct gm_services *svc, str
 		svc->log(svc->self, GM_LOG_ERROR, "mock: the configuration makes no sense, see gmem/mock.h");
 		return ret;
 	}
+	if (config.hw)
+		gm_mock_hw_adapt(config.hw, &config);
 	m = svc->alloc(svc->self, sizeof(*m));
 	if (!m)
 		return GM_RET_NOMEM;
@@ -138,12 +163,12 @@ static gm_ret_t mock_dev_init(void *dev_data, const struct gm_services *svc, str
 	m->config = config;
 	m->granule_bytes = config.page_sizes & (~config.page_sizes + 1);
 	init_queues(m);
-	ret = vram_map(m);
+	ret = memory_init(m);
 	if (ret != GM_RET_SUCCESS)
 		goto err_queues;
 	ret = gm_mock_engine_start(m);
 	if (ret != GM_RET_SUCCESS)
-		goto err_vram;
+		goto err_memory;
 	if (config.bug != GM_MOCK_BUG_NONE)
 		(void)gm_mock_dev_plant(m, config.bug); /* it is one that exists: config_complete() has looked */
 	m->magic = GM_MOCK_MAGIC;
@@ -151,8 +176,8 @@ static gm_ret_t mock_dev_init(void *dev_data, const struct gm_services *svc, str
 	*dev = m;
 	return GM_RET_SUCCESS;
 
-err_vram:
-	(void)munmap(m->vram, (size_t)config.vram_bytes);
+err_memory:
+	memory_fini(m);
 err_queues:
 	fini_queues(m);
 	svc->free(svc->self, m, sizeof(*m));
@@ -167,11 +192,13 @@ static void mock_dev_fini(void *dev)
 	assert(m->n_pmaps == 0);
 	gm_mock_engine_stop(m);
 	gm_mock_launch_reap(m, NULL);
+	gm_mock_sync_stop(m);
 	assert(TAILQ_EMPTY(&m->launches) && TAILQ_EMPTY(&m->fault_waiters));
 	m->magic = 0;
-	(void)munmap(m->vram, (size_t)m->config.vram_bytes);
+	memory_fini(m);
 	fini_queues(m);
-	svc->free(svc->self, m, sizeof(*m));
+	if (!gm_mock_has_bug(m, GM_MOCK_BUG_FINI_LEAK))
+		svc->free(svc->self, m, sizeof(*m));
 }
 
 /* One of max_contexts, before the page table is made. */
@@ -180,7 +207,8 @@ static bool context_take(struct gm_mock *m)
 	bool room;
 
 	gm_mock_spin_lock(m->svc, &m->pmaps_lock);
-	room = m->n_pmaps < m->config.max_contexts;
+	room = m->n_pmaps < m->config.max_contexts - gm_mock_has_bug(m, GM_MOCK_BUG_CREATE_EARLY) ||
+	       (gm_mock_has_bug(m, GM_MOCK_BUG_CREATE_UNBOUNDED) && !m->config.hw);
 	m->n_pmaps += room;
 	gm_mock_spin_unlock(&m->pmaps_lock);
 	return room;
@@ -215,7 +243,8 @@ static gm_ret_t mock_pmap_create(void *dev, void **out)
 	pmap = m->svc->alloc(m->svc->self, pmap_bytes(m));
 	if (!pmap)
 		goto err_context;
-	if (gm_mock_pt_init(m, &pmap->pt) != GM_RET_SUCCESS)
+	pmap->vm = &pmap->pt;
+	if (!m->config.hw && gm_mock_pt_init(m, &pmap->pt) != GM_RET_SUCCESS)
 		goto err_pmap;
 	pmap->dev = m;
 	atomic_flag_clear(&pmap->tlbs_lock.held);
@@ -223,6 +252,8 @@ static gm_ret_t mock_pmap_create(void *dev, void **out)
 	entries = (struct gm_mock_xlate *)(void *)(pmap + 1);
 	gm_mock_tlb_link(pmap, &pmap->own, entries);
 	gm_mock_tlb_link(pmap, &pmap->job, entries + m->config.tlb_entries);
+	if (m->config.hw) /* now that it can be told to invalidate */
+		pmap->vm = gm_mock_hw_attach(m->config.hw, pmap);
 	gm_mock_spin_lock(m->svc, &m->pmaps_lock);
 	LIST_INSERT_HEAD(&m->pmaps, pmap, link);
 	gm_mock_spin_unlock(&m->pmaps_lock);
@@ -241,17 +272,23 @@ static void mock_pmap_destroy(void *pmap_ptr)
 	struct gm_mock_pmap *pmap = pmap_ptr;
 	struct gm_mock *m = pmap->dev;
 
-	assert(gm_mock_is_lost(m) || atomic_load(&m->unsound) || gm_mock_pt_empty(m, &pmap->pt));
+	assert(gm_mock_is_lost(m) || atomic_load(&m->unsound) || gm_mock_pt_empty(m, pmap->vm));
 	gm_mock_fault_cancel(pmap);
 	gm_mock_touch_drain(pmap);
+	if (m->config.hw)
+		gm_mock_hw_detach(m->config.hw, m->svc);
 	gm_mock_launch_reap(m, pmap);
 	gm_mock_spin_lock(m->svc, &m->pmaps_lock);
 	LIST_REMOVE(pmap, link);
 	gm_mock_tlb_unlink(pmap, &pmap->job);
 	gm_mock_tlb_unlink(pmap, &pmap->own);
 	gm_mock_spin_unlock(&m->pmaps_lock);
-	gm_mock_pt_fini(m, &pmap->pt);
-	m->svc->free(m->svc->self, pmap, pmap_bytes(m));
+	if (m->config.hw)
+		gm_mock_pt_drop(m, pmap->vm);
+	else
+		gm_mock_pt_fini(m, pmap->vm);
+	if (!gm_mock_has_bug(m, GM_MOCK_BUG_DESTROY_LEAK))
+		m->svc->free(m->svc->self, pmap, pmap_bytes(m));
 	context_give(m);
 }
 
@@ -267,25 +304,11 @@ static void check_range(struct gm_mock *m, uint64_t va, uint64_t bytes)
 	(void)bytes;
 }
 
-/* The planted bug: the second page gets the address of the first. */
-static gm_ret_t enter_wrong(struct gm_mock *m, struct gm_mock_pt *pt, uint64_t va, uint64_t pa, uint64_t bytes,
-			    uint32_t pte)
-{
-	uint64_t page = m->granule_bytes;
-	gm_ret_t ret;
-
-	ret = gm_mock_pt_enter(m, pt, va, pa, page, pte);
-	if (ret == GM_RET_SUCCESS)
-		ret = gm_mock_pt_enter(m, pt, va + page, pa, page, pte);
-	if (ret == GM_RET_SUCCESS && bytes > 2 * page)
-		ret = gm_mock_pt_enter(m, pt, va + 2 * page, pa + 2 * page, bytes - 2 * page, pte);
-	return ret;
-}
-
 gm_ret_t gm_mock_pmap_enter(void *pmap_ptr, uint64_t va, uint64_t pa, uint64_t bytes, uint32_t pte)
 {
 	struct gm_mock_pmap *pmap = pmap_ptr;
 	struct gm_mock *m = pmap->dev;
+	gm_ret_t ret;
 
 	check_range(m, va, bytes);
 	assert(pa % m->granule_bytes == 0);
@@ -295,10 +318,12 @@ gm_ret_t gm_mock_pmap_enter(void *pmap_ptr, uint64_t va, uint64_t pa, uint64_t b
 	if (gm_mock_is_lost(m))
 		return GM_RET_NODEV;
 	if (gm_mock_fails(m, GM_MOCK_PMAP_ENTER))
-		return GM_RET_NOMEM;
-	if (gm_mock_has_bug(m, GM_MOCK_BUG_WRONG_PA) && bytes > m->granule_bytes)
-		return enter_wrong(m, &pmap->pt, va, pa, bytes, pte);
-	return gm_mock_pt_enter(m, &pmap->pt, va, pa, bytes, pte);
+		return gm_mock_bug_enter_failed(m, pmap->vm, va, pa, bytes, pte);
+	ret = gm_mock_bug_enter(m, pmap->vm, va, pa, bytes, pte);
+	if (ret != GM_RET_EXIST || !m->config.hw)
+		return ret;
+	m->svc->log(m->svc->self, GM_LOG_ERROR, "mock: the runtime that opened the hardware uses this address");
+	return GM_RET_NOMEM;
 }
 
 gm_ret_t gm_mock_pmap_remove(void *pmap_ptr, uint64_t va, uint64_t bytes)
@@ -310,10 +335,8 @@ gm_ret_t gm_mock_pmap_remove(void *pmap_ptr, uint64_t va, uint64_t bytes)
 	if (gm_mock_is_lost(m))
 		return GM_RET_NODEV;
 	if (gm_mock_fails(m, GM_MOCK_PMAP_REMOVE))
-		return GM_RET_NOMEM;
-	if (gm_mock_has_bug(m, GM_MOCK_BUG_SKIP_REMOVE))
-		bytes -= m->granule_bytes;
-	return bytes > 0 ? gm_mock_pt_remove(m, &pmap->pt, va, bytes) : GM_RET_SUCCESS;
+		return gm_mock_bug_remove_failed(m, pmap->vm, va, bytes);
+	return gm_mock_bug_remove(m, pmap->vm, va, bytes);
 }
 
 static gm_ret_t mock_pmap_protect(void *pmap_ptr, uint64_t va, uint64_t bytes, uint32_t pte)
@@ -326,13 +349,17 @@ static gm_ret_t mock_pmap_protect(void *pmap_ptr, uint64_t va, uint64_t bytes, u
 		return GM_RET_NODEV;
 	if (gm_mock_fails(m, GM_MOCK_PROTECT))
 		return GM_RET_NOMEM;
-	return gm_mock_pt_protect(m, &pmap->pt, va, bytes, pte);
+	return gm_mock_bug_protect(m, pmap->vm, va, bytes, pte);
 }
 
 static void *mock_cpu_ptr(void *dev, uint64_t pa, uint64_t bytes)
 {
 	struct gm_mock *m = dev;
+	bool off = gm_mock_has_bug(m, GM_MOCK_BUG_CPU_PTR_OFF);
 
+	/* Not beyond the end of the memory. */
+	if (off && pa + bytes < GM_MOCK_PA_BASE + m->config.vram_bytes)
+		pa += GM_PAGE_BYTES;
 	return m->config.no_cpu_visible ? NULL : gm_mock_vram(m, pa, bytes);
 }
 
@@ -354,6 +381,9 @@ const struct gm_mmu gm_mock_table = {
 	.fault_next = gm_mock_fault_next,
 	.fault_done = gm_mock_fault_done,
 	.cpu_ptr = mock_cpu_ptr,
+	.sync_create = gm_mock_sync_create,
+	.sync_signal = gm_mock_sync_signal,
+	.sync_import = gm_mock_sync_import,
 };
 
 const struct gm_mmu *gm_mock_mmu(void)
@@ -379,6 +409,7 @@ gm_ret_t gm_mock_dev_plant(struct gm_mock *m, enum gm_mock_bug bug)
 		atomic_store(&m->unsound, true);
 	atomic_store(&m->bug_pages, 0);
 	atomic_store(&m->bug_faults, 0);
+	atomic_store(&m->bug_fences, 0);
 	atomic_store(&m->bug, (int)bug);
 	return GM_RET_SUCCESS;
 }

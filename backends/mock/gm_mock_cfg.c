@@ -183,6 +183,11 @@ static bool set_submit(struct gm_mock_config *config, struct span value)
 	return set_choice(&config->no_submit, value, "yes", "no");
 }
 
+static bool set_sync(struct gm_mock_config *config, struct span value)
+{
+	return set_choice(&config->no_sync, value, "yes", "no");
+}
+
 static bool set_bug(struct gm_mock_config *config, struct span value)
 {
 	const char *name;
@@ -203,7 +208,7 @@ static const struct {
 	{ "vram", set_vram },     { "pages", set_pages },       { "tlb", set_tlb },         { "vabits", set_vabits },
 	{ "copy", set_copy },     { "contexts", set_contexts }, { "copyns", set_copyns },   { "faults", set_faults },
 	{ "submit", set_submit }, { "hostmap", set_hostmap },   { "visible", set_visible },
-	{ "bug", set_bug },
+	{ "bug", set_bug },      { "sync", set_sync },
 };
 
 static bool parse_word(struct gm_mock_config *config, struct span word)

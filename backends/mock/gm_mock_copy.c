@@ -105,16 +105,13 @@ static void transfer(struct gm_mock *m, const struct gm_copy *c)
 	}
 }
 
-/* The planted bug: page by page, all but every 64th. */
-static void transfer_most(struct gm_mock *m, const struct gm_copy *c)
+/* Where an error is planted: page by page. */
+static void transfer_pages(struct gm_mock *m, const struct gm_copy *c)
 {
-	for (uint64_t at = 0; at < c->bytes; at += GM_PAGE_BYTES) {
-		struct gm_copy page = *c;
+	struct gm_copy page;
 
-		page.pa += at;
-		page.host += at;
-		page.bytes = GM_PAGE_BYTES;
-		if ((atomic_fetch_add(&m->bug_pages, 1) + 1) % GM_MOCK_BUG_PERIOD)
+	for (uint64_t at = 0; at < c->bytes; at += GM_PAGE_BYTES) {
+		if (gm_mock_bug_page(m, c, at, &page))
 			transfer(m, &page);
 	}
 }
@@ -165,16 +162,19 @@ static gm_ret_t run_pieces(struct gm_mock *m, const struct gm_copy *copies, size
 			   struct late_pieces *late)
 {
 	for (size_t i = 0; i < n; i++) {
-		const struct gm_copy *c = &copies[i];
+		struct gm_copy piece, *c = &piece;
 
 		if (gm_mock_is_lost(m))
 			return GM_RET_NODEV;
+		if (!gm_mock_bug_piece(m, copies, n, i, c))
+			continue;
 		assert(c->bytes > 0 && c->bytes % GM_PAGE_BYTES == 0 && c->pa % GM_PAGE_BYTES == 0);
 		gm_mock_count(&m->copies, 1);
 		if (fail)
 			transfer_garbage(m, c);
-		else if (gm_mock_has_bug(m, GM_MOCK_BUG_SKIP_COPY) && c->kind != GM_COPY_ZERO)
-			transfer_most(m, c);
+		else if ((gm_mock_has_bug(m, GM_MOCK_BUG_SKIP_COPY) || gm_mock_has_bug(m, GM_MOCK_BUG_COPY_SHIFT)) &&
+			 c->kind != GM_COPY_ZERO)
+			transfer_pages(m, c);
 		else if (!put_off(m, c, late))
 			transfer(m, c);
 	}
@@ -204,13 +204,17 @@ static gm_ret_t run_steps(struct gm_mock *m, struct gm_step *steps, size_t n, st
 	gm_ret_t first = GM_RET_SUCCESS;
 
 	for (size_t i = 0; i < n; i++) {
+		struct gm_step *step = &steps[gm_mock_bug_order(m, i, n)];
+		gm_ret_t ret = GM_RET_SUCCESS;
+
 		assert(steps[i].after == GM_STEP_FREE || steps[i].after < i);
-		if (first != GM_RET_SUCCESS) {
-			steps[i].ret = GM_RET_CANCELED;
-			continue;
-		}
-		first = run_step(m, &steps[i], late);
-		steps[i].ret = first;
+		if (first != GM_RET_SUCCESS && !gm_mock_has_bug(m, GM_MOCK_BUG_PLAN_GOES_ON))
+			ret = GM_RET_CANCELED;
+		else if (!gm_mock_bug_skips_step(m, i, n))
+			ret = run_step(m, step, late);
+		if (first == GM_RET_SUCCESS)
+			first = ret;
+		gm_mock_bug_step_ret(m, step, ret);
 	}
 	return first;
 }
@@ -253,7 +257,7 @@ static void run_job(struct gm_mock *m, struct gm_mock_job *job)
 		ret = run_steps(m, job->steps, job->n, put);
 	else
 		ret = run_pieces(m, job->copies, job->n, job->fail, put);
-	m->svc->fence_signal(m->svc->self, job->done, ret);
+	gm_mock_bug_signal(m, job->done, ret);
 	if (!early)
 		return;
 	if (sleeps)
@@ -322,7 +326,7 @@ static gm_ret_t enqueue(struct gm_mock *m, struct gm_step *steps, const struct g
 		bytes += n * sizeof(*copies);
 	job = svc->alloc(svc->self, bytes);
 	if (!job)
-		return GM_RET_NOMEM;
+		return gm_mock_bug_refuse(m, done, GM_RET_NOMEM);
 	job->done = done;
 	job->steps = steps;
 	job->n = n;
@@ -347,12 +351,12 @@ gm_ret_t gm_mock_copy(void *dev, const struct gm_copy *copies, size_t n, struct 
 	if (gm_mock_is_lost(m))
 		return GM_RET_NODEV;
 	if (gm_mock_fails(m, GM_MOCK_COPY))
-		return GM_RET_IO;
+		return gm_mock_bug_refuse(m, done, GM_RET_IO);
 	fail = gm_mock_fails(m, GM_MOCK_COPY_LATE);
 	if (m->config.async_copy)
 		return enqueue(m, NULL, copies, n, done, fail);
 	ret = run_pieces(m, copies, n, fail, NULL);
-	m->svc->fence_signal(m->svc->self, done, ret);
+	gm_mock_bug_signal(m, done, ret);
 	return GM_RET_SUCCESS;
 }
 
@@ -365,11 +369,11 @@ gm_ret_t gm_mock_submit(void *dev, struct gm_step *steps, size_t n, struct gm_fe
 	if (gm_mock_is_lost(m))
 		return GM_RET_NODEV;
 	if (gm_mock_fails(m, GM_MOCK_SUBMIT))
-		return GM_RET_NOMEM;
+		return gm_mock_bug_refuse(m, done, GM_RET_NOMEM);
 	gm_mock_count(&m->submits, 1);
 	if (m->config.async_copy)
 		return enqueue(m, steps, NULL, n, done, false);
 	ret = run_steps(m, steps, n, NULL);
-	m->svc->fence_signal(m->svc->self, done, ret);
+	gm_mock_bug_signal(m, done, ret);
 	return GM_RET_SUCCESS;
 }

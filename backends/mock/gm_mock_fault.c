@@ -68,7 +68,7 @@ gm_ret_t gm_mock_fault_raise(struct gm_mock_thread *thread, uint64_t va, uint32_
 	if (!lost)
 		fifo_insert(m, fault);
 	svc->unlock(svc->self, &m->lock);
-	if (!lost)
+	if (!lost && !gm_mock_has_bug(m, GM_MOCK_BUG_FAULT_SILENT))
 		svc->fault_ready(svc->self);
 
 	svc->lock(svc->self, &m->lock);
@@ -93,8 +93,11 @@ static void answer(struct gm_mock_pmap *pmap, uint64_t va, uint64_t end, gm_ret_
 	struct gm_mock_fault *fault, *next;
 
 	TAILQ_FOREACH_SAFE(fault, &m->fault_waiters, wait_link, next) {
-		if (fault->pmap == pmap && fault->va < end && va < fault->va + m->granule_bytes)
-			answer_one(m, fault, result);
+		if (fault->pmap != pmap || fault->va >= end || va >= fault->va + m->granule_bytes)
+			continue;
+		answer_one(m, fault, result);
+		if (gm_mock_has_bug(m, GM_MOCK_BUG_FAULT_ONE_WAITER) && !pmap->dying)
+			return;
 	}
 }
 
@@ -127,12 +130,17 @@ gm_ret_t gm_mock_fault_next(void *dev, struct gm_dev_fault *out)
 
 	if (gm_mock_is_lost(m))
 		return GM_RET_NODEV;
+	gm_mock_bug_fault_next(m);
 	gm_mock_spin_lock_short(&m->fault_lock);
 	fault = TAILQ_FIRST(&m->fault_fifo);
 	if (fault) {
-		TAILQ_REMOVE(&m->fault_fifo, fault, fifo_link);
-		fault->queued = false;
+		fault->repeated = gm_mock_has_bug(m, GM_MOCK_BUG_FAULT_TWICE) && !fault->repeated;
+		if (!fault->repeated) {
+			TAILQ_REMOVE(&m->fault_fifo, fault, fifo_link);
+			fault->queued = false;
+		}
 		*out = (struct gm_dev_fault){ .pmap = fault->pmap, .va = fault->va, .access = fault->access };
+		gm_mock_bug_fault_named(m, out);
 	}
 	gm_mock_spin_unlock(&m->fault_lock);
 	return fault ? GM_RET_SUCCESS : GM_RET_AGAIN;
@@ -146,6 +154,7 @@ gm_ret_t gm_mock_fault_done(void *pmap_ptr, uint64_t va, uint64_t bytes, gm_ret_
 	assert(va % m->granule_bytes == 0 && bytes > 0 && bytes % m->granule_bytes == 0);
 	if (gm_mock_is_lost(m))
 		return GM_RET_NODEV;
+	gm_mock_bug_fault_done(m, &bytes, &result);
 	m->svc->lock(m->svc->self, &m->lock);
 	answer(pmap, va, va + bytes, result);
 	m->svc->unlock(m->svc->self, &m->lock);

@@ -91,7 +91,9 @@ struct gm_mock_table;
 
 struct gm_mock_pt {
 	struct gm_mock_spin lock;
-	struct gm_mock_table *root; /* (T) */
+	const struct gm_services *svc; /* (c) where tables come from */
+	bool shared;                   /* (c) with a runtime: see gm_mock_hw.c */
+	struct gm_mock_table *root;    /* (T) */
 };
 
 enum gm_mock_access {
@@ -106,6 +108,7 @@ struct gm_mock_tlb {
 	struct gm_mock_xlate *entry;       /* (B) */
 	uint32_t entries;                  /* (c) a power of two */
 	_Atomic uint64_t accesses, misses; /* (a) written under B only */
+	atomic_bool flush;                 /* (a) planted error: to be emptied by the next access */
 };
 
 TAILQ_HEAD(gm_mock_tlbs, gm_mock_tlb);
@@ -113,6 +116,7 @@ TAILQ_HEAD(gm_mock_tlbs, gm_mock_tlb);
 struct gm_mock_pmap {
 	LIST_ENTRY(gm_mock_pmap) link; /* (P) */
 	struct gm_mock *dev;           /* (c) */
+	struct gm_mock_pt *vm;         /* (c) &pt, or that of the hardware that a runtime opened */
 	struct gm_mock_pt pt;
 	struct gm_mock_spin tlbs_lock;
 	struct gm_mock_tlbs tlbs;      /* (S) one per running thread, and `own` */
@@ -130,6 +134,7 @@ struct gm_mock_fault {
 	uint64_t va;     /* of the page */
 	uint32_t access; /* GM_READ, GM_WRITE, GM_ATOMIC */
 	bool queued;     /* (F) fault_next() has not taken it yet */
+	bool repeated;   /* (F) planted error: it was named, and will be again */
 	bool done;       /* (L) */
 	gm_ret_t result; /* (L) */
 };
@@ -148,6 +153,8 @@ struct gm_mock_thread {
 
 struct gm_mock_job;
 TAILQ_HEAD(gm_mock_jobs, gm_mock_job);
+struct gm_mock_import;
+TAILQ_HEAD(gm_mock_imports, gm_mock_import);
 TAILQ_HEAD(gm_mock_launches, gm_mock_launch);
 
 struct gm_mock_failure {
@@ -160,12 +167,13 @@ struct gm_mock {
 	struct gm_mock_config config;  /* (c) */
 	uint64_t granule_bytes;        /* (c) smallest page */
 	char *vram;                    /* (c) */
+	uint64_t slab_end;             /* (c) the library's memory ends here, device-physical */
 	struct gm_mutex lock;
 	struct gm_mock_failure failure[GM_MOCK_OPS]; /* (L) */
 	_Atomic int bug;               /* (a) enum gm_mock_bug */
 	atomic_bool unsound;           /* (a) a bug was planted once: state may contradict the law */
 	atomic_bool lost;              /* (a) for ever */
-	_Atomic uint64_t bug_pages, bug_faults; /* (a) since the bug was planted */
+	_Atomic uint64_t bug_pages, bug_faults, bug_fences; /* (a) since the bug was planted */
 	_Atomic uint64_t accesses, tlb_misses;  /* (a) of TLBs that are gone */
 	_Atomic uint64_t faults, copies, bytes_to_dev, bytes_to_host, invalidations, submits; /* (a) */
 
@@ -185,6 +193,12 @@ struct gm_mock {
 	struct gm_waitq engine_waitq;
 	struct gm_thread *engine;    /* (c) NULL: copies are done by the caller */
 	bool engine_stop;            /* (L) */
+
+	_Atomic long syncs;                /* (a) created, not signalled */
+	struct gm_mock_imports imports;    /* (L) */
+	struct gm_waitq sync_waitq;
+	struct gm_thread *sync_thread;     /* (L) looks at the imports; NULL: none was needed yet */
+	bool sync_starting, sync_stop;     /* (L) */
 };
 
 static inline bool gm_mock_has_bug(struct gm_mock *m, enum gm_mock_bug bug)
@@ -225,7 +239,21 @@ gm_ret_t gm_mock_tlb_invl(void *pmap, uint64_t va, uint64_t bytes);
 /* gm_mock_cfg.c: complete `in` (NULL, zero fields: defaults) and check it. SUCCESS, INVAL. */
 gm_ret_t gm_mock_config_complete(const struct gm_mock_config *in, struct gm_mock_config *out);
 
-/* gm_mock_pt.c */
+/* gm_mock.c: device memory, straight from the kernel. */
+gm_ret_t gm_mock_vram_map(uint64_t vram_bytes, char **vram);
+void gm_mock_vram_unmap(uint64_t vram_bytes, char *vram);
+
+/* gm_mock_hw.c */
+/* Take the hardware for a device, and fill in where its memory is. SUCCESS, BUSY. */
+gm_ret_t gm_mock_hw_claim(struct gm_mock_hw *hw, struct gm_mock *m);
+void gm_mock_hw_release(struct gm_mock_hw *hw);
+/* What of a configuration is the hardware's affair. */
+void gm_mock_hw_adapt(const struct gm_mock_hw *hw, struct gm_mock_config *config);
+/* The hardware's page table; `pmap` uses it from now on, until detach. */
+struct gm_mock_pt *gm_mock_hw_attach(struct gm_mock_hw *hw, struct gm_mock_pmap *pmap);
+void gm_mock_hw_detach(struct gm_mock_hw *hw, const struct gm_services *svc);
+
+/* gm_mock_pt.c; enter says EXIST where a shared page table has a mapping of the runtime's. */
 gm_ret_t gm_mock_pt_init(struct gm_mock *m, struct gm_mock_pt *pt);
 void gm_mock_pt_fini(struct gm_mock *m, struct gm_mock_pt *pt);
 gm_ret_t gm_mock_pt_enter(struct gm_mock *m, struct gm_mock_pt *pt, uint64_t va, uint64_t pa, uint64_t bytes,
@@ -234,7 +262,13 @@ gm_ret_t gm_mock_pt_remove(struct gm_mock *m, struct gm_mock_pt *pt, uint64_t va
 gm_ret_t gm_mock_pt_protect(struct gm_mock *m, struct gm_mock_pt *pt, uint64_t va, uint64_t bytes, uint32_t pte);
 /* The page that maps va; false: none. */
 bool gm_mock_pt_walk(struct gm_mock *m, struct gm_mock_pt *pt, uint64_t va, struct gm_mock_xlate *xlate);
-/* Nothing mapped, and no table but the root. */
+/* Drop every mapping but the runtime's. */
+void gm_mock_pt_drop(struct gm_mock *m, struct gm_mock_pt *pt);
+/* The runtime's own mappings, in a page table that is shared. SUCCESS, NOMEM; EXIST: something is there. */
+gm_ret_t gm_mock_pt_own_enter(struct gm_mock *m, struct gm_mock_pt *pt, uint64_t va, uint64_t pa, uint64_t bytes,
+			      uint32_t pte);
+gm_ret_t gm_mock_pt_own_remove(struct gm_mock *m, struct gm_mock_pt *pt, uint64_t va, uint64_t bytes);
+/* Nothing mapped but what is the runtime's; and no table but the root, if it has no part in it. */
 bool gm_mock_pt_empty(struct gm_mock *m, struct gm_mock_pt *pt);
 
 /* gm_mock_tlb.c */
@@ -264,6 +298,41 @@ gm_ret_t gm_mock_engine_start(struct gm_mock *m);
 void gm_mock_engine_stop(struct gm_mock *m);
 gm_ret_t gm_mock_copy(void *dev, const struct gm_copy *copies, size_t n, struct gm_fence *done);
 gm_ret_t gm_mock_submit(void *dev, struct gm_step *steps, size_t n, struct gm_fence *done);
+
+/* gm_mock_sync.c */
+void gm_mock_sync_init(struct gm_mock *m);
+/* End the thread; imports that are pending are done with CANCELED. */
+void gm_mock_sync_stop(struct gm_mock *m);
+void gm_mock_sync_fini(struct gm_mock *m);
+gm_ret_t gm_mock_sync_create(void *dev, void **sync, int *fd);
+void gm_mock_sync_signal(void *dev, void *sync, gm_ret_t result);
+gm_ret_t gm_mock_sync_import(void *dev, int fd, struct gm_fence *done);
+
+/* gm_mock_bug_pt.c: as in gm_mock_pt.c, with what is planted; and the answer where it was made to fail. */
+gm_ret_t gm_mock_bug_enter(struct gm_mock *m, struct gm_mock_pt *pt, uint64_t va, uint64_t pa, uint64_t bytes,
+			   uint32_t pte);
+gm_ret_t gm_mock_bug_enter_failed(struct gm_mock *m, struct gm_mock_pt *pt, uint64_t va, uint64_t pa, uint64_t bytes,
+				  uint32_t pte);
+gm_ret_t gm_mock_bug_remove(struct gm_mock *m, struct gm_mock_pt *pt, uint64_t va, uint64_t bytes);
+gm_ret_t gm_mock_bug_remove_failed(struct gm_mock *m, struct gm_mock_pt *pt, uint64_t va, uint64_t bytes);
+gm_ret_t gm_mock_bug_protect(struct gm_mock *m, struct gm_mock_pt *pt, uint64_t va, uint64_t bytes, uint32_t pte);
+
+/* gm_mock_bug_io.c */
+/* Piece i of a copy as it is done; false: it is not. */
+bool gm_mock_bug_piece(struct gm_mock *m, const struct gm_copy *copies, size_t n, size_t i, struct gm_copy *piece);
+/* The page `at` bytes into a piece as it is copied where SKIP_COPY or COPY_SHIFT is planted; false: it is not. */
+bool gm_mock_bug_page(struct gm_mock *m, const struct gm_copy *c, uint64_t at, struct gm_copy *page);
+/* How the fence of a copy or a plan is signalled, and how a call that fails leaves. */
+void gm_mock_bug_signal(struct gm_mock *m, struct gm_fence *done, gm_ret_t ret);
+gm_ret_t gm_mock_bug_refuse(struct gm_mock *m, struct gm_fence *done, gm_ret_t ret);
+/* Which step of a plan comes i-th; whether step i is left out; how it gets its result. */
+size_t gm_mock_bug_order(struct gm_mock *m, size_t i, size_t n);
+bool gm_mock_bug_skips_step(struct gm_mock *m, size_t i, size_t n);
+void gm_mock_bug_step_ret(struct gm_mock *m, struct gm_step *step, gm_ret_t ret);
+/* Before a fault is taken; what is said of it; how it is answered. */
+void gm_mock_bug_fault_next(struct gm_mock *m);
+void gm_mock_bug_fault_named(struct gm_mock *m, struct gm_dev_fault *fault);
+void gm_mock_bug_fault_done(struct gm_mock *m, uint64_t *bytes, gm_ret_t *result);
 
 /* gm_mock_run.c */
 /* Start a launch; it takes over one reference to `fence` on success. SUCCESS, NOMEM, AGAIN. */

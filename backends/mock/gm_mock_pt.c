@@ -14,6 +14,10 @@
  * (3) else apply, which cannot fail. So a range is changed altogether or not
  * at all, no allocation happens under the lock, and a walker never sees half a
  * change. Tables that became empty go to the pool, freed after the section.
+ *
+ * The page table of hardware that a runtime opened (gm_mock_hw.c) is shared:
+ * an entry with E_OWN is the runtime's. A change of one side passes over the
+ * entries of the other, and an enter that meets one is refused as a whole.
  */
 #include "config.h"
 
@@ -27,6 +31,7 @@
 #define E_ATOMIC UINT64_C(8)
 #define E_HOST UINT64_C(16)
 #define E_64K UINT64_C(32)
+#define E_OWN UINT64_C(64) /* the runtime's; only in a page table that is shared */
 #define E_RIGHTS (E_WRITE | E_ATOMIC)
 #define E_ADDR (~UINT64_C(0xfff))
 
@@ -34,6 +39,7 @@
 #define GROUP 16u /* entries of a 64 KiB page */
 #define ROOT_LEVEL 3
 #define LEVELS 4
+#define VA_END (UINT64_C(1) << 48)
 #define BYTES_4K (UINT64_C(1) << GM_MOCK_SHIFT_4K)
 #define BYTES_64K (UINT64_C(1) << GM_MOCK_SHIFT_64K)
 #define BYTES_2M (UINT64_C(1) << GM_MOCK_SHIFT_2M)
@@ -61,6 +67,7 @@ struct change {
 	uint64_t va, end; /* the range */
 	uint64_t pa;      /* ENTER: of va */
 	uint64_t bits;    /* ENTER, PROTECT: E_* */
+	uint64_t own;     /* E_OWN: a change of the runtime's */
 };
 
 /* The tables on the way to an address; [0] is NULL where there is no table of level 0. */
@@ -135,10 +142,10 @@ static struct gm_mock_table *pool_take(struct pool *pool)
 	return table;
 }
 
-static gm_ret_t pool_grow(struct gm_mock *m, struct pool *pool, size_t n)
+static gm_ret_t pool_grow(struct gm_mock_pt *pt, struct pool *pool, size_t n)
 {
 	while (pool->n < n) {
-		struct gm_mock_table *table = m->svc->alloc(m->svc->self, sizeof(*table));
+		struct gm_mock_table *table = pt->svc->alloc(pt->svc->self, sizeof(*table));
 
 		if (!table)
 			return GM_RET_NOMEM;
@@ -147,13 +154,13 @@ static gm_ret_t pool_grow(struct gm_mock *m, struct pool *pool, size_t n)
 	return GM_RET_SUCCESS;
 }
 
-static void pool_free(struct gm_mock *m, struct pool *pool)
+static void pool_free(struct gm_mock_pt *pt, struct pool *pool)
 {
 	while (pool->first) {
 		struct gm_mock_table *table = pool->first;
 
 		pool->first = table->next;
-		m->svc->free(m->svc->self, table, sizeof(*table));
+		pt->svc->free(pt->svc->self, table, sizeof(*table));
 	}
 	pool->n = 0;
 }
@@ -342,6 +349,8 @@ static void apply_enter(struct gm_mock *m, struct gm_mock_pt *pt, const struct c
 
 static uint64_t changed_entry(const struct change *c, uint64_t entry)
 {
+	if ((entry & E_OWN) != c->own)
+		return entry;
 	if (c->op == CHANGE_REMOVE || entry == 0)
 		return 0;
 	return (entry & ~E_RIGHTS) | c->bits;
@@ -382,6 +391,34 @@ static void apply_cut(struct gm_mock *m, struct gm_mock_pt *pt, const struct cha
 	}
 }
 
+/* Is anything mapped in the range, but entries whose E_OWN is `but`? */
+static bool any_entry(struct gm_mock_pt *pt, uint64_t va, uint64_t last, uint64_t but)
+{
+	struct path path;
+
+	for (uint64_t end; va < last; va = end) {
+		unsigned first = entry_index(va, 0), n;
+		uint64_t *entry;
+
+		end = min_u64(path_find(pt, va, NULL, &path), last);
+		if (!path.t[1])
+			continue;
+		n = path.t[0] ? (unsigned)((end - va) / BYTES_4K) : 1;
+		entry = path.t[0] ? &path.t[0]->entry[first] : &path.t[1]->entry[entry_index(va, 1)];
+		for (unsigned i = 0; i < n; i++) {
+			if (entry[i] && (entry[i] & E_OWN) != but)
+				return true;
+		}
+	}
+	return false;
+}
+
+/* Does an enter meet mappings of the other side? The runtime meets its own as well. */
+static bool meets_other(struct gm_mock_pt *pt, const struct change *c)
+{
+	return c->op == CHANGE_ENTER && pt->shared && any_entry(pt, c->va, c->end, c->own ? ~UINT64_C(0) : 0);
+}
+
 static gm_ret_t change_range(struct gm_mock *m, struct gm_mock_pt *pt, const struct change *c)
 {
 	struct pool pool = { .n = 0 };
@@ -391,11 +428,16 @@ static gm_ret_t change_range(struct gm_mock *m, struct gm_mock_pt *pt, const str
 		size_t need;
 
 		gm_mock_spin_lock(m->svc, &pt->lock);
+		if (meets_other(pt, c)) {
+			gm_mock_spin_unlock(&pt->lock);
+			ret = GM_RET_EXIST;
+			goto out;
+		}
 		need = c->op == CHANGE_ENTER ? count_enter(m, pt, c) : count_cuts(pt, c);
 		if (need <= pool.n)
 			break;
 		gm_mock_spin_unlock(&pt->lock);
-		ret = pool_grow(m, &pool, need);
+		ret = pool_grow(pt, &pool, need);
 		if (ret != GM_RET_SUCCESS)
 			goto out;
 	}
@@ -405,7 +447,7 @@ static gm_ret_t change_range(struct gm_mock *m, struct gm_mock_pt *pt, const str
 		apply_cut(m, pt, c, &pool);
 	gm_mock_spin_unlock(&pt->lock);
 out:
-	pool_free(m, &pool);
+	pool_free(pt, &pool);
 	return ret;
 }
 
@@ -417,19 +459,28 @@ static uint64_t rights_bits(uint32_t pte)
 gm_ret_t gm_mock_pt_init(struct gm_mock *m, struct gm_mock_pt *pt)
 {
 	atomic_flag_clear(&pt->lock.held);
-	pt->root = m->svc->alloc(m->svc->self, sizeof(*pt->root));
+	pt->svc = m->svc;
+	pt->shared = false;
+	pt->root = pt->svc->alloc(pt->svc->self, sizeof(*pt->root));
 	return pt->root ? GM_RET_SUCCESS : GM_RET_NOMEM;
+}
+
+void gm_mock_pt_drop(struct gm_mock *m, struct gm_mock_pt *pt)
+{
+	/* Cuts nothing, so needs no memory. */
+	struct change all = { .op = CHANGE_REMOVE, .va = 0, .end = VA_END };
+	struct pool pool = { .n = 0 };
+
+	gm_mock_spin_lock(m->svc, &pt->lock);
+	apply_cut(m, pt, &all, &pool);
+	gm_mock_spin_unlock(&pt->lock);
+	pool_free(pt, &pool);
 }
 
 void gm_mock_pt_fini(struct gm_mock *m, struct gm_mock_pt *pt)
 {
-	/* Drops what a planted bug left behind; cuts nothing, so needs no memory. */
-	struct change all = { .op = CHANGE_REMOVE, .va = 0, .end = UINT64_C(1) << 48 };
-	struct pool pool = { .n = 0 };
-
-	apply_cut(m, pt, &all, &pool);
-	pool_free(m, &pool);
-	m->svc->free(m->svc->self, pt->root, sizeof(*pt->root));
+	gm_mock_pt_drop(m, pt);
+	pt->svc->free(pt->svc->self, pt->root, sizeof(*pt->root));
 	pt->root = NULL;
 }
 
@@ -452,6 +503,22 @@ gm_ret_t gm_mock_pt_remove(struct gm_mock *m, struct gm_mock_pt *pt, uint64_t va
 gm_ret_t gm_mock_pt_protect(struct gm_mock *m, struct gm_mock_pt *pt, uint64_t va, uint64_t bytes, uint32_t pte)
 {
 	struct change c = { .op = CHANGE_PROTECT, .va = va, .end = va + bytes, .bits = rights_bits(pte) };
+
+	return change_range(m, pt, &c);
+}
+
+gm_ret_t gm_mock_pt_own_enter(struct gm_mock *m, struct gm_mock_pt *pt, uint64_t va, uint64_t pa, uint64_t bytes,
+			      uint32_t pte)
+{
+	struct change c = { .op = CHANGE_ENTER, .va = va, .end = va + bytes, .pa = pa, .own = E_OWN };
+
+	c.bits = rights_bits(pte) | E_OWN;
+	return change_range(m, pt, &c);
+}
+
+gm_ret_t gm_mock_pt_own_remove(struct gm_mock *m, struct gm_mock_pt *pt, uint64_t va, uint64_t bytes)
+{
+	struct change c = { .op = CHANGE_REMOVE, .va = va, .end = va + bytes, .own = E_OWN };
 
 	return change_range(m, pt, &c);
 }
@@ -498,7 +565,7 @@ bool gm_mock_pt_empty(struct gm_mock *m, struct gm_mock_pt *pt)
 	bool empty;
 
 	gm_mock_spin_lock(m->svc, &pt->lock);
-	empty = pt->root->used == 0;
+	empty = pt->shared ? !any_entry(pt, 0, VA_END, E_OWN) : pt->root->used == 0;
 	gm_mock_spin_unlock(&pt->lock);
 	return empty;
 }

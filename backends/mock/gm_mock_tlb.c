@@ -42,6 +42,7 @@ void gm_mock_tlb_link(struct gm_mock_pmap *pmap, struct gm_mock_tlb *tlb, struct
 	tlb->entries = pmap->dev->config.tlb_entries;
 	atomic_init(&tlb->accesses, 0);
 	atomic_init(&tlb->misses, 0);
+	atomic_init(&tlb->flush, false);
 	gm_mock_spin_lock(svc, &pmap->tlbs_lock);
 	TAILQ_INSERT_TAIL(&pmap->tlbs, tlb, link);
 	gm_mock_spin_unlock(&pmap->tlbs_lock);
@@ -91,6 +92,8 @@ static gm_ret_t translate(struct gm_mock_pmap *pmap, struct gm_mock_tlb *tlb, ui
 	struct gm_mock *m = pmap->dev;
 
 	count_one(&tlb->accesses);
+	if (hit && gm_mock_has_bug(m, GM_MOCK_BUG_RIGHTS_STICK) && !allows(m, hit, kind))
+		return GM_RET_PERM;
 	if (hit && allows(m, hit, kind)) {
 		*out = *hit;
 		return GM_RET_SUCCESS;
@@ -98,12 +101,22 @@ static gm_ret_t translate(struct gm_mock_pmap *pmap, struct gm_mock_tlb *tlb, ui
 	count_one(&tlb->misses);
 	if (hit)
 		hit->shift = 0;
-	if (!gm_mock_pt_walk(m, &pmap->pt, va, out))
+	if (!gm_mock_pt_walk(m, pmap->vm, va, out))
 		return GM_RET_FAULT;
 	if (!allows(m, out, kind))
 		return GM_RET_PERM;
 	*entry_for(tlb, va, out->shift) = *out;
 	return GM_RET_SUCCESS;
+}
+
+static void tlb_drop(struct gm_mock_tlb *tlb, uint64_t va, uint64_t end)
+{
+	for (uint32_t i = 0; i < tlb->entries; i++) {
+		struct gm_mock_xlate *e = &tlb->entry[i];
+
+		if (e->shift && e->va < end && va < e->va + (UINT64_C(1) << e->shift))
+			e->shift = 0;
+	}
 }
 
 /* Part of an aligned 8-byte word, in one access of the memory. */
@@ -176,6 +189,8 @@ gm_ret_t gm_mock_tlb_access(struct gm_mock_pmap *pmap, struct gm_mock_tlb *tlb, 
 	if (gm_mock_is_lost(m))
 		return GM_RET_NODEV;
 	gm_mock_spin_lock(m->svc, &tlb->lock);
+	if (atomic_load_explicit(&tlb->flush, memory_order_relaxed) && atomic_exchange(&tlb->flush, false))
+		tlb_drop(tlb, 0, UINT64_MAX);
 	ret = translate(pmap, tlb, va, kind, &page);
 	if (ret != GM_RET_SUCCESS)
 		goto out;
@@ -210,14 +225,17 @@ gm_ret_t gm_mock_access(void *pmap_ptr, uint64_t va, void *buf, size_t bytes, bo
 	return ret == GM_RET_IO ? GM_RET_FAULT : ret;
 }
 
-static void tlb_drop(struct gm_mock_tlb *tlb, uint64_t va, uint64_t end)
+/* Wait until no access is in flight, and keep others out. False is the planted error: it did not wait. */
+static bool tlb_drain(struct gm_mock *m, struct gm_mock_tlb *tlb)
 {
-	for (uint32_t i = 0; i < tlb->entries; i++) {
-		struct gm_mock_xlate *e = &tlb->entry[i];
-
-		if (e->shift && e->va < end && va < e->va + (UINT64_C(1) << e->shift))
-			e->shift = 0;
+	if (!gm_mock_has_bug(m, GM_MOCK_BUG_INVL_NO_WAIT)) {
+		gm_mock_spin_lock(m->svc, &tlb->lock);
+		return true;
 	}
+	if (!atomic_flag_test_and_set_explicit(&tlb->lock.held, memory_order_acquire))
+		return true;
+	atomic_store(&tlb->flush, true);
+	return false;
 }
 
 gm_ret_t gm_mock_tlb_invl(void *pmap_ptr, uint64_t va, uint64_t bytes)
@@ -234,11 +252,16 @@ gm_ret_t gm_mock_tlb_invl(void *pmap_ptr, uint64_t va, uint64_t bytes)
 	m->svc->unlock(m->svc->self, &m->lock);
 	if (gm_mock_has_bug(m, GM_MOCK_BUG_SKIP_INVL))
 		return GM_RET_SUCCESS;
+	if (gm_mock_has_bug(m, GM_MOCK_BUG_INVL_FIRST))
+		bytes = m->granule_bytes;
 	gm_mock_spin_lock(m->svc, &pmap->tlbs_lock);
 	TAILQ_FOREACH(tlb, &pmap->tlbs, link) {
-		gm_mock_spin_lock(m->svc, &tlb->lock);
+		if (!tlb_drain(m, tlb))
+			continue;
 		tlb_drop(tlb, va, va + bytes);
 		gm_mock_spin_unlock(&tlb->lock);
+		if (gm_mock_has_bug(m, GM_MOCK_BUG_INVL_ONE_TLB))
+			break;
 	}
 	gm_mock_spin_unlock(&pmap->tlbs_lock);
 	return GM_RET_SUCCESS;

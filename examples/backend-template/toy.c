@@ -286,6 +286,7 @@ static const struct gm_mmu toy_mmu = {
 static const struct gm_plugin_skip toy_skips[] = {
 	SKIP("protect", "rights change by removing and entering anew"),
 	SKIP("invalidate/rights", "rights change by removing and entering anew"),
+	SKIP("invalidate/jobs", "there is no job but access()"),
 	SKIP("fence/refused", "copies of this device cannot be made to fail"),
 	SKIP("plan", "no queue in hardware: the library walks plans step by step"),
 	SKIP("fault", "this device has no page faults"),

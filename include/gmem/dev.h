@@ -72,7 +72,8 @@ GM_API GM_MUST_CHECK gm_ret_t gm_dev_open(struct gm_lib *lib, const char *spec, 
  * @brief End a device.
  * @param[in] dev  the device; NULL is allowed
  * @retval GM_RET_SUCCESS  gone
- * @retval GM_RET_BUSY     still attached to an address space; nothing changed
+ * @retval GM_RET_BUSY     still attached to an address space, or a fence exported through it is pending
+ *                         (gm_fence_export()); nothing changed
  * @threads no other call on @p dev may be in flight
  */
 GM_API gm_ret_t gm_dev_destroy(struct gm_dev *dev);

@@ -78,6 +78,54 @@ GM_API gm_ret_t gm_fence_wait(struct gm_fence *fence, uint64_t timeout_ns);
  */
 GM_API gm_ret_t gm_fence_cancel(struct gm_fence *fence);
 
+/**
+ * @brief Let others wait for a fence: a descriptor in the device's own way.
+ *
+ * When the fence is done, whoever holds the descriptor, in this process or
+ * another, learns its result. It stays true for as long as it is open, also
+ * when fence and device are gone. How one waits for it is the device's own
+ * affair (a mock's becomes readable, see gmem/mock.h); gm_fence_import() on
+ * a device of the same backend, in any instance, understands it.
+ *
+ * The fence need not be kept: it lives until it is done. The device cannot be
+ * destroyed before that; gm_fence_cancel() ends what will never be done.
+ *
+ * @param[in]  fence  a fence, pending or done
+ * @param[in]  dev    a device with GM_CAP_SYNC, of the fence's instance
+ * @param[out] fd     the descriptor, close-on-exec
+ * @retval GM_RET_SUCCESS  made
+ * @retval GM_RET_INVAL    an argument is NULL, or fence and device are of different instances
+ * @retval GM_RET_NOTSUP   the device has no such descriptors
+ * @retval GM_RET_NOMEM    out of memory
+ * @retval GM_RET_NOSPC    the process or the machine has no descriptor left
+ * @retval GM_RET_NODEV    the device is lost
+ * @threads any
+ * @owner   the caller closes the descriptor
+ */
+GM_API GM_MUST_CHECK gm_ret_t gm_fence_export(struct gm_fence *fence, struct gm_dev *dev, int *fd);
+
+/**
+ * @brief Make a fence of a descriptor that stands for completion.
+ *
+ * Done with the result of the fence that was exported, or as the backend says
+ * for other descriptors that it understands: SUCCESS, or IO where whoever
+ * should have completed it is gone. Cancelling it, or giving it back early, is
+ * allowed and changes nothing for others who wait.
+ *
+ * @param[in]  dev    a device with GM_CAP_SYNC; where it is destroyed first, the fence is done with
+ *                    GM_RET_CANCELED
+ * @param[in]  fd     the descriptor; it stays the caller's, who may close it at once
+ * @param[out] fence  the fence, one reference
+ * @retval GM_RET_SUCCESS  made
+ * @retval GM_RET_INVAL    a NULL argument, or no completion that the device understands is behind @p fd
+ * @retval GM_RET_NOTSUP   the device has no such descriptors
+ * @retval GM_RET_NOMEM    out of memory, threads or descriptors
+ * @retval GM_RET_NODEV    the device is lost
+ * @threads any
+ * @owner   the caller ends its reference with gm_fence_put()
+ */
+GM_API GM_MUST_CHECK gm_ret_t gm_fence_import(struct gm_dev *dev, int fd, struct gm_fence **fence);
+
 #ifdef __cplusplus
 }
 #endif

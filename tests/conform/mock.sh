@@ -22,23 +22,23 @@ while read -r skipped options; do
 		bad=1
 	fi
 done <<END
-8 -
-8 copy=async
-8 copy=async,copyns=200000
-8 tlb=1
-8 tlb=4096
-8 vram=512K,pages=4K
-8 vram=1M,pages=64K,vabits=32
-8 vram=64M,pages=2M
-8 pages=4K+2M
-8 pages=64K+2M
-11 contexts=1
-8 contexts=2
-14 submit=no
-16 faults=no
-10 hostmap=no
-10 visible=no
-26 faults=no,submit=no,hostmap=no,visible=no
-26 faults=no,submit=no,hostmap=no,visible=no,pages=64K,copy=async
+4 -
+4 copy=async
+4 copy=async,copyns=200000
+4 tlb=1
+4 tlb=4096
+4 vram=512K,pages=4K
+4 vram=1M,pages=64K,vabits=32
+4 vram=64M,pages=2M
+4 pages=4K+2M
+4 pages=64K+2M
+7 contexts=1
+4 contexts=2
+10 submit=no
+12 faults=no
+7 hostmap=no
+6 visible=no
+23 faults=no,submit=no,hostmap=no,visible=no
+23 faults=no,submit=no,hostmap=no,visible=no,pages=64K,copy=async
 END
 exit $bad

@@ -42,6 +42,7 @@ check_archive()
 
 : >"$dir/none"
 declared "$src"/include/gmem/conform.h >"$dir/conform"
+# shellcheck disable=SC2046 # a list of files
 declared $(find "$src/include/gmem" -name '*.h' ! -name conform.h) >"$dir/declared"
 check_archive libgmem.a "$dir/declared" "$dir/none"
 check_archive libgmem-conform.a "$dir/conform" "$dir/declared"

@@ -5,13 +5,9 @@
  */
 #include "config.h"
 
-#include "mock_fixture.h"
+#include "mock_bug.h"
 
-#define VA UINT64_C(0x200000)
 #define N_PAGES 256u
-
-/* True: the error shows. */
-typedef bool (*probe_fn)(struct mock_fixture *fx);
 
 static uint64_t read_word(struct mock_fixture *fx, uint64_t va, gm_ret_t *ret)
 {
@@ -194,59 +190,130 @@ static bool probe_rights(struct mock_fixture *fx)
 	return ret == GM_RET_SUCCESS;
 }
 
-static void check_bug(enum gm_mock_bug bug, const char *options, probe_fn probe)
+static const struct bug_case bug_cases_first[] = {
+	{ GM_MOCK_BUG_SKIP_INVL, "vram=1M", probe_invl },
+	{ GM_MOCK_BUG_SKIP_REMOVE, "vram=1M", probe_remove },
+	{ GM_MOCK_BUG_SKIP_COPY, "vram=1M", probe_copy },
+	{ GM_MOCK_BUG_SKIP_COPY, "vram=1M,copy=async", probe_copy },
+	{ GM_MOCK_BUG_SKIP_ZERO, "vram=1M", probe_zero },
+	{ GM_MOCK_BUG_WRONG_PA, "vram=1M", probe_pa },
+	{ GM_MOCK_BUG_EARLY_FENCE, "vram=1M,copy=async,copyns=50000000", probe_fence },
+	{ GM_MOCK_BUG_EARLY_FENCE, "vram=1M,copy=async,copyns=50000000", probe_fence_plan },
+	{ GM_MOCK_BUG_LOST_FAULT, "vram=1M", probe_fault },
+	{ GM_MOCK_BUG_IGNORE_RIGHTS, "vram=1M", probe_rights },
+	{ .bug = GM_MOCK_BUG_NONE },
+};
+
+static void check_case(const struct bug_case *c)
 {
 	struct mock_fixture fx;
 
-	fx_open(&fx, options);
-	cr_assert_not(probe(&fx), "a sound device shows error %d", (int)bug);
+	fx_open(&fx, c->options);
+	cr_assert_not(c->probe(&fx), "a sound device shows %s", gm_mock_bug_name(c->bug));
 	fx_close(&fx);
-	fx_open(&fx, options);
-	cr_assert_eq(gm_mock_dev_plant(fx.m, bug), GM_RET_SUCCESS);
-	cr_assert(probe(&fx), "error %d does not show", (int)bug);
+	fx_open(&fx, c->options);
+	cr_assert_eq(gm_mock_dev_plant(fx.m, c->bug), GM_RET_SUCCESS);
+	cr_assert(c->probe(&fx), "%s does not show", gm_mock_bug_name(c->bug));
 	fx_close(&fx);
 }
 
-Test(mock_bug, skip_invl)
+static unsigned check_cases(const struct bug_case *c)
 {
-	check_bug(GM_MOCK_BUG_SKIP_INVL, "vram=1M", probe_invl);
+	unsigned n = 0;
+
+	for (; c->bug != GM_MOCK_BUG_NONE; c++, n++)
+		check_case(c);
+	return n;
 }
 
-Test(mock_bug, skip_remove)
+Test(mock_bug, first)
 {
-	check_bug(GM_MOCK_BUG_SKIP_REMOVE, "vram=1M", probe_remove);
+	cr_assert_gt(check_cases(bug_cases_first), 0);
 }
 
-Test(mock_bug, skip_copy)
+Test(mock_bug, page_tables)
 {
-	check_bug(GM_MOCK_BUG_SKIP_COPY, "vram=1M", probe_copy);
-	check_bug(GM_MOCK_BUG_SKIP_COPY, "vram=1M,copy=async", probe_copy);
+	cr_assert_gt(check_cases(bug_cases_pt), 0);
 }
 
-Test(mock_bug, skip_zero)
+Test(mock_bug, copies_and_faults)
 {
-	check_bug(GM_MOCK_BUG_SKIP_ZERO, "vram=1M", probe_zero);
+	cr_assert_gt(check_cases(bug_cases_io), 0);
 }
 
-Test(mock_bug, wrong_pa)
+/* The memory that a test lets go is kept here, for it to be given back after all. */
+static struct {
+	void *ptr;
+	size_t bytes;
+} last_alloc;
+
+static void *noting_alloc(void *self, size_t bytes)
 {
-	check_bug(GM_MOCK_BUG_WRONG_PA, "vram=1M", probe_pa);
+	void *ptr = mock_svc_alloc(self, bytes);
+
+	/* The structure of the device comes first, that of the page table after it: whoever asks wants the first. */
+	if (ptr && !last_alloc.ptr) {
+		last_alloc.ptr = ptr;
+		last_alloc.bytes = bytes;
+	}
+	return ptr;
 }
 
-Test(mock_bug, early_fence)
+/* Whether memory is left when page table and device are gone; `pmap`: what pmap_create() took first, or dev_init(). */
+static bool leaks(enum gm_mock_bug bug, bool pmap)
 {
-	check_bug(GM_MOCK_BUG_EARLY_FENCE, "vram=1M,copy=async,copyns=50000000", probe_fence);
-	check_bug(GM_MOCK_BUG_EARLY_FENCE, "vram=1M,copy=async,copyns=50000000", probe_fence_plan);
+	struct mock_fixture fx = { .mmu = gm_mock_mmu() };
+	struct gm_mock_config config;
+	bool left;
+	void *dev;
+
+	mock_services_init(&fx.s);
+	fx.s.svc.alloc = noting_alloc;
+	last_alloc.ptr = NULL;
+	cr_assert_eq(gm_mock_parse("vram=1M", &config), GM_RET_SUCCESS);
+	config.bug = bug;
+	cr_assert_eq(fx.mmu->dev_init(&config, &fx.s.svc, &fx.caps, &dev), GM_RET_SUCCESS);
+	if (pmap)
+		last_alloc.ptr = NULL;
+	cr_assert_eq(fx.mmu->pmap_create(dev, &fx.pmap), GM_RET_SUCCESS);
+	fx.mmu->pmap_destroy(fx.pmap);
+	fx.mmu->dev_fini(dev);
+	left = atomic_load(&fx.s.live_bytes) != 0;
+	if (left)
+		mock_svc_free(&fx.s, last_alloc.ptr, last_alloc.bytes);
+	cr_assert_eq(atomic_load(&fx.s.live_bytes), 0);
+	return left;
 }
 
-Test(mock_bug, lost_fault)
+Test(mock_bug, leaks)
 {
-	check_bug(GM_MOCK_BUG_LOST_FAULT, "vram=1M", probe_fault);
+	cr_assert_not(leaks(GM_MOCK_BUG_NONE, false));
+	cr_assert(leaks(GM_MOCK_BUG_DESTROY_LEAK, true));
+	cr_assert(leaks(GM_MOCK_BUG_FINI_LEAK, false));
 }
 
-Test(mock_bug, ignore_rights)
+static void mark(bool *seen, const struct bug_case *c)
 {
-	check_bug(GM_MOCK_BUG_IGNORE_RIGHTS, "vram=1M", probe_rights);
+	for (; c->bug != GM_MOCK_BUG_NONE; c++)
+		seen[c->bug] = true;
+}
+
+/* No error without a probe, no name twice. */
+Test(mock_bug, complete)
+{
+	bool seen[GM_MOCK_BUGS] = { false };
+
+	mark(seen, bug_cases_first);
+	mark(seen, bug_cases_pt);
+	mark(seen, bug_cases_io);
+	seen[GM_MOCK_BUG_NONE] = seen[GM_MOCK_BUG_DESTROY_LEAK] = seen[GM_MOCK_BUG_FINI_LEAK] = true;
+	for (unsigned i = 0; i < GM_MOCK_BUGS; i++) {
+		cr_assert_not_null(gm_mock_bug_name((enum gm_mock_bug)i), "error %u has no name", i);
+		cr_assert(seen[i], "%s has no probe", gm_mock_bug_name((enum gm_mock_bug)i));
+		for (unsigned k = 0; k < i; k++)
+			cr_assert_str_neq(gm_mock_bug_name((enum gm_mock_bug)k), gm_mock_bug_name((enum gm_mock_bug)i));
+	}
+	cr_assert_null(gm_mock_bug_name(GM_MOCK_BUGS));
 }
 
 Test(mock_bug, unknown)
