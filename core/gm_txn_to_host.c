@@ -228,9 +228,11 @@ static gm_ret_t home_staged(struct gm_txn *t, struct gm_move *m, struct gm_dev *
 	return ret;
 }
 
-/* Without a parked frame, from memory the CPU sees: straight from the frames. */
-static void fill_visible(struct gm_txn *t, struct gm_block *b, struct gm_dev *dev, struct home *h)
+/* Without a parked frame, from memory the CPU sees: straight from the frames. Returns what it does not see. */
+static struct gm_mask fill_visible(struct gm_txn *t, struct gm_block *b, struct gm_dev *dev, struct home *h)
 {
+	struct gm_mask unseen = gm_mask_none();
+
 	GM_MASK_FOR_RUN(&h->bare, first, end)
 		for (unsigned i = first, next; i < end; i = next) {
 			uint64_t bytes;
@@ -239,13 +241,19 @@ static void fill_visible(struct gm_txn *t, struct gm_block *b, struct gm_dev *de
 			next = gm_frame_run(&h->frames, i, end);
 			bytes = (uint64_t)(next - i) * GM_PAGE_BYTES;
 			src = gm_hal_cpu_ptr(dev->hal, gm_frame_pa(&h->frames, i), bytes);
-			give_run(t, b, give_fill, i, next, GM_VA(src), &h->back);
-			gm_stat_add(t->as, GM_STAT_bytes_to_host, bytes);
+			if (src) {
+				give_run(t, b, give_fill, i, next, GM_VA(src), &h->back);
+				gm_stat_add(t->as, GM_STAT_bytes_to_host, bytes);
+			} else {
+				unseen = gm_mask_or(unseen, gm_mask_span(i, next));
+			}
 		}
+	return unseen;
 }
 
 /* Without a parked frame, from memory the CPU does not see: through scratch memory. */
-static gm_ret_t fill_bounced(struct gm_txn *t, struct gm_block *b, struct gm_dev *dev, struct home *h)
+static gm_ret_t fill_bounced(struct gm_txn *t, struct gm_block *b, struct gm_dev *dev, struct home *h,
+			     const struct gm_mask *pages)
 {
 	struct gm_env *env = t->as->env;
 	void *scratch = gm_mem_alloc(env, GM_BLOCK_BYTES);
@@ -253,9 +261,9 @@ static gm_ret_t fill_bounced(struct gm_txn *t, struct gm_block *b, struct gm_dev
 
 	if (!scratch)
 		return gm_fail(GM_RET_NOMEM, "no scratch memory to bring 0x%llx home", (unsigned long long)b->va);
-	ret = copy_home(t, dev, &h->bare, &h->frames, GM_VA(scratch));
+	ret = copy_home(t, dev, pages, &h->frames, GM_VA(scratch));
 	if (!ret)
-		GM_MASK_FOR_RUN(&h->bare, first, end)
+		GM_MASK_FOR_RUN(pages, first, end)
 			give_run(t, b, give_fill, first, end, GM_VA(scratch) + (uint64_t)first * GM_PAGE_BYTES, &h->back);
 	gm_mem_free(env, scratch, GM_BLOCK_BYTES);
 	return ret;
@@ -263,6 +271,7 @@ static gm_ret_t fill_bounced(struct gm_txn *t, struct gm_block *b, struct gm_dev
 
 static gm_ret_t home_bare(struct gm_txn *t, struct gm_move *m, struct gm_dev *dev, struct home *h)
 {
+	struct gm_mask unseen = h->bare;
 	gm_ret_t ret = GM_RET_SUCCESS;
 	uint64_t start;
 
@@ -270,11 +279,9 @@ static gm_ret_t home_bare(struct gm_txn *t, struct gm_move *m, struct gm_dev *de
 		return ret;
 	start = gm_now_ns(t->as->env);
 	if (gm_hal_has(dev->hal, GM_CAP_CPU_VISIBLE) && !atomic_load(&dev->hal->lost))
-		fill_visible(t, m->block, dev, h);
-	else if (t->flags & GM_TXN_INLINE)
-		ret = GM_RET_AGAIN;
-	else
-		ret = fill_bounced(t, m->block, dev, h);
+		unseen = fill_visible(t, m->block, dev, h);
+	if (!gm_mask_empty(&unseen)) /* all of it, or what lies beyond the part that is visible */
+		ret = t->flags & GM_TXN_INLINE ? GM_RET_AGAIN : fill_bounced(t, m->block, dev, h, &unseen);
 	gm_stat_time(t->as, GM_STAT_ns_restore, start);
 	return ret;
 }
