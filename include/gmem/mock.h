@@ -33,6 +33,9 @@ enum gm_mock_bug {
 	GM_MOCK_BUGS,              /**< how many there are, with none */
 };
 
+/** Copy engines of one device at most. */
+#define GM_MOCK_MAX_ENGINES 8
+
 /** What a mock device is made with: gm_dev_create()'s dev_data. */
 struct gm_mock_config {
 	size_t size;           /**< sizeof(struct gm_mock_config) */
@@ -47,6 +50,27 @@ struct gm_mock_config {
 	bool no_submit;        /**< basic operations only */
 	bool async_copy;       /**< copies run on an engine thread (default: done when copy() returns) */
 	uint64_t copy_ns;      /**< async_copy: the engine sleeps this long per copy call */
+	/* Shape. */
+	uint64_t visible_bytes; /**< the CPU sees only so many first bytes of device memory; 0: all */
+	uint32_t engines;       /**< copy engines, 1 .. GM_MOCK_MAX_ENGINES; more than 1 implies async_copy (default 1) */
+	uint32_t peer_group;    /**< devices of the same group read each other's memory; 0: none */
+	uint64_t reorder_seed;  /**< independent work is done in an order drawn from this seed; 0: as it came */
+	bool dirty_bits;        /**< GM_CAP_DIRTY */
+	bool no_protect;        /**< without GM_CAP_PROTECT */
+	bool no_access;         /**< without GM_CAP_ACCESS */
+	bool no_fast_invl;      /**< without GM_CAP_FAST_INVL */
+	/* What things cost in modelled time; 0: nothing. docs/mock.md has the equations. */
+	bool timing_wait;       /**< operations take their time (default: it is only added up) */
+	uint64_t to_dev_bps;    /**< bytes per second from host to device */
+	uint64_t to_host_bps;   /**< from device to host */
+	uint64_t peer_bps;      /**< from another device */
+	uint64_t zero_bps;      /**< filled with zeros */
+	uint64_t latency_ns;    /**< per piece of a copy */
+	uint64_t op_ns;         /**< per call of an operation */
+	uint64_t step_ns;       /**< per step of a plan that is no copy */
+	uint64_t fault_ns;      /**< from an access that faults until the host is told */
+	uint64_t miss_ns;       /**< per walk of the page table */
+	/* Errors. */
 	enum gm_mock_bug bug;  /**< planted from the start (default none); see gm_mock_plant() */
 };
 
@@ -59,6 +83,9 @@ enum gm_mock_op {
 	GM_MOCK_COPY_LATE,   /**< the transfer fails: garbage at the destination, fence signalled with IO */
 	GM_MOCK_PROTECT,     /**< NOMEM */
 	GM_MOCK_SUBMIT,      /**< NOMEM */
+	GM_MOCK_INVL,        /**< cannot fail, but be late, or find the device lost */
+	GM_MOCK_HARVEST,     /**< NOMEM */
+	GM_MOCK_PEER_REACH,  /**< NOTSUP */
 	GM_MOCK_OPS,         /**< how many there are */
 };
 
@@ -72,6 +99,12 @@ struct gm_mock_stats {
 	uint64_t bytes_to_host; /**< copied back */
 	uint64_t invalidations; /**< tlb_invl calls */
 	uint64_t submits;     /**< submit calls */
+	uint64_t bytes_from_peer; /**< copied from other devices */
+	uint64_t modelled_ns; /**< what all of it would have taken */
+	uint64_t stall_ns;    /**< of that, kernel threads stood still: faults and walks, summed over threads */
+	uint64_t mmu_ns;      /**< of that, page table work was done */
+	uint64_t fault_ns;    /**< of that, the fault unit was busy */
+	uint64_t busy_ns[GM_MOCK_MAX_ENGINES]; /**< of that, each engine was busy */
 };
 
 /**
@@ -85,7 +118,8 @@ GM_API const struct gm_mmu *gm_mock_mmu(void);
  * @brief Fill a configuration from text.
  *
  * `vram=64M,pages=4K+64K+2M,faults=no,hostmap=no,visible=no,submit=no,copy=async,copyns=1000,tlb=64,vabits=48,contexts=8`;
- * sizes take K, M, G; every word is optional. `bug=NAME` plants an error by its name (gm_mock_bug_name()).
+ * sizes take K, M, G; every word is optional; of a word given twice the last one counts. `bug=NAME` plants an error by
+ * its name (gm_mock_bug_name()). docs/mock.md lists all words.
  *
  * @param[in]  text    the words; NULL or "" for the defaults
  * @param[out] config  filled in
@@ -94,6 +128,18 @@ GM_API const struct gm_mmu *gm_mock_mmu(void);
  * @threads any
  */
 GM_API GM_MUST_CHECK gm_ret_t gm_mock_parse(const char *text, struct gm_mock_config *config);
+
+/**
+ * @brief The presets, one by one: shapes of devices with a name (`preset=NAME`).
+ * @param[in]  index  0 for the first one
+ * @param[out] name   its name, a constant; NULL if not wanted
+ * @param[out] words  the words it stands for, a constant; NULL if not wanted
+ * @param[out] text   one sentence on what it is like, a constant; NULL if not wanted
+ * @retval GM_RET_SUCCESS  filled in
+ * @retval GM_RET_NOENT    there are not so many
+ * @threads any
+ */
+GM_API GM_MUST_CHECK gm_ret_t gm_mock_preset(unsigned index, const char **name, const char **words, const char **text);
 
 struct gm_mock_thread; /**< one thread of a running kernel */
 
@@ -169,13 +215,17 @@ GM_API GM_MUST_CHECK gm_ret_t gm_mock_fetch_add(struct gm_mock_thread *thread, u
 GM_API void gm_mock_yield(struct gm_mock_thread *thread);
 
 /**
- * @brief Make an operation fail.
+ * @brief Make an operation fail, as enum gm_mock_op says it fails.
+ *
+ * A rule (gm_mock_rule_add()) for every place; it replaces the one that was made like this for the same operation.
+ *
  * @param[in] dev    a mock device
  * @param[in] op     which
  * @param[in] nth    the nth call from now fails, 1 is the next; 0 clears
- * @param[in] count  how many calls fail from there on
+ * @param[in] count  how many calls fail from there on; 0 clears
  * @retval GM_RET_SUCCESS  set
- * @retval GM_RET_INVAL    NULL, not a mock device, unknown operation
+ * @retval GM_RET_INVAL    NULL, not a mock device, unknown operation, or one that cannot fail
+ * @retval GM_RET_NOMEM    out of memory
  * @threads any
  */
 GM_API gm_ret_t gm_mock_fail(struct gm_dev *dev, enum gm_mock_op op, uint64_t nth, uint64_t count);
@@ -218,6 +268,174 @@ GM_API const struct gm_plugin *gm_mock_plugin(void);
  * @threads any
  */
 GM_API gm_ret_t gm_mock_stats(struct gm_dev *dev, struct gm_mock_stats *stats);
+
+/** What the place of a rule is. */
+enum gm_mock_where {
+	GM_MOCK_ANYWHERE, /**< every call */
+	GM_MOCK_AT_VA,    /**< calls whose range of device VA meets `[begin, end)`: enter, remove, protect, invl, harvest */
+	GM_MOCK_AT_PA,    /**< calls that meet `[begin, end)` of device memory: enter, copy */
+};
+
+/** A failure by place and count. What does not match is not counted. */
+struct gm_mock_rule {
+	size_t size;               /**< sizeof(struct gm_mock_rule) */
+	enum gm_mock_op op;        /**< the operation */
+	enum gm_mock_where where;  /**< the kind of place */
+	uint64_t begin;            /**< first byte of the place */
+	uint64_t end;              /**< one past its last */
+	uint64_t nth;              /**< the nth match is the first one that counts; 1: the next */
+	uint64_t count;            /**< so many in a row; UINT64_MAX: all from there on */
+	gm_ret_t result;           /**< what gmem/hal.h lists for the operation; SUCCESS: it is only late, or hangs;
+				    *   NODEV: the device is lost from then on */
+	uint64_t delay_ns;         /**< it takes so much longer, in real and in modelled time */
+	bool hang;                 /**< copies and plans: nothing is done, and the fence stays pending */
+	bool garbage;              /**< GM_MOCK_COPY_LATE: the destinations are overwritten with nonsense */
+};
+
+/**
+ * @brief Script a failure.
+ *
+ * Rules are asked in the order in which they were added; the first one whose turn it is decides the result, the
+ * delays of all add up.
+ *
+ * @param[in] dev   a mock device
+ * @param[in] rule  copied
+ * @retval GM_RET_SUCCESS  added
+ * @retval GM_RET_INVAL    NULL, not a mock device, a wrong size, unknown numbers, nth or count 0, an empty place, a
+ *                         place that the operation does not have, a result that it may not have, nothing that would
+ *                         happen; a delay of an invalidation that never waits (GM_CAP_FAST_INVL)
+ * @retval GM_RET_NOMEM    out of memory
+ * @threads any
+ */
+GM_API gm_ret_t gm_mock_rule_add(struct gm_dev *dev, const struct gm_mock_rule *rule);
+
+/**
+ * @brief Forget all rules, those of gm_mock_fail() included; what hangs ends with GM_RET_IO.
+ * @param[in] dev  a mock device
+ * @retval GM_RET_SUCCESS  done
+ * @retval GM_RET_INVAL    NULL, or not a mock device
+ * @threads any
+ */
+GM_API gm_ret_t gm_mock_rule_clear(struct gm_dev *dev);
+
+/**
+ * @brief The device is gone, as if unplugged, and for ever.
+ *
+ * Every operation answers GM_RET_NODEV, fences that are pending are signalled with it, kernel threads that wait for a
+ * fault wake up with it, and so does every later access of a kernel.
+ *
+ * @param[in] dev  a mock device
+ * @retval GM_RET_SUCCESS  gone
+ * @retval GM_RET_INVAL    NULL, or not a mock device
+ * @threads any, also in a kernel
+ */
+GM_API gm_ret_t gm_mock_lose(struct gm_dev *dev);
+
+/**
+ * @brief A page of device memory cannot be read any more.
+ *
+ * Transfers from it fail with GM_RET_IO, accesses of kernels to it too (the operation `access` says FAULT), and
+ * the CPU does not see it. What is written there by transfers is not missed. It stays so until the device is closed.
+ *
+ * @param[in] dev  a mock device
+ * @param[in] pa   any device-physical address in the page
+ * @retval GM_RET_SUCCESS  broken
+ * @retval GM_RET_INVAL    NULL, not a mock device, no device memory
+ * @retval GM_RET_NOSPC    GM_MOCK_MAX_BAD_PAGES are broken already
+ * @threads any
+ */
+GM_API gm_ret_t gm_mock_bad_page(struct gm_dev *dev, uint64_t pa);
+
+/** Broken pages of one device at most. */
+#define GM_MOCK_MAX_BAD_PAGES 64
+
+/** What an event is. The first six are steps: what expectations are about. */
+enum gm_mock_event_kind {
+	GM_MOCK_EV_REMOVE,  /**< pmap_remove */
+	GM_MOCK_EV_INVL,    /**< tlb_invl */
+	GM_MOCK_EV_COPY,    /**< one piece of a copy; `copy` says which kind */
+	GM_MOCK_EV_ENTER,   /**< pmap_enter */
+	GM_MOCK_EV_PROTECT, /**< pmap_protect */
+	GM_MOCK_EV_HARVEST, /**< pmap_harvest */
+	GM_MOCK_EV_CREATE,  /**< pmap_create */
+	GM_MOCK_EV_DESTROY, /**< pmap_destroy */
+	GM_MOCK_EV_FAULT,   /**< a fault was raised */
+	GM_MOCK_EV_DONE,    /**< fault_done */
+};
+
+/** Something the device did, alone or as a step of a plan. */
+struct gm_mock_event {
+	enum gm_mock_event_kind kind; /**< what */
+	int copy;        /**< enum gm_copy_kind of gmem/hal.h */
+	const void *pmap; /**< page table; NULL for copies */
+	uint64_t va;     /**< device VA */
+	uint64_t pa;     /**< device memory; a host VA when entered with GM_PTE_HOST */
+	uint64_t host;   /**< copies: the other side */
+	uint64_t bytes;  /**< length */
+	uint32_t pte;    /**< rights: GM_PTE_* of gmem/hal.h; of a fault GM_READ, GM_WRITE, GM_ATOMIC */
+	gm_ret_t ret;    /**< how it ended; of a fault_done the answer */
+};
+
+/**
+ * @brief Write an event as text, as an expectation would say it: "copy to-dev 0x40000000+64K".
+ * @param[in]  event  an event
+ * @param[out] buf    receives the text, cut where it does not fit; always ends with '\0'
+ * @param[in]  bytes  of @p buf
+ * @retval GM_RET_SUCCESS  all of it fits
+ * @retval GM_RET_NOSPC    it was cut
+ * @retval GM_RET_INVAL    NULL, no bytes, an unknown kind
+ * @threads any
+ */
+GM_API gm_ret_t gm_mock_event_text(const struct gm_mock_event *event, char *buf, size_t bytes);
+
+/** Told of every event, in order. With locks held: it calls nothing of the library, and does not wait. */
+typedef void (*gm_mock_trace_fn)(void *arg, const struct gm_mock_event *event);
+
+/**
+ * @brief Be told of everything the device does.
+ * @param[in] dev  a mock device
+ * @param[in] fn   called for each event, by the thread that caused it; NULL ends it
+ * @param[in] arg  handed to it
+ * @retval GM_RET_SUCCESS  set; after NULL it is not called any more
+ * @retval GM_RET_INVAL    NULL device, or not a mock device
+ * @threads any, but not from @p fn
+ */
+GM_API gm_ret_t gm_mock_trace(struct gm_dev *dev, gm_mock_trace_fn fn, void *arg);
+
+/**
+ * @brief From now on the device does exactly these steps.
+ *
+ * Steps are separated by `;`. `*` is any one step, `...` any number of them. A step is its name and any of: what kind
+ * of copy (`to-dev`, `to-host`, `zero`, `from-peer`), a range `0xADDRESS+SIZE` (device VA; of copies device memory),
+ * its beginning `0xADDRESS`, its `SIZE`, rights `ro` or `rw`, `host` or `local` memory, how often in a row `xN`, how
+ * it ended `=NAME` (`=NOMEM`; `=*`: whatever; else it must have succeeded). What is not said is not looked at:
+ * `"remove 0x10000+64K; invl; copy to-dev 64K x2; enter rw"`.
+ *
+ * @param[in] dev   a mock device
+ * @param[in] text  the steps; "" for none
+ * @retval GM_RET_SUCCESS  it is being watched
+ * @retval GM_RET_INVAL    NULL, not a mock device, or the text is not understood: the log says where
+ * @retval GM_RET_BUSY     something is expected already
+ * @retval GM_RET_NOMEM    out of memory
+ * @threads any
+ */
+GM_API GM_MUST_CHECK gm_ret_t gm_mock_expect(struct gm_dev *dev, const char *text);
+
+/**
+ * @brief Did it?
+ * @param[in]  dev    a mock device
+ * @param[out] why    on FAULT: what was expected and what was seen instead, one line; NULL if not wanted
+ * @param[in]  bytes  of @p why
+ * @retval GM_RET_SUCCESS  exactly so
+ * @retval GM_RET_FAULT    it did something else, or more than GM_MOCK_MAX_EXPECT steps
+ * @retval GM_RET_NOENT    nothing is expected
+ * @retval GM_RET_INVAL    NULL, or not a mock device
+ * @threads any; nothing is expected afterwards
+ */
+GM_API GM_MUST_CHECK gm_ret_t gm_mock_expect_end(struct gm_dev *dev, char *why, size_t bytes);
+
+/** Steps between gm_mock_expect() and gm_mock_expect_end() at most. */
+#define GM_MOCK_MAX_EXPECT 4096
 
 #ifdef __cplusplus
 }
