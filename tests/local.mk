@@ -28,6 +28,7 @@ UNIT_TESTS = \
 	tests/unit/test_api.t \
 	tests/unit/test_arena.t \
 	tests/unit/test_as.t \
+	tests/unit/test_call.t \
 	tests/unit/test_env.t \
 	tests/unit/test_err.t \
 	tests/unit/test_events.t \
