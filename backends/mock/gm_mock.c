@@ -437,6 +437,7 @@ const struct gm_mmu gm_mock_table = {
 	.cpu_ptr = mock_cpu_ptr,
 	.pmap_harvest = mock_harvest,
 	.peer_reach = mock_peer_reach,
+	.dev_halt = gm_mock_halt,
 };
 
 const struct gm_mmu *gm_mock_mmu(void)

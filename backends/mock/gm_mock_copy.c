@@ -276,11 +276,13 @@ gm_ret_t gm_mock_copy(void *dev, const struct gm_copy *copies, size_t n, struct 
 	late.scripted |= v.scripted;
 	if (!is_plain(m, &late))
 		return gm_mock_job_start(m, NULL, copies, n, done, &late);
+	atomic_fetch_add(&m->working, 1);
 	end_ns = gm_mock_cost_job(m, NULL, copies, n, 0);
 	for (size_t i = 0; i < n && ret == GM_RET_SUCCESS; i++)
 		ret = gm_mock_run_piece(m, &copies[i], false, false, NULL);
 	gm_mock_cost_done(m, end_ns);
 	m->svc->fence_signal(m->svc->self, done, ret);
+	atomic_fetch_sub(&m->working, 1);
 	return GM_RET_SUCCESS;
 }
 
@@ -302,10 +304,12 @@ gm_ret_t gm_mock_submit(void *dev, struct gm_step *steps, size_t n, struct gm_fe
 	gm_mock_count(&m->submits, 1);
 	if (!is_plain(m, &v))
 		return gm_mock_job_start(m, steps, NULL, n, done, &v);
+	atomic_fetch_add(&m->working, 1);
 	end_ns = gm_mock_cost_job(m, steps, NULL, n, 0);
 	ret = run_steps(m, steps, n);
 	gm_mock_cost_done(m, end_ns);
 	m->svc->fence_signal(m->svc->self, done, ret);
+	atomic_fetch_sub(&m->working, 1);
 	return GM_RET_SUCCESS;
 }
 

@@ -24,6 +24,9 @@
 
 #include "backends/mock/gm_mock_internal.h"
 
+/* How often dev_halt() looks whether all is quiet. */
+#define HALT_POLL_NS 10000u
+
 enum unit {
 	WAITING,
 	TAKEN,
@@ -113,6 +116,7 @@ static void job_finish(struct gm_mock *m, struct gm_mock_job *job)
 		gm_mock_run_late(m, &late);
 	}
 	svc->free(svc->self, job, job->bytes);
+	atomic_fetch_sub(&m->working, 1);
 }
 
 static void enqueue(struct gm_mock *m, struct gm_mock_job *job, struct gm_mock_jobs *queue)
@@ -368,6 +372,7 @@ gm_ret_t gm_mock_job_start(struct gm_mock *m, struct gm_step *steps, const struc
 
 	if (!job)
 		return GM_RET_NOMEM;
+	atomic_fetch_add(&m->working, 1);
 	if (v->hang) {
 		job_hang(m, job);
 		return GM_RET_SUCCESS;
@@ -400,6 +405,20 @@ void gm_mock_hung_end(struct gm_mock *m, gm_ret_t ret)
 			svc->fence_signal(svc->self, job->done, ret);
 			gm_mock_run_late(m, &job->late);
 			svc->free(svc->self, job, job->bytes);
+			atomic_fetch_sub(&m->working, 1);
 		}
 	} while (job);
+}
+
+void gm_mock_halt(void *dev)
+{
+	struct gm_mock *m = dev;
+	const struct gm_services *svc = m->svc;
+
+	/* Whoever sleeps wakes up; what has not begun ends with NODEV; what copies finishes that. */
+	gm_mock_dev_lose(m);
+	svc->lock(svc->self, &m->lock);
+	while (atomic_load(&m->working) > 0)
+		(void)svc->wait(svc->self, &m->engine_waitq, &m->lock, svc->now_ns(svc->self) + HALT_POLL_NS);
+	svc->unlock(svc->self, &m->lock);
 }

@@ -208,6 +208,7 @@ struct gm_mock {
 	struct gm_waitq engine_waitq;
 	struct gm_thread *engine[GM_MOCK_MAX_ENGINES]; /* (c) none: copies are done by the caller */
 	bool engine_stop;            /* (L) */
+	_Atomic unsigned working;    /* (a) copy() and submit() whose fence is not signalled, or that still touch memory */
 };
 
 static inline bool gm_mock_has_bug(struct gm_mock *m, enum gm_mock_bug bug)
@@ -341,6 +342,8 @@ void gm_mock_sleep(struct gm_mock *m, uint64_t ns);
 /* Work for the engines, or for the caller where there are none. SUCCESS, NOMEM. */
 gm_ret_t gm_mock_job_start(struct gm_mock *m, struct gm_step *steps, const struct gm_copy *copies, size_t n,
 			   struct gm_fence *done, const struct gm_mock_verdict *v);
+/* What dev_halt() does. */
+void gm_mock_halt(void *dev);
 /* What hangs ends. */
 void gm_mock_hung_end(struct gm_mock *m, gm_ret_t ret);
 

@@ -279,15 +279,15 @@ enum gm_mock_where {
 /** A failure by place and count. What does not match is not counted. */
 struct gm_mock_rule {
 	size_t size;               /**< sizeof(struct gm_mock_rule) */
-	enum gm_mock_op op;        /**< the operation */
-	enum gm_mock_where where;  /**< the kind of place */
 	uint64_t begin;            /**< first byte of the place */
 	uint64_t end;              /**< one past its last */
 	uint64_t nth;              /**< the nth match is the first one that counts; 1: the next */
 	uint64_t count;            /**< so many in a row; UINT64_MAX: all from there on */
+	uint64_t delay_ns;         /**< it takes so much longer, in real and in modelled time */
+	enum gm_mock_op op;        /**< the operation */
+	enum gm_mock_where where;  /**< the kind of place */
 	gm_ret_t result;           /**< what gmem/hal.h lists for the operation; SUCCESS: it is only late, or hangs;
 				    *   NODEV: the device is lost from then on */
-	uint64_t delay_ns;         /**< it takes so much longer, in real and in modelled time */
 	bool hang;                 /**< copies and plans: nothing is done, and the fence stays pending */
 	bool garbage;              /**< GM_MOCK_COPY_LATE: the destinations are overwritten with nonsense */
 };
