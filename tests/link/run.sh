@@ -62,6 +62,18 @@ build_example()
 	make -s -C "$src/../../examples/pagerank" BUILD="$(cd "$out" && pwd -P)" PKG_CONFIG="$pc" CC="$cc"
 }
 
+# A runtime of somebody else, with its own tests on mock devices.
+build_runtime()
+{
+	make -s -C "$src/../../examples/mock-runtime" BUILD="$(cd "$out" && pwd -P)" PKG_CONFIG="$pc" CC="$cc" check
+}
+
+# shellcheck disable=SC2086
+has_criterion()
+{
+	echo '#include <criterion/criterion.h>' | $cc ${CFLAGS-} -x c -fsyntax-only - 2>/dev/null
+}
+
 test -n "$libs"
 try "a C program" build_c
 if echo 'int x;' | $cxx -x c++ -fsyntax-only - 2>/dev/null; then
@@ -76,5 +88,10 @@ for f in "$src"/../../examples/*.c; do
 done
 if ls "$src"/../../examples/pagerank/*.c >/dev/null 2>&1; then
 	try "examples/pagerank" build_example
+fi
+if ! has_criterion; then
+	echo "SKIP: examples/mock-runtime: no Criterion, its tests are NOT run"
+elif [ -f "$src/../../examples/mock-runtime/Makefile" ]; then
+	try "examples/mock-runtime" build_runtime
 fi
 exit $bad
