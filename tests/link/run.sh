@@ -70,6 +70,18 @@ build_example()
 	make -s -C "$src/../../examples/pagerank" BUILD="$(cd "$out" && pwd -P)" PKG_CONFIG="$pc" CC="$cc"
 }
 
+# A runtime of somebody else, with its own tests on mock devices.
+build_runtime()
+{
+	make -s -C "$src/../../examples/mock-runtime" BUILD="$(cd "$out" && pwd -P)" PKG_CONFIG="$pc" CC="$cc" check
+}
+
+# shellcheck disable=SC2086
+has_criterion()
+{
+	echo '#include <criterion/criterion.h>' | $cc ${CFLAGS-} -x c -fsyntax-only - 2>/dev/null
+}
+
 test -n "$libs"
 try "a C program" build_c
 if echo 'int x;' | $cxx -x c++ -fsyntax-only - 2>/dev/null; then
@@ -85,5 +97,10 @@ done
 try "examples/own-device.c, run" run_example "$src/../../examples/own-device.c"
 if ls "$src"/../../examples/pagerank/*.c >/dev/null 2>&1; then
 	try "examples/pagerank" build_example
+fi
+if ! has_criterion; then
+	echo "SKIP: examples/mock-runtime: no Criterion, its tests are NOT run"
+elif [ -f "$src/../../examples/mock-runtime/Makefile" ]; then
+	try "examples/mock-runtime" build_runtime
 fi
 exit $bad

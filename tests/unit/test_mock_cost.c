@@ -81,24 +81,25 @@ Test(mock_cost, engines)
 Test(mock_cost, plans)
 {
 	struct gm_step steps[] = {
-		{ .op = GM_STEP_COPY, .after = GM_STEP_FREE, .copy = piece(GM_COPY_TO_DEV, 0, 1) },   /* 0 .. 4196, engine 0 */
-		{ .op = GM_STEP_COPY, .after = GM_STEP_FREE, .copy = piece(GM_COPY_TO_HOST, 1, 1) },  /* 0 .. 1124, engine 1 */
+		{ .op = GM_STEP_COPY, .after = GM_STEP_FREE, .copy = piece(GM_COPY_TO_HOST, 0, 1) },  /* 0 .. 1124, engine 0 */
+		{ .op = GM_STEP_COPY, .after = GM_STEP_FREE, .copy = piece(GM_COPY_TO_DEV, 1, 1) },   /* 0 .. 4196, engine 1 */
 		{ .op = GM_STEP_ENTER, .after = GM_STEP_FREE, .va = VA, .pa = PA + 8 * PAGE, .bytes = PAGE }, /* 0 .. 3 */
-		{ .op = GM_STEP_ENTER, .after = 0, .va = VA + PAGE, .pa = PA + 9 * PAGE, .bytes = PAGE },     /* 4196 .. 4199 */
-		{ .op = GM_STEP_COPY, .after = 3, .copy = piece(GM_COPY_ZERO, 4, 1) },                /* 4199 .. 4315 */
+		{ .op = GM_STEP_ENTER, .after = 0, .va = VA + PAGE, .pa = PA + 9 * PAGE, .bytes = PAGE },     /* 1124 .. 1127 */
+		{ .op = GM_STEP_COPY, .after = 0, .copy = piece(GM_COPY_TO_HOST, 4, 4) }, /* 1124 .. 5320, engine 0 */
+		{ .op = GM_STEP_COPY, .after = 3, .copy = piece(GM_COPY_ZERO, 9, 1) },    /* 4196 .. 4312, engine 1 */
 	};
 	struct gm_fence *fence;
 	struct mock_fixture fx;
 
 	fx_open(&fx, COSTS ",engines=2");
-	for (unsigned i = 0; i < 5; i++)
+	for (unsigned i = 0; i < 6; i++)
 		steps[i].pmap = fx.pmap;
 	fence = mock_svc_fence_create(&fx.s);
-	cr_assert_eq(fx.mmu->submit(fx.m, steps, 5, fence), GM_RET_SUCCESS);
+	cr_assert_eq(fx.mmu->submit(fx.m, steps, 6, fence), GM_RET_SUCCESS);
 	cr_assert_eq(fx_finish(&fx, fence), GM_RET_SUCCESS);
-	cr_assert_eq(stats_of(&fx).modelled_ns, 13 + 10 + 4315);
+	cr_assert_eq(stats_of(&fx).modelled_ns, 13 + 10 + 5320);
 	cr_assert_eq(stats_of(&fx).mmu_ns, 13 + 6);
-	cr_assert_eq(stats_of(&fx).busy_ns[0] + stats_of(&fx).busy_ns[1], 4196 + 1124 + 116);
+	cr_assert_eq(stats_of(&fx).busy_ns[0] + stats_of(&fx).busy_ns[1], 4196 + 1124 + 4196 + 116);
 	fx_close(&fx);
 }
 
@@ -159,6 +160,10 @@ Test(mock_cost, limits)
 	copy(&fx, &c, 1);
 	fx_enter(&fx, VA, PA, PAGE, 0);
 	cr_assert_eq(stats_of(&fx).modelled_ns, 0);
+	fx_close(&fx);
+	fx_open(&fx, "vram=1M,todev=3"); /* rounded up: nothing is free */
+	copy(&fx, &c, 1);
+	cr_assert_eq(stats_of(&fx).modelled_ns, UINT64_C(21845333333334));
 	fx_close(&fx);
 	fx_open(&fx, "vram=1M,todev=1,latency=18446744073709551615");
 	copy(&fx, &c, 1);

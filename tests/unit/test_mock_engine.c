@@ -210,6 +210,60 @@ Test(mock_engine, failures)
 	run_failures("engines=4");
 }
 
+/* Two fail side by side, this one or that one first: the result is the first one's by index. */
+Test(mock_engine, first_failure)
+{
+	for (unsigned later = 0; later < 2; later++) {
+		struct gm_mock_rule rule = { .size = sizeof(rule), .op = GM_MOCK_COPY, .where = GM_MOCK_AT_PA, .nth = 1,
+					     .count = 1 };
+		struct gm_step steps[N];
+		struct mock_fixture fx;
+
+		fx_open(&fx, "vram=1M,engines=2");
+		make_steps(steps, NULL);
+		for (unsigned i = 0; i < 2; i++) {
+			rule.begin = PA + i * PAGE;
+			rule.end = rule.begin + PAGE;
+			rule.result = i ? GM_RET_IO : GM_RET_NOMEM;
+			rule.delay_ns = i == later ? 50000000 : 10000000;
+			cr_assert_eq(gm_mock_dev_rule_add(fx.m, &rule), GM_RET_SUCCESS);
+		}
+		cr_assert_eq(submit(&fx, steps, 2), GM_RET_NOMEM);
+		cr_assert_eq(steps[0].ret, GM_RET_NOMEM);
+		cr_assert_eq(steps[1].ret, GM_RET_IO);
+		fx_close(&fx);
+	}
+}
+
+static void slow_signal(void *self, struct gm_fence *fence, gm_ret_t result)
+{
+	mock_sleep_ms(50);
+	mock_svc_fence_signal(self, fence, result);
+}
+
+/* dev_halt() comes back at once from a device that sleeps, and not before one that is about to answer has done so. */
+Test(mock_engine, halt)
+{
+	struct gm_copy c = { .kind = GM_COPY_ZERO, .pa = PA, .bytes = PAGE };
+	struct gm_fence *fence;
+	struct mock_fixture fx;
+	uint64_t begin;
+
+	fx_open(&fx, "vram=1M,copy=async,copyns=5000000000");
+	fx.s.svc.fence_signal = slow_signal;
+	fence = mock_svc_fence_create(&fx.s);
+	cr_assert_eq(fx.mmu->copy(fx.m, &c, 1, fence), GM_RET_SUCCESS);
+	begin = mock_now_ns(NULL);
+	fx.mmu->dev_halt(fx.m);
+	cr_assert_lt(mock_now_ns(NULL) - begin, 3000000000);
+	cr_assert_eq(mock_fence_wait(fence, 0), GM_RET_NODEV);
+	mock_svc_fence_put(&fx.s, fence);
+	fx.mmu->dev_halt(fx.m); /* again: no effect */
+	fx.mmu->pmap_destroy(fx.pmap);
+	fx.mmu->dev_fini(fx.m);
+	cr_assert_eq(atomic_load(&fx.s.live_bytes), 0);
+}
+
 /* Several engines work at the same time. */
 Test(mock_engine, side_by_side)
 {

@@ -119,8 +119,12 @@ Test(mock_plugin, fail)
 {
 	const struct gm_plugin_hooks *hooks = gm_mock_plugin()->hooks;
 	struct mock_fixture fx;
+	uint8_t bits;
 
-	fx_open(&fx, "vram=1M");
+	fx_open(&fx, "vram=1M,dirty=yes");
+	cr_assert_eq(hooks->fail(fx.m, "pmap_harvest", 1), GM_RET_SUCCESS);
+	cr_assert_eq(fx.mmu->pmap_harvest(fx.pmap, VA, PAGE, &bits), GM_RET_NOMEM);
+	cr_assert_eq(fx.mmu->pmap_harvest(fx.pmap, VA, PAGE, &bits), GM_RET_SUCCESS);
 	cr_assert_eq(hooks->fail(fx.m, "pmap_enter", 2), GM_RET_SUCCESS);
 	fx_enter(&fx, VA, PA, PAGE, 0);
 	cr_assert_eq(fx.mmu->pmap_enter(fx.pmap, VA + PAGE, PA, PAGE, 0), GM_RET_NOMEM);
