@@ -114,6 +114,18 @@ headers()
 }
 
 gmem=$($pc --variable=bindir gmem)/gmem
+# A runtime of somebody else, with its own tests on mock devices.
+build_runtime()
+{
+	make -s -C "$src/../../examples/mock-runtime" BUILD="$(cd "$out" && pwd -P)" PKG_CONFIG="$pc" CC="$cc" check
+}
+
+# shellcheck disable=SC2086
+has_criterion()
+{
+	echo '#include <criterion/criterion.h>' | $cc ${CFLAGS-} -x c -fsyntax-only - 2>/dev/null
+}
+
 test -n "$libs"
 try "a C program" build_c
 if echo 'int x;' | $cxx -x c++ -fsyntax-only - 2>/dev/null; then
@@ -139,4 +151,9 @@ try "the template of a backend: build" build_template
 try "the template of a backend: linked" passes "$out/template/toy-check"
 try "the template of a backend: as a shared object" passes "$gmem" check --backend "$out/template/toy.so"
 try "the template of a backend: broken" template_broken
+if ! has_criterion; then
+	echo "SKIP: examples/mock-runtime: no Criterion, its tests are NOT run"
+elif [ -f "$src/../../examples/mock-runtime/Makefile" ]; then
+	try "examples/mock-runtime" build_runtime
+fi
 exit $bad
