@@ -377,7 +377,9 @@ struct cutting {
 	void *(*alloc)(void *arg, size_t bytes);
 };
 
-/* Each piece that is cut out of the middle of a region takes a spare one, until none is left, nor memory for more. */
+#define CUT_BLOCKS 120u
+
+/* Each page that is cut out of another block takes a piece of the stock, until none is left, nor memory for more. */
 static void cut_many(void *arg)
 {
 	struct cutting *c = arg;
@@ -385,23 +387,26 @@ static void cut_many(void *arg)
 
 	gm_sim_sleep_ns(c->w->sim, 2 * MS);
 	c->w->env->mem.alloc = alloc_none;
-	for (; c->w->as->regions.spares >= 2; at += 2 * PAGE) {
+	for (unsigned i = 0; i + 1 < CUT_BLOCKS && gm_regions_room(&c->w->as->regions) >= 2; i++, at += BLOCK) {
 		OK(gm_sim_munmap(c->w->sim, at, PAGE));
 		gm_sim_sleep_ns(c->w->sim, MS);
 	}
+	cr_assert_lt(gm_regions_room(&c->w->as->regions), 2u, "the stock was not used up: cut more");
 	cr_assert_neq(gm_sim_mremap(c->w->sim, at, PAGE), 0); /* which takes the last */
 	gm_sim_sleep_ns(c->w->sim, MS);
 }
 
 /* A gm_free() that fails leaves the allocation known, though there is no memory for anything. */
-CORE_TEST(mem, free_fails_without_memory, .dev = { "mock:vram=4M,submit=no" }, .as = { .wait_ns = 50 * MS })
+CORE_TEST(mem, free_fails_without_memory, .dev = { "mock:vram=16M,submit=no" }, .as = { .wait_ns = 400 * MS })
 {
-	uint64_t va = app_adopted(w, 1, 1);
+	uint64_t va = app_map_blocks(w, CUT_BLOCKS);
 	struct cutting c = { .w = w, .va = va, .alloc = w->env->mem.alloc };
 	struct gm_thread *t;
 	void *p;
 
-	dev_fill(w->ctx[0], va, 1, 2); /* from here on its events are read */
+	OK(gm_adopt(w->as, ptr(va), CUT_BLOCKS * BLOCK, 0));
+	for (unsigned i = 0; i < CUT_BLOCKS; i++)
+		dev_fill(w->ctx[0], va + i * BLOCK, 1, 2); /* from here on its events are read */
 	OK(gm_alloc(w->as, BLOCK, 0, &p));
 	dev_fill(w->ctx[0], GM_VA(p), 16, 3);
 	OK(gm_mock_fail(w->dev[0], GM_MOCK_PMAP_REMOVE, 1, UINT64_MAX));
