@@ -15,8 +15,8 @@
  *    backend asserts rather than checks.
  *  - Calls for different address ranges may come from several threads at
  *    once; calls that change mappings or end translations in overlapping
- *    ranges of one pmap never do. access(), fault_done() and pmap_harvest()
- *    may meet them.
+ *    ranges of one pmap never do, while access(), fault_done() and
+ *    pmap_harvest() may meet them.
  *  - A backend calls only its services (struct gm_services), never the
  *    library's public functions.
  *  - A backend returns only what the operation lists. GM_RET_NODEV is allowed
