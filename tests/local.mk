@@ -52,6 +52,7 @@ UNIT_TESTS = \
 	tests/unit/test_radix.t \
 	tests/unit/test_rank.t \
 	tests/unit/test_region.t \
+	tests/unit/test_region_many.t \
 	tests/unit/test_remap.t \
 	tests/unit/test_sim_app.t \
 	tests/unit/test_sim_host.t \
