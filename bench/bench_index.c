@@ -27,7 +27,7 @@
 #include "core/gm_region.h"
 
 #define MILLION 1000000u
-#define LOOKUPS (1u << 20)
+#define LOOKUPS (1u << 19)
 #define BASE UINT64_C(0x7e0000000000)
 #define UNIT (64u << 10)
 

@@ -163,7 +163,7 @@ static void run_mixed(struct meta *m)
 	BENCH_TRY(gm_alloc(m->as, BYTES, GM_MEM_NO_HUGE, &mem));
 	memset(mem, 1, BYTES);
 	BENCH_TRY(gm_migrate(m->as, GM_VA(mem), BYTES, m->dev, NULL));
-	for (uint64_t at = 0; at < BYTES; at += 2 * BENCH_PAGE)
+	for (uint64_t at = 0; at < BYTES; at += UINT64_C(2) * BENCH_PAGE)
 		BENCH_TRY(gm_migrate(m->as, GM_VA(mem) + at, BENCH_PAGE, NULL, NULL));
 	expect(m, GM_VA(mem) + BYTES / 2, GM_PLACE_HOST);
 	expect(m, GM_VA(mem) + BYTES / 2 + BENCH_PAGE, GM_PLACE_DEVICE);

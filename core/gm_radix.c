@@ -219,12 +219,14 @@ void gm_radix_drop(struct gm_radix *t, uint64_t key, struct gm_radix_spares *s)
 	}
 	path[depth] = n;
 	assert(n->child[way_of(key, 0)]);
-	for (unsigned level = 0; level < t->height; level++) {
-		n = path[depth - level];
-		set_child(n, way_of(key, level * GM_RADIX_BITS), NULL);
+	for (unsigned shift = 0; ; shift += GM_RADIX_BITS) {
+		n = path[depth];
+		set_child(n, way_of(key, shift), NULL);
 		if (n->used)
 			return;
 		gm_radix_spares_give(s, n);
+		if (!depth--)
+			break;
 	}
 	t->root = NULL;
 	t->height = 0;

@@ -68,6 +68,7 @@ UNIT_TESTS = \
 	tests/unit/test_radix.t \
 	tests/unit/test_rank.t \
 	tests/unit/test_region.t \
+	tests/unit/test_region_many.t \
 	tests/unit/test_remap.t \
 	tests/unit/test_shim.t \
 	tests/unit/test_shim_caller.t \

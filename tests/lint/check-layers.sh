@@ -45,7 +45,7 @@ allowed()
 	*gm_backends.Po) echo 'include/gmem/*|hal/gm_*|backends/*/gm_*_spec.h' ;; # the table of backends
 	hal/*) echo 'include/gmem/*|hal/gm_*|hal/host/*' ;;
 	backends/*) echo "include/gmem/*|$(echo "$1" | cut -d/ -f1-2)/*" ;;
-	bench/*bench_frames.Po | bench/*bench_devfault.Po | bench/*bench_ws.Po | bench/*known_host.Po)
+	bench/*bench_frames.Po | bench/*bench_devfault.Po | bench/*bench_ws.Po | bench/*bench_index.Po | bench/*known_host.Po)
 		echo 'include/gmem/*|bench/*|core/*|hal/gm_*' ;; # white box
 	*) echo "include/gmem/*|${1%%/*}/*" ;;
 	esac
