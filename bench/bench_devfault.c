@@ -35,9 +35,10 @@
 #include "core/gm_devq.h"
 
 #define BLOCKS 64u
-#define BYTES (BLOCKS * BENCH_BLOCK)
+#define BYTES ((uint64_t)BLOCKS * BENCH_BLOCK)
 #define PER_BLOCK 64u /* pages used of each block, in a row */
-#define PAGES (BLOCKS * PER_BLOCK)
+#define PAGES 4096u /* of all blocks */
+_Static_assert(PAGES == BLOCKS * PER_BLOCK, "all pages");
 #define BATCH 64u
 #define BATCH_BLOCKS 16u
 
@@ -304,7 +305,7 @@ static double batch_base(unsigned repeat)
 		for (unsigned i = 0; i < BATCH_BLOCKS; i++) {
 			uint64_t va = g.block[i + b % (BLOCKS / BATCH_BLOCKS) * BATCH_BLOCKS] + (uint64_t)first * BENCH_PAGE;
 
-			map_directly(va, per_block * BENCH_PAGE);
+			map_directly(va, (uint64_t)per_block * BENCH_PAGE);
 		}
 		ns += bench_now_ns() - start;
 	}

@@ -253,6 +253,7 @@ static void run_random(const struct bench_opts *o)
 /* -------------------------------------------------------- fragmented free */
 
 #define FRAG_UNITS (1u << 18)
+#define ODD_UNITS (1u << 17)
 
 static void take_all(struct gm_frames *f)
 {
@@ -271,13 +272,13 @@ static double free_fragmented(const uint32_t *order)
 
 	take_all(&f);
 	start = bench_now_ns();
-	for (uint32_t i = 0; i < FRAG_UNITS / 2; i++)
+	for (uint32_t i = 0; i < ODD_UNITS; i++)
 		gm_frames_free(&f, (uint64_t)(order[i] * 2 + 1) << SHIFT, 0);
 	ns = bench_now_ns() - start;
-	for (uint32_t i = 0; i < FRAG_UNITS / 2; i++)
+	for (uint32_t i = 0; i < ODD_UNITS; i++)
 		gm_frames_free(&f, (uint64_t)order[i] * 2 << SHIFT, 0);
 	frames_close(&f, FRAG_UNITS);
-	return (double)ns / (FRAG_UNITS / 2);
+	return (double)ns / ODD_UNITS;
 }
 
 static double free_ordinary(void)
@@ -297,9 +298,9 @@ static double free_ordinary(void)
 static void run_fragmented(const struct bench_opts *o)
 {
 	static struct bench_series s;
-	static uint32_t order[FRAG_UNITS / 2];
+	static uint32_t order[ODD_UNITS];
 
-	bench_shuffle(order, FRAG_UNITS / 2);
+	bench_shuffle(order, ODD_UNITS);
 	bench_begin(&s, &frag_spec);
 	for (unsigned i = 0; i < o->runs + 1; i++) {
 		double frag = 0, ordinary;

@@ -23,7 +23,7 @@
 #include "core/gm_as.h"
 
 #define RANGES 1000u
-#define RANGE_BYTES (64u << 10)
+#define RANGE_BYTES (UINT64_C(64) << 10)
 
 static const struct bench_spec ws_spec = { "ws.acquire.resident", "us", BENCH_COST, 3, 1.5 };
 static const struct bench_spec sparse_spec = { "ws.acquire.resident.sparse", "us", BENCH_COST, 0, 0 };

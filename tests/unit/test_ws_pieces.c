@@ -39,7 +39,7 @@ static void compare(uint64_t va, const struct gm_ws_piece *piece, size_t pieces)
 	size_t k = 0;
 
 	for (unsigned b = 0; b < BLOCKS; b++) {
-		const struct oracle *o = &oracle[b * GM_BLOCK_PAGES];
+		const struct oracle *o = &oracle[(size_t)b * GM_BLOCK_PAGES];
 		bool any = false;
 
 		for (unsigned i = 0; i < GM_BLOCK_PAGES; i++)
