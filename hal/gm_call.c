@@ -317,7 +317,7 @@ static gm_ret_t await(struct gm_hal_dev *d, struct gm_fence *done, uint64_t dead
 		atomic_store(&d->lost, true);
 		return ret;
 	}
-	gm_fence_put(done);
+	gm_fence_unref(done);
 	return ret;
 }
 
@@ -331,7 +331,7 @@ static gm_ret_t copy_and_wait(struct gm_hal_dev *d, const struct gm_copy *copies
 	ret = d->mmu.copy(d->dev, copies, n, done);
 	if (!ret)
 		return await(d, done, deadline_ns);
-	gm_fence_put(done);
+	gm_fence_unref(done);
 	return ret;
 }
 
@@ -398,7 +398,7 @@ static gm_ret_t submit(struct gm_hal_dev *d, struct gm_step *steps, size_t n, ui
 	ret = d->mmu.submit(d->dev, steps, n, done);
 	if (!ret)
 		return await(d, done, deadline_ns);
-	gm_fence_put(done);
+	gm_fence_unref(done);
 	return ret;
 }
 

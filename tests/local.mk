@@ -34,6 +34,7 @@ UNIT_TESTS = \
 	tests/unit/test_fence.t \
 	tests/unit/test_frames.t \
 	tests/unit/test_gmem_holes.t \
+	tests/unit/test_handle.t \
 	tests/unit/test_host.t \
 	tests/unit/test_host_mem.t \
 	tests/unit/test_host_msg.t \

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The mock accelerator: its ops table, the life of device and page tables,
- * and the public functions on it.
+ * The mock accelerator: its ops table, the life of device and page tables.
  *
  *     dev_init --> open --(pmap_create, pmap_destroy)*--> dev_fini
  *
@@ -15,8 +14,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-
-#include <gmem/dev.h>
 
 #include "backends/mock/gm_mock_internal.h"
 
@@ -144,11 +141,15 @@ static gm_ret_t mock_dev_init(void *dev_data, const struct gm_services *svc, str
 	ret = gm_mock_engine_start(m);
 	if (ret != GM_RET_SUCCESS)
 		goto err_vram;
-	m->magic = GM_MOCK_MAGIC;
+	ret = gm_mock_admit_dev(m);
+	if (ret != GM_RET_SUCCESS)
+		goto err_engine;
 	fill_caps(m, caps);
 	*dev = m;
 	return GM_RET_SUCCESS;
 
+err_engine:
+	gm_mock_engine_stop(m);
 err_vram:
 	(void)munmap(m->vram, (size_t)config.vram_bytes);
 err_queues:
@@ -166,7 +167,7 @@ static void mock_dev_fini(void *dev)
 	gm_mock_engine_stop(m);
 	gm_mock_launch_reap(m, NULL);
 	assert(TAILQ_EMPTY(&m->launches) && TAILQ_EMPTY(&m->fault_waiters));
-	m->magic = 0;
+	gm_mock_dismiss_dev(m);
 	(void)munmap(m->vram, (size_t)m->config.vram_bytes);
 	fini_queues(m);
 	svc->free(svc->self, m, sizeof(*m));
@@ -398,60 +399,4 @@ void gm_mock_dev_stats(struct gm_mock *m, struct gm_mock_stats *stats)
 	stats->accesses += atomic_load(&m->accesses);
 	stats->tlb_misses += atomic_load(&m->tlb_misses);
 	gm_mock_spin_unlock(&m->pmaps_lock);
-}
-
-/* The mock behind a device; NULL: none, or another backend's. */
-static struct gm_mock *mock_of(struct gm_dev *dev)
-{
-	struct gm_mock *m = gm_dev_backend(dev);
-
-	return m && m->magic == GM_MOCK_MAGIC ? m : NULL;
-}
-
-gm_ret_t gm_mock_launch(struct gm_ctx *ctx, gm_mock_kernel kernel, void *arg, unsigned threads,
-			struct gm_fence **out)
-{
-	struct gm_mock *m = mock_of(gm_ctx_dev(ctx));
-	struct gm_fence *fence;
-	gm_ret_t ret;
-
-	if (!m || !kernel || !out || threads == 0 || threads > GM_MOCK_MAX_THREADS)
-		return GM_RET_INVAL;
-	fence = m->svc->fence_create(m->svc->self);
-	if (!fence)
-		return GM_RET_NOMEM;
-	/* One reference for the launch, one for the caller, before anybody can give one back. */
-	(void)gm_fence_get(fence);
-	ret = gm_mock_launch_start(gm_ctx_pmap(ctx), kernel, arg, threads, fence);
-	if (ret != GM_RET_SUCCESS) {
-		gm_fence_put(fence);
-		gm_fence_put(fence);
-		return ret;
-	}
-	*out = fence;
-	return GM_RET_SUCCESS;
-}
-
-gm_ret_t gm_mock_fail(struct gm_dev *dev, enum gm_mock_op op, uint64_t nth, uint64_t count)
-{
-	struct gm_mock *m = mock_of(dev);
-
-	return m ? gm_mock_dev_fail(m, op, nth, count) : GM_RET_INVAL;
-}
-
-gm_ret_t gm_mock_plant(struct gm_dev *dev, enum gm_mock_bug bug)
-{
-	struct gm_mock *m = mock_of(dev);
-
-	return m ? gm_mock_dev_plant(m, bug) : GM_RET_INVAL;
-}
-
-gm_ret_t gm_mock_stats(struct gm_dev *dev, struct gm_mock_stats *stats)
-{
-	struct gm_mock *m = mock_of(dev);
-
-	if (!m || !stats)
-		return GM_RET_INVAL;
-	gm_mock_dev_stats(m, stats);
-	return GM_RET_SUCCESS;
 }

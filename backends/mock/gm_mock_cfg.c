@@ -8,6 +8,7 @@
  */
 #include "config.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include <gmem/mock.h>
@@ -256,19 +257,25 @@ gm_ret_t gm_mock_config_complete(const struct gm_mock_config *in, struct gm_mock
 	return GM_RET_SUCCESS;
 }
 
-gm_ret_t gm_mock_parse(const char *text, struct gm_mock_config *config)
+/* For the message. */
+static void keep_word(struct span s, char *word, size_t bytes)
+{
+	(void)snprintf(word, bytes, "%.*s", s.len < bytes ? (int)s.len : (int)bytes - 1, s.at ? s.at : "");
+}
+
+gm_ret_t gm_mock_config_parse(const char *text, struct gm_mock_config *config, char *word, size_t bytes)
 {
 	struct gm_mock_config parsed = defaults();
-	struct span rest;
+	struct span rest = { .at = text, .len = text ? strlen(text) : 0 };
 
-	if (!config)
+	keep_word(rest, word, bytes);
+	while (rest.len > 0 || (rest.at && rest.at != text)) {
+		struct span one = span_cut(&rest, ',');
+
+		if (parse_word(&parsed, one))
+			continue;
+		keep_word(one, word, bytes);
 		return GM_RET_INVAL;
-	if (text && *text) {
-		rest = (struct span){ .at = text, .len = strlen(text) };
-		while (rest.at) {
-			if (!parse_word(&parsed, span_cut(&rest, ',')))
-				return GM_RET_INVAL;
-		}
 	}
 	if (!is_valid(&parsed))
 		return GM_RET_INVAL;

@@ -30,7 +30,6 @@
 #include <gmem/hal.h>
 #include <gmem/mock.h>
 
-#define GM_MOCK_MAGIC UINT64_C(0x676d656d6d6f636b)
 /* First device-physical address: not 0, so that a forgotten address is no valid one. */
 #define GM_MOCK_PA_BASE UINT64_C(0x40000000)
 #define GM_MOCK_MAX_THREADS 64u
@@ -135,7 +134,7 @@ struct gm_mock_fault {
 TAILQ_HEAD(gm_mock_faults, gm_mock_fault);
 
 struct gm_mock_thread {
-	struct gm_mock_launch *launch; /* (c) */
+	_Alignas(16) struct gm_mock_launch *launch; /* (c) aligned as handles are */
 	struct gm_mock_pmap *pmap;     /* (c) */
 	unsigned index;                /* (c) */
 	struct gm_thread *thread;      /* (c) after the start */
@@ -152,7 +151,6 @@ struct gm_mock_failure {
 };
 
 struct gm_mock {
-	uint64_t magic;                /* (c) GM_MOCK_MAGIC */
 	const struct gm_services *svc; /* (c) */
 	struct gm_mock_config config;  /* (c) */
 	uint64_t granule_bytes;        /* (c) smallest page */
@@ -211,6 +209,9 @@ gm_ret_t gm_mock_tlb_invl(void *pmap, uint64_t va, uint64_t bytes);
 /* gm_mock_cfg.c: complete `in` (NULL, zero fields: defaults) and check it. SUCCESS, INVAL. */
 gm_ret_t gm_mock_config_complete(const struct gm_mock_config *in, struct gm_mock_config *out);
 
+/* gm_mock_parse(); what was not understood goes into `word`. */
+gm_ret_t gm_mock_config_parse(const char *text, struct gm_mock_config *config, char *word, size_t bytes);
+
 /* gm_mock_pt.c */
 gm_ret_t gm_mock_pt_init(struct gm_mock *m, struct gm_mock_pt *pt);
 void gm_mock_pt_fini(struct gm_mock *m, struct gm_mock_pt *pt);
@@ -255,5 +256,15 @@ gm_ret_t gm_mock_launch_start(struct gm_mock_pmap *pmap, gm_mock_kernel kernel, 
 			      struct gm_fence *fence);
 /* Join the launches that are finished, and with a pmap also all of its. */
 void gm_mock_launch_reap(struct gm_mock *m, struct gm_mock_pmap *pmap);
+/* One access of a kernel, over any pages; faults where it must. */
+gm_ret_t gm_mock_access_range(struct gm_mock_thread *thread, uint64_t va, void *buf, size_t bytes,
+			      enum gm_mock_access kind);
+void gm_mock_thread_yield(struct gm_mock_thread *thread);
+
+/* gm_mock_api.c: what the public functions take from now on, and no longer. SUCCESS, NOMEM. */
+gm_ret_t gm_mock_admit_dev(struct gm_mock *m);
+void gm_mock_dismiss_dev(struct gm_mock *m);
+gm_ret_t gm_mock_admit_thread(struct gm_mock_thread *thread);
+void gm_mock_dismiss_thread(struct gm_mock_thread *thread);
 
 #endif
