@@ -10,8 +10,13 @@
 
 check_LIBRARIES += libgm_testkit.a
 libgm_testkit_a_SOURCES = \
+	tests/unit/api_rows.h \
+	tests/unit/api_rows_core.h \
+	tests/unit/api_rows_mem.h \
+	tests/unit/api_rows_mock.h \
 	tests/unit/core_fixture.h \
 	tests/unit/failing_alloc.h \
+	tests/unit/fake_backend.h \
 	tests/unit/host_fixture.h \
 	tests/unit/mock_fixture.h \
 	tests/unit/mock_services.h \
@@ -26,6 +31,7 @@ TEST_LAYERS = libgm_testkit.a libgm_core.a libgm_sim.a libgm_hal.a libgm_mock.a 
 
 UNIT_TESTS = \
 	tests/unit/test_api.t \
+	tests/unit/test_api_bad.t \
 	tests/unit/test_arena.t \
 	tests/unit/test_as.t \
 	tests/unit/test_env.t \
@@ -130,6 +136,7 @@ VALGRIND_TESTS = \
 # --- the tree ---
 
 TREE_CHECKS = \
+	tests/lint/check-api-table.sh \
 	tests/lint/check-calls.sh \
 	tests/lint/check-headers.sh \
 	tests/lint/check-layers.sh \
@@ -154,7 +161,7 @@ RANDOM_SEEDS = 150
 else
 RANDOM_SEEDS = 1000
 endif
-LINT_ENVIRONMENT = CC='$(CC)' CXX='$(CXX)' NM='$(NM)' CTAGS='$(CTAGS)'; export CC CXX NM CTAGS;
+LINT_ENVIRONMENT = AWK='$(AWK)' CC='$(CC)' CXX='$(CXX)' NM='$(NM)' CTAGS='$(CTAGS)'; export AWK CC CXX NM CTAGS;
 AM_TESTS_ENVIRONMENT = $(LINT_ENVIRONMENT) GM_TEST_NO_ASLR='$(NO_ASLR)'; export GM_TEST_NO_ASLR; \
 	GM_TEST_SEEDS='$(RANDOM_SEEDS)'; export GM_TEST_SEEDS; \
 	UBSAN_OPTIONS="print_stacktrace=1:$$UBSAN_OPTIONS"; export UBSAN_OPTIONS;

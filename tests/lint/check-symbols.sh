@@ -7,11 +7,7 @@ src=${srcdir:-.}
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 
-# Comments out, one line, then the last name before the first parenthesis after each GM_API.
-for h in "$src"/include/gmem/*.h; do
-	sed '/^#/d' "$h" | tr '\n' ' ' | sed 's|/\*\([^*]\|\*\**[^*/]\)*\*\**/| |g' | tr ';{}' '\n\n\n' |
-		sed -n 's/.*GM_API\([^(]*\)(.*/\1/p' | sed 's/.*[^A-Za-z0-9_]\([A-Za-z0-9_]*\) *$/\1/'
-done | LC_ALL=C sort -u >"$dir/declared"
+"${AWK:-awk}" -f "$src/docs/public-functions.awk" "$src"/include/gmem/*.h | cut -f 2 | LC_ALL=C sort -u >"$dir/declared"
 test -s "$dir/declared" || { echo "no GM_API declaration found: the check itself is broken"; exit 1; }
 
 # __odr_asan.*: markers that AddressSanitizer adds
