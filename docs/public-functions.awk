@@ -6,7 +6,8 @@
 #   header TAB name TAB type TAB parameters TAB documentation
 #
 # Lines of the documentation are joined by \001. A declaration begins with GM_API and ends with a semicolon;
-# the comment before it is its documentation.
+# the comment before it is its documentation. With -v files=1 there is a line for each header too, with its own
+# documentation and no name.
 
 function trim(s)
 {
@@ -43,6 +44,11 @@ in_doc || /^[ \t]*\/\*\*/ {
 	sub(/^[ \t]*\/?\*+\/?[ \t]?/, "", line)
 	sub(/[ \t]*\*\/.*/, "", line)
 	doc = doc (doc == "" ? "" : sprintf("%c", 1)) line
+	if (!in_doc && doc ~ /^[^@]*@file / && files) {
+		header = FILENAME
+		sub(/.*\//, "", header)
+		printf "%s\t\t\t\t%s\n", header, doc
+	}
 	next
 }
 

@@ -237,7 +237,8 @@ lint.d/shellcheck.ok: $(SHELL_FILES)
 
 installcheck-local:
 	rm -rf link.d && $(MKDIR_P) link.d
-	PREFIX='$(DESTDIR)$(prefix)' PKG_CONFIG='$(PKG_CONFIG)' PKG_CONFIG_PATH='$(DESTDIR)$(pkgconfigdir)' \
+	INCLUDEDIR='$(DESTDIR)$(gmemincludedir)' MANDIR='$(DESTDIR)$(man3dir)' HEADERS='$(notdir $(gmeminclude_HEADERS))' \
+	VERSION='$(PACKAGE_VERSION)' AWK='$(AWK)' PREFIX='$(DESTDIR)$(prefix)' PKG_CONFIG='$(PKG_CONFIG)' PKG_CONFIG_PATH='$(DESTDIR)$(pkgconfigdir)' \
 	PKG_CONFIG_SYSROOT_DIR='$(DESTDIR)' CC='$(CC)' CXX='$(CXX)' CFLAGS='$(CFLAGS)' srcdir='$(srcdir)' \
 		$(SHELL) $(srcdir)/tests/link/run.sh link.d
 
