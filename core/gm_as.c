@@ -62,7 +62,9 @@ static gm_ret_t configure(struct gm_as *as, const struct gm_as_config *config)
 	struct gm_as_config *c = &as->cfg;
 
 	if (config) {
-		if (config->size < offsetof(struct gm_as_config, policy) || config->size > sizeof(*c))
+		/* An older program's may be shorter, but ends with a member. */
+		if (config->size < offsetof(struct gm_as_config, policy) || config->size > sizeof(*c) ||
+		    config->size % _Alignof(struct gm_as_config))
 			return gm_fail(GM_RET_INVAL, "gm_as_config.size is %zu, not %zu", config->size, sizeof(*c));
 		memcpy(c, config, config->size);
 	}
@@ -153,7 +155,7 @@ gm_ret_t gm_as_create(struct gm_lib *lib, uint64_t begin, uint64_t end, const st
 		return ret;
 	if (!out)
 		return gm_fail(GM_RET_INVAL, "gm_as_create: as must not be NULL");
-	if ((begin || end) && (begin >= end || begin % GM_PAGE_BYTES || end % GM_PAGE_BYTES))
+	if ((begin || end) && (begin >= end || begin >= LAST_END || begin % GM_PAGE_BYTES || end % GM_PAGE_BYTES))
 		return gm_fail(GM_RET_INVAL, "gm_as_create: [0x%llx, 0x%llx) is empty or not made of whole pages",
 			       (unsigned long long)begin, (unsigned long long)end);
 	as = gm_mem_alloc(lib->env, sizeof(*as));

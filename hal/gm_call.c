@@ -141,6 +141,9 @@ static gm_ret_t take_table(struct gm_mmu *m, const struct gm_mmu *table)
 	if (table->size < offsetof(struct gm_mmu, pmap_protect))
 		return gm_fail(GM_RET_INVAL, "ops table of %u bytes ends before its required slots",
 			       (unsigned)table->size);
+	if (table->size % sizeof(void *))
+		return gm_fail(GM_RET_INVAL, "ops table of %u bytes ends inside a slot: size is sizeof(struct gm_mmu)",
+			       (unsigned)table->size);
 	memset(m, 0, sizeof(*m));
 	memcpy(m, table, size);
 	if (!m->name || !m->dev_init || !m->dev_fini || !m->pmap_create || !m->pmap_destroy)

@@ -34,6 +34,8 @@ ROW(gm_dev_create, value, "a table without operations",
 ROW(gm_dev_create, size, "a table that is too short",
     gm_dev_create(e->lib, &(struct gm_mmu){ .abi = GM_HAL_ABI, .size = 16, .name = "x" }, NULL, OUT(struct gm_dev *)),
     GM_RET_INVAL)
+ROW(gm_dev_create, size, "a table that ends inside a slot", gm_dev_create(e->lib, &e->cut, NULL, OUT(struct gm_dev *)),
+    GM_RET_INVAL)
 ROW(gm_dev_create, value, "dev_init() refuses dev_data",
     gm_dev_create(e->lib, gm_mock_mmu(), &(struct gm_mock_config){ .size = 1 }, OUT(struct gm_dev *)), GM_RET_INVAL)
 HANDLE(gm_dev_open, lib, LIB, gm_dev_open(H, "mock", OUT(struct gm_dev *)), GM_RET_INVAL, GM_RET_INVAL)
@@ -64,10 +66,13 @@ HANDLE(gm_as_create, lib, LIB, gm_as_create(H, 0, 0, NULL, OUT(struct gm_as *)),
 ROW(gm_as_create, null, "as", gm_as_create(e->lib, 0, 0, NULL, NULL), GM_RET_INVAL)
 ROW(gm_as_create, empty, "nothing", gm_as_create(e->lib, PAGE, PAGE, NULL, OUT(struct gm_as *)), GM_RET_INVAL)
 ROW(gm_as_create, empty, "end before begin", gm_as_create(e->lib, PAGE, 0, NULL, OUT(struct gm_as *)), GM_RET_INVAL)
+ROW(gm_as_create, empty, "nothing that can be mapped",
+    gm_as_create(e->lib, UINT64_MAX - 2 * PAGE + 1, UINT64_MAX - PAGE + 1, NULL, OUT(struct gm_as *)), GM_RET_INVAL)
 ROW(gm_as_create, unaligned, "begin", gm_as_create(e->lib, 1, PAGE, NULL, OUT(struct gm_as *)), GM_RET_INVAL)
 ROW(gm_as_create, unaligned, "end", gm_as_create(e->lib, 0, PAGE + 8, NULL, OUT(struct gm_as *)), GM_RET_INVAL)
 ROW(gm_as_create, size, "0", space_of_size(e, 0), GM_RET_INVAL)
 ROW(gm_as_create, size, "too large", space_of_size(e, sizeof(struct gm_as_config) + 8), GM_RET_INVAL)
+ROW(gm_as_create, size, "ends inside a member", space_of_size(e, offsetof(struct gm_as_config, policy) + 4), GM_RET_INVAL)
 ROW(gm_as_create, flag, "unknown", bad_space(e, .flags = 4), GM_RET_INVAL)
 ROW(gm_as_create, flag, "the highest", bad_space(e, .flags = 0x80000000u), GM_RET_INVAL)
 ROW(gm_as_create, value, "cpu unit below a page", bad_space(e, .cpu_unit_bytes = 2048), GM_RET_INVAL)
@@ -78,6 +83,8 @@ ROW(gm_as_create, value, "device around above a block", bad_space(e, .dev_around
 ROW(gm_as_create, value, "around below unit", bad_space(e, .cpu_unit_bytes = 1 << 17, .cpu_around_bytes = 1 << 16),
     GM_RET_INVAL)
 ROW(gm_as_create, size, "a policy of another size", bad_space(e, .policy = &(struct gm_policy){ .size = 1 }), GM_RET_INVAL)
+ROW(gm_as_create, size, "a policy that ends inside a member",
+    bad_space(e, .policy = &(struct gm_policy){ .size = offsetof(struct gm_policy, unit) + 4 }), GM_RET_INVAL)
 HANDLE(gm_as_destroy, as, AS, gm_as_destroy(H), GM_RET_SUCCESS, GM_RET_INVAL)
 ROW(gm_as_destroy, state, "a working set is held", gm_as_destroy(e->as), GM_RET_BUSY)
 HANDLE(gm_as_attach, as, AS, gm_as_attach(H, e->idle, GM_ATTACH_IDENTITY, NULL, OUT(struct gm_ctx *)), GM_RET_INVAL,

@@ -8,7 +8,10 @@
 #include "config.h"
 
 #include <limits.h>
+#include <limits.h>
+#include <pthread.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 
 #include "backends/mock/gm_mock_internal.h"
 #include "core_fixture.h"
@@ -33,6 +36,7 @@ struct bad {
 	uint64_t va, owned, fresh, unmapped, freed; /* adopted, gm_alloc()ed, the application's, nothing, gm_free()d */
 	struct gm_ws_range range; /* a good one */
 	struct gm_allocator no_allocator;
+	struct gm_mmu cut; /* an ops table that is too short for its last slot */
 	void *live[GM_HANDLE_KINDS], *stale[GM_HANDLE_KINDS];
 	void *nothing; /* memory that may not be touched */
 	void *zeros;   /* memory that nobody made an object of */
@@ -66,17 +70,17 @@ static gm_ret_t no_kernel(struct gm_mock_thread *thread, unsigned index, void *a
 }
 
 struct row {
-	const char *function, *what;
-	int line;
+	const char *function, *what, *file;
+	int line; /* in the file, and the file's base */
 	enum gm_handle_kind handle; /* 0: a ROW */
 	intmax_t null_answer, answer;
 };
 
 static const struct row table[] = {
 #define HANDLE(function, parameter, KIND, call, null_answer, answer) \
-	{ #function, #parameter, HERE, GM_HANDLE_##KIND, (intmax_t)(null_answer), (intmax_t)(answer) },
+	{ #function, #parameter, __FILE__, HERE, GM_HANDLE_##KIND, (intmax_t)(null_answer), (intmax_t)(answer) },
 #define ROW(function, kind, what, call, answer) \
-	{ #function, #kind ": " what, HERE, (enum gm_handle_kind)0, 0, (intmax_t)(answer) },
+	{ #function, #kind ": " what, __FILE__, HERE, (enum gm_handle_kind)0, 0, (intmax_t)(answer) },
 #include "api_rows.h"
 #undef HANDLE
 #undef ROW
@@ -168,6 +172,8 @@ static void open_devices(struct bad *e)
 	struct world *w = e->w;
 
 	plain = fake_mmu();
+	e->cut = *gm_mock_mmu();
+	e->cut.size = offsetof(struct gm_mmu, pmap_protect) + 4;
 	fake.dev = e->nothing; /* a handle of the vendor's need not be an address that can be read */
 	OK(gm_dev_open(e->lib, "mock:vram=4M", &w->dev[0]));
 	OK(gm_dev_open(e->lib, "mock:vram=1M", &w->dev[1]));
@@ -306,8 +312,8 @@ static void try_call(struct bad *e, const struct row *row, const char *form, int
 	char where[200];
 	intmax_t is;
 
-	(void)snprintf(where, sizeof(where), "%s(%s%s%s), row %d", row->function, row->what, form ? " = " : "",
-		       form ? form : "", row->line);
+	(void)snprintf(where, sizeof(where), "%s:%d: %s(%s%s%s)", row->file, row->line % 1000, row->function, row->what,
+		       form ? " = " : "", form ? form : "");
 	memset(e->out, OUT_FILL, sizeof(e->out));
 	look(e, &old);
 	gm_fail_note("-");
@@ -372,4 +378,87 @@ CORE_TEST(api_bad, table, .bare = true)
 			try_call(&bad, &table[i], NULL, table[i].answer);
 	}
 	close_world(&bad);
+}
+
+/* ---------------------------------------------------- on the real machine */
+
+static struct gm_lib *real_lib(void)
+{
+	struct gm_lib *lib = NULL;
+	gm_ret_t ret = gm_lib_create(NULL, &lib);
+
+	if (ret == GM_RET_PERM || ret == GM_RET_NOTSUP)
+		cr_skip_test("no userfaultfd here: %s", gm_last_error());
+	OK(ret);
+	return lib;
+}
+
+static void *signal_it(void *fence)
+{
+	(void)gm_fence_signal(fence, GM_RET_SUCCESS);
+	gm_fence_put(fence);
+	return NULL;
+}
+
+/* Whoever is in gm_fence_signal() when the last reference goes is waited for; whoever has one is not. */
+Test(api_bad, fences_keep_their_instance)
+{
+	struct gm_lib *lib = real_lib();
+	struct gm_fence *fence;
+	pthread_t thread;
+
+	OK(gm_fence_create(lib, &fence));
+	IS(gm_lib_destroy(lib), GM_RET_BUSY);
+	cr_assert_not_null(strstr(gm_last_error(), "1 fences"), "%s", gm_last_error());
+	gm_fence_put(fence);
+	OK(gm_lib_destroy(lib));
+	IS(gm_lib_destroy(lib), GM_RET_INVAL);
+	for (unsigned i = 0; i < 200; i++) {
+		lib = real_lib();
+		OK(gm_fence_create(lib, &fence));
+		cr_assert_eq(pthread_create(&thread, NULL, signal_it, gm_fence_get(fence)), 0);
+		OK(gm_fence_wait(fence, GM_FOREVER_NS));
+		gm_fence_put(fence);
+		while (gm_lib_destroy(lib) == GM_RET_BUSY) /* until the other thread has given its own back */
+			;
+		cr_assert_eq(pthread_join(thread, NULL), 0);
+	}
+}
+
+/* What a child may ask for: nothing of its parent's, everything of its own. */
+static int in_child(struct gm_lib *lib, struct gm_as *as, struct gm_fence *fence)
+{
+	struct gm_lib *own;
+	struct gm_stats stats;
+
+	if (gm_as_stats(as, &stats) != GM_RET_INVAL || gm_as_destroy(as) != GM_RET_INVAL)
+		return 1;
+	if (gm_fence_wait(fence, GM_FOREVER_NS) != GM_RET_INVAL || gm_lib_destroy(lib) != GM_RET_INVAL)
+		return 2;
+	gm_fence_put(fence);
+	if (gm_lib_create(NULL, &own) || gm_as_create(own, 0, 0, NULL, &as))
+		return 3;
+	return gm_as_destroy(as) || gm_lib_destroy(own) ? 4 : 0;
+}
+
+Test(api_bad, a_child_is_refused)
+{
+	struct gm_lib *lib = real_lib();
+	struct gm_fence *fence;
+	struct gm_as *as;
+	int status;
+	pid_t pid;
+
+	OK(gm_as_create(lib, 0, 0, NULL, &as));
+	OK(gm_fence_create(lib, &fence));
+	pid = fork();
+	if (pid == 0)
+		_exit(in_child(lib, as, fence));
+	cr_assert_gt(pid, 0);
+	cr_assert_eq(waitpid(pid, &status, 0), pid);
+	cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0, "status 0x%x", (unsigned)status);
+	IS(gm_fence_wait(fence, 0), GM_RET_TIMEDOUT);
+	gm_fence_put(fence);
+	OK(gm_as_destroy(as));
+	OK(gm_lib_destroy(lib));
 }
