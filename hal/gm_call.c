@@ -78,6 +78,11 @@ static gm_ret_t no_peer_reach(void *dev, void *other)
 	return GM_RET_NOTSUP;
 }
 
+static void no_halt(void *dev)
+{
+	(void)dev;
+}
+
 /* Each optional slot and the capability that promises it. */
 static gm_ret_t check_optional(const struct gm_mmu *m, uint32_t caps)
 {
@@ -128,6 +133,8 @@ static void fill_defaults(struct gm_mmu *m)
 		m->sync_import = no_sync_import;
 	if (!m->peer_reach)
 		m->peer_reach = no_peer_reach;
+	if (!m->dev_halt)
+		m->dev_halt = no_halt;
 }
 
 /* Copy the table as far as it goes: slots of a younger header stay NULL. */
@@ -309,16 +316,22 @@ void *gm_hal_cpu_ptr(struct gm_hal_dev *d, uint64_t pa, uint64_t bytes)
 
 /*
  * Wait for the engine and drop the fence. A device that does not answer within
- * the bound is lost; it may still signal one day, so the fence is left to it.
+ * the bound is lost, and stopped before anything of the caller's is given up
+ * that it might still touch: steps on a stack, staging memory, frames.
  */
 static gm_ret_t await(struct gm_hal_dev *d, struct gm_fence *done, uint64_t deadline_ns)
 {
 	gm_ret_t ret = gm_fence_wait_until(done, deadline_ns);
 
-	if (ret == GM_RET_TIMEDOUT) {
+	if (ret == GM_RET_TIMEDOUT && !gm_fence_done(done)) {
 		gm_log(d->env, GM_LOG_ERROR, "device %s did not finish a transfer in time: given up as lost", d->caps.name);
 		atomic_store(&d->lost, true);
-		return ret;
+		d->mmu.dev_halt(d->dev);
+		if (!gm_fence_done(done)) {
+			gm_log(d->env, GM_LOG_ERROR, "device %s could not be stopped: what it has of the host's memory is unsafe",
+			       d->caps.name);
+			return ret; /* the fence is left to it */
+		}
 	}
 	gm_fence_unref(done);
 	return ret;

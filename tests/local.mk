@@ -34,6 +34,7 @@ UNIT_TESTS = \
 	tests/unit/test_api_bad.t \
 	tests/unit/test_arena.t \
 	tests/unit/test_as.t \
+	tests/unit/test_call.t \
 	tests/unit/test_env.t \
 	tests/unit/test_err.t \
 	tests/unit/test_events.t \

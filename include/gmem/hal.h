@@ -19,8 +19,8 @@
  *    library's public functions.
  *  - A backend returns only what the operation lists. GM_RET_NODEV is allowed
  *    everywhere, means that the device is lost, and is for ever: every later
- *    operation with a result says it too, and nothing but dev_fini() and
- *    pmap_destroy() is called any more.
+ *    operation with a result says it too, and nothing but dev_fini(), dev_halt()
+ *    and pmap_destroy() is called any more.
  *  - After a failure the operation has had no effect, unless it says otherwise;
  *    out-parameters are as before.
  *  - No operation returns with a lock of the services held, and none holds two.
@@ -306,7 +306,7 @@ struct gm_mmu {
 	 *   invalidated, those of a destination are gone and invalidated. `copies` is valid during the call only.
 	 * - Backend: pieces are in any order. Signals `done` once, possibly before returning: SUCCESS when all bytes
 	 *   are where they belong, IO when the transfer failed (any part of the destinations may have changed), NODEV.
-	 *   Ends within the time its engine needs: a fence that stays pending is a lost device.
+	 *   Ends within the time its engine needs: a fence that stays pending is a lost device, see dev_halt().
 	 * - Returns: SUCCESS, NOMEM, IO. After failure: nothing was changed and `done` is never signalled.
 	 */
 	gm_ret_t (*copy)(void *dev, const struct gm_copy *copies, size_t n, struct gm_fence *done);
@@ -403,6 +403,16 @@ struct gm_mmu {
 	 * - Returns: SUCCESS, NOTSUP.
 	 */
 	gm_ret_t (*peer_reach)(void *dev, void *other);
+	/**
+	 * Stop: the device is given up. **Required where copy() or submit() may return before their work is done**;
+	 * default: nothing that could be stopped.
+	 * - Called: when a fence stayed pending beyond its bound; by several threads, perhaps at once. Afterwards the
+	 *   device is lost. Blocks: until it has stopped.
+	 * - Backend: when it returns nothing of the device reads or writes host memory or steps any more, and every
+	 *   `done` it was given is signalled (NODEV). What it cannot stop otherwise it resets.
+	 * - Again: no effect.
+	 */
+	void (*dev_halt)(void *dev);
 };
 
 struct gm_dev;
