@@ -4,7 +4,7 @@
 # calls (tests/unit/api_rows*.h, run by test_api_bad), at least those that its
 # prototype and documentation call for:
 #
-#   struct gm_lib, gm_dev, gm_as, gm_ctx, gm_ws, gm_fence, gm_mock_thread *x   HANDLE of x
+#   a structure that is not const, documented as @param[in]                     HANDLE of it
 #   another pointer (not `arg`, `dev_data`: handed through), a callback         null
 #   flags, access; a configuration                                              flag; size
 #   an enum, a result, a number of threads                                      value
@@ -38,7 +38,7 @@ test -s "$dir/rows" || { echo "no row found: the check itself is broken"; exit 1
 			sub(/.*[^A-Za-z0-9_]/, "", name)
 			if (p[i] == "void")
 				need("none")
-			else if (p[i] ~ /^struct gm_(lib|dev|as|ctx|ws|fence|mock_thread) \*[a-z_]+$/)
+			else if (p[i] ~ /^struct gm_[a-z_]+ \*[a-z_]+$/ && doc ~ "@param\\[in\\] +" name " ")
 				need("handle:" name)
 			else if (p[i] ~ /\*/ && name !~ /^(arg|dev_data)$/)
 				need("null")
