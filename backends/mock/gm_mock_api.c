@@ -30,6 +30,11 @@ void gm_mock_dismiss_dev(struct gm_mock *m)
 	gm_handle_del(m, GM_HANDLE_MOCK);
 }
 
+bool gm_mock_is_admitted(const void *dev)
+{
+	return gm_handle_live(dev, GM_HANDLE_MOCK);
+}
+
 gm_ret_t gm_mock_admit_thread(struct gm_mock_thread *thread)
 {
 	return gm_handle_add(thread, GM_HANDLE_MOCK_THREAD);
@@ -50,7 +55,7 @@ static struct gm_mock *mock_of(const char *function, struct gm_dev *dev)
 		return NULL;
 	}
 	m = gm_dev_backend(dev);
-	if (gm_handle_live(m, GM_HANDLE_MOCK))
+	if (gm_mock_is_admitted(m))
 		return m;
 	(void)gm_refuse(function, "dev is a device of another backend: pass a mock device");
 	return NULL;

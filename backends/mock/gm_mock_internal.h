@@ -264,6 +264,8 @@ void gm_mock_thread_yield(struct gm_mock_thread *thread);
 /* gm_mock_api.c: what the public functions take from now on, and no longer. SUCCESS, NOMEM. */
 gm_ret_t gm_mock_admit_dev(struct gm_mock *m);
 void gm_mock_dismiss_dev(struct gm_mock *m);
+/* Is this a mock that dev_init() made, and dev_fini() has not ended? It may be anything. */
+bool gm_mock_is_admitted(const void *dev);
 gm_ret_t gm_mock_admit_thread(struct gm_mock_thread *thread);
 void gm_mock_dismiss_thread(struct gm_mock_thread *thread);
 
