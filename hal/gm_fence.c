@@ -102,10 +102,14 @@ struct gm_fence *gm_fence_ref(struct gm_fence *fence)
 
 void gm_fence_unref(struct gm_fence *fence)
 {
-	struct gm_env *env = fence->env;
-	unsigned refs = atomic_fetch_sub_explicit(&fence->refs, 1, memory_order_acq_rel);
+	struct gm_env *env;
+	unsigned refs;
 	bool published;
 
+	if (!fence)
+		return;
+	env = fence->env;
+	refs = atomic_fetch_sub_explicit(&fence->refs, 1, memory_order_acq_rel);
 	assert(refs > 0);
 	if (refs > 1)
 		return;

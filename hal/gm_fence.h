@@ -13,7 +13,10 @@ struct gm_fence *gm_fence_new(struct gm_env *env);
 /* Make it known to them, with its one reference, before the public gets it. SUCCESS, NOMEM. */
 gm_ret_t gm_fence_publish(struct gm_fence *fence);
 
-/* What gm_fence_get(), gm_fence_put() and gm_fence_signal() do, for a fence that is certain to live. */
+/*
+ * What gm_fence_get(), gm_fence_put() and gm_fence_signal() do, for a fence that is certain to live; unref
+ * takes NULL too.
+ */
 struct gm_fence *gm_fence_ref(struct gm_fence *fence);
 void gm_fence_unref(struct gm_fence *fence);
 /* True if this call decided the result, which is no other than those of gm_ret_t. */

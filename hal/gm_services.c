@@ -120,8 +120,7 @@ static struct gm_fence *svc_fence_create(void *self)
 static void svc_fence_put(void *self, struct gm_fence *fence)
 {
 	(void)self;
-	if (fence)
-		gm_fence_unref(fence);
+	gm_fence_unref(fence);
 }
 
 static void svc_fault_ready(void *self)
