@@ -220,7 +220,7 @@ typedef gm_ret_t (*gm_mock_kernel)(struct gm_mock_thread *thread, unsigned index
  * @param[in]  threads  1 .. 64
  * @param[out] fence    done when every thread has returned, with the first failure or SUCCESS
  * @retval GM_RET_SUCCESS  started
- * @retval GM_RET_INVAL    NULL, threads out of range, not a mock device
+ * @retval GM_RET_INVAL    @p ctx is no context that lives, or not of a mock device; NULL, threads out of range
  * @retval GM_RET_NOMEM    out of memory
  * @retval GM_RET_AGAIN    no thread could be started
  * @threads any
@@ -236,6 +236,7 @@ GM_API GM_MUST_CHECK gm_ret_t gm_mock_launch(struct gm_ctx *ctx, gm_mock_kernel 
  * @param[out] buf     receives the bytes
  * @param[in]  bytes   any length; accesses that fit into 8 aligned bytes are single-copy atomic
  * @retval GM_RET_SUCCESS  loaded
+ * @retval GM_RET_INVAL    @p thread is none of a kernel that runs, or @p buf is NULL
  * @retval GM_RET_FAULT    no mapping (device without faults), or the fault could not be served
  * @retval GM_RET_PERM     no right
  * @retval other           what the fault was answered with
@@ -261,6 +262,7 @@ GM_API GM_MUST_CHECK gm_ret_t gm_mock_store(struct gm_mock_thread *thread, uint6
  * @param[in]  add     what to add
  * @param[out] old     value before; NULL if not wanted
  * @retval GM_RET_NOTSUP  the page is host memory mapped in place
+ * @retval GM_RET_INVAL   @p thread is none of a kernel that runs, or @p va is unaligned
  * @return else as gm_mock_load()
  * @threads the kernel's own
  */
@@ -269,7 +271,7 @@ GM_API GM_MUST_CHECK gm_ret_t gm_mock_fetch_add(struct gm_mock_thread *thread, u
 
 /**
  * @brief Give other threads a chance; for kernels that poll.
- * @param[in] thread  the kernel's thread
+ * @param[in] thread  the kernel's thread; what is none is left alone
  * @threads the kernel's own
  */
 GM_API void gm_mock_yield(struct gm_mock_thread *thread);
@@ -284,7 +286,7 @@ GM_API void gm_mock_yield(struct gm_mock_thread *thread);
  * @param[in] nth    the nth call from now fails, 1 is the next; 0 clears
  * @param[in] count  how many calls fail from there on; 0 clears
  * @retval GM_RET_SUCCESS  set
- * @retval GM_RET_INVAL    NULL, not a mock device, unknown operation, or one that cannot fail
+ * @retval GM_RET_INVAL    @p dev is no mock device that lives; unknown operation, or one that cannot fail
  * @retval GM_RET_NOMEM    out of memory
  * @threads any
  */
@@ -295,7 +297,7 @@ GM_API gm_ret_t gm_mock_fail(struct gm_dev *dev, enum gm_mock_op op, uint64_t nt
  * @param[in] dev  a mock device
  * @param[in] bug  which
  * @retval GM_RET_SUCCESS  planted
- * @retval GM_RET_INVAL    NULL, not a mock device, unknown bug
+ * @retval GM_RET_INVAL    @p dev is no mock device that lives; unknown bug
  * @threads any
  */
 GM_API gm_ret_t gm_mock_plant(struct gm_dev *dev, enum gm_mock_bug bug);
@@ -324,7 +326,7 @@ GM_API const struct gm_plugin *gm_mock_plugin(void);
  * @param[in]  dev    a mock device
  * @param[out] stats  filled in
  * @retval GM_RET_SUCCESS  filled in
- * @retval GM_RET_INVAL    NULL, or not a mock device
+ * @retval GM_RET_INVAL    @p dev is no mock device that lives, or @p stats is NULL
  * @threads any
  */
 GM_API gm_ret_t gm_mock_stats(struct gm_dev *dev, struct gm_mock_stats *stats);
