@@ -5,9 +5,12 @@
 # hand, since nothing else should run meanwhile: see bench/README.md.
 
 BENCHES = \
+	bench/bench_devfault \
 	bench/bench_fault \
+	bench/bench_frames \
 	bench/bench_migrate \
-	bench/bench_touch
+	bench/bench_touch \
+	bench/bench_ws
 EXTRA_PROGRAMS += $(BENCHES)
 CLEANFILES += $(BENCHES)
 
@@ -24,6 +27,16 @@ bench_bench_fault_LDADD = libgmem.a
 bench_bench_migrate_LDADD = libgmem.a
 bench_bench_touch_LDADD = libgmem.a
 LINT_FILES += $(BENCH_FILES) bench/bench_fault.c bench/bench_migrate.c bench/bench_touch.c
+
+# White box: parts of the core alone, so they link the layers as the tests do.
+BENCH_LAYERS = libgm_core.a libgm_hal.a libgm_mock.a libgm_core.a libgm_hal.a
+bench_bench_devfault_SOURCES = bench/bench_devfault.c bench/known_host.c bench/known_host.h $(BENCH_FILES)
+bench_bench_devfault_LDADD = $(BENCH_LAYERS)
+bench_bench_frames_SOURCES = bench/bench_frames.c $(BENCH_FILES)
+bench_bench_frames_LDADD = $(BENCH_LAYERS)
+bench_bench_ws_SOURCES = bench/bench_ws.c bench/known_host.c bench/known_host.h $(BENCH_FILES)
+bench_bench_ws_LDADD = $(BENCH_LAYERS)
+LINT_FILES += bench/bench_devfault.c bench/bench_frames.c bench/bench_ws.c bench/known_host.c bench/known_host.h
 
 PHONY_TARGETS += bench bench-programs
 bench-programs: $(BENCHES)

@@ -161,7 +161,7 @@ static gm_ret_t enter_regions(struct gm_as *as, const struct span *s)
 
 	gm_lock(as->env, &as->lock);
 	ret = check_overlap(as, s);
-	if (!ret && as->regions.spares < 6)
+	if (!ret && gm_regions_room(&as->regions) < 6)
 		ret = GM_RET_NOMEM;
 	if (!ret && s->va < s->end) {
 		gm_mem_clear_stale(as, s->va, s->end);

@@ -3,11 +3,12 @@
  * Address spaces.
  *
  *     create: host's view --> threads (or none) --> ready
- *     destroy: no working set held --> contexts detached, all bytes home --> threads stopped
+ *     destroy: no working set held --> contexts closed, all bytes home --> contexts gone, threads stopped
  *              --> owned memory unmapped --> gone
  *
  * Destroying fails rather than loses: as long as a byte cannot come home the
- * space stays, complete and usable.
+ * space stays, complete and usable, all its contexts included. (While they are
+ * closed, faults of devices fail.)
  */
 #include "config.h"
 
@@ -185,20 +186,23 @@ err_fini:
 
 /* ------------------------------------------------------------- destroy */
 
+/* All contexts or none: who called has pointers to them, and needs them if the space stays. */
 static gm_ret_t detach_all(struct gm_as *as)
 {
-	for (unsigned i = 0; i < GM_MAX_CTXS; i++) {
-		struct gm_ctx *ctx;
-		gm_ret_t ret;
+	gm_ret_t ret = GM_RET_SUCCESS;
 
-		gm_lock(as->env, &as->lock);
-		ctx = as->ctx[i];
-		gm_unlock(as->env, &as->lock);
-		ret = gm_as_detach(ctx);
-		if (ret)
-			return ret;
+	for (unsigned i = 0; i < GM_MAX_CTXS && !ret; i++)
+		if (as->ctx[i])
+			ret = gm_ctx_close(as->ctx[i]);
+	if (!ret)
+		ret = gm_mem_all_home(as, gm_deadline_ns(as->env, as->cfg.wait_ns));
+	for (unsigned i = 0; i < GM_MAX_CTXS; i++) {
+		if (as->ctx[i] && ret)
+			gm_ctx_reopen(as->ctx[i]);
+		else if (as->ctx[i])
+			gm_ctx_drop(as->ctx[i]);
 	}
-	return GM_RET_SUCCESS;
+	return ret;
 }
 
 /* Threads are gone: what is queued is of no interest any more. */
@@ -255,8 +259,6 @@ gm_ret_t gm_as_destroy(struct gm_as *as)
 	ret = gm_events_settle(as, gm_deadline_ns(as->env, as->cfg.wait_ns));
 	if (!ret)
 		ret = detach_all(as);
-	if (!ret)
-		ret = gm_mem_all_home(as, gm_deadline_ns(as->env, as->cfg.wait_ns));
 	if (ret)
 		return ret;
 	gm_hal_at_fork(as->host, as->hpmap, NULL, NULL, NULL);
@@ -323,11 +325,20 @@ gm_ret_t gm_as_serve(struct gm_as *as, uint64_t timeout_ns)
 	return GM_RET_SUCCESS;
 }
 
+static uint64_t stat_sum(struct gm_as *as, enum gm_stat which)
+{
+	uint64_t sum = 0;
+
+	for (unsigned i = 0; i < GM_STAT_SHARDS; i++)
+		sum += atomic_load_explicit(&as->stat[i].n[which], memory_order_relaxed);
+	return sum;
+}
+
 gm_ret_t gm_as_stats(struct gm_as *as, struct gm_stats *stats)
 {
 	if (!as || !stats)
 		return gm_fail(GM_RET_INVAL, "gm_as_stats: as and stats must not be NULL");
-#define GM_STAT_READ_(name, text) stats->name = atomic_load_explicit(&as->stat[GM_STAT_##name], memory_order_relaxed);
+#define GM_STAT_READ_(name, text) stats->name = stat_sum(as, GM_STAT_##name);
 	GM_STAT_LIST(GM_STAT_READ_)
 #undef GM_STAT_READ_
 	return GM_RET_SUCCESS;

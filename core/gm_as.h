@@ -8,6 +8,7 @@
 #include "core/gm_plant.h"
 #include "core/gm_region.h"
 #include "core/gm_remap.h"
+#include "hal/gm_readers.h"
 
 enum gm_stat {
 #define GM_STAT_ENUM_(name, text) GM_STAT_##name,
@@ -15,6 +16,14 @@ enum gm_stat {
 #undef GM_STAT_ENUM_
 	GM_STATS
 };
+
+/* Counters are added to where the thread runs, so that CPUs do not take the line from each other; who reads adds up. */
+#define GM_STAT_SHARDS 8
+struct gm_stat_shard {
+	_Atomic uint64_t n[(GM_STATS + 7) / 8 * 8];
+};
+
+#define GM_CTX_CLOSING (UINT32_C(1) << 31)
 
 struct gm_ctx {
 	struct gm_as *as;
@@ -24,9 +33,11 @@ struct gm_ctx {
 	void *pmap;
 	uint64_t va, end;            /* host VA it can see */
 	uint64_t to_dev;             /* device VA = host VA + to_dev (modulo 2^64) */
-	unsigned users;              /* (dev->lock) calls in flight */
+	char before[64];             /* what others read is not in the line of: */
+	atomic_uint users;           /* calls in flight; and GM_CTX_CLOSING, then changed with dev->lock only */
+	_Atomic uint32_t ticks;      /* fault blocks served, roughly: which are timed */
+	char behind[56];
 	unsigned sets;               /* (dev->lock) working sets held */
-	bool closing;                /* (dev->lock) */
 };
 
 RB_HEAD(gm_block_tree, gm_block);
@@ -45,7 +56,8 @@ struct gm_as {
 	struct gm_mutex lock;            /* GM_RANK_AS (A) */
 	struct gm_waitq waitq;           /* (A) frozen, settled, counts that reach zero */
 	struct gm_regions regions;       /* (A) */
-	struct gm_block_tree blocks;     /* (A) */
+	struct gm_block_tree blocks;     /* (A), or read as one of: */
+	struct gm_readers readers;
 	struct gm_ctx *ctx[GM_MAX_CTXS]; /* (A) */
 	atomic_uint granule_pages;       /* largest granule of the devices attached so far */
 	atomic_uint live_blocks;
@@ -55,7 +67,7 @@ struct gm_as {
 	unsigned frozen;                 /* (A) a fork is on its way: nothing moves to a device */
 	unsigned moving;                 /* (A) transactions to devices in flight */
 	uint64_t msgs_gen;               /* (A) how often the handler emptied its messages */
-	bool msgs_busy;                  /* (A) the handler has messages it has not handled */
+	atomic_bool msgs_busy;           /* (A), read without it: the handler has messages it has not handled */
 	bool msgs_reader;                /* (A) somebody is in gm_events_once(): one at a time */
 	bool msgs_stuck;                 /* (A) ... and waits for the worker before it goes on */
 	unsigned reader_held;            /* (A) who takes or gives pages now: no message is read meanwhile */
@@ -80,7 +92,7 @@ struct gm_as {
 	uint64_t dev_last_end[GM_MAX_CTXS]; /* hints, racy by design: read and written relaxed */
 	uint32_t dev_last_bytes[GM_MAX_CTXS];
 
-	_Atomic uint64_t stat[GM_STATS];
+	struct gm_stat_shard stat[GM_STAT_SHARDS];
 #ifdef GM_ENABLE_CHECKS
 	enum gm_plant plant;
 #endif
@@ -88,7 +100,9 @@ struct gm_as {
 
 static inline void gm_stat_add(struct gm_as *as, enum gm_stat which, uint64_t n)
 {
-	atomic_fetch_add_explicit(&as->stat[which], n, memory_order_relaxed);
+	struct gm_stat_shard *s = &as->stat[gm_env_cpu(as->env) % GM_STAT_SHARDS];
+
+	atomic_fetch_add_explicit(&s->n[which], n, memory_order_relaxed);
 }
 
 /* Time since `start_ns`, booked. */
@@ -124,6 +138,10 @@ struct gm_ctx *gm_ctx_enter_pmap(struct gm_dev *dev, void *pmap);
 /* The same for a known context: false if it is being detached. */
 bool gm_ctx_enter(struct gm_ctx *ctx);
 void gm_ctx_leave(struct gm_ctx *ctx);
+/* No new calls, and nothing left of the space on the device; a failure leaves it open as before. Open again; gone. */
+gm_ret_t gm_ctx_close(struct gm_ctx *ctx);
+void gm_ctx_reopen(struct gm_ctx *ctx);
+void gm_ctx_drop(struct gm_ctx *ctx);
 /* The context of a device in a space, entered: gm_ctx_leave() it; or NULL. */
 struct gm_ctx *gm_as_ctx_of(struct gm_as *as, struct gm_dev *dev);
 

@@ -37,10 +37,11 @@
  *     DEVICE -> POISONED                 gm_txn_to_host.c  poison()
  *     any -> not managed, leaving        gm_remap.c        start_leaving()
  *
- * The index is a tree per space, under the space's lock; a reference keeps a
- * block in memory, being indexed keeps it meaningful. Page state is under the
- * block's own lock, which is only ever held for a few hundred instructions:
- * no call into a device, the kernel or an allocator happens under it.
+ * The index is a tree per space, changed under the space's lock, and read by
+ * who has that lock or is one of its readers (hal/gm_readers.h); a reference
+ * keeps a block in memory, being indexed keeps it meaningful. Page state is
+ * under the block's own lock, which is only ever held for a few hundred
+ * instructions: no call into a device, the kernel or an allocator happens under it.
  */
 #include "config.h"
 
@@ -83,23 +84,33 @@ void gm_block_put(struct gm_block *b)
 		block_free(b);
 }
 
-/* (A) */
+/* (A, or a reader) */
 static struct gm_block *lookup(struct gm_as *as, uint64_t va)
 {
-	struct gm_block key = { .va = gm_block_base(va) };
+	struct gm_block *b = RB_ROOT(&as->blocks);
 
-	return RB_FIND(gm_block_tree, &as->blocks, &key);
+	va = gm_block_base(va);
+	while (b && b->va != va)
+		b = va < b->va ? RB_LEFT(b, link) : RB_RIGHT(b, link);
+	return b;
 }
 
 struct gm_block *gm_block_find(struct gm_as *as, uint64_t va)
 {
+	atomic_uint *reading;
 	struct gm_block *b;
 
-	gm_lock(as->env, &as->lock);
+	gm_may_switch(as->env);
+	reading = gm_readers_enter(as->env, &as->readers);
+	if (!reading)
+		gm_lock(as->env, &as->lock);
 	b = lookup(as, va);
 	if (b)
 		gm_block_get(b);
-	gm_unlock(as->env, &as->lock);
+	if (reading)
+		gm_readers_leave(reading);
+	else
+		gm_unlock(as->env, &as->lock);
 	return b;
 }
 
@@ -191,7 +202,9 @@ gm_ret_t gm_block_obtain(struct gm_as *as, uint64_t va, struct gm_block **out)
 		fresh = NULL;
 		learn_regions(b);
 		b->indexed = true;
+		gm_readers_keep_out(&as->readers);
 		RB_INSERT(gm_block_tree, &as->blocks, b);
+		gm_readers_let_in(&as->readers);
 	}
 	if (b)
 		gm_block_get(b);
@@ -226,6 +239,7 @@ void gm_block_retire(struct gm_block *b)
 
 	gm_lock(as->env, &as->lock);
 	gm_lock(as->env, &b->lock);
+	gm_readers_keep_out(&as->readers);
 	/* Two references, the index's and the caller's: nobody else is about to use it. */
 	if (b->indexed && !b->watched && !b->has_slot && gm_block_all_host(b) &&
 	    atomic_load_explicit(&b->refs, memory_order_acquire) == 2) {
@@ -233,6 +247,7 @@ void gm_block_retire(struct gm_block *b)
 		b->indexed = false;
 		gone = true;
 	}
+	gm_readers_let_in(&as->readers);
 	gm_unlock(as->env, &b->lock);
 	gm_unlock(as->env, &as->lock);
 	if (gone)
@@ -245,10 +260,12 @@ void gm_block_unindex(struct gm_block *b)
 	bool was;
 
 	gm_lock(as->env, &as->lock);
+	gm_readers_keep_out(&as->readers);
 	was = b->indexed;
 	if (was)
 		RB_REMOVE(gm_block_tree, &as->blocks, b);
 	b->indexed = false;
+	gm_readers_let_in(&as->readers);
 	gm_unlock(as->env, &as->lock);
 	if (was)
 		gm_block_put(b);
@@ -415,7 +432,7 @@ void gm_block_trim_waits(struct gm_block *b)
 	b->waits = kept;
 }
 
-void gm_slice_serve(struct gm_slice *s, uint64_t slice_ns, uint64_t now_ns, unsigned page)
+void gm_slice_serve(struct gm_slice *s, uint64_t slice_ns, uint64_t now_ns, const struct gm_mask *pages)
 {
 	uint64_t epoch = now_ns / slice_ns;
 	unsigned i = epoch & 1;
@@ -424,7 +441,7 @@ void gm_slice_serve(struct gm_slice *s, uint64_t slice_ns, uint64_t now_ns, unsi
 		s->epoch[i] = epoch;
 		s->page[i] = gm_mask_none();
 	}
-	gm_mask_set(&s->page[i], page);
+	s->page[i] = gm_mask_or(s->page[i], *pages);
 }
 
 struct gm_mask gm_slice_pages(const struct gm_slice *s, uint64_t slice_ns, uint64_t now_ns)

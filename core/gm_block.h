@@ -49,8 +49,12 @@ struct gm_block {
 	RB_ENTRY(gm_block) link;                  /* (A) index of the space */
 	struct gm_as *as;
 	uint64_t va;
-	atomic_uint refs;
 	bool indexed;                             /* (A) */
+
+	/* With the lock, but seldom written, so they lie between what others read on their way and the lock. */
+	atomic_bool has_node[GM_MAX_DEVS];        /* node[i] is there: read without the lock */
+	struct gm_bnode *node[GM_MAX_DEVS];       /* by device index; NULL: nothing there */
+	struct gm_bmap *map[GM_MAX_CTXS];         /* by context index; NULL: nothing mapped */
 
 	struct gm_mutex lock;                     /* GM_RANK_BLOCK: everything below */
 	struct gm_waitq waitq;                    /* woken when pages stop being busy, doomed or held */
@@ -74,13 +78,11 @@ struct gm_block {
 	bool huge;                                /* staged came as one huge page and is still whole */
 	bool has_slot;
 	uint64_t slot;
-	struct gm_bnode *node[GM_MAX_DEVS];       /* by device index; NULL: nothing there */
-	atomic_bool has_node[GM_MAX_DEVS];        /* node[i] is there: read without the lock */
-	struct gm_bmap *map[GM_MAX_CTXS];         /* by context index; NULL: nothing mapped */
 	struct gm_slice slice_cpu, slice_dev;
 	SLIST_HEAD(, gm_hold) holds;              /* working sets over this block */
 
 	uint64_t used_ns;                         /* when a transaction last ended */
+	atomic_uint refs;                         /* apart from the links, which others read on their way */
 
 	/* the worker's queue: (Q) the space's queue lock */
 	TAILQ_ENTRY(gm_block) work_link;
@@ -136,8 +138,8 @@ void gm_block_trim_waits(struct gm_block *b);
 /* Recompute `held` from `holds`. */
 void gm_block_count_holds(struct gm_block *b);
 
-/* A page was served: protect it for a slice. */
-void gm_slice_serve(struct gm_slice *s, uint64_t slice_ns, uint64_t now_ns, unsigned page);
+/* Pages were served: protect them for a slice. */
+void gm_slice_serve(struct gm_slice *s, uint64_t slice_ns, uint64_t now_ns, const struct gm_mask *pages);
 /* Pages still protected. */
 struct gm_mask gm_slice_pages(const struct gm_slice *s, uint64_t slice_ns, uint64_t now_ns);
 

@@ -17,15 +17,14 @@
 
 bool gm_ctx_enter(struct gm_ctx *ctx)
 {
-	struct gm_dev *dev = ctx->dev;
-	bool ok;
+	unsigned users = atomic_load_explicit(&ctx->users, memory_order_relaxed);
 
-	gm_lock(dev->lib->env, &dev->lock);
-	ok = !ctx->closing;
-	if (ok)
-		ctx->users++;
-	gm_unlock(dev->lib->env, &dev->lock);
-	return ok;
+	do {
+		if (users & GM_CTX_CLOSING)
+			return false;
+	} while (!atomic_compare_exchange_weak_explicit(&ctx->users, &users, users + 1, memory_order_acquire,
+							memory_order_relaxed));
+	return true;
 }
 
 struct gm_ctx *gm_ctx_enter_pmap(struct gm_dev *dev, void *pmap)
@@ -36,23 +35,36 @@ struct gm_ctx *gm_ctx_enter_pmap(struct gm_dev *dev, void *pmap)
 	TAILQ_FOREACH(ctx, &dev->ctxs, in_dev)
 		if (ctx->pmap == pmap)
 			break;
-	if (ctx && ctx->closing)
+	if (ctx && !gm_ctx_enter(ctx))
 		ctx = NULL;
-	if (ctx)
-		ctx->users++;
 	gm_unlock(dev->lib->env, &dev->lock);
 	return ctx;
 }
 
-void gm_ctx_leave(struct gm_ctx *ctx)
+/* Who closes waits: woken, and let go, under the lock, since context and device may be gone right after. */
+static void leave_closing(struct gm_ctx *ctx)
 {
 	struct gm_dev *dev = ctx->dev;
 	struct gm_env *env = dev->lib->env;
 
 	gm_lock(env, &dev->lock);
-	if (--ctx->users == 0 && ctx->closing)
-		gm_wake(env, &dev->waitq); /* under the lock: context and device may be gone right after */
+	/* it may have been opened again meanwhile */
+	if ((atomic_fetch_sub(&ctx->users, 1) - 1) == GM_CTX_CLOSING)
+		gm_wake(env, &dev->waitq);
 	gm_unlock(env, &dev->lock);
+}
+
+void gm_ctx_leave(struct gm_ctx *ctx)
+{
+	unsigned users = atomic_load_explicit(&ctx->users, memory_order_relaxed);
+
+	do {
+		if (users & GM_CTX_CLOSING) {
+			leave_closing(ctx);
+			return;
+		}
+	} while (!atomic_compare_exchange_weak_explicit(&ctx->users, &users, users - 1, memory_order_release,
+							memory_order_relaxed));
 }
 
 struct gm_ctx *gm_as_ctx_of(struct gm_as *as, struct gm_dev *dev)
@@ -291,38 +303,54 @@ static gm_ret_t close_ctx(struct gm_ctx *ctx, uint64_t deadline_ns)
 	gm_lock(env, &dev->lock);
 	if (ctx->sets)
 		ret = GM_RET_BUSY;
-	ctx->closing = !ret;
-	while (!ret && ctx->users)
+	else
+		atomic_fetch_or(&ctx->users, GM_CTX_CLOSING);
+	while (!ret && atomic_load(&ctx->users) != GM_CTX_CLOSING)
 		ret = gm_wait(env, &dev->waitq, &dev->lock, deadline_ns);
-	if (ret)
-		ctx->closing = false;
+	if (ret && ret != GM_RET_BUSY)
+		atomic_fetch_and(&ctx->users, ~GM_CTX_CLOSING);
 	gm_unlock(env, &dev->lock);
 	return ret;
 }
 
-gm_ret_t gm_as_detach(struct gm_ctx *ctx)
+gm_ret_t gm_ctx_close(struct gm_ctx *ctx)
 {
-	uint64_t deadline_ns;
-	struct gm_as *as;
-	gm_ret_t ret;
+	uint64_t deadline_ns = gm_deadline_ns(ctx->as->env, ctx->as->cfg.wait_ns);
+	gm_ret_t ret = close_ctx(ctx, deadline_ns);
 
-	if (!ctx)
-		return GM_RET_SUCCESS;
-	as = ctx->as;
-	deadline_ns = gm_deadline_ns(as->env, as->cfg.wait_ns);
-	ret = close_ctx(ctx, deadline_ns);
 	if (ret)
 		return gm_fail(ret, ret == GM_RET_BUSY ? "a working set is held on device %s: release it first"
 						       : "calls on device %s are still in flight", ctx->dev->hal->caps.name);
 	ret = empty_all(ctx, deadline_ns);
-	if (ret) {
-		gm_lock(as->env, &ctx->dev->lock);
-		ctx->closing = false;
-		gm_unlock(as->env, &ctx->dev->lock);
-		return ret;
-	}
+	if (ret)
+		gm_ctx_reopen(ctx);
+	return ret;
+}
+
+void gm_ctx_reopen(struct gm_ctx *ctx)
+{
+	gm_lock(ctx->as->env, &ctx->dev->lock);
+	atomic_fetch_and(&ctx->users, ~GM_CTX_CLOSING);
+	gm_unlock(ctx->as->env, &ctx->dev->lock);
+}
+
+void gm_ctx_drop(struct gm_ctx *ctx)
+{
+	struct gm_as *as = ctx->as;
+
 	unpublish(ctx);
 	gm_devq_destroy_pmap(ctx->dev, ctx->pmap);
 	gm_mem_free(as->env, ctx, sizeof(*ctx));
-	return GM_RET_SUCCESS;
+}
+
+gm_ret_t gm_as_detach(struct gm_ctx *ctx)
+{
+	gm_ret_t ret;
+
+	if (!ctx)
+		return GM_RET_SUCCESS;
+	ret = gm_ctx_close(ctx);
+	if (!ret)
+		gm_ctx_drop(ctx);
+	return ret;
 }

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Devices that report faults in a queue: fetch a batch, sort it by address,
- * drop duplicates (the strongest access stays), serve, replay.
+ * Devices that report faults in a queue: fetch a batch, sort it by address, drop
+ * duplicates (the strongest access stays), serve block by block, replay.
  *
- *     fetched --served--> replayed
+ *     fetched --served, with the others of its block--> replayed
  *             --in the way for long--> kept for the next batch, others go first
  *             --cannot be served--> the access fails with the reason
+ *
+ * Where all faults of a block were served one replay covers them all; an access
+ * between them that was not asked for merely faults again.
  *
  * A fault gets a short time per attempt, so that one page that somebody holds
  * does not keep the whole device waiting; the pauses between attempts grow, as
@@ -24,27 +27,12 @@
 #define FIRST_PAUSE_NS (UINT64_C(500) * 1000)
 #define LONGEST_PAUSE_NS (UINT64_C(8) * 1000 * 1000)
 
-/*
- * By address, and in order of arrival where that is equal: nothing that is decided depends on where a
- * pmap happens to be. In place: qsort() may take memory from malloc(), whose lock may be held by who
- * waits for this fault.
- */
-static void sort(struct gm_dev *dev)
+/* Page and place of arrival in one word: such words compare as the faults are to be sorted. */
+#define PLACE_BITS 6
+_Static_assert(GM_DEVQ_BATCH == 1u << PLACE_BITS && PLACE_BITS <= 12, "the place takes the bits of the page's offset");
+
+static void fetch(struct gm_dev *dev, uint64_t now_ns)
 {
-	for (size_t i = 1; i < dev->faults; i++) {
-		struct gm_devq_entry e = dev->fault[i];
-		size_t k = i;
-
-		for (; k && e.fault.va < dev->fault[k - 1].fault.va; k--)
-			dev->fault[k] = dev->fault[k - 1];
-		dev->fault[k] = e;
-	}
-}
-
-static void fetch(struct gm_dev *dev)
-{
-	uint64_t now_ns = gm_now_ns(dev->lib->env);
-
 	while (dev->faults < GM_DEVQ_BATCH) {
 		struct gm_devq_entry *e = &dev->fault[dev->faults];
 
@@ -57,33 +45,54 @@ static void fetch(struct gm_dev *dev)
 	}
 }
 
-/* Among the first n, the one of the same granule; NULL: none. */
-static struct gm_devq_entry *same(struct gm_dev *dev, size_t n, const struct gm_dev_fault *f)
+/*
+ * By address, and in order of arrival where that is equal: nothing that is decided depends on where a
+ * pmap happens to be. In place: qsort() may take memory from malloc(), whose lock may be held by who
+ * waits for this fault.
+ */
+static void sort(uint64_t *key, size_t n)
 {
-	while (n && dev->fault[n - 1].fault.va == f->va)
-		if (dev->fault[--n].fault.pmap == f->pmap)
-			return &dev->fault[n];
+	for (size_t i = 1; i < n; i++) {
+		uint64_t k = key[i];
+		size_t at = i;
+
+		for (; at && k < key[at - 1]; at--)
+			key[at] = key[at - 1];
+		key[at] = k;
+	}
+}
+
+/* Among the last of the n kept, the one of the same granule; NULL: none. */
+static struct gm_devq_entry *same(struct gm_dev *dev, const uint8_t *order, size_t n, const struct gm_dev_fault *f)
+{
+	for (; n && dev->fault[order[n - 1]].fault.va == f->va; n--)
+		if (dev->fault[order[n - 1]].fault.pmap == f->pmap)
+			return &dev->fault[order[n - 1]];
 	return NULL;
 }
 
-/* Sorted, one entry per granule. */
-static void merge(struct gm_dev *dev)
+/* The faults in order, one for each granule: order[] says where they are. Returns how many. */
+static size_t merge(struct gm_dev *dev, uint8_t *order)
 {
+	uint64_t key[GM_DEVQ_BATCH];
 	size_t kept = 0;
 
-	sort(dev);
+	for (size_t i = 0; i < dev->faults; i++)
+		key[i] = dev->fault[i].fault.va | i;
+	sort(key, dev->faults);
 	for (size_t i = 0; i < dev->faults; i++) {
-		struct gm_devq_entry *e = same(dev, kept, &dev->fault[i].fault);
+		uint8_t at = (uint8_t)(key[i] % GM_DEVQ_BATCH);
+		struct gm_devq_entry *e = same(dev, order, kept, &dev->fault[at].fault);
 
 		if (e) {
-			e->fault.access |= dev->fault[i].fault.access;
-			if (dev->fault[i].since_ns < e->since_ns)
-				e->since_ns = dev->fault[i].since_ns;
+			e->fault.access |= dev->fault[at].fault.access;
+			if (dev->fault[at].since_ns < e->since_ns)
+				e->since_ns = dev->fault[at].since_ns;
 		} else {
-			dev->fault[kept++] = dev->fault[i];
+			order[kept++] = at;
 		}
 	}
-	dev->faults = kept;
+	return kept;
 }
 
 /* An address nobody knows may be one that the application has just moved memory to: learn of it, and look again. */
@@ -104,34 +113,77 @@ static void try_later(struct gm_devq_entry *e, uint64_t now_ns, uint64_t limit_n
 	e->not_before_ns = now_ns + e->pause_ns < limit_ns ? now_ns + e->pause_ns : limit_ns;
 }
 
-/* True: answered. */
-static bool serve(struct gm_dev *dev, struct gm_devq_entry *e)
+/* Faults of one block and one page table, by address. */
+struct group {
+	struct gm_dev *dev;
+	size_t n;
+	uint8_t place[GM_DEVQ_BATCH]; /* among those in order */
+	struct gm_devq_entry *entry[GM_DEVQ_BATCH];
+	struct gm_fault_ask ask[GM_DEVQ_BATCH];
+};
+
+static void done(struct gm_dev *dev, const struct gm_devq_entry *first, const struct gm_devq_entry *last, gm_ret_t ret)
+{
+	uint64_t bytes = last->fault.va - first->fault.va + dev->hal->granule_bytes;
+
+	gm_hal_fault_done(dev->hal, first->fault.pmap, first->fault.va, bytes, ret);
+}
+
+/* In the way now, and not for too long yet. */
+static bool is_for_later(const struct gm_ctx *ctx, const struct gm_devq_entry *e, gm_ret_t ret, uint64_t now_ns)
+{
+	return (ret == GM_RET_TIMEDOUT || ret == GM_RET_BUSY || ret == GM_RET_NOSPC) &&
+	       now_ns < e->since_ns + ctx->as->cfg.wait_ns;
+}
+
+/* One of several that were not all served. True: answered. */
+static bool conclude(struct gm_dev *dev, struct gm_ctx *ctx, struct gm_devq_entry *e, struct gm_fault_ask *ask,
+		     bool alone)
 {
 	struct gm_env *env = dev->lib->env;
-	struct gm_ctx *ctx = gm_ctx_enter_pmap(dev, e->fault.pmap);
-	uint64_t until_ns = gm_deadline_ns(env, ATTEMPT_NS), limit_ns, now_ns;
-	gm_ret_t ret;
+	uint64_t now_ns = gm_now_ns(env);
 
-	if (!ctx) { /* being detached: nobody will serve it */
-		gm_hal_fault_done(dev->hal, e->fault.pmap, e->fault.va, dev->hal->granule_bytes, GM_RET_FAULT);
-		return true;
-	}
-	limit_ns = e->since_ns + ctx->as->cfg.wait_ns;
-	ret = gm_fault_dev(ctx, e->fault.va - ctx->to_dev, e->fault.access, until_ns);
-	if (ret == GM_RET_FAULT)
-		ret = learned(ctx->as, until_ns) ? gm_fault_dev(ctx, e->fault.va - ctx->to_dev, e->fault.access, until_ns)
-						 : GM_RET_TIMEDOUT;
-	gm_ctx_leave(ctx);
+	if (ask->ret == GM_RET_FAULT && !learned(ctx->as, gm_deadline_after_ns(now_ns, ATTEMPT_NS)))
+		ask->ret = GM_RET_TIMEDOUT;
+	else if (ask->ret == GM_RET_FAULT || (ask->ret && !alone && !is_for_later(ctx, e, ask->ret, now_ns)))
+		gm_fault_block(ctx, ask, 1, ATTEMPT_NS); /* alone: the message is its own */
 	now_ns = gm_now_ns(env);
-	if ((ret == GM_RET_TIMEDOUT || ret == GM_RET_BUSY || ret == GM_RET_NOSPC) && now_ns < limit_ns) {
-		try_later(e, now_ns, limit_ns);
+	if (is_for_later(ctx, e, ask->ret, now_ns)) {
+		try_later(e, now_ns, e->since_ns + ctx->as->cfg.wait_ns);
 		return false;
 	}
-	if (ret)
+	if (ask->ret)
 		gm_log(env, GM_LOG_WARN, "device %s: fault at 0x%llx cannot be served: %s", dev->hal->caps.name,
 		       (unsigned long long)e->fault.va, gm_last_error());
-	gm_hal_fault_done(dev->hal, e->fault.pmap, e->fault.va, dev->hal->granule_bytes, ret);
+	done(dev, e, e, ask->ret);
 	return true;
+}
+
+/* Which of them, by place, are to be tried again. */
+static uint64_t serve(struct group *g)
+{
+	struct gm_dev *dev = g->dev;
+	struct gm_ctx *ctx = gm_ctx_enter_pmap(dev, g->entry[0]->fault.pmap);
+	uint64_t again = 0;
+	size_t served = 0;
+
+	if (!ctx) { /* being detached: nobody will serve it */
+		for (size_t i = 0; i < g->n; i++)
+			done(dev, g->entry[i], g->entry[i], GM_RET_FAULT);
+		return 0;
+	}
+	for (size_t i = 0; i < g->n; i++)
+		g->ask[i] = (struct gm_fault_ask){ g->entry[i]->fault.va - ctx->to_dev, g->entry[i]->fault.access, 0 };
+	gm_fault_block(ctx, g->ask, g->n, ATTEMPT_NS);
+	for (size_t i = 0; i < g->n; i++)
+		served += !g->ask[i].ret;
+	if (served == g->n)
+		done(dev, g->entry[0], g->entry[g->n - 1], GM_RET_SUCCESS);
+	for (size_t i = 0; i < g->n && served < g->n; i++)
+		if (!conclude(dev, ctx, g->entry[i], &g->ask[i], g->n == 1))
+			again |= UINT64_C(1) << g->place[i];
+	gm_ctx_leave(ctx);
+	return again;
 }
 
 /* False: somebody else is at it. */
@@ -174,29 +226,78 @@ void gm_devq_destroy_pmap(struct gm_dev *dev, void *pmap)
 	end_round(dev);
 }
 
+/* Of the faults left (bits: places in order[]), the first and those of its block and page table; they are left no more. */
+static void gather(struct gm_dev *dev, const uint8_t *order, uint64_t *left, struct group *g)
+{
+	const struct gm_dev_fault *f = NULL;
+
+	g->dev = dev;
+	g->n = 0;
+	for (uint64_t rest = *left; rest; rest &= rest - 1) {
+		unsigned i = (unsigned)__builtin_ctzll(rest);
+		struct gm_devq_entry *e = &dev->fault[order[i]];
+
+		if (f && e->fault.va / GM_BLOCK_BYTES != f->va / GM_BLOCK_BYTES)
+			break;
+		if (f && e->fault.pmap != f->pmap)
+			continue;
+		f = f ? f : &e->fault;
+		g->place[g->n] = (uint8_t)i;
+		g->entry[g->n++] = e;
+		*left &= ~(UINT64_C(1) << i);
+	}
+}
+
+/* Of the faults in order[], those whose time has come. */
+static uint64_t due(struct gm_dev *dev, const uint8_t *order, size_t n, uint64_t now_ns)
+{
+	uint64_t bits = 0;
+
+	for (size_t i = 0; i < n; i++)
+		bits |= (uint64_t)(dev->fault[order[i]].not_before_ns <= now_ns) << i;
+	return bits;
+}
+
+/* Only those that are not answered, in order. */
+static void keep(struct gm_dev *dev, const uint8_t *order, uint64_t kept, uint64_t *again_ns)
+{
+	struct gm_devq_entry entry[GM_DEVQ_BATCH];
+	size_t n = 0;
+
+	for (; kept; kept &= kept - 1) {
+		entry[n] = dev->fault[order[__builtin_ctzll(kept)]];
+		*again_ns = entry[n].not_before_ns < *again_ns ? entry[n].not_before_ns : *again_ns;
+		n++;
+	}
+	for (size_t i = 0; i < n; i++)
+		dev->fault[i] = entry[i];
+	dev->faults = n;
+}
+
 bool gm_devq_round(struct gm_dev *dev, uint64_t *again_ns)
 {
-	uint64_t now_ns = gm_now_ns(dev->lib->env);
-	size_t kept = 0, n;
+	uint8_t order[GM_DEVQ_BATCH];
+	uint64_t now_ns, all, kept, left;
+	struct group g;
+	size_t n;
 
 	if (!gm_hal_has(dev->hal, GM_CAP_FAULTS))
 		return false;
 	if (!begin_round(dev)) /* the device's thread, or another caller that serves */
 		return false;
-	fetch(dev);
-	merge(dev);
-	n = dev->faults;
-	for (size_t i = 0; i < n; i++) {
-		struct gm_devq_entry *e = &dev->fault[i];
-
-		if (e->not_before_ns <= now_ns && serve(dev, e))
-			continue;
-		*again_ns = e->not_before_ns < *again_ns ? e->not_before_ns : *again_ns;
-		dev->fault[kept++] = *e;
+	now_ns = gm_now_ns(dev->lib->env);
+	fetch(dev, now_ns);
+	n = merge(dev, order);
+	all = n ? UINT64_MAX >> (64 - n) : 0;
+	left = due(dev, order, n, now_ns);
+	kept = all & ~left;
+	while (left) {
+		gather(dev, order, &left, &g);
+		kept |= serve(&g);
 	}
-	dev->faults = kept;
+	keep(dev, order, kept, again_ns);
 	end_round(dev);
-	return kept < n;
+	return kept != all;
 }
 
 static void devq_thread(void *arg)

@@ -54,7 +54,7 @@ bool gm_events_doom(struct gm_as *as, uint64_t va, uint64_t end, bool unmapped)
 	if (unmapped) {
 		gm_lock(as->env, &as->lock);
 		/* One spare each at most, so two make sure that both succeed or none is tried. */
-		carved = as->regions.spares >= 2 && gm_regions_carve(&as->regions, va, end, GM_REGION_ADOPTED) &&
+		carved = gm_regions_room(&as->regions) >= 2 && gm_regions_carve(&as->regions, va, end, GM_REGION_ADOPTED) &&
 			 gm_regions_carve(&as->regions, va, end, GM_REGION_OWNED);
 		gm_unlock(as->env, &as->lock);
 	}
@@ -173,7 +173,7 @@ bool gm_events_hold_reader(struct gm_as *as)
 	bool ok;
 
 	gm_lock(as->env, &as->lock);
-	ok = !as->msgs_busy;
+	ok = !atomic_load(&as->msgs_busy);
 	as->reader_held += ok;
 	gm_unlock(as->env, &as->lock);
 	return ok;
@@ -198,7 +198,8 @@ static bool begin_reading(struct gm_as *as)
 	gm_lock(as->env, &as->lock);
 	mine = !as->msgs_reader;
 	if (mine) {
-		as->msgs_reader = as->msgs_busy = true;
+		as->msgs_reader = true;
+		atomic_store(&as->msgs_busy, true);
 		as->msgs_stuck = false;
 	}
 	while (mine && as->reader_held)
@@ -211,7 +212,8 @@ static void end_reading(struct gm_as *as)
 {
 	gm_lock(as->env, &as->lock);
 	as->msgs_reader = false;
-	as->msgs_busy = as->msgs_stuck = as->next_msg < as->msgs;
+	as->msgs_stuck = as->next_msg < as->msgs;
+	atomic_store(&as->msgs_busy, as->msgs_stuck);
 	as->msgs_gen++;
 	gm_unlock(as->env, &as->lock);
 	gm_wake(as->env, &as->waitq);
@@ -282,13 +284,16 @@ void gm_events_thread(void *arg)
 
 void gm_events_refill(struct gm_as *as)
 {
-	for (unsigned i = 0; i < GM_REGION_SPARES; i++) {
-		struct gm_region *r = gm_region_new(as->env);
+	bool enough = false;
 
-		if (!r)
+	while (!enough) {
+		void *piece = gm_region_new(as->env);
+
+		if (!piece)
 			break;
 		gm_lock(as->env, &as->lock);
-		gm_regions_stock(&as->regions, r);
+		gm_regions_stock(&as->regions, piece);
+		enough = gm_regions_room(&as->regions) > GM_REGION_SPARES;
 		gm_unlock(as->env, &as->lock);
 	}
 	gm_remap_stock(as);
@@ -340,18 +345,22 @@ static gm_ret_t settle_doomed(struct gm_as *as, uint64_t deadline_ns)
 	return ret ? gm_fail(ret, "a device did not let go of dropped memory in time") : ret;
 }
 
+/* In this order: what was read before the host says that nothing is left is the handler's until it is done. */
+static bool events_settled(struct gm_as *as)
+{
+	return !gm_hal_settled(as->host, as->hpmap) && !atomic_load(&as->msgs_busy) && !gm_remap_pending(as);
+}
+
+bool gm_events_settled(struct gm_as *as)
+{
+	return events_settled(as) && !atomic_load(&as->doomed_blocks);
+}
+
 static gm_ret_t settle_events(struct gm_as *as, uint64_t deadline_ns)
 {
 	for (;;) {
-		bool busy;
-
-		if (!gm_hal_settled(as->host, as->hpmap)) {
-			gm_lock(as->env, &as->lock);
-			busy = as->msgs_busy;
-			gm_unlock(as->env, &as->lock);
-			if (!busy && !gm_remap_pending(as))
-				return GM_RET_SUCCESS;
-		}
+		if (events_settled(as))
+			return GM_RET_SUCCESS;
 		if (as->cfg.flags & GM_AS_NO_THREADS) /* nobody else may be there to do it */
 			gm_remap_work(as);
 		if (gm_now_ns(as->env) >= deadline_ns)

@@ -1,18 +1,47 @@
 /* SPDX-License-Identifier: MIT */
-/* Faults of both sides; see gm_fault_dev.c and gm_fault_cpu.c. */
+/* Faults of both sides; see gm_fault_block.c, gm_fault_dev.c and gm_fault_cpu.c. */
 #ifndef GM_CORE_FAULT_H
 #define GM_CORE_FAULT_H
 
 #include "core/gm_txn.h"
 
-/*
- * Make a page accessible to a context that is entered (gm_ctx_enter()). As
- * gm_dev_fault(), with a deadline; TIMEDOUT also where the deadline was short.
- */
-gm_ret_t gm_fault_dev(struct gm_ctx *ctx, uint64_t va, uint32_t access, uint64_t deadline_ns);
+/* An access of a device that found no mapping. */
+struct gm_fault_ask {
+	uint64_t va;     /* host VA of its page */
+	uint32_t access; /* GM_READ, GM_WRITE, GM_ATOMIC */
+	gm_ret_t ret;    /* out */
+};
 
-/* May the process itself access it so? *end: how far the answer holds. SUCCESS, FAULT, PERM. */
-gm_ret_t gm_fault_rights(struct gm_as *as, uint64_t va, uint32_t access, uint64_t *begin, uint64_t *end);
+/*
+ * Make pages of one block accessible to a context that is entered (gm_ctx_enter()), each of them named once.
+ * Each gets the result that gm_dev_fault() has, and TIMEDOUT also where attempt_ns, which each has for itself, was short.
+ */
+void gm_fault_block(struct gm_ctx *ctx, struct gm_fault_ask *ask, size_t n, uint64_t attempt_ns);
+#define GM_FAULT_ASKS 64 /* at most */
+
+/* What a look at a page tells. */
+enum gm_seen {
+	GM_SEEN_MAPPED,    /* as asked for */
+	GM_SEEN_EDGE,      /* stays where it is */
+	GM_SEEN_ELSEWHERE, /* on another device */
+	GM_SEEN_POISONED,
+	GM_SEEN_UNMANAGED,
+	GM_SEEN_MOVABLE,
+};
+/* (block) */
+enum gm_seen gm_fault_look(const struct gm_ctx *ctx, struct gm_block *b, unsigned page, uint32_t access);
+/* One page, whatever is in the way, by itself. *spurious: it was mapped already. */
+gm_ret_t gm_fault_one(struct gm_ctx *ctx, struct gm_block *b, const struct gm_fault_ask *ask, uint64_t deadline_ns,
+		      bool *spurious);
+/*
+ * A transaction for the units around the first of these pages, as many as fit (*n); all were movable when looked at.
+ * What arrived, or stays there, is mapped as asked.
+ */
+gm_ret_t gm_fault_bring(struct gm_ctx *ctx, struct gm_block *b, const struct gm_fault_ask *const *ask, size_t *n,
+			uint64_t deadline_ns, struct gm_move *m);
+
+/* May the process itself access it so? `vma` is good for all it covers: asked again only beyond it. SUCCESS, FAULT, PERM. */
+gm_ret_t gm_fault_rights(struct gm_as *as, uint64_t va, uint32_t access, struct gm_host_vma *vma);
 
 /*
  * Map a page that stays on the host in place. The page is not busy. With `hold` it is held by that

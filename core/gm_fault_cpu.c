@@ -174,7 +174,7 @@ static gm_ret_t bring_home(struct gm_block *b, unsigned page, uint32_t bytes, ui
 			   uint64_t *until_ns)
 {
 	struct gm_as *as = b->as;
-	struct gm_move m = { .block = b, .waiter = page + 1 };
+	struct gm_move m = { .block = b, .waiters = gm_mask_span(page, page + 1) };
 	struct gm_txn t = { .as = as, .flags = flags, .move = &m, .moves = 1,
 			    .deadline_ns = gm_deadline_after_ns(now_ns, as->cfg.wait_ns) };
 	bool fast;
@@ -311,6 +311,8 @@ static unsigned give_few(struct gm_block *b, const struct few *f, uint64_t *now_
 	}
 	if (f->dirty)
 		gm_stat_lap(as, GM_STAT_ns_copy, now_ns);
+	if (f->dirty && atomic_load(&f->dev->hal->lost)) /* meanwhile: nobody knows what was read */
+		return 0;
 	if (f->kept)
 		(void)gm_hal_restore(as->host, as->hpmap, va, slot, bytes, &done);
 	else

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Device faults.
+ * Device faults, one page at a time and whatever is in the way; gm_fault_block.c
+ * comes here with what is not simple.
  *
  *     look --mapped already--> done (somebody else's fault served it)
  *          --edge page--> map in place
@@ -20,48 +21,48 @@
 #include "core/gm_fault.h"
 #include "core/gm_ws.h"
 
-gm_ret_t gm_fault_rights(struct gm_as *as, uint64_t va, uint32_t access, uint64_t *begin, uint64_t *end)
+gm_ret_t gm_fault_rights(struct gm_as *as, uint64_t va, uint32_t access, struct gm_host_vma *vma)
 {
 	uint32_t need = GM_READ | (access & (GM_WRITE | GM_ATOMIC) ? GM_WRITE : 0);
-	struct gm_host_vma vma;
 
-	if (gm_hal_mem_rights(as->host, as->hpmap, va, &vma))
+	if ((va < vma->va || va - vma->va >= vma->bytes) && gm_hal_mem_rights(as->host, as->hpmap, va, vma)) {
+		vma->bytes = 0;
 		return gm_fail(GM_RET_FAULT, "nothing is mapped at 0x%llx any more", (unsigned long long)va);
-	if (!(vma.access & GM_READ))
+	}
+	if (!(vma->access & GM_READ))
 		return gm_fail(GM_RET_FAULT, "the process itself may not access 0x%llx", (unsigned long long)va);
-	if (need & ~vma.access)
+	if (need & ~vma->access)
 		return gm_fail(GM_RET_PERM, "0x%llx is read-only for the process", (unsigned long long)va);
-	*begin = vma.va;
-	*end = vma.va + vma.bytes;
 	return GM_RET_SUCCESS;
 }
 
-/* What a look at the page tells. */
-enum seen { SEEN_MAPPED, SEEN_EDGE, SEEN_ELSEWHERE, SEEN_POISONED, SEEN_UNMANAGED, SEEN_MOVABLE };
-
-static enum seen look(struct gm_ctx *ctx, struct gm_block *b, unsigned page, uint32_t access)
+enum gm_seen gm_fault_look(const struct gm_ctx *ctx, struct gm_block *b, unsigned page, uint32_t access)
 {
-	struct gm_env *env = b->as->env;
-	struct gm_mask mapped;
-	struct gm_dev *dev;
-	enum seen seen = SEEN_MOVABLE;
-	bool able;
+	const struct gm_bmap *map = b->map[ctx->index];
+	bool mapped = gm_mask_test(access & (GM_WRITE | GM_ATOMIC) ? &map->write : &map->read, page);
+	struct gm_dev *dev = gm_block_dev_of(b, page);
 
-	gm_lock(env, &b->lock);
-	mapped = gm_mask_sub(gm_block_mapped_by(b, ctx->index, access), b->map[ctx->index]->unsure);
-	dev = gm_block_dev_of(b, page);
-	able = dev || !(access & GM_ATOMIC); /* in place there are no atomics, whatever is mapped */
-	if (able && gm_mask_test(&mapped, page) && !gm_mask_test(&b->busy, page) && !gm_mask_test(&b->doomed, page))
-		seen = SEEN_MAPPED;
-	else if (gm_mask_test(&b->edge, page))
-		seen = SEEN_EDGE;
-	else if (gm_mask_test(&b->poisoned, page))
-		seen = SEEN_POISONED;
-	else if (!gm_mask_test(&b->managed, page))
-		seen = SEEN_UNMANAGED;
-	else if (dev && dev != ctx->dev)
-		seen = SEEN_ELSEWHERE;
-	gm_unlock(env, &b->lock);
+	if (!dev && (access & GM_ATOMIC)) /* in place there are no atomics, whatever is mapped */
+		mapped = false;
+	if (mapped && !gm_mask_test(&map->unsure, page) && !gm_mask_test(&b->busy, page) && !gm_mask_test(&b->doomed, page))
+		return GM_SEEN_MAPPED;
+	if (gm_mask_test(&b->edge, page))
+		return GM_SEEN_EDGE;
+	if (gm_mask_test(&b->poisoned, page))
+		return GM_SEEN_POISONED;
+	if (!gm_mask_test(&b->managed, page))
+		return GM_SEEN_UNMANAGED;
+	return dev && dev != ctx->dev ? GM_SEEN_ELSEWHERE : GM_SEEN_MOVABLE;
+}
+
+/* (unlocked) */
+static enum gm_seen look(const struct gm_ctx *ctx, struct gm_block *b, unsigned page, uint32_t access)
+{
+	enum gm_seen seen;
+
+	gm_lock(b->as->env, &b->lock);
+	seen = gm_fault_look(ctx, b, page, access);
+	gm_unlock(b->as->env, &b->lock);
 	return seen;
 }
 
@@ -69,8 +70,12 @@ static enum seen look(struct gm_ctx *ctx, struct gm_block *b, unsigned page, uin
 static gm_ret_t make_present(struct gm_block *b, unsigned page, uint64_t deadline_ns)
 {
 	struct gm_as *as = b->as;
+	struct gm_mask present;
 	gm_ret_t ret;
 
+	/* Poisoned and guarded pages count as present: zeros would take the place of their mark. */
+	if (!gm_hal_mem_present(as->host, as->hpmap, b->va, &present) && gm_mask_test(&present, page))
+		return GM_RET_SUCCESS;
 	while ((ret = gm_txn_zero(b, page)) == GM_RET_AGAIN)
 		if (gm_now_ns(as->env) >= deadline_ns || !gm_events_let_run(as))
 			return gm_fail(GM_RET_TIMEDOUT, "events of 0x%llx were not read in time", (unsigned long long)b->va);
@@ -116,7 +121,7 @@ gm_ret_t gm_fault_in_place(struct gm_ctx *ctx, struct gm_block *b, unsigned page
 	ret = make_present(b, page, deadline_ns);
 	if (!ret) {
 		gm_plan_init(&plan, as, ctx->dev->hal, deadline_ns);
-		gm_plan_enter_host(&plan, ctx, b, &one, write);
+		gm_plan_enter_host(&plan, ctx, b, page, page + 1, write);
 		ret = gm_plan_run(&plan);
 	}
 	if (ret && before) /* and is so still: a working set may hold it */
@@ -161,49 +166,92 @@ static uint32_t choose_unit(struct gm_ctx *ctx, uint64_t va, uint32_t access)
 	return bytes;
 }
 
-/* Pages of [va, va + bytes) worth bringing along; the faulting granule itself is not optional. */
-static gm_ret_t choose_pages(struct gm_ctx *ctx, struct gm_block *b, uint64_t va, uint32_t access, struct gm_mask *want)
+/* Pages around one worth bringing along; the faulting granule itself is not optional. */
+static gm_ret_t choose_pages(struct gm_ctx *ctx, struct gm_block *b, const struct gm_fault_ask *ask,
+			     struct gm_host_vma *vma, struct gm_mask *want)
 {
 	struct gm_as *as = b->as;
 	struct gm_env *env = as->env;
-	unsigned granule_pages = ctx->dev->hal->granule_bytes / GM_PAGE_BYTES;
-	uint64_t bytes = choose_unit(ctx, va, access), unit = va & ~(bytes - 1), vma_begin, vma_end;
+	unsigned granule_pages = ctx->dev->hal->granule_bytes / GM_PAGE_BYTES, page = gm_page_of(b, ask->va);
+	uint64_t bytes = choose_unit(ctx, ask->va, ask->access), unit = ask->va & ~(bytes - 1);
 	struct gm_mask need, avoid;
 	bool whole;
-	gm_ret_t ret = gm_fault_rights(as, va, access, &vma_begin, &vma_end);
+	gm_ret_t ret = gm_fault_rights(as, ask->va, ask->access, vma);
 
 	if (ret)
 		return ret;
-	need = gm_mask_span(gm_page_of(b, va), gm_page_of(b, va) + 1);
+	need = gm_mask_span(page, page + 1);
 	need = gm_mask_grow(&need, granule_pages);
 	gm_lock(env, &b->lock);
 	avoid = gm_mask_or(gm_mask_or(b->busy, b->doomed), gm_mask_or(b->held, b->poisoned));
 	avoid = gm_mask_or(avoid, gm_slice_pages(&b->slice_cpu, as->cfg.slice_ns, gm_now_ns(env)));
 	avoid = gm_mask_or(avoid, gm_mask_sub(gm_block_on_devs(b), gm_block_on_dev(b, ctx->dev->index)));
 	*want = gm_mask_sub(gm_mask_and(gm_block_clip(b, unit, unit + bytes), b->managed), avoid);
-	*want = gm_mask_and(*want, gm_block_clip(b, vma_begin, vma_end));
+	*want = gm_mask_and(*want, gm_block_clip(b, vma->va, vma->va + vma->bytes));
 	*want = gm_mask_or(gm_mask_shrink(want, granule_pages), need);
 	avoid = gm_mask_sub(need, b->managed);
 	whole = gm_mask_empty(&avoid);
 	gm_unlock(env, &b->lock);
 	if (!whole)
 		return gm_fail(GM_RET_NOTSUP, "0x%llx shares a %u KiB page of device %s with memory that is not managed: "
-			       "align the buffer, or adopt it outward", (unsigned long long)va,
+			       "align the buffer, or adopt it outward", (unsigned long long)ask->va,
 			       (unsigned)(ctx->dev->hal->granule_bytes >> 10), ctx->dev->hal->caps.name);
 	return GM_RET_SUCCESS;
 }
 
-/* A transaction for the unit around the page. */
-static gm_ret_t bring(struct gm_ctx *ctx, struct gm_block *b, uint64_t va, uint32_t access, uint64_t deadline_ns,
-		      struct gm_move *m)
+/* May all of it be brought at once? More than a quarter of the memory would evict what others have just been given. */
+static bool fits(const struct gm_dev *dev, const struct gm_mask *want)
+{
+	unsigned units = 0;
+
+	for (unsigned u = 0; u < GM_BLOCK_UNITS; u++)
+		units += (want->w[u / 4] >> (u % 4 * GM_UNIT_PAGES) & 0xffff) != 0;
+	return units <= dev->node.total_units / 4;
+}
+
+/*
+ * What a transaction for the first of these pages is to do; *n: how many of them. A page
+ * that another one's unit covers wants nothing more than its right.
+ */
+static gm_ret_t choose_all(struct gm_ctx *ctx, struct gm_block *b, const struct gm_fault_ask *const *ask, size_t *n,
+			   struct gm_move *m)
+{
+	struct gm_host_vma vma = { .bytes = 0 };
+
+	*m = (struct gm_move){ .block = b };
+	for (size_t i = 0; i < *n; i++) {
+		unsigned page = gm_page_of(b, ask[i]->va);
+		struct gm_mask want = gm_mask_span(page, page + 1), all;
+		gm_ret_t ret;
+
+		if (gm_mask_test(&m->want, page)) {
+			ret = gm_fault_rights(b->as, ask[i]->va, ask[i]->access, &vma);
+			want = gm_mask_grow(&want, ctx->dev->hal->granule_bytes / GM_PAGE_BYTES);
+		} else {
+			ret = choose_pages(ctx, b, ask[i], &vma, &want);
+		}
+		if (ret)
+			return ret;
+		all = gm_mask_or(m->want, want);
+		if (i && !fits(ctx->dev, &all))
+			*n = i;
+		if (i == *n)
+			break;
+		m->want = all;
+		gm_mask_set(&m->waiters, page);
+		if (ask[i]->access & (GM_WRITE | GM_ATOMIC))
+			m->write = gm_mask_or(m->write, want);
+	}
+	m->map = m->want;
+	return GM_RET_SUCCESS;
+}
+
+gm_ret_t gm_fault_bring(struct gm_ctx *ctx, struct gm_block *b, const struct gm_fault_ask *const *ask, size_t *n,
+			uint64_t deadline_ns, struct gm_move *m)
 {
 	struct gm_txn t = { .as = b->as, .dev = ctx->dev, .ctx = ctx, .deadline_ns = deadline_ns, .move = m, .moves = 1 };
-	gm_ret_t ret;
+	gm_ret_t ret = choose_all(ctx, b, ask, n, m);
 
-	*m = (struct gm_move){ .block = b, .waiter = gm_page_of(b, va) + 1 };
-	ret = choose_pages(ctx, b, va, access, &m->want);
-	m->map = m->want;
-	m->write = access & (GM_WRITE | GM_ATOMIC) ? m->want : gm_mask_none();
 	while (!ret) {
 		ret = gm_evict_reserve(ctx->dev, m, deadline_ns);
 		if (ret)
@@ -221,100 +269,83 @@ static gm_ret_t bring(struct gm_ctx *ctx, struct gm_block *b, uint64_t va, uint3
 	return ret;
 }
 
-static void served(struct gm_ctx *ctx, struct gm_block *b, unsigned page)
-{
-	struct gm_as *as = b->as;
-	struct gm_bnode *n;
-
-	gm_lock(as->env, &b->lock);
-	gm_slice_serve(&b->slice_dev, as->cfg.slice_ns, gm_now_ns(as->env), page);
-	n = b->node[ctx->dev->index];
-	if (n && n->unit[page / GM_UNIT_PAGES] && gm_mask_test(&n->resident, page))
-		gm_node_touch(&ctx->dev->node, n->unit[page / GM_UNIT_PAGES]);
-	gm_unlock(as->env, &b->lock);
-}
-
 enum outcome { LOOK_AGAIN, WAS_MAPPED, BROUGHT };
 
-/* One round; *outcome if SUCCESS. */
-static gm_ret_t round_once(struct gm_ctx *ctx, struct gm_block *b, uint64_t va, uint32_t access, uint64_t deadline_ns,
-			   enum outcome *outcome)
+/* It is the host's own page, or shares its granule with one. */
+static gm_ret_t bring_one(struct gm_ctx *ctx, struct gm_block *b, const struct gm_fault_ask *ask, uint64_t deadline_ns,
+			  enum outcome *outcome)
 {
-	unsigned page = gm_page_of(b, va);
-	struct gm_mask one = gm_mask_span(page, page + 1);
-	uint64_t begin, end;
+	unsigned page = gm_page_of(b, ask->va), granule_pages = ctx->dev->hal->granule_bytes / GM_PAGE_BYTES;
 	struct gm_move m;
-	gm_ret_t ret;
+	size_t n = 1;
+	gm_ret_t ret = gm_fault_bring(ctx, b, &ask, &n, deadline_ns, &m);
 
-	switch (look(ctx, b, page, access)) {
-	case SEEN_MAPPED:
-		*outcome = WAS_MAPPED;
-		return GM_RET_SUCCESS;
-	case SEEN_EDGE:
-		ret = gm_fault_rights(b->as, va, access, &begin, &end);
-		if (!ret)
-			ret = gm_fault_in_place(ctx, b, page, access, deadline_ns, NULL);
-		return ret == GM_RET_AGAIN ? GM_RET_SUCCESS : ret;
-	case SEEN_ELSEWHERE:
-		ret = gm_move_home(b, &one, 0, deadline_ns);
-		return ret == GM_RET_AGAIN || ret == GM_RET_EXIST || ret == GM_RET_FAULT ? GM_RET_SUCCESS : ret;
-	case SEEN_POISONED:
-		return gm_fail(GM_RET_FAULT, "the content of 0x%llx was lost with a device", (unsigned long long)va);
-	case SEEN_UNMANAGED:
-		return gm_fail(GM_RET_FAULT, "0x%llx is not managed memory: gm_alloc() or gm_adopt() it first",
-			       (unsigned long long)va);
-	case SEEN_MOVABLE:
-		break;
-	}
-	ret = bring(ctx, b, va, access, deadline_ns, &m);
 	/* It was there, whoever has taken it since: two devices that want one page must not undo each other for ever. */
 	if (!ret && (gm_mask_test(&m.arrived, page) || gm_mask_test(&m.stay, page))) {
 		*outcome = BROUGHT;
 		return ret;
 	}
 	/* One page of a granule that cannot move keeps the others. */
-	m.pinned = gm_mask_grow(&m.pinned, ctx->dev->hal->granule_bytes / GM_PAGE_BYTES);
-	m.fixed = gm_mask_grow(&m.fixed, ctx->dev->hal->granule_bytes / GM_PAGE_BYTES);
+	m.pinned = gm_mask_grow(&m.pinned, granule_pages);
+	m.fixed = gm_mask_grow(&m.fixed, granule_pages);
 	if (gm_mask_test(&m.pinned, page) || gm_mask_test(&m.fixed, page)) {
-		ret = gm_fault_in_place(ctx, b, page, access, deadline_ns, NULL);
-		if (ret == GM_RET_NOTSUP && gm_mask_test(&m.pinned, page) && !(access & GM_ATOMIC))
+		ret = gm_fault_in_place(ctx, b, page, ask->access, deadline_ns, NULL);
+		if (ret == GM_RET_NOTSUP && gm_mask_test(&m.pinned, page) && !(ask->access & GM_ATOMIC))
 			ret = gm_fail(GM_RET_BUSY, "0x%llx is pinned, and device %s cannot map host memory in place",
-				      (unsigned long long)va, ctx->dev->hal->caps.name);
+				      (unsigned long long)ask->va, ctx->dev->hal->caps.name);
 	}
 	return ret == GM_RET_AGAIN ? GM_RET_SUCCESS : ret;
 }
 
-gm_ret_t gm_fault_dev(struct gm_ctx *ctx, uint64_t va, uint32_t access, uint64_t deadline_ns)
+/* One round; *outcome if SUCCESS. */
+static gm_ret_t round_once(struct gm_ctx *ctx, struct gm_block *b, const struct gm_fault_ask *ask, uint64_t deadline_ns,
+			   enum outcome *outcome)
+{
+	unsigned page = gm_page_of(b, ask->va);
+	struct gm_mask one = gm_mask_span(page, page + 1);
+	struct gm_host_vma vma = { .bytes = 0 };
+	gm_ret_t ret;
+
+	switch (look(ctx, b, page, ask->access)) {
+	case GM_SEEN_MAPPED:
+		*outcome = WAS_MAPPED;
+		return GM_RET_SUCCESS;
+	case GM_SEEN_EDGE:
+		ret = gm_fault_rights(b->as, ask->va, ask->access, &vma);
+		if (!ret)
+			ret = gm_fault_in_place(ctx, b, page, ask->access, deadline_ns, NULL);
+		return ret == GM_RET_AGAIN ? GM_RET_SUCCESS : ret;
+	case GM_SEEN_ELSEWHERE:
+		ret = gm_move_home(b, &one, 0, deadline_ns);
+		return ret == GM_RET_AGAIN || ret == GM_RET_EXIST || ret == GM_RET_FAULT ? GM_RET_SUCCESS : ret;
+	case GM_SEEN_POISONED:
+		return gm_fail(GM_RET_FAULT, "the content of 0x%llx was lost with a device", (unsigned long long)ask->va);
+	case GM_SEEN_UNMANAGED:
+		return gm_fail(GM_RET_FAULT, "0x%llx is not managed memory: gm_alloc() or gm_adopt() it first",
+			       (unsigned long long)ask->va);
+	case GM_SEEN_MOVABLE:
+		break;
+	}
+	return bring_one(ctx, b, ask, deadline_ns, outcome);
+}
+
+gm_ret_t gm_fault_one(struct gm_ctx *ctx, struct gm_block *b, const struct gm_fault_ask *ask, uint64_t deadline_ns,
+		      bool *spurious)
 {
 	struct gm_as *as = ctx->as;
-	uint64_t start = gm_now_ns(as->env);
-	struct gm_block *b;
 	enum outcome outcome = LOOK_AGAIN;
 	unsigned rounds = 0;
 	gm_ret_t ret;
 
-	if (va < ctx->va || va >= ctx->end)
-		return gm_fail(GM_RET_FAULT, "0x%llx is outside of the device's window", (unsigned long long)va);
-	ret = gm_block_obtain(as, va, &b);
-	if (ret)
-		return ret;
-	ret = gm_block_need_node(b, ctx->dev->index);
-	if (!ret)
-		ret = gm_block_need_map(b, ctx->index);
-	while (!ret && outcome == LOOK_AGAIN) {
-		ret = round_once(ctx, b, va, access, deadline_ns, &outcome);
+	for (;;) {
+		ret = round_once(ctx, b, ask, deadline_ns, &outcome);
 		if (ret || outcome != LOOK_AGAIN)
 			break;
 		if (rounds++ && gm_now_ns(as->env) >= deadline_ns)
-			ret = gm_fail(GM_RET_TIMEDOUT, "0x%llx could not be brought in time", (unsigned long long)va);
-		else if (rounds > 2)
+			return gm_fail(GM_RET_TIMEDOUT, "0x%llx could not be brought in time", (unsigned long long)ask->va);
+		if (rounds > 2)
 			(void)gm_events_let_run(as); /* the mapping changes under us: learn how */
 	}
-	if (!ret) {
-		served(ctx, b, gm_page_of(b, va));
-		gm_stat_add(as, rounds || outcome == BROUGHT ? GM_STAT_dev_faults : GM_STAT_dev_faults_spurious, 1);
-	}
-	gm_block_put(b);
-	gm_stat_time(as, GM_STAT_ns_dev_fault, start);
+	*spurious = !ret && outcome == WAS_MAPPED && !rounds;
 	return ret;
 }

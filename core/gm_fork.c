@@ -3,13 +3,15 @@
  * Fork. A child sees a page that is away as zeros, so none may be away:
  *
  *     freeze: nothing moves to a device any more --> transactions under way end
- *             --> adopted memory comes home, block by block
+ *             --> what mremap() moved is delivered, or kept back as below
+ *             --> memory comes home, block by block
  *                 block that cannot (held by a working set, a device that fails):
  *                 its adopted memory is not inherited: the child gets SIGSEGV there, never zeros
+ *             --> another thread's mremap() came in between: once more
  *     fork
  *     thaw:   inherited again, as before, wherever mremap() moved it; the devices go on
  *
- * Owned memory is never inherited.
+ * Owned memory is never inherited, though it comes home with the rest of its block.
  */
 #include "config.h"
 
@@ -88,26 +90,45 @@ static void keep_moved(struct gm_as *as, uint64_t va, uint64_t bytes)
 	       (unsigned long long)va);
 }
 
+static void bring_home(struct gm_as *as, uint64_t deadline_ns)
+{
+	uint64_t va = 0;
+
+	for (struct gm_block *b; (b = gm_block_next(as, va, UINT64_MAX)); gm_block_put(b)) {
+		bool stays = cannot_come(b, deadline_ns);
+
+		va = b->va + GM_BLOCK_BYTES;
+		(void)gm_mem_mark_poison(b, b->va, va); /* a child asks nobody: where there is no mark it sees zeros */
+		if (!stays)
+			continue;
+		keep_block(b);
+		gm_log(as->env, GM_LOG_WARN, "fork: the child does not get the memory near 0x%llx, which a device holds",
+		       (unsigned long long)b->va);
+	}
+}
+
 gm_ret_t gm_fork_freeze(void *arg)
 {
 	struct gm_as *as = arg;
-	uint64_t deadline_ns = gm_deadline_ns(as->env, as->cfg.wait_ns), va = 0;
+	uint64_t deadline_ns = gm_deadline_ns(as->env, as->cfg.wait_ns);
+	gm_ret_t late;
+	unsigned gen;
 
 	gm_lock(as->env, &as->lock);
 	as->frozen++;
 	while (as->moving && !gm_wait(as->env, &as->waitq, &as->lock, deadline_ns))
 		;
 	gm_unlock(as->env, &as->lock);
-	if (gm_events_settle(as, deadline_ns) || atomic_load(&as->remaps.count))
-		gm_remap_each_target(as, keep_moved);
-	for (struct gm_block *b; (b = gm_block_next(as, va, UINT64_MAX)); gm_block_put(b)) {
-		va = b->va + GM_BLOCK_BYTES;
-		if (!cannot_come(b, deadline_ns))
-			continue;
-		keep_block(b);
-		gm_log(as->env, GM_LOG_WARN, "fork: the child does not get the memory near 0x%llx, which a device holds",
-		       (unsigned long long)b->va);
-	}
+	do {
+		gen = atomic_load(&as->remaps.gen);
+		late = gm_events_settle(as, deadline_ns);
+		gm_remap_each_target(as, !late, keep_moved);
+		bring_home(as, deadline_ns);
+		if (!late)
+			late = gm_events_settle(as, deadline_ns);
+	} while (!late && atomic_load(&as->remaps.gen) != gen && gm_now_ns(as->env) < deadline_ns);
+	if (late || atomic_load(&as->remaps.gen) != gen) /* no time to do it once more */
+		gm_remap_each_target(as, !late, keep_moved);
 	return GM_RET_SUCCESS;
 }
 

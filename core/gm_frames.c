@@ -3,21 +3,28 @@
  * Device frames: a binary buddy allocator whose books lie outside the memory
  * they describe (the CPU may not even see that memory).
  *
- * One state byte per unit:
+ * The books are the free chunks, a bitmap and a short stack per order:
  *
- *     FREE | order   first unit of a free chunk of that order
- *     USED | order   first unit of an allocated chunk
- *     INNER          any other unit
+ *     allocated --free--> recent(o) --alloc--> allocated
+ *                         recent(o) --full, or nothing else is left--> free(o), or merged with its
+ *                                                                     free buddy free(o + 1), ...
+ *     free(o) --alloc--> allocated
+ *     free(o) --split by alloc--> free(o - 1) + free(o - 1)
  *
- *     free(o) --alloc--> used(o) --free--> free(o), merged with its free buddy
- *     free(o) --split by alloc--> free(o-1) + free(o-1)
- *     used(o) --gm_frames_split--> 2^(o-p) x used(p)
+ * Most memory is given back to be taken again at once, in the same size: so what
+ * was given back last is merged late, when a chunk is wanted that there is not.
  *
- * Free chunks of one order form a doubly linked list through two index
- * arrays; unlinking a buddy is O(1) and no list is ever sorted or searched,
- * which is what made the allocator of drm spend half of its time in
- * list_insert_sorted(). A slab whose size is no power of two starts as
- * several free chunks; a buddy beyond its end is never free.
+ * A chunk and its buddy are neighbouring bits of one word, so whether they merge
+ * is one look, and no list is ever sorted or searched, which is what made the
+ * allocator of drm spend half of its time in list_insert_sorted(). Above each
+ * bitmap stands one of its words that are not 0, and so on up to a single word:
+ * the first chunk is found from there in as many steps as there are levels, and
+ * mostly in one, in the word where a chunk was last put. All books together are
+ * two bits per unit and fit a cache.
+ *
+ * What is allocated has no books: a part of it may be given back alone. A slab
+ * whose size is no power of two starts as several free chunks; what lies beyond
+ * its end is never in a set.
  *
  * Not locked: the owner (gm_node.c) is. Nothing here can fail half-way.
  */
@@ -27,67 +34,97 @@
 
 #include "core/gm_frames.h"
 
-#define NONE UINT32_MAX
-#define INNER 0x00u
-#define FREE 0x40u
-#define USED 0x80u
-#define ORDER_MASK 0x3fu
+#define TOP_ORDER (GM_FRAMES_ORDERS - 1)
 
-static void push(struct gm_frames *f, uint32_t i, unsigned order)
+static bool has(const struct gm_frames_set *s, uint32_t k)
 {
-	f->state[i] = (uint8_t)(FREE | order);
-	f->prev[i] = NONE;
-	f->next[i] = f->head[order];
-	if (f->head[order] != NONE)
-		f->prev[f->head[order]] = i;
-	f->head[order] = i;
-	f->nonempty |= 1u << order;
+	return s->level[0][k / 64] >> (k % 64) & 1;
 }
 
-static void unlink_chunk(struct gm_frames *f, uint32_t i, unsigned order)
+static void put(struct gm_frames *f, unsigned order, uint32_t k)
 {
-	if (f->prev[i] != NONE)
-		f->next[f->prev[i]] = f->next[i];
-	else
-		f->head[order] = f->next[i];
-	if (f->next[i] != NONE)
-		f->prev[f->next[i]] = f->prev[i];
-	if (f->head[order] == NONE)
-		f->nonempty &= ~(1u << order);
-	f->state[i] = INNER;
+	struct gm_frames_set *s = &f->set[order];
+	uint64_t before = 0;
+
+	f->nonempty |= UINT32_C(1) << order;
+	s->near = k / 64;
+	for (unsigned l = 0; l <= s->top && !before; l++, k /= 64) {
+		before = s->level[l][k / 64];
+		s->level[l][k / 64] = before | UINT64_C(1) << (k % 64);
+	}
+}
+
+static void take(struct gm_frames *f, unsigned order, uint32_t k)
+{
+	struct gm_frames_set *s = &f->set[order];
+	uint64_t left = 0;
+
+	for (unsigned l = 0; l <= s->top && !left; l++, k /= 64)
+		left = s->level[l][k / 64] &= ~(UINT64_C(1) << (k % 64));
+	if (!left)
+		f->nonempty &= ~(UINT32_C(1) << order);
+}
+
+/* Some chunk of a set that is not empty. */
+static uint32_t any(struct gm_frames_set *s)
+{
+	uint32_t k = 0;
+
+	if (s->level[0][s->near])
+		return s->near * 64 + (uint32_t)__builtin_ctzll(s->level[0][s->near]);
+	for (unsigned l = s->top + 1; l-- > 0;)
+		k = k * 64 + (uint32_t)__builtin_ctzll(s->level[l][k]);
+	s->near = k / 64;
+	return k;
 }
 
 /* Cover [0, units) with the largest aligned chunks. */
 static void cover(struct gm_frames *f)
 {
 	for (uint32_t i = 0; i < f->units;) {
-		unsigned order = i ? (unsigned)__builtin_ctz(i) : GM_FRAMES_ORDERS - 1;
+		unsigned order = i ? (unsigned)__builtin_ctz(i) : TOP_ORDER;
 
-		if (order > GM_FRAMES_ORDERS - 1)
-			order = GM_FRAMES_ORDERS - 1;
+		if (order > TOP_ORDER)
+			order = TOP_ORDER;
 		while ((UINT64_C(1) << order) > f->units - i)
 			order--;
-		push(f, i, order);
+		put(f, order, i >> order);
 		i += 1u << order;
 	}
+}
+
+/* Where each level lies, from `words` on; NULL: only count. Returns how many words it takes. */
+static size_t lay_out(struct gm_frames *f, uint64_t *words)
+{
+	size_t used = 0;
+
+	for (unsigned o = 0; o < GM_FRAMES_ORDERS; o++) {
+		size_t bits = (f->units >> o) + 1; /* and one whose buddy would be beyond the end */
+		unsigned l = 0;
+
+		do {
+			bits = (bits + 63) / 64;
+			f->set[o].top = l;
+			f->set[o].level[l++] = words ? words + used : NULL;
+			used += bits;
+		} while (bits > 1);
+		assert(l <= GM_FRAMES_LEVELS);
+	}
+	return used;
 }
 
 gm_ret_t gm_frames_init(struct gm_frames *f, struct gm_env *env, uint64_t begin, uint64_t end, uint32_t shift)
 {
 	uint64_t units = (end - begin) >> shift;
 
-	if (!units || units >= NONE)
+	if (!units || units >= UINT32_MAX)
 		return GM_RET_INVAL;
 	*f = (struct gm_frames){ .env = env, .begin = begin, .shift = shift, .units = (uint32_t)units };
-	f->next = gm_mem_alloc(env, units * sizeof(*f->next));
-	f->prev = gm_mem_alloc(env, units * sizeof(*f->prev));
-	f->state = gm_mem_alloc(env, units);
-	if (!f->next || !f->prev || !f->state) {
-		gm_frames_fini(f);
+	f->word_count = lay_out(f, NULL);
+	f->words = gm_mem_alloc(env, f->word_count * sizeof(*f->words));
+	if (!f->words)
 		return GM_RET_NOMEM;
-	}
-	for (unsigned o = 0; o < GM_FRAMES_ORDERS; o++)
-		f->head[o] = NONE;
+	(void)lay_out(f, f->words);
 	f->free_units = f->units;
 	cover(f);
 	return GM_RET_SUCCESS;
@@ -95,122 +132,185 @@ gm_ret_t gm_frames_init(struct gm_frames *f, struct gm_env *env, uint64_t begin,
 
 void gm_frames_fini(struct gm_frames *f)
 {
-	gm_mem_free(f->env, f->next, f->units * sizeof(*f->next));
-	gm_mem_free(f->env, f->prev, f->units * sizeof(*f->prev));
-	gm_mem_free(f->env, f->state, f->units);
-	f->next = f->prev = NULL;
-	f->state = NULL;
+	gm_mem_free(f->env, f->words, f->word_count * sizeof(*f->words));
+	f->words = NULL;
+}
+
+/* Into the sets, merged. */
+static void put_merged(struct gm_frames *f, unsigned order, uint32_t k)
+{
+	while (order < TOP_ORDER && has(&f->set[order], k ^ 1)) {
+		take(f, order, k ^ 1);
+		k /= 2;
+		order++;
+	}
+	put(f, order, k);
+}
+
+void gm_frames_merge(struct gm_frames *f)
+{
+	for (unsigned o = 0; o < GM_FRAMES_ORDERS; o++) {
+		struct gm_frames_recent *r = &f->recent[o];
+
+		while (r->n)
+			put_merged(f, o, r->unit[--r->n] >> o);
+	}
+}
+
+/* A chunk from the sets, split off a larger one if need be: its unit; false: there is none. */
+static bool split_off(struct gm_frames *f, unsigned order, uint32_t *unit)
+{
+	uint32_t fits = f->nonempty >> order << order, k;
+	unsigned have;
+
+	if (!fits)
+		return false;
+	have = (unsigned)__builtin_ctz(fits);
+	k = any(&f->set[have]);
+	take(f, have, k);
+	while (have > order) {
+		have--;
+		k *= 2;
+		put(f, have, k + 1);
+	}
+	*unit = k << order;
+	return true;
 }
 
 gm_ret_t gm_frames_alloc(struct gm_frames *f, unsigned order, uint64_t *pa)
 {
-	uint32_t fits = order < GM_FRAMES_ORDERS ? f->nonempty >> order << order : 0;
-	unsigned have;
-	uint32_t i;
+	struct gm_frames_recent *r;
+	uint32_t unit;
 
-	if (!fits)
+	if (order >= GM_FRAMES_ORDERS || f->free_units < UINT32_C(1) << order)
 		return GM_RET_NOSPC;
-	have = (unsigned)__builtin_ctz(fits);
-	i = f->head[have];
-	unlink_chunk(f, i, have);
-	while (have > order) {
-		have--;
-		push(f, i + (1u << have), have);
+	r = &f->recent[order];
+	if (r->n) {
+		unit = r->unit[--r->n];
+	} else if (!split_off(f, order, &unit)) {
+		gm_frames_merge(f);
+		if (!split_off(f, order, &unit))
+			return GM_RET_NOSPC;
 	}
-	f->state[i] = (uint8_t)(USED | order);
 	f->free_units -= 1u << order;
-	*pa = f->begin + ((uint64_t)i << f->shift);
+	*pa = f->begin + ((uint64_t)unit << f->shift);
 	return GM_RET_SUCCESS;
 }
 
-static uint32_t used_chunk(const struct gm_frames *f, uint64_t pa, unsigned order)
+/* No unit of the chunk is in a set: neither with what it is a part of, nor a part of it. */
+static bool in_no_set(const struct gm_frames *f, uint32_t unit, unsigned order)
 {
-	uint32_t i = (uint32_t)((pa - f->begin) >> f->shift);
+	for (unsigned o = 0; o < GM_FRAMES_ORDERS; o++) {
+		uint32_t first = unit >> o, n = o < order ? 1u << (order - o) : 1;
 
-	assert(pa >= f->begin && i < f->units);
-	assert(f->state[i] == (USED | order));
-	(void)order;
-	return i;
+		for (uint32_t k = first; k < first + n; k++)
+			if (has(&f->set[o], k))
+				return false;
+	}
+	return true;
+}
+
+/* How many of the chunks given back last meet it. */
+static unsigned in_recent(const struct gm_frames *f, uint32_t unit, unsigned order)
+{
+	unsigned met = 0;
+
+	for (unsigned o = 0; o < GM_FRAMES_ORDERS; o++)
+		for (uint32_t i = 0; i < f->recent[o].n; i++) {
+			unsigned larger = o > order ? o : order;
+
+			met += f->recent[o].unit[i] >> larger == unit >> larger;
+		}
+	return met;
 }
 
 void gm_frames_free(struct gm_frames *f, uint64_t pa, unsigned order)
 {
-	uint32_t i = used_chunk(f, pa, order);
+	uint32_t unit = (uint32_t)((pa - f->begin) >> f->shift);
+	struct gm_frames_recent *r = &f->recent[order];
 
-	f->state[i] = INNER;
+	assert(pa >= f->begin && unit < f->units && f->units - unit >= 1u << order && unit % (1u << order) == 0);
+#ifdef GM_ENABLE_CHECKS
+	assert(in_no_set(f, unit, order) && !in_recent(f, unit, order)); /* it is allocated */
+#endif
 	f->free_units += 1u << order;
-	while (order < GM_FRAMES_ORDERS - 1) {
-		uint32_t buddy = i ^ (1u << order);
-
-		if (buddy >= f->units || f->state[buddy] != (FREE | order))
-			break;
-		unlink_chunk(f, buddy, order);
-		i &= ~(1u << order);
-		order++;
-	}
-	push(f, i, order);
+	if (r->n < GM_FRAMES_RECENT)
+		r->unit[r->n++] = unit;
+	else
+		put_merged(f, order, unit >> order);
 }
 
-void gm_frames_split(struct gm_frames *f, uint64_t pa, unsigned order, unsigned to_order)
+/* The free chunk k of an order: inside, not a part of another one, not beside its free buddy. */
+static const char *check_chunk(const struct gm_frames *f, unsigned order, uint32_t k)
 {
-	uint32_t i = used_chunk(f, pa, order);
-
-	for (uint32_t k = 0; k < 1u << order; k += 1u << to_order)
-		f->state[i + k] = (uint8_t)(USED | to_order);
+	if ((uint64_t)(k + UINT64_C(1)) << order > f->units)
+		return "a free chunk leaves the slab";
+	if (order < TOP_ORDER && has(&f->set[order], k ^ 1))
+		return "two free buddies are not merged";
+	for (unsigned o = order + 1; o < GM_FRAMES_ORDERS; o++)
+		if (has(&f->set[o], k >> (o - order)))
+			return "free chunks overlap";
+	return NULL;
 }
 
-/* The chunk at i: aligned, inside, its other units INNER; NULL or what is wrong. */
-static const char *check_chunk(const struct gm_frames *f, uint32_t i, unsigned order)
+/* One level against the one below: a bit for each word that is not 0. */
+static bool level_fits(const struct gm_frames_set *s, unsigned l, size_t below)
 {
-	if (order >= GM_FRAMES_ORDERS || i % (1u << order) || f->units - i < 1u << order)
-		return "a chunk is misaligned or leaves the slab";
-	for (uint32_t k = 1; k < 1u << order; k++)
-		if (f->state[i + k] != INNER)
-			return "chunks overlap";
-	if (f->state[i] & FREE) {
-		uint32_t buddy = i ^ (1u << order);
+	for (size_t w = 0; w < below; w++)
+		if ((s->level[l][w / 64] >> (w % 64) & 1) != (s->level[l - 1][w] != 0))
+			return false;
+	return true;
+}
 
-		if (order < GM_FRAMES_ORDERS - 1 && buddy < f->units && f->state[buddy] == (FREE | order))
-			return "two free buddies are not merged";
+static const char *check_order(const struct gm_frames *f, unsigned o, uint64_t *free_units)
+{
+	const struct gm_frames_set *s = &f->set[o];
+	size_t words = ((f->units >> o) + 1 + (size_t)63) / 64, below = words;
+
+	for (unsigned l = 1; l <= s->top; l++, below = (below + 63) / 64)
+		if (!level_fits(s, l, below))
+			return "the summary of a set of free chunks is wrong";
+	if (!s->level[s->top][0] == !!(f->nonempty >> o & 1))
+		return "the bitmap of orders is wrong";
+	for (size_t w = 0; w < words; w++) {
+		for (uint64_t left = s->level[0][w]; left; left &= left - 1) {
+			const char *wrong = check_chunk(f, o, (uint32_t)(w * 64) + (uint32_t)__builtin_ctzll(left));
+
+			if (wrong)
+				return wrong;
+			*free_units += 1u << o;
+		}
 	}
 	return NULL;
 }
 
-static const char *check_lists(const struct gm_frames *f, uint64_t *listed_units)
+static const char *check_recent(const struct gm_frames *f, unsigned o, uint64_t *free_units)
 {
-	for (unsigned o = 0; o < GM_FRAMES_ORDERS; o++) {
-		uint32_t prev = NONE;
+	const struct gm_frames_recent *r = &f->recent[o];
 
-		if ((f->head[o] != NONE) != !!(f->nonempty & (1u << o)))
-			return "the bitmap of free lists is wrong";
-		for (uint32_t i = f->head[o]; i != NONE; prev = i, i = f->next[i]) {
-			if (i >= f->units || f->state[i] != (FREE | o) || f->prev[i] != prev)
-				return "a free list is broken";
-			*listed_units += 1u << o;
-		}
+	if (r->n > GM_FRAMES_RECENT)
+		return "more chunks were given back last than fit";
+	for (uint32_t i = 0; i < r->n; i++) {
+		if (r->unit[i] % (1u << o) || (uint64_t)r->unit[i] + (1u << o) > f->units)
+			return "a chunk given back last is misaligned or leaves the slab";
+		if (!in_no_set(f, r->unit[i], o) || in_recent(f, r->unit[i], o) != 1)
+			return "a chunk given back last is free twice";
+		*free_units += 1u << o;
 	}
 	return NULL;
 }
 
 const char *gm_frames_check(const struct gm_frames *f)
 {
-	uint64_t listed_units = 0, free_units = 0;
-	const char *wrong;
+	uint64_t free_units = 0;
 
-	for (uint32_t i = 0; i < f->units;) {
-		unsigned order = f->state[i] & ORDER_MASK;
+	for (unsigned o = 0; o < GM_FRAMES_ORDERS; o++) {
+		const char *wrong = check_order(f, o, &free_units);
 
-		if (!(f->state[i] & (FREE | USED)))
-			return "a unit belongs to no chunk";
-		wrong = check_chunk(f, i, order);
+		if (!wrong)
+			wrong = check_recent(f, o, &free_units);
 		if (wrong)
 			return wrong;
-		if (f->state[i] & FREE)
-			free_units += 1u << order;
-		i += 1u << order;
 	}
-	wrong = check_lists(f, &listed_units);
-	if (wrong)
-		return wrong;
-	return listed_units != free_units || free_units != f->free_units ? "free units are miscounted" : NULL;
+	return free_units != f->free_units ? "free units are miscounted" : NULL;
 }

@@ -103,19 +103,19 @@ bool gm_mem_is_held(struct gm_as *as, uint64_t va, uint64_t end)
 gm_ret_t gm_mem_stock(struct gm_as *as, unsigned n)
 {
 	for (;;) {
-		struct gm_region *r;
+		void *piece;
 		bool enough;
 
 		gm_lock(as->env, &as->lock);
-		enough = as->regions.spares >= n + GM_REGION_SPARES / 2; /* the handler's part is not touched */
+		enough = gm_regions_room(&as->regions) >= n + GM_REGION_SPARES / 2; /* the handler's part is not touched */
 		gm_unlock(as->env, &as->lock);
 		if (enough)
 			return GM_RET_SUCCESS;
-		r = gm_region_new(as->env);
-		if (!r)
+		piece = gm_region_new(as->env);
+		if (!piece)
 			return gm_fail(GM_RET_NOMEM, "no memory for a region");
 		gm_lock(as->env, &as->lock);
-		gm_regions_stock(&as->regions, r);
+		gm_regions_stock(&as->regions, piece);
 		gm_unlock(as->env, &as->lock);
 	}
 }
@@ -123,14 +123,14 @@ gm_ret_t gm_mem_stock(struct gm_as *as, unsigned n)
 /* What the carvings of many gave back. */
 void gm_mem_trim_stock(struct gm_as *as)
 {
-	struct gm_region *r;
+	void *piece;
 
 	do {
 		gm_lock(as->env, &as->lock);
-		r = gm_regions_excess(&as->regions);
+		piece = gm_regions_excess(&as->regions);
 		gm_unlock(as->env, &as->lock);
-		gm_mem_free(as->env, r, sizeof(*r));
-	} while (r);
+		gm_mem_free(as->env, piece, GM_REGION_PIECE_BYTES);
+	} while (piece);
 }
 
 /* Blocks that exist learn of a change of the regions. */
@@ -157,6 +157,49 @@ void gm_mem_set_managed(struct gm_as *as, uint64_t va, uint64_t end, bool manage
 	}
 }
 
+/* Accesses to this page fail by themselves, whoever watches it. What is mapped there instead has nothing to do with us. */
+static void leave_poison(struct gm_as *as, uint64_t va)
+{
+	uint64_t done;
+	gm_ret_t ret;
+
+	do {
+		ret = GM_RET_AGAIN;
+		if (gm_events_hold_reader(as)) {
+			ret = gm_hal_poison(as->host, as->hpmap, va, GM_PAGE_BYTES, &done);
+			gm_events_release_reader(as);
+		}
+	} while (ret == GM_RET_AGAIN && gm_events_let_run(as));
+}
+
+/* Not all poisoned pages have the mark: some only answer whoever asks (poison()). */
+struct gm_mask gm_mem_mark_poison(struct gm_block *b, uint64_t va, uint64_t end)
+{
+	struct gm_env *env = b->as->env;
+	struct gm_mask pages;
+
+	gm_lock(env, &b->lock);
+	pages = gm_mask_and(b->poisoned, gm_block_clip(b, va, end));
+	gm_unlock(env, &b->lock);
+	GM_MASK_FOR_RUN(&pages, first, stop)
+		for (unsigned page = first; page < stop; page++)
+			leave_poison(b->as, b->va + (uint64_t)page * GM_PAGE_BYTES);
+	return pages;
+}
+
+/*
+ * The pages are managed no more. That their content is lost is the memory's from here on, not the address's, which
+ * may be adopted again with other memory there.
+ */
+static void end_poison(struct gm_block *b, uint64_t va, uint64_t end)
+{
+	struct gm_mask pages = gm_mem_mark_poison(b, va, end);
+
+	gm_lock(b->as->env, &b->lock);
+	b->poisoned = gm_mask_sub(b->poisoned, pages);
+	gm_unlock(b->as->env, &b->lock);
+}
+
 void gm_mem_unwatch(struct gm_as *as, uint64_t va, uint64_t end)
 {
 	uint64_t at = va;
@@ -170,6 +213,7 @@ void gm_mem_unwatch(struct gm_as *as, uint64_t va, uint64_t end)
 		while (b->watching)
 			(void)gm_wait(as->env, &b->waitq, &b->lock, gm_deadline_ns(as->env, GM_WORK_RETRY_NS));
 		gm_unlock(as->env, &b->lock);
+		end_poison(b, va, end);
 		(void)gm_hal_unwatch(as->host, as->hpmap, lo, hi - lo); /* FAULT: the mapping is gone anyway */
 		gm_lock(as->env, &b->lock);
 		b->registered = gm_mask_sub(b->registered, gm_block_clip(b, va, end));

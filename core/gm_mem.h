@@ -17,6 +17,8 @@ gm_ret_t gm_mem_block_home(struct gm_block *b, uint64_t va, uint64_t end, uint64
 gm_ret_t gm_mem_unmap_in_place(struct gm_block *b, uint64_t va, uint64_t end, uint64_t deadline_ns);
 /* Blocks that exist learn that a range became managed, or is no more. */
 void gm_mem_set_managed(struct gm_as *as, uint64_t va, uint64_t end, bool managed);
+/* Accesses to the poisoned pages of the range fail by themselves from now on, whoever watches. Returns those pages. */
+struct gm_mask gm_mem_mark_poison(struct gm_block *b, uint64_t va, uint64_t end);
 /* Stop watching; blocks that are empty then are forgotten. */
 void gm_mem_unwatch(struct gm_as *as, uint64_t va, uint64_t end);
 /* Until what was dropped of the range (gm_events_doom()) is taken apart. SUCCESS, TIMEDOUT. */

@@ -336,8 +336,7 @@ gm_ret_t gm_discard(struct gm_as *as, uint64_t va, uint64_t bytes)
 
 gm_ret_t gm_dev_fault(struct gm_ctx *ctx, uint64_t va, uint32_t access)
 {
-	uint64_t deadline_ns;
-	gm_ret_t ret;
+	struct gm_fault_ask ask = { .va = va & ~(uint64_t)(GM_PAGE_BYTES - 1), .access = access };
 
 	if (!ctx)
 		return gm_fail(GM_RET_INVAL, "gm_dev_fault: ctx must not be NULL");
@@ -346,10 +345,10 @@ gm_ret_t gm_dev_fault(struct gm_ctx *ctx, uint64_t va, uint32_t access)
 			       (unsigned)access);
 	if (!gm_ctx_enter(ctx))
 		return gm_fail(GM_RET_INVAL, "gm_dev_fault: the context is being detached");
-	deadline_ns = gm_deadline_ns(ctx->as->env, ctx->as->cfg.wait_ns);
-	ret = gm_events_settle(ctx->as, deadline_ns);
-	if (!ret)
-		ret = gm_fault_dev(ctx, va & ~(uint64_t)(GM_PAGE_BYTES - 1), access, deadline_ns);
+	if (!gm_events_settled(ctx->as))
+		ask.ret = gm_events_settle(ctx->as, gm_deadline_ns(ctx->as->env, ctx->as->cfg.wait_ns));
+	if (!ask.ret)
+		gm_fault_block(ctx, &ask, 1, ctx->as->cfg.wait_ns);
 	gm_ctx_leave(ctx);
-	return ret;
+	return ask.ret;
 }

@@ -235,7 +235,6 @@ void gm_node_split(struct gm_node *node, struct gm_chunk *chunk)
 
 	gm_lock(node->env, &node->lock);
 	assert(chunk->state == GM_CHUNK_RESIDENT && chunk->holds == 0 && node->min_order == 0);
-	gm_frames_split(&slab_of(node, chunk)->frames, chunk->pa, chunk->order, 0);
 	chunk->order = 0;
 	for (unsigned i = 1; i < units; i++) {
 		struct gm_chunk *c = &chunk[i];

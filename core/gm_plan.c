@@ -18,21 +18,31 @@
 
 void gm_plan_init(struct gm_plan *p, const struct gm_as *as, struct gm_hal_dev *hal, uint64_t deadline_ns)
 {
-	uint64_t least_ns = gm_deadline_ns(as->env, as->cfg.wait_ns);
-
 	p->hal = hal;
-	p->deadline_ns = deadline_ns > least_ns ? deadline_ns : least_ns;
+	p->deadline_ns = deadline_ns;
+	p->wait_ns = as->cfg.wait_ns;
 	p->ret = GM_RET_SUCCESS;
 	p->now = false;
 	p->n = 0;
 	p->barrier = GM_STEP_FREE;
 }
 
+/* Until when the device gets. A single step that is not a copy has no fence to be waited for. */
+static uint64_t bound_ns(const struct gm_plan *p)
+{
+	uint64_t least_ns;
+
+	if (p->n == 1 && p->step[0].op != GM_STEP_COPY)
+		return p->deadline_ns;
+	least_ns = gm_deadline_ns(p->hal->env, p->wait_ns);
+	return p->deadline_ns > least_ns ? p->deadline_ns : least_ns;
+}
+
 gm_ret_t gm_plan_run(struct gm_plan *p)
 {
 	if (!p->ret && p->n)
 		p->ret = p->now ? gm_hal_run_now(p->hal, p->step, p->n)
-				: gm_hal_run(p->hal, p->step, p->n, p->deadline_ns);
+				: gm_hal_run(p->hal, p->step, p->n, bound_ns(p));
 	p->n = 0;
 	p->barrier = GM_STEP_FREE;
 	return p->ret;
@@ -93,10 +103,10 @@ void gm_plan_enter(struct gm_plan *p, const struct gm_ctx *ctx, const struct gm_
 	}
 }
 
-void gm_plan_enter_host(struct gm_plan *p, const struct gm_ctx *ctx, const struct gm_block *b,
-			const struct gm_mask *pages, bool write)
+void gm_plan_enter_host(struct gm_plan *p, const struct gm_ctx *ctx, const struct gm_block *b, unsigned first,
+			unsigned end, bool write)
 {
-	GM_MASK_FOR_RUN(pages, first, end)
+	if (first < end)
 		add(p, (struct gm_step){ .op = GM_STEP_ENTER,
 					 .pmap = ctx->pmap,
 					 .va = page_va(b, first) + ctx->to_dev,

@@ -9,7 +9,7 @@
 
 struct gm_plan {
 	struct gm_hal_dev *hal;
-	uint64_t deadline_ns;
+	uint64_t deadline_ns, wait_ns;
 	bool now;          /* no step may wait: one by one, never as a message */
 	gm_ret_t ret;      /* first failure; nothing is run after it */
 	size_t n;
@@ -33,9 +33,9 @@ void gm_plan_invl(struct gm_plan *p, const struct gm_ctx *ctx, const struct gm_b
 /* Map frames of device memory; `frames` tells where each page is. */
 void gm_plan_enter(struct gm_plan *p, const struct gm_ctx *ctx, const struct gm_block *b, const struct gm_mask *pages,
 		   const struct gm_frame_map *frames, bool write);
-/* Map host pages in place. */
-void gm_plan_enter_host(struct gm_plan *p, const struct gm_ctx *ctx, const struct gm_block *b,
-			const struct gm_mask *pages, bool write);
+/* Map host pages [first, end) in place; there may be none. */
+void gm_plan_enter_host(struct gm_plan *p, const struct gm_ctx *ctx, const struct gm_block *b, unsigned first,
+			unsigned end, bool write);
 /* Copy between the frames and `base` + the page's offset in the block; base 0: zero-fill. */
 void gm_plan_copy(struct gm_plan *p, enum gm_copy_kind kind, const struct gm_mask *pages,
 		  const struct gm_frame_map *frames, uint64_t base);

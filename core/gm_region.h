@@ -3,9 +3,7 @@
 #ifndef GM_CORE_REGION_H
 #define GM_CORE_REGION_H
 
-#include <bsd/sys/tree.h>
-
-#include "hal/gm_env.h"
+#include "core/gm_radix.h"
 
 enum gm_region_kind {
 	GM_REGION_OWNED,   /* gm_alloc(): mapped and unmapped by the library */
@@ -14,24 +12,31 @@ enum gm_region_kind {
 };
 
 struct gm_region {
-	RB_ENTRY(gm_region) link;
 	uint64_t va, end; /* whole pages, half-open */
 	enum gm_region_kind kind;
 	uint32_t users;   /* EDGE: buffers that end in this page */
-	struct gm_region *next_spare;
 };
 
-RB_HEAD(gm_region_tree, gm_region);
+/* Regions that begin in one piece of 2 MiB, or some of them. */
+#define GM_REGION_LEAF 16
+struct gm_region_leaf {
+	uint16_t page[GM_REGION_LEAF]; /* where each begins; beyond n: 0xffff */
+	unsigned n;
+	struct gm_region_leaf *next;
+	struct gm_region region[GM_REGION_LEAF];
+};
 
-#define GM_REGION_SPARES 8 /* usual stock */
+/* Tree nodes and leaves: pieces of one size. */
+#define GM_REGION_PIECE_BYTES sizeof(struct gm_radix_node)
 
-/* All regions of one space. Protected by the space's lock; nothing in here allocates but _stock(). */
+#define GM_REGION_SPARES 8 /* usual stock: so many changes can be made without an allocation */
+
+/* All regions of one space. Protected by the space's lock; nothing in here allocates. */
 struct gm_regions {
-	struct gm_region_tree tree;
+	struct gm_radix tree;         /* by 2 MiB piece: struct gm_region_leaf */
 	uint64_t count;
-	uint64_t inserts;        /* how often something was added: rises, never falls */
-	struct gm_region *spare; /* chain of unused nodes */
-	unsigned spares;         /* how many */
+	uint64_t inserts;             /* how often something was added: rises, never falls */
+	struct gm_radix_spares stock; /* unused pieces */
 };
 
 void gm_regions_init(struct gm_regions *rs);
@@ -40,28 +45,33 @@ void gm_regions_fini(struct gm_regions *rs, struct gm_env *env);
 
 /* The region that contains va, or NULL. */
 struct gm_region *gm_regions_find(struct gm_regions *rs, uint64_t va);
-/* The first region that meets [va, end), or NULL; gm_regions_next() goes on. */
+/*
+ * The first region that meets [va, end), or NULL; gm_regions_next() goes on. Pointers
+ * are good until the next insertion or carving.
+ */
 struct gm_region *gm_regions_first(struct gm_regions *rs, uint64_t va, uint64_t end);
 struct gm_region *gm_regions_next(struct gm_regions *rs, struct gm_region *r, uint64_t end);
 
 /*
  * Add [va, end). It meets no region, except that an EDGE may meet an EDGE of
- * the same page. Uses at most one spare. False: no spare left, nothing changed.
+ * the same page. Takes room for one change at most. False: there is none, nothing changed.
  */
 bool gm_regions_insert(struct gm_regions *rs, uint64_t va, uint64_t end, enum gm_region_kind kind);
 
 /*
- * Take [va, end) out of every region of `kind` that it meets. Uses at most one
- * spare. False: no spare left, nothing changed.
+ * Take [va, end) out of every region of `kind` that it meets. Takes room for one
+ * change at most. False: there is none, nothing changed.
  */
 bool gm_regions_carve(struct gm_regions *rs, uint64_t va, uint64_t end, enum gm_region_kind kind);
 
-/* Nodes for the stock are made without the space's lock... */
-struct gm_region *gm_region_new(struct gm_env *env);
+/* For how many insertions or carvings, one after the other, the stock is enough in any case. */
+unsigned gm_regions_room(const struct gm_regions *rs);
+/* A piece for the stock, of GM_REGION_PIECE_BYTES, made without the space's lock; NULL: no memory... */
+void *gm_region_new(struct gm_env *env);
 /* ...and handed in under it. */
-void gm_regions_stock(struct gm_regions *rs, struct gm_region *spare);
-/* A node beyond the usual stock, for the caller to free; NULL if there is none. */
-struct gm_region *gm_regions_excess(struct gm_regions *rs);
+void gm_regions_stock(struct gm_regions *rs, void *piece);
+/* A piece beyond the usual stock, for the caller to free; NULL if there is none. */
+void *gm_regions_excess(struct gm_regions *rs);
 
 /* Every invariant; NULL or what is wrong. */
 const char *gm_regions_check(struct gm_regions *rs);

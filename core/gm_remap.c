@@ -356,13 +356,14 @@ void gm_remap_unheld(struct gm_as *as)
 	if (!atomic_load(&as->remaps.count))
 		return;
 	gm_lock(as->env, &as->lock);
+	as->remaps.releases++;
 	TAILQ_FOREACH(e, &as->remaps.list, link)
 		e->held = false; /* if another set keeps it, the next round says so */
 	gm_unlock(as->env, &as->lock);
 	gm_work_remap(as);
 }
 
-void gm_remap_each_target(struct gm_as *as, void (*fn)(struct gm_as *as, uint64_t va, uint64_t bytes))
+void gm_remap_each_target(struct gm_as *as, bool held, void (*fn)(struct gm_as *as, uint64_t va, uint64_t bytes))
 {
 	struct gm_remap *e, now;
 	uint64_t after = 0;
@@ -372,7 +373,7 @@ void gm_remap_each_target(struct gm_as *as, void (*fn)(struct gm_as *as, uint64_
 
 		gm_lock(as->env, &as->lock);
 		TAILQ_FOREACH(e, &as->remaps.list, link)
-			if (!e->delivered && e->to >= after && (!next || e->to < next->to))
+			if (!e->delivered && (e->held || !held) && e->to >= after && (!next || e->to < next->to))
 				next = e;
 		if (next)
 			now = *next;

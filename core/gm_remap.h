@@ -38,6 +38,7 @@ struct gm_remaps {
 	atomic_uint gen;        /* how often an event changed them */
 	bool noting;            /* the handler's: a REMAP that took more than the stock is half done */
 	bool working;           /* somebody is in gm_remap_work(): one at a time */
+	unsigned releases;      /* how often a working set let pages go */
 };
 
 /* One past where it goes. */
@@ -67,8 +68,8 @@ bool gm_remap_meets(struct gm_as *as, uint64_t va, uint64_t end);
 bool gm_remap_pending(struct gm_as *as);
 /* A working set let pages go: what it kept back goes on, and is waited for again. */
 void gm_remap_unheld(struct gm_as *as);
-/* Call fn for each range to which bytes are under way. */
-void gm_remap_each_target(struct gm_as *as, void (*fn)(struct gm_as *as, uint64_t va, uint64_t bytes));
+/* Call fn for each range to which bytes are under way; with `held` only where a working set keeps them. */
+void gm_remap_each_target(struct gm_as *as, bool held, void (*fn)(struct gm_as *as, uint64_t va, uint64_t bytes));
 
 /* Remember [va, end) wherever it is moved to; until it was taken out again. False: no memory. */
 bool gm_remap_keep(struct gm_as *as, uint64_t va, uint64_t end);

@@ -120,12 +120,17 @@ static bool deliver(struct gm_as *as, const struct gm_remap *r)
 {
 	bool all = true, held = false;
 	uint64_t va = r->va;
+	unsigned releases;
 
+	gm_lock(as->env, &as->lock);
+	releases = as->remaps.releases;
+	gm_unlock(as->env, &as->lock);
 	for (struct gm_block *b; (b = gm_block_next(as, va, r->end)); gm_block_put(b)) {
 		all &= deliver_block(b, r, &held);
 		va = b->va + GM_BLOCK_BYTES;
 	}
 	gm_lock(as->env, &as->lock);
+	held = held && as->remaps.releases == releases; /* else it may be held no more: who waits goes on waiting */
 	mark(&as->remaps, r, all, !all && held);
 	gm_unlock(as->env, &as->lock);
 	if (all) /* absent pages are holes now */
@@ -191,7 +196,7 @@ static bool manage_target(struct gm_as *as, const struct gm_remap *r)
 		return false;
 	if (is_ours(as, e)) {
 		gm_lock(as->env, &as->lock);
-		ok = as->regions.spares >= 4;
+		ok = gm_regions_room(&as->regions) >= 4;
 		if (ok) {
 			gm_mem_clear_stale(as, r->to, end);
 			(void)gm_regions_carve(&as->regions, r->to, end, GM_REGION_OWNED);
@@ -239,6 +244,9 @@ static void fail_waiting(struct gm_as *as, const struct gm_remap *r)
 	uint64_t va = r->va;
 	bool all = true;
 
+	/* First, as the process may not survive what follows. */
+	gm_log(as->env, GM_LOG_ERROR, "mremap: bytes of 0x%llx do not come to 0x%llx: accesses there fail",
+	       (unsigned long long)r->va, (unsigned long long)r->to);
 	for (struct gm_block *b; (b = gm_block_next(as, va, r->end)); gm_block_put(b)) {
 		struct gm_mask pages = gm_block_clip(b, r->va, r->end);
 
@@ -253,8 +261,6 @@ static void fail_waiting(struct gm_as *as, const struct gm_remap *r)
 	gm_hal_wake(as->host, as->hpmap, r->to, r->end - r->va);
 	if (!all)
 		return; /* in the next round */
-	gm_log(as->env, GM_LOG_ERROR, "mremap: bytes of 0x%llx do not come to 0x%llx: accesses there fail",
-	       (unsigned long long)r->va, (unsigned long long)r->to);
 	gm_lock(as->env, &as->lock);
 	TAILQ_FOREACH(e, &as->remaps.list, link)
 		e->failed |= e->va == r->va && e->end == r->end && e->to == r->to;

@@ -262,16 +262,16 @@ struct ending {
 	bool work, idle, empty;
 };
 
-/* (block) Busy no more; `waiter`: 1 + the page that an access of `side` was given, which keeps it for a slice. */
-static struct ending end_pages(struct gm_block *b, const struct gm_mask *busy, unsigned waiter, struct gm_slice *side,
-			       uint64_t now_ns)
+/* (block) Busy no more; `served`: the pages that accesses of `side` were given, which keeps them for a slice. */
+static struct ending end_pages(struct gm_block *b, const struct gm_mask *busy, const struct gm_mask *served,
+			       struct gm_slice *side, uint64_t now_ns)
 {
 	struct ending e;
 
 	e.work = release_busy(b, busy);
 	b->used_ns = now_ns;
-	if (waiter)
-		gm_slice_serve(side, b->as->cfg.slice_ns, now_ns, waiter - 1);
+	if (!gm_mask_empty(served))
+		gm_slice_serve(side, b->as->cfg.slice_ns, now_ns, served);
 	e.idle = (b->watched || b->has_slot) && gm_block_all_host(b);
 	e.empty = any_empty(b);
 	return e;
@@ -299,7 +299,7 @@ static void end_one(struct gm_move *m, bool to_dev, uint64_t deadline_ns, bool d
 	struct gm_block *b = m->block;
 	struct gm_as *as = b->as;
 	gm_ret_t ret = GM_RET_SUCCESS;
-	unsigned waiter = 0;
+	struct gm_mask served = gm_mask_and(m->waiters, gm_mask_or(m->arrived, m->stay));
 	struct ending e;
 
 	for (;;) {
@@ -315,9 +315,7 @@ static void end_one(struct gm_move *m, bool to_dev, uint64_t deadline_ns, bool d
 	}
 	if (!now_ns)
 		now_ns = gm_now_ns(as->env);
-	if (m->waiter && (gm_mask_test(&m->arrived, m->waiter - 1) || gm_mask_test(&m->stay, m->waiter - 1)))
-		waiter = m->waiter;
-	e = end_pages(b, &m->busy, waiter, to_dev ? &b->slice_dev : &b->slice_cpu, now_ns);
+	e = end_pages(b, &m->busy, &served, to_dev ? &b->slice_dev : &b->slice_cpu, now_ns);
 	gm_unlock(as->env, &b->lock);
 	m->busy = gm_mask_none();
 	finish(b, e, now_ns, ret);
@@ -506,15 +504,28 @@ void gm_txn_release(struct gm_block *b, const struct gm_mask *pages)
 	end_one(&m, false, 0, false, 0);
 }
 
-void gm_txn_end_home(struct gm_block *b, const struct gm_mask *busy, const struct gm_mask *back, unsigned page,
-		     uint64_t now_ns)
+void gm_txn_release_in_place(struct gm_block *b, const struct gm_mask *pages)
 {
+	struct gm_mask none = gm_mask_none();
 	struct ending e;
 
 	gm_lock(b->as->env, &b->lock);
+	e = end_pages(b, pages, &none, &b->slice_dev, b->used_ns);
+	gm_unlock(b->as->env, &b->lock);
+	finish(b, e, e.idle ? gm_now_ns(b->as->env) : 0, GM_RET_SUCCESS);
+}
+
+void gm_txn_end_home(struct gm_block *b, const struct gm_mask *busy, const struct gm_mask *back, unsigned page,
+		     uint64_t now_ns)
+{
+	struct gm_mask served = gm_mask_span(page, page + 1);
+	struct ending e;
+
+	served = gm_mask_and(served, *back);
+	gm_lock(b->as->env, &b->lock);
 	leave_devs(b, back);
 	now_host(b, back);
-	e = end_pages(b, busy, gm_mask_test(back, page) ? page + 1 : 0, &b->slice_cpu, now_ns);
+	e = end_pages(b, busy, &served, &b->slice_cpu, now_ns);
 	gm_unlock(b->as->env, &b->lock);
 	finish(b, e, now_ns, GM_RET_SUCCESS);
 }

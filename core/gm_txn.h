@@ -12,7 +12,7 @@ struct gm_move {
 	struct gm_mask map, write;   /* in: to a device: of these, to be mapped; to be mapped writable */
 	struct gm_mask discard;      /* in: to a device: of these, the old content does not matter */
 	struct gm_ws *ws;            /* in: to a device: pages that arrive are held by it; NULL */
-	unsigned waiter;             /* in: 1 + the page an access at the destination waits for, which then keeps it a slice */
+	struct gm_mask waiters;      /* in: pages an access at the destination waits for, which then keeps them a slice */
 	struct gm_chunk *fresh[GM_BLOCK_UNITS]; /* in: to a device: frames for units that have none; what is
 						   left over afterwards is the caller's again */
 	/* classes, by gm_txn_begin(); disjoint, together `busy` */
@@ -82,6 +82,8 @@ void gm_txn_end(struct gm_txn *t);
 
 /* End for pages marked busy by other means: the fault handler, mappings in place. */
 void gm_txn_release(struct gm_block *b, const struct gm_mask *pages);
+/* The same after mapping in place, which moves nothing: no slice begins, and nobody asks when it was. */
+void gm_txn_release_in_place(struct gm_block *b, const struct gm_mask *pages);
 /* Commit and end in one: of `busy`, `back` are on the host now; `page`, if among them, was given to a CPU access. */
 void gm_txn_end_home(struct gm_block *b, const struct gm_mask *busy, const struct gm_mask *back, unsigned page,
 		     uint64_t now_ns);

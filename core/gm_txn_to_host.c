@@ -177,7 +177,8 @@ static gm_ret_t copy_by_cpu(struct gm_dev *dev, const struct gm_mask *pages, con
 				return GM_RET_AGAIN;
 			memcpy((void *)(uintptr_t)(base + (uint64_t)i * GM_PAGE_BYTES), src, bytes);
 		}
-	return GM_RET_SUCCESS;
+	/* Lost before or meanwhile: nobody knows what was read. */
+	return atomic_load(&dev->hal->lost) ? GM_RET_NODEV : GM_RET_SUCCESS;
 }
 
 static gm_ret_t copy_home(struct gm_txn *t, struct gm_dev *dev, const struct gm_mask *pages,
@@ -287,6 +288,9 @@ static void poison(struct gm_txn *t, struct gm_move *m, struct gm_dev *dev, cons
 
 	if (gm_mask_empty(&lost))
 		return;
+	/* First, as the process may not survive what follows. */
+	gm_log(b->as->env, GM_LOG_ERROR, "device %s took %u pages near 0x%llx with it", dev->hal->caps.name,
+	       gm_mask_count(&lost), (unsigned long long)b->va);
 	GM_MASK_FOR_RUN(&lost, first, end) {
 		for (unsigned page = first, stop; page < end; page = stop) {
 			uint64_t va, done;
@@ -309,8 +313,6 @@ static void poison(struct gm_txn *t, struct gm_move *m, struct gm_dev *dev, cons
 	b->staged = gm_mask_sub(b->staged, lost);
 	b->poisoned = gm_mask_or(b->poisoned, gm_mask_sub(lost, b->leaving));
 	gm_unlock(b->as->env, &b->lock);
-	gm_log(b->as->env, GM_LOG_ERROR, "device %s took %u pages near 0x%llx with it", dev->hal->caps.name,
-	       gm_mask_count(&lost), (unsigned long long)b->va);
 }
 
 static void home_from(struct gm_txn *t, struct gm_move *m, unsigned index)

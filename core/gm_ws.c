@@ -149,31 +149,21 @@ static void drop(struct gm_ws *ws)
 
 /* ------------------------------------------------------------- bringing */
 
-/* The process's own rights over all of a piece. */
-static gm_ret_t check_rights(struct gm_as *as, const struct gm_ws_piece *p)
+/* The process's own rights over all of a piece: where the kernel's answer ends, or the right asked for changes, ask anew. */
+static gm_ret_t check_rights(struct gm_as *as, const struct gm_ws_piece *p, struct gm_host_vma *vma)
 {
+	struct gm_mask mask[2] = { gm_mask_sub(p->read, p->write), p->write };
 	gm_ret_t ret = GM_RET_SUCCESS;
 
-	GM_MASK_FOR_RUN(&p->read, first, end) {
-		uint64_t va = p->va + (uint64_t)first * GM_PAGE_BYTES, stop = p->va + (uint64_t)end * GM_PAGE_BYTES;
+	for (unsigned write = 0; write < 2; write++)
+		GM_MASK_FOR_RUN(&mask[write], first, end) {
+			uint64_t va = p->va + (uint64_t)first * GM_PAGE_BYTES, stop = p->va + (uint64_t)end * GM_PAGE_BYTES;
 
-		while (!ret && va < stop) {
-			bool write = gm_mask_test(&p->write, (unsigned)((va - p->va) / GM_PAGE_BYTES));
-			uint64_t begin, limit = stop;
-
-			/* The right may change inside the run: ask anew where it does. */
-			for (uint64_t v = va; v < stop; v += GM_PAGE_BYTES)
-				if (gm_mask_test(&p->write, (unsigned)((v - p->va) / GM_PAGE_BYTES)) != write) {
-					limit = v;
-					break;
-				}
-			ret = gm_fault_rights(as, va, write ? GM_WRITE : GM_READ, &begin, &va);
-			if (va > limit)
-				va = limit;
+			for (; !ret && va < stop; va = vma->va + vma->bytes)
+				ret = gm_fault_rights(as, va, write ? GM_WRITE : GM_READ, vma);
+			if (ret)
+				return ret;
 		}
-		if (ret)
-			return ret;
-	}
 	return ret;
 }
 
@@ -214,6 +204,7 @@ static gm_ret_t want(struct group *g, size_t i, struct gm_block *b)
 static gm_ret_t open_group(struct group *g, uint64_t deadline_ns)
 {
 	struct gm_ctx *ctx = g->ws->ctx;
+	struct gm_host_vma vma = { .bytes = 0 };
 	gm_ret_t ret = GM_RET_SUCCESS;
 
 	for (size_t i = 0; i < g->n && !ret; i++) {
@@ -231,7 +222,7 @@ static gm_ret_t open_group(struct group *g, uint64_t deadline_ns)
 		if (!ret)
 			ret = gm_block_need_map(b, ctx->index);
 		if (!ret)
-			ret = check_rights(ctx->as, p);
+			ret = check_rights(ctx->as, p, &vma);
 		if (!ret)
 			ret = want(g, i, b);
 		if (!ret)

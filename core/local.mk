@@ -19,6 +19,7 @@ libgm_core_a_SOURCES = \
 	core/gm_evict.c \
 	core/gm_evict.h \
 	core/gm_fault.h \
+	core/gm_fault_block.c \
 	core/gm_fault_cpu.c \
 	core/gm_fault_dev.c \
 	core/gm_fork.c \
@@ -38,6 +39,8 @@ libgm_core_a_SOURCES = \
 	core/gm_policy_lru.c \
 	core/gm_policy_lru.h \
 	core/gm_query.c \
+	core/gm_radix.c \
+	core/gm_radix.h \
 	core/gm_region.c \
 	core/gm_region.h \
 	core/gm_remap.c \

@@ -29,7 +29,7 @@ function unquote(s)
 	prefix = $1
 	sub(/LIST.*/, "", prefix)
 	for (i = 1; i <= n; i++)
-		printf "\t%s%s = %s, /**< %s */\n", prefix, name[i], value[i], text[i]
+		printf "\t%s%s%s, /**< %s */\n", prefix, name[i], value[i] ~ /^[-0-9]/ ? " = " value[i] : "", text[i]
 	next
 }
 /^\tGM_[A-Z]+_LIST\(GM_[A-Z]+_FIELD_\)/ {

@@ -82,6 +82,11 @@ static gm_ret_t no_peer_reach(void *dev, void *other)
 	return GM_RET_NOTSUP;
 }
 
+static void no_halt(void *dev)
+{
+	(void)dev;
+}
+
 static bool aborts(const struct gm_env *env)
 {
 #ifdef GM_ENABLE_CHECKS
@@ -146,6 +151,8 @@ static void fill_defaults(struct gm_mmu *m)
 		m->sync_import = no_sync_import;
 	if (!m->peer_reach)
 		m->peer_reach = no_peer_reach;
+	if (!m->dev_halt)
+		m->dev_halt = no_halt;
 }
 
 /* Copy the table as far as it goes: slots of a younger header stay NULL. */
@@ -312,12 +319,18 @@ static bool lose(struct gm_hal_dev *d)
 	return !atomic_exchange(&d->lost, true);
 }
 
+/* A device that is lost is not called any more. */
+static bool is_lost(struct gm_hal_dev *d)
+{
+	return atomic_load_explicit(&d->lost, memory_order_acquire);
+}
+
 /* Before every call: the simulation may switch, and no lock may be held. */
 static gm_ret_t enter(struct gm_hal_dev *d, const char *op)
 {
 	gm_env_assert_unlocked(d->env, op);
 	gm_may_switch(d->env);
-	return atomic_load_explicit(&d->lost, memory_order_acquire) ? GM_RET_NODEV : GM_RET_SUCCESS;
+	return is_lost(d) ? GM_RET_NODEV : GM_RET_SUCCESS;
 }
 
 /* After it: a lost device stays lost. */
@@ -362,20 +375,19 @@ gm_ret_t gm_hal_host_access(struct gm_hal_dev *d, uint64_t host_va, void *buf, s
 
 gm_ret_t gm_hal_fault_next(struct gm_hal_dev *d, struct gm_dev_fault *fault)
 {
-	if (atomic_load_explicit(&d->lost, memory_order_acquire))
-		return GM_RET_NODEV;
-	return d->mmu.fault_next(d->dev, fault);
+	return is_lost(d) ? GM_RET_NODEV : leave(d, "fault_next", d->mmu.fault_next(d->dev, fault));
 }
 
 void gm_hal_fault_done(struct gm_hal_dev *d, void *pmap, uint64_t va, uint64_t bytes, gm_ret_t result)
 {
-	(void)enter(d, "fault_done");
+	if (enter(d, "fault_done"))
+		return; /* who waits there was told when it was lost */
 	(void)leave(d, "fault_done", d->mmu.fault_done(pmap, va, bytes, result));
 }
 
 void *gm_hal_cpu_ptr(struct gm_hal_dev *d, uint64_t pa, uint64_t bytes)
 {
-	return d->mmu.cpu_ptr(d->dev, pa, bytes);
+	return is_lost(d) ? NULL : d->mmu.cpu_ptr(d->dev, pa, bytes);
 }
 
 gm_ret_t gm_hal_sync_create(struct gm_hal_dev *d, void **sync, int *fd)
@@ -410,16 +422,22 @@ gm_ret_t gm_hal_sync_import(struct gm_hal_dev *d, int fd, struct gm_fence *done)
 
 /*
  * Wait for the engine and drop the fence. A device that does not answer within
- * the bound is lost; it may still signal one day, so the fence is left to it.
+ * the bound is lost, and stopped before anything of the caller's is given up
+ * that it might still touch: steps on a stack, staging memory, frames.
  */
 static gm_ret_t await(struct gm_hal_dev *d, struct gm_fence *done, uint64_t deadline_ns)
 {
 	gm_ret_t ret = gm_fence_wait_until(done, deadline_ns);
 
-	if (ret == GM_RET_TIMEDOUT) {
+	if (ret == GM_RET_TIMEDOUT && !gm_fence_done(done)) {
 		gm_log(d->env, GM_LOG_ERROR, "device %s did not finish a transfer in time: given up as lost", d->caps.name);
 		(void)lose(d);
-		return ret;
+		d->mmu.dev_halt(d->dev);
+		if (!gm_fence_done(done)) {
+			gm_log(d->env, GM_LOG_ERROR, "device %s could not be stopped: what it has of the host's memory is unsafe",
+			       d->caps.name);
+			return ret; /* the fence is left to it */
+		}
 	}
 	gm_fence_put(done);
 	return ret;
@@ -482,6 +500,8 @@ static gm_ret_t walk(struct gm_hal_dev *d, struct gm_step *steps, size_t n, uint
 		size_t count = 1;
 
 		gm_may_switch(d->env);
+		if (is_lost(d))
+			return GM_RET_NODEV;
 		if (steps[i].op == GM_STEP_COPY)
 			count = walk_copies(d, steps, i, n, deadline_ns);
 		else
@@ -511,6 +531,8 @@ gm_ret_t gm_hal_run_now(struct gm_hal_dev *d, struct gm_step *steps, size_t n)
 	gm_ret_t ret = enter(d, "steps");
 
 	for (size_t i = 0; i < n && !ret; i++) {
+		if (is_lost(d))
+			return GM_RET_NODEV;
 		walk_one(d, &steps[i]);
 		ret = steps[i].ret;
 	}

@@ -128,6 +128,9 @@ static inline void gm_yield(struct gm_env *env)
 	env->ops->yield(env);
 }
 
+/* The CPU this runs on, a moment ago: for what is better kept apart. */
+unsigned gm_env_cpu(struct gm_env *env);
+
 /* Where the simulation may switch and nobody wants to let others run: nothing on a real machine. */
 static inline void gm_may_switch(struct gm_env *env)
 {

@@ -285,6 +285,12 @@ static bool threads_is_device_thread(struct gm_env *env, uint32_t tid)
 	return false;
 }
 
+/* Here, since a kernel's answer is real: in simulation all run on one. */
+unsigned gm_env_cpu(struct gm_env *env)
+{
+	return env->ops->simulated ? 0 : (unsigned)sched_getcpu();
+}
+
 static const struct gm_env_ops threads_ops = {
 	.name = "threads",
 	.simulated = false,

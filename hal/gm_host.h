@@ -69,7 +69,7 @@ struct gm_host_ops {
 	gm_ret_t (*mem_rights)(void *pmap, uint64_t va, struct gm_host_vma *vma);
 	/* Is one huge page mapped over the 2 MiB block at va? */
 	bool (*mem_huge)(void *pmap, uint64_t va);
-	/* Which pages of the block at va have content now. SUCCESS, FAULT. */
+	/* Which pages of the block at va have content now, be it the mark of poison(). SUCCESS, FAULT. */
 	gm_ret_t (*mem_present)(void *pmap, uint64_t va, struct gm_mask *present);
 
 	/* Start, stop receiving faults and events for a range; repeated is fine.

@@ -14,6 +14,9 @@ struct gm_mask {
 	uint64_t w[GM_MASK_WORDS];
 };
 
+/* Over the words, without a loop: these are the innermost operations of everything. */
+#define GM_MASK_FOR_WORD_(i) _Pragma("GCC unroll 8") for (unsigned i = 0; i < GM_MASK_WORDS; i++)
+
 static inline struct gm_mask gm_mask_none(void)
 {
 	return (struct gm_mask){ { 0 } };
@@ -21,21 +24,21 @@ static inline struct gm_mask gm_mask_none(void)
 
 static inline struct gm_mask gm_mask_not(struct gm_mask a)
 {
-	for (unsigned i = 0; i < GM_MASK_WORDS; i++)
+	GM_MASK_FOR_WORD_(i)
 		a.w[i] = ~a.w[i];
 	return a;
 }
 
 static inline struct gm_mask gm_mask_and(struct gm_mask a, struct gm_mask b)
 {
-	for (unsigned i = 0; i < GM_MASK_WORDS; i++)
+	GM_MASK_FOR_WORD_(i)
 		a.w[i] &= b.w[i];
 	return a;
 }
 
 static inline struct gm_mask gm_mask_or(struct gm_mask a, struct gm_mask b)
 {
-	for (unsigned i = 0; i < GM_MASK_WORDS; i++)
+	GM_MASK_FOR_WORD_(i)
 		a.w[i] |= b.w[i];
 	return a;
 }
@@ -43,7 +46,7 @@ static inline struct gm_mask gm_mask_or(struct gm_mask a, struct gm_mask b)
 /* a without b */
 static inline struct gm_mask gm_mask_sub(struct gm_mask a, struct gm_mask b)
 {
-	for (unsigned i = 0; i < GM_MASK_WORDS; i++)
+	GM_MASK_FOR_WORD_(i)
 		a.w[i] &= ~b.w[i];
 	return a;
 }
@@ -52,7 +55,7 @@ static inline bool gm_mask_empty(const struct gm_mask *a)
 {
 	uint64_t any = 0;
 
-	for (unsigned i = 0; i < GM_MASK_WORDS; i++)
+	GM_MASK_FOR_WORD_(i)
 		any |= a->w[i];
 	return any == 0;
 }
@@ -61,7 +64,7 @@ static inline bool gm_mask_full(const struct gm_mask *a)
 {
 	uint64_t all = UINT64_MAX;
 
-	for (unsigned i = 0; i < GM_MASK_WORDS; i++)
+	GM_MASK_FOR_WORD_(i)
 		all &= a->w[i];
 	return all == UINT64_MAX;
 }
@@ -70,7 +73,7 @@ static inline bool gm_mask_equal(const struct gm_mask *a, const struct gm_mask *
 {
 	uint64_t diff = 0;
 
-	for (unsigned i = 0; i < GM_MASK_WORDS; i++)
+	GM_MASK_FOR_WORD_(i)
 		diff |= a->w[i] ^ b->w[i];
 	return diff == 0;
 }
@@ -79,7 +82,7 @@ static inline bool gm_mask_meets(const struct gm_mask *a, const struct gm_mask *
 {
 	uint64_t any = 0;
 
-	for (unsigned i = 0; i < GM_MASK_WORDS; i++)
+	GM_MASK_FOR_WORD_(i)
 		any |= a->w[i] & b->w[i];
 	return any != 0;
 }
@@ -88,7 +91,7 @@ static inline unsigned gm_mask_count(const struct gm_mask *a)
 {
 	unsigned n = 0;
 
-	for (unsigned i = 0; i < GM_MASK_WORDS; i++)
+	GM_MASK_FOR_WORD_(i)
 		n += (unsigned)__builtin_popcountll(a->w[i]);
 	return n;
 }

@@ -47,7 +47,9 @@ static void dev_setup(struct gm_shim_dev *d, const struct gm_validate_config *co
 
 static void take_caps(struct gm_shim_dev *d, const struct gm_dev_caps *caps)
 {
+	gm_shim_lock(d); /* threads of the backend may use services already */
 	d->caps = *caps;
+	gm_shim_unlock(d);
 	if (caps->page_sizes >> 12)
 		d->granule_bytes = caps->page_sizes & (~caps->page_sizes + 1);
 	if (d->granule_bytes < GM_PAGE_BYTES)
@@ -307,6 +309,7 @@ static const struct gm_mmu shim_mmu = {
 	.sync_signal = gm_shim_sync_signal,
 	.sync_import = gm_shim_sync_import,
 	.peer_reach = gm_shim_peer_reach,
+	.dev_halt = gm_shim_halt,
 };
 
 const struct gm_mmu *gm_validate_mmu(void)

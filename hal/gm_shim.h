@@ -68,8 +68,10 @@ struct gm_shim_chunk {
 	RB_ENTRY(gm_shim_chunk) link;
 	SLIST_ENTRY(gm_shim_chunk) dropped;
 	uint64_t va;
-	struct gm_shim_page page[GM_BLOCK_PAGES];
+	struct gm_shim_page page[]; /* GM_BLOCK_PAGES; a key has none */
 };
+
+#define GM_SHIM_CHUNK_BYTES (sizeof(struct gm_shim_chunk) + GM_BLOCK_PAGES * sizeof(struct gm_shim_page))
 
 RB_HEAD(gm_shim_chunks, gm_shim_chunk);
 
@@ -78,15 +80,17 @@ struct gm_shim_frame {
 	uint16_t maps, writers;             /* translations that page tables have */
 	uint16_t old_maps, old_writers;     /* that TLBs may have */
 	bool used;                          /* belongs to somebody; see gm_shim_frames() */
+	void *cpu;                          /* what cpu_ptr() said */
 };
 
 struct gm_shim_memory {
 	RB_ENTRY(gm_shim_memory) link;
 	SLIST_ENTRY(gm_shim_memory) dropped;
 	uint64_t pa;
-	void *cpu[GM_BLOCK_PAGES]; /* what cpu_ptr() said */
-	struct gm_shim_frame frame[GM_BLOCK_PAGES];
+	struct gm_shim_frame frame[]; /* GM_BLOCK_PAGES; a key has none */
 };
+
+#define GM_SHIM_MEMORY_BYTES (sizeof(struct gm_shim_memory) + GM_BLOCK_PAGES * sizeof(struct gm_shim_frame))
 
 RB_HEAD(gm_shim_memories, gm_shim_memory);
 
@@ -367,6 +371,8 @@ void gm_shim_signal(void *self, struct gm_fence *fence, gm_ret_t result);
 /* Report those that take too long; all: those that are left when the device is closed. */
 void gm_shim_fences_late(struct gm_shim_dev *d, uint64_t now_ns, bool all);
 void gm_shim_fences_free(struct gm_shim_dev *d);
+/* How many copies and plans are pending: they count as reported. */
+unsigned gm_shim_fences_left(struct gm_shim_dev *d);
 /* (S) A plan is in flight: which of its steps are done only the backend knows. */
 bool gm_shim_planning(struct gm_shim_dev *d);
 
@@ -391,6 +397,7 @@ gm_ret_t gm_shim_sync_create(void *dev, void **sync, int *fd);
 void gm_shim_sync_signal(void *dev, void *sync, gm_ret_t result);
 gm_ret_t gm_shim_sync_import(void *dev, int fd, struct gm_fence *done);
 gm_ret_t gm_shim_peer_reach(void *dev, void *other);
+void gm_shim_halt(void *dev);
 
 /* The page table that the backend means; NULL: none that lives. (S) */
 struct gm_shim_pmap *gm_shim_pmap_of(struct gm_shim_dev *d, const void *inner);

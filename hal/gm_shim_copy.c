@@ -232,12 +232,12 @@ static void verify_page(struct gm_shim_dev *d, const struct gm_copy *c, uint64_t
 void gm_shim_verify_copy(struct gm_shim_dev *d, const struct gm_copy *c, uint32_t step)
 {
 	uint64_t last = c->bytes - GM_PAGE_BYTES;
-	bool locked;
+	bool ask;
 
 	gm_shim_lock(d);
-	locked = gm_shim_held(d) != NULL; /* cpu_ptr() may want it */
+	ask = !gm_shim_held(d) && !d->lost && !d->given_up; /* cpu_ptr() may want the lock */
 	gm_shim_unlock(d);
-	if (locked || !gm_shim_has(d, GM_CAP_CPU_VISIBLE) || !d->mmu.cpu_ptr)
+	if (!ask || !gm_shim_has(d, GM_CAP_CPU_VISIBLE) || !d->mmu.cpu_ptr)
 		return;
 	verify_page(d, c, 0, step);
 	if (last)

@@ -11,6 +11,8 @@
  */
 #include "config.h"
 
+#include <string.h>
+
 #include "hal/gm_shim.h"
 
 static void fence_free(struct gm_shim_dev *d, struct gm_shim_fence *f)
@@ -128,12 +130,7 @@ static bool result_ok(const struct gm_shim_fence *f, gm_ret_t result)
 	case GM_SHIM_FENCE_OWN:
 		break;
 	}
-	switch (result) { /* any result there is */
-#define CASE(name, value, text) case GM_RET_##name: return true;
-	GM_RET_LIST(CASE)
-#undef CASE
-	}
-	return false;
+	return strcmp(gm_ret_name(result), "GM_RET_?") != 0; /* any result there is */
 }
 
 static const char *op_name(const struct gm_shim_fence *f)
@@ -197,14 +194,15 @@ void gm_shim_signal(void *self, struct gm_fence *fence, gm_ret_t result)
 
 	gm_shim_lock(d);
 	f = fence ? find(d, fence) : NULL;
-	if (!f || f->done)
-		wrong = wrong_signal(d, f, fence);
-	else
+	if (f && !f->done) {
 		f->done = true;
-	if (wrong == GM_RULES)
 		f->refs++;
+	} else {
+		wrong = wrong_signal(d, f, fence);
+		f = NULL;
+	}
 	gm_shim_unlock(d);
-	if (wrong != GM_RULES) {
+	if (!f) {
 		gm_shim_report(d, wrong, &at, "fence %p", (void *)fence);
 		return;
 	}
@@ -252,6 +250,22 @@ void gm_shim_fences_late(struct gm_shim_dev *d, uint64_t now_ns, bool all)
 			gm_shim_report(d, GM_RULE_SIGNAL_NEVER, &at, "given at %llu ns, pending at %llu ns",
 				       (unsigned long long)since_ns, (unsigned long long)now_ns);
 	} while (f);
+}
+
+unsigned gm_shim_fences_left(struct gm_shim_dev *d)
+{
+	struct gm_shim_fence *f;
+	unsigned n = 0;
+
+	gm_shim_lock(d);
+	TAILQ_FOREACH(f, &d->fences, link) {
+		if (f->done || f->late || f->kind == GM_SHIM_FENCE_OWN || f->kind == GM_SHIM_FENCE_IMPORT)
+			continue;
+		f->late = true;
+		n++;
+	}
+	gm_shim_unlock(d);
+	return n;
 }
 
 void gm_shim_fences_free(struct gm_shim_dev *d)

@@ -25,9 +25,8 @@ static uint64_t chunk_pa(uint64_t pa)
 
 struct gm_shim_memory *gm_shim_memory_of(struct gm_shim_memories *all, uint64_t pa)
 {
-	struct gm_shim_memory key;
+	struct gm_shim_memory key = { .pa = chunk_pa(pa) };
 
-	key.pa = chunk_pa(pa);
 	return RB_FIND(gm_shim_memories, all, &key);
 }
 
@@ -49,7 +48,7 @@ bool gm_shim_need_memory(struct gm_shim_dev *d, struct gm_shim_memories *all, ui
 		gm_shim_unlock(d);
 		if (there)
 			continue;
-		m = d->out->alloc(d->out->self, sizeof(*m));
+		m = d->out->alloc(d->out->self, GM_SHIM_MEMORY_BYTES);
 		if (!m)
 			return false;
 		m->pa = at;
@@ -57,7 +56,7 @@ bool gm_shim_need_memory(struct gm_shim_dev *d, struct gm_shim_memories *all, ui
 		there = RB_INSERT(gm_shim_memories, all, m) != NULL;
 		gm_shim_unlock(d);
 		if (there)
-			d->out->free(d->out->self, m, sizeof(*m));
+			d->out->free(d->out->self, m, GM_SHIM_MEMORY_BYTES);
 	}
 	return true;
 }
@@ -84,7 +83,7 @@ void gm_shim_forget_memory(struct gm_shim_dev *d, struct gm_shim_memories *all)
 
 	while ((m = RB_MIN(gm_shim_memories, all))) {
 		RB_REMOVE(gm_shim_memories, all, m);
-		d->out->free(d->out->self, m, sizeof(*m));
+		d->out->free(d->out->self, m, GM_SHIM_MEMORY_BYTES);
 	}
 }
 
@@ -113,7 +112,7 @@ void gm_shim_sweep_hosts(struct gm_shim_dev *d)
 	gm_shim_unlock(d);
 	while ((m = SLIST_FIRST(&dropped))) {
 		SLIST_REMOVE_HEAD(&dropped, dropped);
-		d->out->free(d->out->self, m, sizeof(*m));
+		d->out->free(d->out->self, m, GM_SHIM_MEMORY_BYTES);
 	}
 }
 

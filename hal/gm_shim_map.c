@@ -34,6 +34,8 @@ static void judge_failed(const struct gm_shim_call *c, gm_ret_t ret)
 {
 	struct gm_shim_pmap *p = c->at.pmap;
 
+	if (ret == GM_RET_NODEV) /* it is asked nothing any more */
+		return;
 	if (gm_shim_listed(c->op, ret)) {
 		gm_shim_probe_failed(p, &c->at);
 		return;

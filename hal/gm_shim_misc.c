@@ -8,7 +8,7 @@
 #include "config.h"
 
 #include <fcntl.h>
-#include <string.h>
+#include <limits.h>
 
 #include "hal/gm_shim.h"
 
@@ -70,7 +70,8 @@ gm_ret_t gm_shim_fault_next(void *dev, struct gm_dev_fault *out)
 {
 	struct gm_shim_dev *d = dev;
 	struct gm_shim_at at = { .op = "fault_next", .step = GM_STEP_FREE };
-	struct gm_dev_fault fault, before;
+	const struct gm_dev_fault before = { .pmap = &at, .va = UINT64_C(0x5a5a), .access = 0x5a5a };
+	struct gm_dev_fault fault = before;
 	struct gm_shim_call c;
 	uint64_t ready;
 	bool good = false;
@@ -82,7 +83,6 @@ gm_ret_t gm_shim_fault_next(void *dev, struct gm_dev_fault *out)
 	gm_shim_lock(d);
 	ready = d->ready;
 	gm_shim_unlock(d);
-	memset(&before, 0x5a, sizeof(before));
 	for (unsigned i = 0; i < MAX_BAD_FAULTS && !good; i++) {
 		fault = before;
 		ret = d->mmu.fault_next(d->dev, &fault);
@@ -94,7 +94,7 @@ gm_ret_t gm_shim_fault_next(void *dev, struct gm_dev_fault *out)
 		*out = fault;
 	} else if (ret == GM_RET_SUCCESS) {
 		ret = GM_RET_AGAIN;
-	} else if (memcmp(&fault, &before, sizeof(fault)) != 0) {
+	} else if (fault.pmap != before.pmap || fault.va != before.va || fault.access != before.access) {
 		gm_shim_report(d, GM_RULE_OUT_TOUCHED, &c.at, "it returned %s", gm_ret_name(ret));
 	}
 	gm_shim_lock(d);
@@ -127,15 +127,13 @@ gm_ret_t gm_shim_fault_done(void *pmap, uint64_t va, uint64_t bytes, gm_ret_t re
 /* (S) False: it was another address before. */
 static bool same_cpu_ptr(struct gm_shim_dev *d, uint64_t pa, void *ptr)
 {
-	struct gm_shim_memory *m = gm_shim_memory_of(&d->frames, pa);
-	void **known;
+	struct gm_shim_frame *f = gm_shim_frame_of(&d->frames, pa);
 
-	if (!m || !ptr || pa % GM_PAGE_BYTES)
+	if (!f || !ptr || pa % GM_PAGE_BYTES)
 		return true;
-	known = &m->cpu[(pa - m->pa) / GM_PAGE_BYTES];
-	if (!*known)
-		*known = ptr;
-	return *known == ptr;
+	if (!f->cpu)
+		f->cpu = ptr;
+	return f->cpu == ptr;
 }
 
 void *gm_shim_cpu_ptr(void *dev, uint64_t pa, uint64_t bytes)
@@ -177,19 +175,23 @@ gm_ret_t gm_shim_sync_create(void *dev, void **sync, int *fd)
 {
 	struct gm_shim_dev *d = dev;
 	struct gm_shim_at at = { .op = "sync_create", .step = GM_STEP_FREE };
-	void *sync_before = *sync;
-	int fd_before = *fd;
+	void *const before = &at; /* none that it could come upon */
+	void *inner = before;
+	int inner_fd = INT_MIN;
 	struct gm_shim_call c;
 	gm_ret_t ret;
 
 	if (!gm_shim_cap_ok(d, GM_CAP_SYNC, &at) || !d->mmu.sync_create)
 		return GM_RET_UNIMPLEMENTED;
 	gm_shim_begin(d, &c, GM_SHIM_OP_SYNC_CREATE, &at);
-	ret = d->mmu.sync_create(d->dev, sync, fd);
-	if (!ret)
-		judge_fd(&c, *fd);
-	else if (*sync != sync_before || *fd != fd_before)
+	ret = d->mmu.sync_create(d->dev, &inner, &inner_fd);
+	if (!ret) {
+		judge_fd(&c, inner_fd);
+		*sync = inner;
+		*fd = inner_fd;
+	} else if (inner != before || inner_fd != INT_MIN) {
 		gm_shim_report(d, GM_RULE_OUT_TOUCHED, &at, "it returned %s", gm_ret_name(ret));
+	}
 	gm_shim_end(&c, ret);
 	return ret;
 }
@@ -261,4 +263,18 @@ gm_ret_t gm_shim_peer_reach(void *dev, void *other)
 		gm_shim_report(d, GM_RULE_PEER_CHANGED, &at, "now it says %s", gm_ret_name(ret));
 	gm_shim_end(&c, ret);
 	return ret;
+}
+
+/* Not counted as a call: what it waits for may be one. A slot that is missing has nothing that could be stopped. */
+void gm_shim_halt(void *dev)
+{
+	struct gm_shim_dev *d = dev;
+	struct gm_shim_at at = { .op = "dev_halt", .step = GM_STEP_FREE };
+	unsigned pending;
+
+	if (d->mmu.dev_halt)
+		d->mmu.dev_halt(d->dev);
+	pending = gm_shim_fences_left(d);
+	if (pending)
+		gm_shim_report(d, GM_RULE_HALT_PENDING, &at, "%u are pending", pending);
 }

@@ -68,6 +68,7 @@ static gm_ret_t device_load(struct gm_shim_pmap *p, uint64_t va, uint64_t *words
 	struct gm_shim_page *page;
 
 	gm_shim_lock(p->dev);
+	p->dev->lost |= ret == GM_RET_NODEV;
 	page = gm_shim_page(p, va);
 	if (page)
 		page->cur |= GM_SHIM_PROBED;

@@ -34,9 +34,8 @@ static uint64_t chunk_va(uint64_t va)
 
 struct gm_shim_chunk *gm_shim_chunk_at(struct gm_shim_pmap *p, uint64_t va)
 {
-	struct gm_shim_chunk key;
+	struct gm_shim_chunk key = { .va = chunk_va(va) };
 
-	key.va = chunk_va(va);
 	return RB_NFIND(gm_shim_chunks, &p->chunks, &key);
 }
 
@@ -61,7 +60,7 @@ static bool need_chunk(struct gm_shim_pmap *p, uint64_t va)
 	gm_shim_unlock(d);
 	if (there)
 		return true;
-	chunk = d->out->alloc(d->out->self, sizeof(*chunk));
+	chunk = d->out->alloc(d->out->self, GM_SHIM_CHUNK_BYTES);
 	if (!chunk)
 		return false;
 	chunk->va = chunk_va(va);
@@ -69,7 +68,7 @@ static bool need_chunk(struct gm_shim_pmap *p, uint64_t va)
 	there = RB_INSERT(gm_shim_chunks, &p->chunks, chunk) != NULL;
 	gm_shim_unlock(d);
 	if (there)
-		d->out->free(d->out->self, chunk, sizeof(*chunk));
+		d->out->free(d->out->self, chunk, GM_SHIM_CHUNK_BYTES);
 	return true;
 }
 
@@ -96,7 +95,7 @@ void gm_shim_forget(struct gm_shim_pmap *p)
 		gm_shim_doubt(p, &at); /* takes what is mapped out of the books of frames */
 		RB_REMOVE(gm_shim_chunks, &p->chunks, chunk);
 		gm_shim_unlock(d);
-		d->out->free(d->out->self, chunk, sizeof(*chunk));
+		d->out->free(d->out->self, chunk, GM_SHIM_CHUNK_BYTES);
 		gm_shim_lock(d);
 	}
 	gm_shim_unlock(d);
@@ -140,7 +139,7 @@ void gm_shim_sweep(struct gm_shim_pmap *p, const struct gm_shim_at *at)
 		return;
 	while ((chunk = SLIST_FIRST(&dropped))) {
 		SLIST_REMOVE_HEAD(&dropped, dropped);
-		d->out->free(d->out->self, chunk, sizeof(*chunk));
+		d->out->free(d->out->self, chunk, GM_SHIM_CHUNK_BYTES);
 	}
 	gm_shim_sweep_hosts(d);
 }

@@ -20,6 +20,7 @@ libgm_hal_a_SOURCES = \
 	hal/gm_mask.h \
 	hal/gm_rank.c \
 	hal/gm_rank.h \
+	hal/gm_readers.h \
 	hal/gm_services.c \
 	hal/gm_services.h \
 	hal/gm_shim.c \

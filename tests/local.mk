@@ -16,6 +16,7 @@ libgm_testkit_a_SOURCES = \
 	tests/unit/mock_bug.h \
 	tests/unit/mock_fixture.h \
 	tests/unit/mock_services.h \
+	tests/unit/shim_breaks.h \
 	tests/unit/shim_fixture.h \
 	tests/unit/shim_toy.h \
 	tests/unit/sim_fixture.h \
@@ -31,6 +32,7 @@ UNIT_TESTS = \
 	tests/unit/test_api.t \
 	tests/unit/test_arena.t \
 	tests/unit/test_as.t \
+	tests/unit/test_call.t \
 	tests/unit/test_conform.t \
 	tests/unit/test_env.t \
 	tests/unit/test_err.t \
@@ -42,6 +44,7 @@ UNIT_TESTS = \
 	tests/unit/test_host_mem.t \
 	tests/unit/test_host_msg.t \
 	tests/unit/test_inject.t \
+	tests/unit/test_lost.t \
 	tests/unit/test_mask.t \
 	tests/unit/test_mem.t \
 	tests/unit/test_mock_bug.t \
@@ -56,6 +59,7 @@ UNIT_TESTS = \
 	tests/unit/test_mock_tlb.t \
 	tests/unit/test_node.t \
 	tests/unit/test_policy.t \
+	tests/unit/test_radix.t \
 	tests/unit/test_rank.t \
 	tests/unit/test_region.t \
 	tests/unit/test_remap.t \

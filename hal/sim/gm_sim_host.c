@@ -214,7 +214,7 @@ static gm_ret_t host_mem_present(void *pmap, uint64_t va, struct gm_mask *presen
 		return GM_RET_FAULT;
 	*present = gm_mask_none();
 	for (unsigned i = 0; block && i < GM_BLOCK_PAGES; i++) {
-		if (block->page[i].frame)
+		if (block->page[i].frame || block->page[i].poisoned) /* the kernel takes the mark for a page swapped out */
 			gm_mask_set(present, i);
 	}
 	return GM_RET_SUCCESS;

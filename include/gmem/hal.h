@@ -15,14 +15,14 @@
  *    backend asserts rather than checks.
  *  - Calls for different address ranges may come from several threads at
  *    once; calls that change mappings or end translations in overlapping
- *    ranges of one pmap never do. access(), fault_done() and pmap_harvest()
- *    may meet them.
+ *    ranges of one pmap never do, while access(), fault_done() and
+ *    pmap_harvest() may meet them.
  *  - A backend calls only its services (struct gm_services), never the
  *    library's public functions.
  *  - A backend returns only what the operation lists. GM_RET_NODEV is allowed
  *    everywhere, means that the device is lost, and is for ever: every later
  *    operation with a result says it too, and nothing but sync_signal(),
- *    pmap_destroy() and dev_fini() is called any more.
+ *    dev_halt(), pmap_destroy() and dev_fini() is called any more.
  *  - After a failure the operation has had no effect, unless it says otherwise;
  *    out-parameters are as before.
  *  - No operation returns with a lock of the services held, and none holds two.
@@ -311,7 +311,7 @@ struct gm_mmu {
 	 *   invalidated, those of a destination are gone and invalidated. `copies` is valid during the call only.
 	 * - Backend: pieces are in any order. Signals `done` once, possibly before returning: SUCCESS when all bytes
 	 *   are where they belong, IO when the transfer failed (any part of the destinations may have changed), NODEV.
-	 *   Ends within the time its engine needs: a fence that stays pending is a lost device.
+	 *   Ends within the time its engine needs: a fence that stays pending is a lost device, see dev_halt().
 	 * - Returns: SUCCESS, NOMEM, IO. After failure: nothing was changed and `done` is never signalled.
 	 */
 	gm_ret_t (*copy)(void *dev, const struct gm_copy *copies, size_t n, struct gm_fence *done);
@@ -349,7 +349,8 @@ struct gm_mmu {
 	 * - Called: after the service fault_ready, until it says AGAIN; perhaps with locks of the core held.
 	 * - Blocks: never; no service but lock, unlock and now_ns is used.
 	 * - Backend: names a page table that lives, an address in the VA bits (of any byte of the page) and the right
-	 *   that was missing. Each fault is named once; it waits until fault_done() or pmap_destroy().
+	 *   that was missing. Each fault is named once; it waits until fault_done() or pmap_destroy(), or
+	 *   until the device is lost: then the access fails with NODEV.
 	 * - Returns: SUCCESS, AGAIN (none). Order: oldest first, where the device knows.
 	 */
 	gm_ret_t (*fault_next)(void *dev, struct gm_dev_fault *fault);
@@ -408,6 +409,16 @@ struct gm_mmu {
 	 * - Returns: SUCCESS, NOTSUP.
 	 */
 	gm_ret_t (*peer_reach)(void *dev, void *other);
+	/**
+	 * Stop: the device is given up. **Required where copy() or submit() may return before their work is done**;
+	 * default: nothing that could be stopped.
+	 * - Called: when a fence stayed pending beyond its bound; by several threads, perhaps at once. Afterwards the
+	 *   device is lost. Blocks: until it has stopped.
+	 * - Backend: when it returns nothing of the device reads or writes host memory or steps any more, and every
+	 *   `done` it was given is signalled (NODEV). What it cannot stop otherwise it resets.
+	 * - Again: no effect.
+	 */
+	void (*dev_halt)(void *dev);
 };
 
 struct gm_dev;

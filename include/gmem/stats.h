@@ -35,7 +35,7 @@ extern "C" {
 	X(slice_waits, "times a page was left with its accessor a moment longer") \
 	X(ws_acquires, "working sets acquired") \
 	X(ns_cpu_fault, "time serving CPU faults") \
-	X(ns_dev_fault, "time serving device faults") \
+	X(ns_dev_fault, "time serving device faults (of those that move nothing one in 16 is timed, for all)") \
 	X(ns_ws, "time acquiring working sets") \
 	X(ns_evict, "time evicting") \
 	X(ns_revoke, "time revoking device mappings") \

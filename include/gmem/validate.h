@@ -27,7 +27,7 @@ extern "C" {
 #endif
 
 /**
- * Every rule: name, who must keep it, the rule. A name becomes GM_RULE_name.
+ * Every rule: name, who must keep it (the word BACKEND or CALLER), the rule. A name becomes GM_RULE_name.
  */
 #define GM_RULE_LIST(X) \
 	/* opening and closing */ \
@@ -74,6 +74,7 @@ extern "C" {
 	X(SIGNAL_RESULT, BACKEND, "a fence is signalled with a result that its operation lists") \
 	X(SIGNAL_UNKNOWN, BACKEND, "only a fence that was given to an operation, or created, is signalled") \
 	X(SIGNAL_NEVER, BACKEND, "a fence is signalled in bounded time") \
+	X(HALT_PENDING, BACKEND, "when dev_halt() returns, every fence that was given is signalled") \
 	X(STEP_RET, BACKEND, "each step gets a result its operation lists, or CANCELED if a step failed") \
 	X(STEP_AFTER_FAILURE, BACKEND, "a step is CANCELED when one it depends on failed") \
 	X(PLAN_RESULT, BACKEND, "a plan is signalled with the first failure by index, or SUCCESS") \

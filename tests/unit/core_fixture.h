@@ -58,6 +58,7 @@ struct world {
 	struct gm_ctx *ctx[2];
 	unsigned errors; /* lines of GM_LOG_ERROR */
 	char log[256];	 /* the last of them */
+	unsigned warnings;
 	const struct world_config *config;
 	void (*body)(struct world *w);
 };
@@ -78,6 +79,7 @@ static inline void world_log(void *arg, enum gm_log_level level, const char *mes
 {
 	struct world *w = arg;
 
+	w->warnings += level == GM_LOG_WARN;
 	if (level != GM_LOG_ERROR)
 		return;
 	w->errors++;
@@ -132,7 +134,7 @@ static inline void world_main(void *arg)
 static inline void world_run(const struct world_config *config, void (*body)(struct world *w))
 {
 	struct world w = { .config = config, .body = body };
-	struct gm_lib_config lib = { .size = sizeof(lib), .log = world_log, .log_arg = &w, .log_level = GM_LOG_ERROR,
+	struct gm_lib_config lib = { .size = sizeof(lib), .log = world_log, .log_arg = &w, .log_level = GM_LOG_WARN,
 				     .validate = config->validate };
 	const char *seed = getenv("GM_TEST_SEED");
 	char report[1000];

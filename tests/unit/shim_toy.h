@@ -20,6 +20,7 @@
 #include <gmem/validate.h>
 
 #include "mock_services.h"
+#include "shim_breaks.h"
 
 #define PAGE ((uint64_t)GM_PAGE_BYTES)
 #define TOY_PAGES 64u
@@ -30,32 +31,6 @@
 #define SECOND_NS UINT64_C(1000000000)
 #define ENTRY_M UINT64_C(1)
 #define ENTRY_FLAGS UINT64_C(4095)
-
-/* Other ways to break a rule, behind the rules themselves. */
-enum toy_other {
-	TOY_ENTER_MOST = GM_RULES + 1, /* ENTER_LOST: of the last page only */
-	TOY_REMOVE_FAILED,             /* FAILED_EFFECT: a remove that fails */
-	TOY_PROTECT_MOVED,             /* PROTECT_HOLE: the page is another one */
-	TOY_PROTECT_GROWS,             /* WRITE_ALLOWED: takes no right away */
-	TOY_STALE_RIGHT,               /* WRITE_ALLOWED: invalidation leaves the right to write */
-	TOY_INVL_CUT,                  /* CUT: tlb_invl unmaps */
-	TOY_COPY_HOME,                 /* COPY_BYTES: to the host */
-	TOY_SIGNAL_LATE,               /* SIGNAL_FAILED: after the call returned */
-	TOY_STEP_UNLISTED,             /* STEP_RET: a result that the operation does not list */
-	TOY_STEP_CANCELED,             /* STEP_RET: CANCELED, but nothing failed */
-	TOY_PLAN_STALE,                /* STALE: in a plan */
-	TOY_PLAN_LOST,                 /* ENTER_LOST: in a plan */
-	TOY_PLAN_COPY,                 /* COPY_BYTES: in a plan */
-	TOY_FAULT_TOUCHED,             /* OUT_TOUCHED: fault_next says AGAIN */
-	TOY_SYNC_TOUCHED,              /* OUT_TOUCHED: sync_create fails */
-	TOY_INIT_TOUCHED,              /* OUT_TOUCHED: dev_init fails */
-	TOY_INIT_LEAK,                 /* LEAK: dev_init fails */
-	TOY_READY_LOCKED,              /* CALL_LOCKED: fault_ready */
-	TOY_QUEUE_UNMADE,              /* LOCK_UNMADE: wake */
-	TOY_QUEUE_LEFT,                /* LOCK_LEFT */
-	TOY_FD_INHERITED,              /* SYNC_FD: not close-on-exec */
-	TOY_RESULT,                    /* + number of an operation: it returns EXIST */
-};
 
 struct toy {
 	const struct gm_services *svc;
@@ -76,28 +51,9 @@ struct toy_pmap {
 	uint8_t bits[TOY_PAGES];
 };
 
-/* The one device of a test, and how it misbehaves: a rule, or one of toy_other. */
+/* The one device of a test. */
 static struct toy *toy_last;
-static int toy_breaks;
-static bool toy_fails; /* the next operation that can fails with NOMEM */
-static uint64_t toy_clock_ns;
-static uint32_t toy_no_caps; /* capabilities that it does not announce */
-static bool toy_defers;      /* fences are signalled by the next enter */
-static void *toy_leaked;
 static struct toy_pmap *toy_twice;
-
-static inline bool breaks(int how)
-{
-	return toy_breaks == how;
-}
-
-static inline bool fails(void)
-{
-	bool now = toy_fails;
-
-	toy_fails = false;
-	return now;
-}
 
 /* What an operation returns that succeeds: unless it is the one that says something unlisted. */
 static inline gm_ret_t done(struct toy *t, int op)
@@ -570,6 +526,15 @@ static inline gm_ret_t toy_peer_reach(void *dev, void *other)
 	return breaks(GM_RULE_PEER_CHANGED) && t->calls++ % 2 ? GM_RET_SUCCESS : GM_RET_NOTSUP;
 }
 
+static inline void toy_halt(void *dev)
+{
+	struct toy *t = dev;
+
+	if (t->late && !breaks(GM_RULE_HALT_PENDING))
+		t->svc->fence_signal(t->svc->self, t->late, GM_RET_NODEV);
+	t->late = NULL;
+}
+
 static const struct gm_mmu toy_mmu = {
 	.abi = GM_HAL_ABI,
 	.size = sizeof(struct gm_mmu),
@@ -593,6 +558,7 @@ static const struct gm_mmu toy_mmu = {
 	.sync_signal = toy_sync_signal,
 	.sync_import = toy_sync_import,
 	.peer_reach = toy_peer_reach,
+	.dev_halt = toy_halt,
 };
 
 #endif

@@ -50,6 +50,27 @@ CORE_TEST(as, destroyed_with_things_left, .dev = { "mock:vram=4M", "mock:vram=4M
 	cr_assert_eq(app_wrong(w, va + BLOCK, GM_BLOCK_PAGES, 3), 0);
 }
 
+/* ... with all its contexts, also those of devices that have given everything back. */
+CORE_TEST(as, not_destroyed_in_part, .dev = { "mock:vram=4M", "mock:visible=no,submit=no" }, .as = { .wait_ns = 20 * MS })
+{
+	uint64_t va = app_adopted(w, 2, 1);
+	struct gm_ctx *ctx;
+
+	dev_fill(w->ctx[0], va, GM_BLOCK_PAGES, 2);
+	dev_fill(w->ctx[1], va + BLOCK, GM_BLOCK_PAGES, 3);
+	OK(gm_mock_fail(w->dev[1], GM_MOCK_COPY, 1, UINT64_MAX));
+	cr_assert_neq(gm_as_destroy(w->as), GM_RET_SUCCESS);
+	OK(gm_mock_fail(w->dev[1], GM_MOCK_COPY, 0, 0));
+	for (unsigned i = 0; i < 2; i++) {
+		ctx = gm_as_ctx_of(w->as, w->dev[i]);
+		cr_assert_eq(ctx, w->ctx[i], "the context of device %u is gone", i);
+		gm_ctx_leave(ctx);
+		dev_fill(ctx, va + BLOCK / 2, GM_BLOCK_PAGES, 4 + i);
+	}
+	cr_assert_eq(app_wrong(w, va + BLOCK / 2, GM_BLOCK_PAGES, 5), 0);
+	world_check(w);
+}
+
 /* As long as a byte cannot come home the space stays, usable. */
 CORE_TEST(as, not_destroyed_while_bytes_are_away, .dev = { "mock:visible=no,submit=no" }, .as = { .wait_ns = 20 * MS })
 {

@@ -489,3 +489,48 @@ CORE_TEST(events_sim, fork_during_a_release, .dev = { "mock:vram=4M,visible=no,c
 	cr_assert_gt(not_there, 0, "no fork met a release");
 	cr_assert_eq(app_wrong(w, va, GM_BLOCK_PAGES, 21), 0);
 }
+
+struct late_move {
+	struct world *w;
+	uint64_t va, to, delay_ns;
+};
+
+static void move_late(void *arg)
+{
+	struct late_move *late = arg;
+
+	gm_sim_sleep_ns(late->w->sim, late->delay_ns);
+	late->to = gm_sim_mremap(late->w->sim, late->va, 16 * PAGE);
+}
+
+/*
+ * Another thread moves memory that a device has, at whatever moment of a fork: the child sees the bytes at the
+ * new place, or the move was after the fork. As no working set holds anything, nothing is kept from it.
+ */
+CORE_TEST(events_sim, fork_during_a_move, .dev = { "mock:vram=4M,visible=no,copy=async,copyns=20000" })
+{
+	unsigned moved = 0;
+
+	for (unsigned i = 0; i < 200; i++) {
+		uint64_t va = app_map(w, 64 * PAGE), to, value, k = i % 16;
+		struct late_move late = { .w = w, .va = va + 8 * PAGE, .delay_ns = i * 200 };
+		struct gm_thread *other;
+
+		OK(gm_adopt(w->as, ptr(va), 64 * PAGE, 0));
+		dev_fill(w->ctx[0], va, 64, i);
+		to = app_map(w, 16 * PAGE);
+		OK(gm_sim_munmap(w->sim, to, 16 * PAGE)); /* where mremap() goes next */
+		other = spawn(w, move_late, &late);
+		if (!gm_sim_fork_snapshot(w->sim, word_va(va, 8 + k) - late.va + to, &value, sizeof(value))) {
+			cr_assert_eq(value, word(8 + k, i), "round %u: %llx", i, (unsigned long long)value);
+			moved++;
+		}
+		join(w, other);
+		cr_assert_eq(late.to, to);
+		cr_assert_eq(app_get(w, word_va(va, 8 + k) - late.va + to), word(8 + k, i));
+		OK(gm_sim_munmap(w->sim, va, 64 * PAGE));
+		OK(gm_sim_munmap(w->sim, to, 16 * PAGE));
+	}
+	cr_assert_eq(w->warnings, 0, "kept from the child for no reason");
+	cr_assert(moved > 0 && moved < 200, "%u forks met a move", moved);
+}

@@ -121,11 +121,11 @@ static void give(unsigned which)
 	memset(&taken[u.first], 0, 1u << u.order);
 }
 
+/* What is allocated has no books: its parts can be given back alone. */
 static void split(unsigned which, unsigned to)
 {
 	struct used u = live[which];
 
-	gm_frames_split(&f, BEGIN + u.first * UNIT, u.order, to);
 	live[which] = live[--lives];
 	for (uint32_t k = 0; k < 1u << u.order; k += 1u << to)
 		live[lives++] = (struct used){ u.first + k, to };
@@ -140,16 +140,23 @@ static void give_all(void)
 }
 
 /* Everything is free: as few and large pieces as the size of the slab has bits. */
+static void assert_merged_size(uint32_t units)
+{
+	uint32_t chunks = 0;
+
+	cr_assert_eq(f.free_units, units);
+	gm_frames_merge(&f);
+	cr_assert_null(gm_frames_check(&f));
+	for (unsigned o = 0; o < GM_FRAMES_ORDERS; o++)
+		for (uint32_t w = 0; w < ((f.units >> o) + 64) / 64; w++)
+			chunks += (uint32_t)__builtin_popcountll(f.set[o].level[0][w]);
+	cr_assert_eq(chunks, (uint32_t)__builtin_popcount(units), "free memory stayed in pieces");
+}
+
 static void assert_whole(void)
 {
-	uint32_t listed = 0;
-
 	check();
-	cr_assert_eq(f.free_units, f.units);
-	for (unsigned o = 0; o < GM_FRAMES_ORDERS; o++)
-		for (uint32_t i = f.head[o]; i != UINT32_MAX; i = f.next[i])
-			listed++;
-	cr_assert_eq(listed, (uint32_t)__builtin_popcount(f.units), "free memory stayed in pieces");
+	assert_merged_size(f.units);
 }
 
 static const uint32_t sizes[] = {
@@ -305,20 +312,111 @@ Test(frames, out_of_memory)
 	gm_frames_fini(&f);
 }
 
+/* The books of all orders and levels against the oracle, in a slab that needs three levels. */
+Test(frames, large_slab)
+{
+	static uint32_t unit[9000];
+	static bool out[3 * 64 * 64 + 77];
+	uint32_t units = 3 * 64 * 64 + 77, n = 0;
+	uint64_t pa;
+
+	cr_assert_eq(gm_frames_init(&f, &env, BEGIN, BEGIN + units * UNIT, SHIFT), GM_RET_SUCCESS);
+	cr_assert_eq(f.set[0].top, 2);
+	for (unsigned round = 0; round < 3; round++) {
+		while (n < 9000 && !gm_frames_alloc(&f, 0, &pa)) {
+			unit[n] = (uint32_t)((pa - BEGIN) / UNIT);
+			cr_assert(unit[n] < units && !out[unit[n]], "unit %u is given out twice", unit[n]);
+			out[unit[n++]] = true;
+		}
+		cr_assert_eq(f.free_units, units - n);
+		for (uint32_t i = 0; i < n; i++) {
+			uint32_t k = rnd(n), swap = unit[i];
+
+			unit[i] = unit[k];
+			unit[k] = swap;
+		}
+		while (n > 4000 * (2 - round)) {
+			gm_frames_free(&f, BEGIN + unit[--n] * UNIT, 0);
+			out[unit[n]] = false;
+		}
+		cr_assert_null(gm_frames_check(&f));
+	}
+	cr_assert_eq(n, 0);
+	assert_merged_size(units);
+	gm_frames_fini(&f);
+}
+
+/* What was given back last is the first to be taken, and is merged when something larger is wanted. */
+Test(frames, recent_chunks)
+{
+	frames_open(64);
+	for (unsigned i = 0; i < 8; i++)
+		cr_assert(take(0));
+	for (unsigned i = 0; i < 3; i++)
+		give(0);
+	cr_assert_eq(f.recent[0].n, 3);
+	check();
+	uint32_t last = f.recent[0].unit[2];
+
+	cr_assert(take(0));
+	cr_assert_eq(live[lives - 1].first, last, "the one given back last");
+	while (lives)
+		give(0);
+	check();
+	cr_assert_gt(f.recent[0].n, 0);
+	cr_assert(take(6), "all of it, though parts of it were not merged yet");
+	cr_assert_eq(f.recent[0].n, 0);
+	give_all();
+	gm_frames_fini(&f);
+}
+
+/* More than fit: the others are merged at once. */
+Test(frames, more_given_back_than_remembered)
+{
+	frames_open(4 * GM_FRAMES_RECENT);
+	while (take(0))
+		;
+	give_all();
+	cr_assert_eq(f.recent[0].n, GM_FRAMES_RECENT);
+	cr_assert_neq(f.nonempty, 0);
+	assert_whole();
+	gm_frames_fini(&f);
+}
+
 Test(frames, the_check_sees_damage)
 {
 	frames_open(64);
 	cr_assert(take(2));
 	f.free_units--;
-	cr_assert_not_null(gm_frames_check(&f), "miscounted");
+	cr_assert_str_eq(gm_frames_check(&f), "free units are miscounted");
 	f.free_units++;
 	f.nonempty ^= 1u << 5;
-	cr_assert_not_null(gm_frames_check(&f), "bitmap");
+	cr_assert_str_eq(gm_frames_check(&f), "the bitmap of orders is wrong");
 	f.nonempty ^= 1u << 5;
-	f.state[1] = f.state[0];
-	cr_assert_not_null(gm_frames_check(&f), "overlap");
-	f.state[1] = 0;
+	f.set[0].level[0][0] ^= 1u; /* unit 0, which is taken or free in a larger chunk */
+	cr_assert_not_null(gm_frames_check(&f), "a unit free behind the back of the count, or twice");
+	f.set[0].level[0][0] ^= 1u;
+	f.recent[0] = (struct gm_frames_recent){ .n = 1, .unit = { 32 } };
+	f.free_units++;
+	cr_assert_str_eq(gm_frames_check(&f), "a chunk given back last is free twice");
+	f.free_units--;
+	f.recent[0].n = 0;
+	f.set[2].level[0][0] ^= UINT64_C(1) << 63; /* beyond the slab */
+	f.nonempty ^= 1u << 2;
+	cr_assert_not_null(gm_frames_check(&f));
+	f.nonempty ^= 1u << 2;
+	f.set[2].level[0][0] ^= UINT64_C(1) << 63;
 	cr_assert_null(gm_frames_check(&f));
 	give_all();
+	gm_frames_fini(&f);
+}
+
+Test(frames, the_check_sees_a_wrong_summary)
+{
+	frames_open(1100);
+	f.set[0].level[1][0] ^= 2;
+	cr_assert_str_eq(gm_frames_check(&f), "the summary of a set of free chunks is wrong");
+	f.set[0].level[1][0] ^= 2;
+	cr_assert_null(gm_frames_check(&f));
 	gm_frames_fini(&f);
 }

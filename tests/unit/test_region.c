@@ -23,10 +23,21 @@ static struct failing_alloc fa;
 static struct gm_env env;
 static struct gm_regions rs;
 
-static void stock(unsigned n)
+/* Where page 0 of a test is. */
+static uint64_t base;
+/* What is in stock at the beginning. */
+static unsigned stocked;
+
+static void stock(unsigned pieces)
 {
-	while (n--)
+	while (pieces--)
 		gm_regions_stock(&rs, gm_region_new(&env));
+}
+
+static void take_stock(unsigned pieces)
+{
+	while (pieces--)
+		gm_mem_free(&env, gm_radix_spares_take(&rs.stock), GM_REGION_PIECE_BYTES);
 }
 
 static void setup(void)
@@ -34,7 +45,10 @@ static void setup(void)
 	failing_alloc_init(&fa);
 	env.mem = fa.table;
 	gm_regions_init(&rs);
-	stock(GM_REGION_SPARES);
+	while (gm_regions_room(&rs) < GM_REGION_SPARES)
+		stock(1);
+	base = 0;
+	stocked = rs.stock.count;
 }
 
 static void teardown(void)
@@ -48,12 +62,12 @@ TestSuite(region, .init = setup, .fini = teardown);
 
 static bool insert(unsigned first, unsigned end, enum gm_region_kind kind)
 {
-	return gm_regions_insert(&rs, first * PAGE, end * PAGE, kind);
+	return gm_regions_insert(&rs, base + first * PAGE, base + end * PAGE, kind);
 }
 
 static bool carve(unsigned first, unsigned end, enum gm_region_kind kind)
 {
-	return gm_regions_carve(&rs, first * PAGE, end * PAGE, kind);
+	return gm_regions_carve(&rs, base + first * PAGE, base + end * PAGE, kind);
 }
 
 /* All regions as text: kind, pages, users of an edge. */
@@ -79,7 +93,7 @@ Test(region, i1_alone)
 	cr_assert(insert(10, 12, ADOPTED));
 	cr_assert(insert(7, 8, OWNED));
 	is("A4-6 O7-8 A10-12");
-	cr_assert_eq(rs.spares, GM_REGION_SPARES - 3);
+	cr_assert_eq(rs.stock.count, stocked - 2);
 }
 
 Test(region, i2_merges_with_the_left)
@@ -87,7 +101,7 @@ Test(region, i2_merges_with_the_left)
 	insert(4, 6, ADOPTED);
 	cr_assert(insert(6, 9, ADOPTED));
 	is("A4-9");
-	cr_assert_eq(rs.spares, GM_REGION_SPARES - 1, "needs no node");
+	cr_assert_eq(rs.stock.count, stocked - 2, "a node and a leaf for the first, nothing for the second");
 }
 
 Test(region, i3_merges_with_the_right)
@@ -95,7 +109,7 @@ Test(region, i3_merges_with_the_right)
 	insert(6, 9, ADOPTED);
 	cr_assert(insert(4, 6, ADOPTED));
 	is("A4-9");
-	cr_assert_eq(rs.spares, GM_REGION_SPARES - 1);
+	cr_assert_eq(rs.stock.count, stocked - 2);
 	cr_assert_not_null(gm_regions_find(&rs, 4 * PAGE), "the tree still finds it");
 }
 
@@ -105,7 +119,8 @@ Test(region, i4_joins_both)
 	insert(6, 9, ADOPTED);
 	cr_assert(insert(4, 6, ADOPTED));
 	is("A2-9");
-	cr_assert_eq(rs.spares, GM_REGION_SPARES - 1, "one node became a spare");
+	cr_assert_eq(rs.stock.count, stocked - 2);
+	cr_assert_eq(rs.count, 1);
 }
 
 Test(region, i5_an_edge_on_an_edge)
@@ -113,7 +128,7 @@ Test(region, i5_an_edge_on_an_edge)
 	cr_assert(insert(5, 6, EDGE));
 	cr_assert(insert(5, 6, EDGE));
 	is("E5-6*2");
-	cr_assert_eq(rs.spares, GM_REGION_SPARES - 1);
+	cr_assert_eq(rs.stock.count, stocked - 2);
 }
 
 Test(region, only_adopted_merges_and_only_with_adopted)
@@ -147,7 +162,7 @@ Test(region, c1_all_of_it)
 	insert(4, 6, OWNED);
 	cr_assert(carve(3, 9, OWNED));
 	is("");
-	cr_assert_eq(rs.spares, GM_REGION_SPARES, "nodes come back");
+	cr_assert_eq(rs.stock.count, stocked, "pieces come back");
 }
 
 Test(region, c2_its_beginning)
@@ -174,14 +189,15 @@ Test(region, c4_its_middle)
 	insert(4, 8, OWNED);
 	cr_assert(carve(5, 6, OWNED));
 	is("O4-5 O6-8");
-	cr_assert_eq(rs.spares, GM_REGION_SPARES - 2);
+	cr_assert_eq(rs.stock.count, stocked - 2, "there is room in the leaf");
 }
 
 Test(region, c4_without_a_spare_changes_nothing)
 {
 	insert(4, 8, OWNED);
-	while (rs.spares)
-		insert(100 + 2 * rs.spares, 101 + 2 * rs.spares, OWNED);
+	while (rs.count < GM_REGION_LEAF)
+		insert(100 + 2 * (unsigned)rs.count, 101 + 2 * (unsigned)rs.count, OWNED);
+	take_stock(rs.stock.count);
 	cr_assert_not(carve(5, 6, OWNED));
 	cr_assert_not(insert(50, 51, OWNED));
 	cr_assert_not(insert(50, 51, ADOPTED));
@@ -203,7 +219,7 @@ Test(region, c5_an_edge)
 	is("E5-6*1");
 	cr_assert(carve(5, 6, EDGE));
 	is("");
-	cr_assert_eq(rs.spares, GM_REGION_SPARES);
+	cr_assert_eq(rs.stock.count, stocked);
 }
 
 Test(region, c6_several)
@@ -253,16 +269,15 @@ Test(region, lookup_is_exact)
 
 Test(region, excess_nodes_are_handed_out)
 {
-	cr_assert_null(gm_regions_excess(&rs));
-	stock(2);
-	for (unsigned i = 0; i < 2; i++) {
-		struct gm_region *r = gm_regions_excess(&rs);
+	void *piece;
+	unsigned n = 0;
 
-		cr_assert_not_null(r);
-		gm_mem_free(&env, r, sizeof(*r));
-	}
 	cr_assert_null(gm_regions_excess(&rs));
-	cr_assert_eq(rs.spares, GM_REGION_SPARES);
+	stock(40);
+	for (; (piece = gm_regions_excess(&rs)); n++)
+		gm_mem_free(&env, piece, GM_REGION_PIECE_BYTES);
+	cr_assert(n > 30 && n <= 40, "%u", n);
+	cr_assert_eq(gm_regions_room(&rs), GM_REGION_SPARES);
 }
 
 Test(region, the_check_sees_damage)
@@ -285,6 +300,15 @@ Test(region, the_check_sees_damage)
 	rs.count++;
 	cr_assert_not_null(gm_regions_check(&rs), "miscounted");
 	rs.count--;
+	r->va = 3 * PAGE;
+	cr_assert_not_null(gm_regions_check(&rs), "not where it is looked for");
+	r->va = 4 * PAGE;
+	((struct gm_region_leaf *)gm_radix_get(&rs.tree, 0))->page[GM_REGION_LEAF - 1] = 7;
+	cr_assert_not_null(gm_regions_check(&rs), "a place of no region");
+	((struct gm_region_leaf *)gm_radix_get(&rs.tree, 0))->page[GM_REGION_LEAF - 1] = UINT16_MAX;
+	((struct gm_radix_node *)rs.tree.root)->used |= 2;
+	cr_assert_not_null(gm_regions_check(&rs), "a child that is not there");
+	((struct gm_radix_node *)rs.tree.root)->used &= ~UINT64_C(2);
 	insert(10, 11, OWNED);
 	insert(11, 12, OWNED);
 	cr_assert_null(gm_regions_check(&rs));
@@ -336,15 +360,15 @@ static void compare(void)
 
 	cr_assert_null(wrong, "%s", wrong);
 	for (unsigned i = 0; i < PAGES; i++) {
-		struct gm_region *r = gm_regions_find(&rs, i * PAGE);
+		struct gm_region *r = gm_regions_find(&rs, base + i * PAGE);
 
 		cr_assert_eq(r != NULL, cell[i].used, "page %u", i);
 		if (!r)
 			continue;
 		cr_assert_eq(r->kind, cell[i].kind);
 		cr_assert(r->kind != EDGE || r->users == cell[i].users);
-		cr_assert_eq(r->va == i * PAGE, !(i && same(&cell[i - 1], &cell[i])), "page %u begins a region", i);
-		cr_assert_eq(r->end == (i + 1) * PAGE, !(i + 1 < PAGES && same(&cell[i], &cell[i + 1])),
+		cr_assert_eq(r->va == base + i * PAGE, !(i && same(&cell[i - 1], &cell[i])), "page %u begins a region", i);
+		cr_assert_eq(r->end == base + (i + 1) * PAGE, !(i + 1 < PAGES && same(&cell[i], &cell[i + 1])),
 			     "page %u ends one", i);
 	}
 	for (struct gm_region *r = gm_regions_first(&rs, 0, UINT64_MAX); r; r = gm_regions_next(&rs, r, UINT64_MAX))
@@ -355,7 +379,7 @@ static void compare(void)
 static void random_insert(unsigned first, unsigned end, enum gm_region_kind kind, unsigned id)
 {
 	bool on_edge, ok;
-	unsigned spares = rs.spares;
+	unsigned room = gm_regions_room(&rs);
 
 	if (kind == EDGE)
 		end = first + 1;
@@ -370,7 +394,7 @@ static void random_insert(unsigned first, unsigned end, enum gm_region_kind kind
 		if (cell[i].used)
 			return; /* not allowed by the contract */
 	ok = insert(first, end, kind);
-	cr_assert(ok || !spares, "insert refused with spares left");
+	cr_assert(ok || !room, "insert refused with room in stock");
 	if (!ok)
 		return;
 	if (on_edge)
@@ -382,43 +406,170 @@ static void random_insert(unsigned first, unsigned end, enum gm_region_kind kind
 
 static void random_carve(unsigned first, unsigned end, enum gm_region_kind kind)
 {
-	unsigned spares = rs.spares;
+	unsigned room = gm_regions_room(&rs);
 	bool ok;
 
 	if (kind == EDGE)
 		end = first + 1;
 	ok = carve(first, end, kind);
-	cr_assert(ok || !spares, "carve refused with spares left");
+	cr_assert(ok || !room, "carve refused with room in stock");
 	for (unsigned i = first; i < end && ok; i++)
 		if (cell[i].used && cell[i].kind == kind && (kind != EDGE || --cell[i].users == 0))
 			cell[i] = (struct cell){ .used = false };
 }
 
+static unsigned pieces_below(const struct gm_radix_node *n, unsigned height)
+{
+	unsigned pieces = 1;
+
+	for (unsigned i = 0; i < GM_RADIX_WAYS; i++) {
+		if (!n->child[i])
+			continue;
+		if (height > 1)
+			pieces += pieces_below(n->child[i], height - 1);
+		else
+			for (struct gm_region_leaf *leaf = n->child[i]; leaf; leaf = leaf->next)
+				pieces++;
+	}
+	return pieces;
+}
+
+/* In the tree and in stock. */
+static unsigned pieces(void)
+{
+	return rs.stock.count + (rs.tree.root ? pieces_below(rs.tree.root, rs.tree.height) : 0);
+}
+
+static void random_round(unsigned round)
+{
+	unsigned first = rnd(PAGES), end = first + 1 + rnd(PAGES - first < 9 ? PAGES - first : 9);
+	unsigned dice = rnd(8), before = pieces();
+	enum gm_region_kind kind = dice < 4 ? ADOPTED : dice < 7 ? OWNED : EDGE;
+
+	if (rnd(2))
+		random_insert(first, end, kind, round);
+	else
+		random_carve(first, end, kind);
+	for (unsigned i = 0; i < PAGES && round % 64 == 0; i++) /* or they would fill everything */
+		while (cell[i].used && cell[i].kind == EDGE)
+			random_carve(i, i + 1, EDGE);
+	cr_assert_eq(pieces(), before, "a piece was lost");
+	compare();
+	if (rs.stock.count && rnd(4) == 0) /* now and then without any */
+		take_stock(1 + rnd(rs.stock.count));
+	else if (!gm_regions_room(&rs) && rnd(3) == 0)
+		stock(1 + rnd(32));
+}
+
+/* Across a border of pieces, so that regions begin in one and end in the other. */
 Test(region, random_operations)
 {
-	for (unsigned round = 0; round < 20000; round++) {
-		unsigned first = rnd(PAGES), end = first + 1 + rnd(PAGES - first < 9 ? PAGES - first : 9);
-		unsigned dice = rnd(8);
-		enum gm_region_kind kind = dice < 4 ? ADOPTED : dice < 7 ? OWNED : EDGE;
-		unsigned nodes = rs.spares + (unsigned)rs.count;
+	base = GM_BLOCK_BYTES - 20 * PAGE;
+	for (unsigned round = 0; round < 20000; round++)
+		random_round(round);
+}
 
-		if (rnd(2))
-			random_insert(first, end, kind, round);
+/* --------------------------------------------- many, over the whole space */
+
+#define MANY 3000
+
+struct range {
+	uint64_t va, end;
+};
+
+/* Sorted. */
+static struct range range[MANY];
+static unsigned ranges;
+
+/* The first range that ends above va. */
+static unsigned first_above(uint64_t va)
+{
+	unsigned lo = 0, hi = ranges;
+
+	while (lo < hi) {
+		unsigned mid = (lo + hi) / 2;
+
+		if (range[mid].end <= va)
+			lo = mid + 1;
 		else
-			random_carve(first, end, kind);
-		for (unsigned i = 0; i < PAGES && round % 64 == 0; i++) /* or they would fill everything */
-			while (cell[i].used && cell[i].kind == EDGE)
-				random_carve(i, i + 1, EDGE);
-		cr_assert_eq(rs.spares + rs.count, nodes, "a node was lost");
-		compare();
-		if (rs.spares > 1 && rnd(4) == 0) { /* now and then without any */
-			struct gm_region *r = rs.spare;
+			hi = mid;
+	}
+	return lo;
+}
 
-			rs.spare = r->next_spare;
-			rs.spares--;
-			gm_mem_free(&env, r, sizeof(*r));
-		} else if (!rs.spares && rnd(3) == 0) {
-			stock(1 + rnd(4));
+/* Dense in places, far apart in others. */
+static uint64_t random_va(void)
+{
+	static const unsigned bits[] = { 9, 12, 16, 26, 35, 44 };
+	uint64_t pages = (uint64_t)rnd(1u << 31) << 20 | rnd(1u << 20);
+
+	return (pages & ((UINT64_C(1) << bits[rnd(6)]) - 1)) * PAGE;
+}
+
+static void add_range(uint64_t va, uint64_t end)
+{
+	unsigned at = first_above(va);
+
+	if (ranges == MANY || (at < ranges && range[at].va < end))
+		return;
+	while (!gm_regions_room(&rs))
+		stock(1);
+	cr_assert(gm_regions_insert(&rs, va, end, OWNED));
+	memmove(range + at + 1, range + at, (ranges - at) * sizeof(*range));
+	range[at] = (struct range){ va, end };
+	ranges++;
+}
+
+/* Whole ranges only. */
+static void remove_ranges(uint64_t va, uint64_t end)
+{
+	unsigned at = first_above(va), stop = at;
+
+	if (at < ranges && range[at].va < va)
+		va = range[at].va;
+	while (stop < ranges && range[stop].va < end)
+		stop++;
+	if (stop > at && range[stop - 1].end > end)
+		end = range[stop - 1].end;
+	take_stock(rs.stock.count);
+	cr_assert(gm_regions_carve(&rs, va, end, OWNED), "to take whole ones out needs nothing");
+	memmove(range + at, range + stop, (ranges - stop) * sizeof(*range));
+	ranges -= stop - at;
+}
+
+static void look(uint64_t va, uint64_t end)
+{
+	unsigned at = first_above(va);
+	struct gm_region *r = gm_regions_first(&rs, va, end);
+	bool in = at < ranges && range[at].va <= va;
+
+	cr_assert_eq(gm_regions_find(&rs, va) != NULL, in);
+	for (; at < ranges && range[at].va < end; at++, r = gm_regions_next(&rs, r, end)) {
+		cr_assert_not_null(r);
+		cr_assert(r->va == range[at].va && r->end == range[at].end);
+	}
+	cr_assert_null(r);
+}
+
+Test(region, many_against_a_sorted_array)
+{
+	for (unsigned round = 0; round < 60000; round++) {
+		uint64_t va = random_va(), end = va + (1 + random_va() / PAGE % (rnd(8) ? 32 : 100000)) * PAGE;
+		unsigned dice = rnd(ranges > MANY / 2 ? 5 : 8);
+
+		if (dice > 2)
+			add_range(va, end);
+		else if (dice)
+			look(va, end);
+		else
+			remove_ranges(va, rnd(4) ? va + PAGE : end);
+		if (round % 500 == 0) {
+			cr_assert_null(gm_regions_check(&rs));
+			look(0, UINT64_MAX);
+			cr_assert_eq(rs.count, ranges);
 		}
 	}
+	cr_assert(ranges > 100);
+	remove_ranges(0, UINT64_MAX);
+	cr_assert_null(rs.tree.root, "an empty set has no tree");
 }

@@ -97,6 +97,25 @@ CORE_TEST(remap, held_on_the_way, .dev = { "mock:vram=4M,faults=no" }, .as = { .
 	world_check(w);
 }
 
+/* Whenever the set is released while its pages are to go elsewhere: from then on they are waited for. */
+CORE_TEST(remap, released_on_the_way, .dev = { "mock:vram=4M,visible=no,copy=async,copyns=5000" }, .spurious = true)
+{
+	for (unsigned i = 0; i < 300; i++) {
+		uint64_t va = away(w, SMALL, i), to;
+		struct gm_ws_range range = { .va = va, .bytes = SMALL * PAGE, .access = GM_WRITE };
+		struct gm_ws *ws = NULL;
+
+		OK(gm_ws_acquire(w->ctx[0], &range, 1, SECOND, &ws));
+		to = gm_sim_mremap(w->sim, va, SMALL * PAGE);
+		gm_sim_sleep_ns(w->sim, i * 10);
+		OK(gm_ws_release(ws, NULL));
+		OK(gm_adopt(w->as, ptr(to), SMALL * PAGE, 0));
+		cr_assert_eq(app_wrong(w, to, SMALL, i + 1), 0);
+		OK(gm_release(w->as, ptr(to), SMALL * PAGE));
+		OK(gm_sim_munmap(w->sim, to, SMALL * PAGE));
+	}
+}
+
 /* Nobody watches what no device has used: the new place is unknown until it is adopted, and no byte is the worse for it. */
 CORE_TEST(remap, before_a_device_used_it, .dev = { "mock:vram=4M" })
 {

@@ -97,8 +97,9 @@ static void part_late(void)
 
 static void part_plan(void)
 {
-	struct gm_step s[5];
+	struct gm_step *s = calloc(5, sizeof(*s));
 
+	cr_assert_not_null(s);
 	(void)rig_enter(0, 0, 2, RW_PTE);
 	(void)rig_touch(0, true);
 	s[0] = rig_step(GM_STEP_REMOVE, GM_STEP_FREE, 0, 0, 2);
@@ -106,10 +107,10 @@ static void part_plan(void)
 	s[2] = rig_copy_step(1, rig_piece(GM_COPY_TO_HOST, 0, 0, 2));
 	s[3] = rig_copy_step(2, rig_piece(GM_COPY_TO_DEV, 4, 2, 2));
 	s[4] = rig_step(GM_STEP_ENTER, 3, 4, 4, 2);
-	if (rig_submit(s, 5))
-		return;
-	for (unsigned i = 0; i < 5 && !rig.n; i++)
-		cr_assert_eq(s[i].ret, GM_RET_SUCCESS);
+	if (rig_submit(s, 5) == GM_RET_SUCCESS)
+		for (unsigned i = 0; i < 5 && !rig.n; i++)
+			cr_assert_eq(s[i].ret, GM_RET_SUCCESS);
+	free(s);
 }
 
 /* A revocation alone: what is left afterwards is nothing. */
@@ -229,6 +230,20 @@ static void part_sync_fails(void)
 	(void)rig.mmu->sync_create(rig.dev, &sync, &fd);
 }
 
+/* A copy that does not end is given up. */
+static void part_halt(void)
+{
+	struct gm_fence *fence = mock_svc_fence_create(&rig.s);
+	struct gm_copy in = rig_piece(GM_COPY_TO_DEV, 8, 0, 1);
+
+	toy_defers = true;
+	(void)rig.mmu->copy(rig.dev, &in, 1, fence);
+	toy_defers = false;
+	rig.mmu->dev_halt(rig.dev);
+	rig.mmu->dev_halt(rig.dev);
+	mock_svc_fence_put(&rig.s, fence);
+}
+
 static void part_peer(void)
 {
 	(void)rig.mmu->peer_reach(rig.dev, rig.dev);
@@ -263,7 +278,7 @@ static void part_create_fails(void)
 static void (*const parts[])(void) = {
 	part_none, part_map, part_enter, part_protect, part_shrink, part_fail, part_copy, part_copy_fails, part_late, part_plan,
 	part_plan_revoke, part_plan_enter, part_plan_copy, part_plan_fails, part_fault, part_host, part_cpu_ptr,
-	part_harvest, part_sync, part_sync_fails, part_peer, part_contexts, part_create_fails,
+	part_harvest, part_sync, part_sync_fails, part_peer, part_contexts, part_create_fails, part_halt,
 };
 
 /* ------------------------------------------------------------- the rules */
@@ -309,6 +324,7 @@ static void (*const shown_by[GM_RULES])(void) = {
 	[GM_RULE_SIGNAL_RESULT] = part_copy,
 	[GM_RULE_SIGNAL_UNKNOWN] = part_copy,
 	[GM_RULE_SIGNAL_NEVER] = part_late,
+	[GM_RULE_HALT_PENDING] = part_halt,
 	[GM_RULE_STEP_RET] = part_plan,
 	[GM_RULE_STEP_AFTER_FAILURE] = part_plan_fails,
 	[GM_RULE_PLAN_RESULT] = part_plan_fails,
@@ -389,21 +405,15 @@ static void clean_up(int how)
 	cr_assert(how != GM_RULE_LEAK || kept[1]);
 }
 
-static bool is_backend(enum gm_rule rule)
-{
-	switch (rule) {
+static const bool is_backend[GM_RULES] = {
 #define BACKEND true
 #define CALLER false
-#define CASE(name, who, text) case GM_RULE_##name: return who;
-	GM_RULE_LIST(CASE)
-#undef CASE
+#define RULE(name, who, text) [GM_RULE_##name] = who,
+	GM_RULE_LIST(RULE)
+#undef RULE
 #undef CALLER
 #undef BACKEND
-	case GM_RULES:
-		break;
-	}
-	return false;
-}
+};
 
 Test(shim, a_good_backend_breaks_nothing)
 {
@@ -425,7 +435,7 @@ Test(shim, each_rule_has_a_backend_that_breaks_it)
 	for (unsigned rule = 0; rule < GM_RULES; rule++) {
 		const char *name = gm_rule_name((enum gm_rule)rule);
 
-		if (!is_backend((enum gm_rule)rule)) {
+		if (!is_backend[rule]) {
 			cr_assert_null(shown_by[rule], "%s is the caller's", name);
 			continue;
 		}
@@ -529,6 +539,38 @@ Test(shim, a_bad_configuration_is_refused)
 	cr_assert_null(gm_validate_pmap(NULL));
 	cr_assert_eq(strcmp(gm_rule_name(GM_RULE_CUT), "GM_RULE_CUT"), 0);
 	cr_assert_eq(strcmp(gm_rule_name(GM_RULES), "GM_RULE_?"), 0);
+}
+
+/* Slots that the backend does not have answer with their defaults; an older one has fewer. */
+Test(shim, a_short_table_has_defaults)
+{
+	struct gm_fence *fence;
+	uint8_t bits = 7;
+	void *sync = NULL;
+	int fd = -1;
+
+	toy_no_caps = GM_CAP_DIRTY | GM_CAP_SYNC | GM_CAP_PEER;
+	cr_assert_eq(rig_init(GM_RULES), GM_RET_SUCCESS);
+	rig_close();
+	rig.toy.size = offsetof(struct gm_mmu, pmap_harvest);
+	rig.s.host = NULL;
+	rig.host = NULL;
+	cr_assert_eq(rig.mmu->dev_init(&rig.config, &rig.s.svc, &rig.caps, &rig.dev), GM_RET_SUCCESS);
+	cr_assert_eq(rig.mmu->pmap_create(rig.dev, &rig.pmap), GM_RET_SUCCESS);
+	part_map();
+	rig.mmu->dev_halt(rig.dev);
+	rig_expect(GM_RULES, "short table");
+	fence = mock_svc_fence_create(&rig.s);
+	cr_assert_eq(rig.mmu->pmap_harvest(rig.pmap, TOY_VA, PAGE, &bits), GM_RET_UNIMPLEMENTED);
+	cr_assert_eq(rig.mmu->sync_create(rig.dev, &sync, &fd), GM_RET_UNIMPLEMENTED);
+	cr_assert_eq(rig.mmu->sync_import(rig.dev, 0, fence), GM_RET_UNIMPLEMENTED);
+	cr_assert_eq(rig.mmu->peer_reach(rig.dev, rig.dev), GM_RET_NOTSUP);
+	rig.mmu->sync_signal(rig.dev, sync, GM_RET_SUCCESS);
+	rig_expect(GM_RULE_NO_CAP, "an operation that was not announced");
+	cr_assert_eq(rig.n, 5);
+	mock_svc_fence_put(&rig.s, fence);
+	rig_close();
+	toy_no_caps = 0;
 }
 
 /* Any allocation of the shim may fail: calls go on, or say so, and nothing is reported. */

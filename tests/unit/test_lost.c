@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A device that is lost while it has memory: what only it had is lost with it, and every access says so; what the
+ * host has kept comes home; and nothing of the device is called any more.
+ */
+#include "config.h"
+
+#include "core_fixture.h"
+
+/* The mock, until it is lost. One device, so that the operations find it. */
+static struct {
+	bool lost;      /* whatever is called says so */
+	bool told;      /* ... and has */
+	unsigned after; /* calls after that */
+} losing;
+
+static bool is_lost(void)
+{
+	losing.after += losing.told;
+	losing.told |= losing.lost;
+	return losing.lost;
+}
+
+#define MOCK (gm_mock_mmu())
+
+static gm_ret_t losing_create(void *dev, void **pmap)
+{
+	return is_lost() ? GM_RET_NODEV : MOCK->pmap_create(dev, pmap);
+}
+
+static void losing_destroy(void *pmap)
+{
+	if (losing.lost) /* nobody has emptied it */
+		OK(MOCK->pmap_remove(pmap, 0, UINT64_C(1) << 40));
+	MOCK->pmap_destroy(pmap);
+}
+
+static gm_ret_t losing_enter(void *pmap, uint64_t va, uint64_t pa, uint64_t bytes, uint32_t pte)
+{
+	return is_lost() ? GM_RET_NODEV : MOCK->pmap_enter(pmap, va, pa, bytes, pte);
+}
+
+static gm_ret_t losing_remove(void *pmap, uint64_t va, uint64_t bytes)
+{
+	return is_lost() ? GM_RET_NODEV : MOCK->pmap_remove(pmap, va, bytes);
+}
+
+static gm_ret_t losing_invl(void *pmap, uint64_t va, uint64_t bytes)
+{
+	return is_lost() ? GM_RET_NODEV : MOCK->tlb_invl(pmap, va, bytes);
+}
+
+static gm_ret_t losing_copy(void *dev, const struct gm_copy *copies, size_t n, struct gm_fence *done)
+{
+	return is_lost() ? GM_RET_NODEV : MOCK->copy(dev, copies, n, done);
+}
+
+static gm_ret_t losing_submit(void *dev, struct gm_step *steps, size_t n, struct gm_fence *done)
+{
+	return is_lost() ? GM_RET_NODEV : MOCK->submit(dev, steps, n, done);
+}
+
+static gm_ret_t losing_fault_next(void *dev, struct gm_dev_fault *fault)
+{
+	return is_lost() ? GM_RET_NODEV : MOCK->fault_next(dev, fault);
+}
+
+static gm_ret_t losing_fault_done(void *pmap, uint64_t va, uint64_t bytes, gm_ret_t result)
+{
+	return is_lost() ? GM_RET_NODEV : MOCK->fault_done(pmap, va, bytes, result);
+}
+
+/* Its memory can still be read, but not for good. */
+static void *losing_cpu_ptr(void *dev, uint64_t pa, uint64_t bytes)
+{
+	losing.after += losing.told;
+	return MOCK->cpu_ptr(dev, pa, bytes);
+}
+
+/* A device of its own beside those of the world, attached. */
+static struct gm_dev *open_losing(struct world *w, const char *spec, struct gm_ctx **ctx)
+{
+	struct gm_mmu table = *MOCK;
+	struct gm_mock_config config;
+	struct gm_dev *dev;
+
+	memset(&losing, 0, sizeof(losing));
+	table.pmap_create = losing_create;
+	table.pmap_destroy = losing_destroy;
+	table.pmap_enter = losing_enter;
+	table.pmap_remove = losing_remove;
+	table.tlb_invl = losing_invl;
+	table.copy = losing_copy;
+	table.submit = losing_submit;
+	table.fault_next = losing_fault_next;
+	table.fault_done = losing_fault_done;
+	table.cpu_ptr = losing_cpu_ptr;
+	OK(gm_mock_parse(spec, &config));
+	OK(gm_dev_create(w->lib, &table, &config, &dev));
+	OK(gm_as_attach(w->as, dev, GM_ATTACH_IDENTITY, NULL, ctx));
+	return dev;
+}
+
+static void close_losing(struct gm_dev *dev, struct gm_ctx *ctx)
+{
+	OK(gm_as_detach(ctx));
+	OK(gm_dev_destroy(dev));
+	cr_assert_eq(losing.after, 0, "%u calls after the device had said that it is lost", losing.after);
+}
+
+/* Dirty pages are lost, clean ones are not; the device's memory is not read, though the CPU sees it. */
+CORE_TEST(lost, what_only_the_device_had)
+{
+	static const char *const specs[] = { "vram=4M", "vram=4M,visible=no", "vram=4M,submit=no,copy=async" };
+
+	for (unsigned i = 0; i < 3; i++) {
+		uint64_t va = app_adopted(w, 1, 1), value;
+		struct gm_ctx *ctx;
+		struct gm_dev *dev = open_losing(w, specs[i], &ctx);
+
+		OK(gm_migrate(w->as, va, BLOCK, dev, NULL));
+		dev_fill(ctx, va, 64, 2);
+		losing.lost = true;
+		IS(gm_sim_load(w->sim, word_va(va, 3), &value, sizeof(value)), GM_RET_IO);
+		IS(gm_sim_load(w->sim, word_va(va, 40), &value, sizeof(value)), GM_RET_IO);
+		cr_assert_eq(app_get(w, word_va(va, 400)), word(400, 1));
+		cr_assert_eq(page_info(w, va + 3 * PAGE).place, GM_PLACE_POISONED);
+		cr_assert_gt(w->errors, 0);
+		world_check(w);
+		close_losing(dev, ctx);
+		for (unsigned k = 0; k < 64; k++)
+			IS(gm_sim_load(w->sim, word_va(va, k), &value, sizeof(value)), GM_RET_IO);
+		for (unsigned k = 64; k < GM_BLOCK_PAGES; k++)
+			cr_assert_eq(app_get(w, word_va(va, k)), word(k, 1), "page %u was kept", k);
+	}
+}
+
+/* The news comes with a fault: nobody asks for another, nor answers this one. */
+CORE_TEST(lost, told_by_fault_next)
+{
+	uint64_t va = app_adopted(w, 1, 1);
+	struct dev_job job = { .va = va, .pages = 1, .salt = 2, .write = true };
+	struct gm_fence *fence;
+	struct gm_ctx *ctx;
+	struct gm_dev *dev = open_losing(w, "vram=4M", &ctx);
+
+	losing.lost = true;
+	OK(gm_mock_launch(ctx, dev_kernel, &job, 1, &fence));
+	IS(gm_fence_wait(fence, 10 * MS), GM_RET_TIMEDOUT);
+	cr_assert(losing.told);
+	IS(gm_dev_fault(ctx, va, GM_WRITE), GM_RET_NODEV);
+	close_losing(dev, ctx); /* where the mock, which does not know that it is lost, ends the kernel */
+	IS(gm_fence_wait(fence, 0), GM_RET_CANCELED);
+	gm_fence_put(fence);
+	cr_assert_eq(app_wrong(w, va, GM_BLOCK_PAGES, 1), 0);
+}
+
+/* What is lost stays lost with the memory, not with the address. */
+CORE_TEST(lost, released_and_adopted_anew)
+{
+	uint64_t va = app_adopted(w, 1, 1), value;
+	struct gm_ctx *ctx;
+	struct gm_dev *dev = open_losing(w, "vram=4M", &ctx);
+
+	dev_fill(ctx, va, GM_BLOCK_PAGES, 2);
+	losing.lost = true;
+	IS(gm_sim_load(w->sim, word_va(va, 40), &value, sizeof(value)), GM_RET_IO);
+	OK(gm_release(w->as, ptr(va), BLOCK));
+	for (unsigned k = 0; k < GM_BLOCK_PAGES; k++)
+		IS(gm_sim_load(w->sim, word_va(va, k), &value, sizeof(value)), GM_RET_IO);
+	OK(gm_adopt(w->as, ptr(va), BLOCK, 0)); /* the same memory: nobody can do anything with it */
+	IS(gm_sim_load(w->sim, word_va(va, 7), &value, sizeof(value)), GM_RET_IO);
+	cr_assert_neq(dev_touch(w->ctx[0], va + 7 * PAGE, false), GM_RET_SUCCESS);
+	OK(gm_release(w->as, ptr(va), BLOCK));
+	OK(gm_sim_munmap(w->sim, va, BLOCK));
+	cr_assert_eq(gm_sim_mmap_at(w->sim, va, BLOCK, RW), va);
+	OK(gm_adopt(w->as, ptr(va), BLOCK, 0));
+	dev_fill(w->ctx[0], va, GM_BLOCK_PAGES, 3);
+	cr_assert_eq(app_wrong(w, va, GM_BLOCK_PAGES, 3), 0);
+	world_check(w);
+	close_losing(dev, ctx);
+}
+
+/* A child has nobody to ask: it must not see zeros either. */
+CORE_TEST(lost, a_child)
+{
+	uint64_t va = app_adopted(w, 1, 1), value;
+	struct gm_ctx *ctx;
+	struct gm_dev *dev = open_losing(w, "vram=4M", &ctx);
+
+	dev_fill(ctx, va, 64, 2);
+	losing.lost = true;
+	IS(gm_sim_load(w->sim, word_va(va, 3), &value, sizeof(value)), GM_RET_IO);
+	for (unsigned k = 0; k < 64; k++)
+		IS(gm_sim_fork_snapshot(w->sim, word_va(va, k), &value, sizeof(value)), GM_RET_IO);
+	OK(gm_sim_fork_snapshot(w->sim, word_va(va, 100), &value, sizeof(value)));
+	cr_assert_eq(value, word(100, 1));
+	close_losing(dev, ctx);
+}
