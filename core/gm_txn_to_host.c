@@ -181,25 +181,55 @@ static gm_ret_t copy_by_cpu(struct gm_dev *dev, const struct gm_mask *pages, con
 	return atomic_load(&dev->hal->lost) ? GM_RET_NODEV : GM_RET_SUCCESS;
 }
 
-static gm_ret_t copy_home(struct gm_txn *t, struct gm_dev *dev, const struct gm_mask *pages,
-			  const struct gm_frame_map *frames, uint64_t base)
+static gm_ret_t copy_by_engine(struct gm_txn *t, struct gm_dev *dev, const struct gm_mask *pages,
+			       const struct gm_frame_map *frames, uint64_t base)
 {
 	struct gm_plan plan;
+
+	gm_plan_init(&plan, t->as, dev->hal, t->deadline_ns);
+	gm_plan_copy(&plan, GM_COPY_TO_HOST, pages, frames, base);
+	return gm_plan_run(&plan);
+}
+
+/* A page that cannot be read must not keep its neighbours away: each alone. */
+static gm_ret_t copy_each(struct gm_txn *t, struct gm_dev *dev, const struct gm_mask *pages,
+			  const struct gm_frame_map *frames, uint64_t base, struct gm_mask *got)
+{
+	gm_ret_t first = GM_RET_SUCCESS;
+
+	GM_MASK_FOR_RUN(pages, begin, end)
+		for (unsigned i = begin; i < end && (!first || first == GM_RET_IO); i++) {
+			struct gm_mask one = gm_mask_span(i, i + 1);
+			gm_ret_t ret = copy_by_engine(t, dev, &one, frames, base);
+
+			if (!ret)
+				gm_mask_set(got, i);
+			else if (!first || ret != GM_RET_IO)
+				first = ret;
+		}
+	return first;
+}
+
+/* `got` is set to what is there: all of it on success. */
+static gm_ret_t copy_home(struct gm_txn *t, struct gm_dev *dev, const struct gm_mask *pages,
+			  const struct gm_frame_map *frames, uint64_t base, struct gm_mask *got)
+{
 	uint64_t start;
 	gm_ret_t ret;
 
+	*got = gm_mask_none();
 	if (gm_mask_empty(pages))
 		return GM_RET_SUCCESS;
 	start = gm_now_ns(t->as->env);
-	if (t->flags & GM_TXN_INLINE) {
+	if (t->flags & GM_TXN_INLINE)
 		ret = copy_by_cpu(dev, pages, frames, base);
-	} else {
-		gm_plan_init(&plan, t->as, dev->hal, t->deadline_ns);
-		gm_plan_copy(&plan, GM_COPY_TO_HOST, pages, frames, base);
-		ret = gm_plan_run(&plan);
-	}
+	else
+		ret = copy_by_engine(t, dev, pages, frames, base);
 	if (!ret)
-		gm_stat_add(t->as, GM_STAT_bytes_to_host, (uint64_t)gm_mask_count(pages) * GM_PAGE_BYTES);
+		*got = *pages;
+	else if (ret == GM_RET_IO)
+		ret = copy_each(t, dev, pages, frames, base, got);
+	gm_stat_add(t->as, GM_STAT_bytes_to_host, (uint64_t)gm_mask_count(got) * GM_PAGE_BYTES);
 	gm_stat_time(t->as, GM_STAT_ns_copy, start);
 	return ret;
 }
@@ -208,17 +238,16 @@ static gm_ret_t copy_home(struct gm_txn *t, struct gm_dev *dev, const struct gm_
 static gm_ret_t home_staged(struct gm_txn *t, struct gm_move *m, struct gm_dev *dev, struct home *h)
 {
 	struct gm_block *b = m->block;
-	struct gm_mask clean = gm_mask_sub(h->staged, h->dirty);
-	gm_ret_t ret = copy_home(t, dev, &h->dirty, &h->frames, b->slot);
+	struct gm_mask clean = gm_mask_sub(h->staged, h->dirty), got;
+	gm_ret_t ret = copy_home(t, dev, &h->dirty, &h->frames, b->slot, &got);
 	uint64_t now_ns;
 
-	if (ret) {
-		h->staged = clean;
-	} else if (!gm_mask_empty(&h->dirty)) {
+	h->staged = gm_mask_or(clean, got);
+	if (!gm_mask_empty(&got)) {
 		gm_lock(b->as->env, &b->lock);
-		b->node[dev->index]->dirty = gm_mask_sub(b->node[dev->index]->dirty, h->dirty);
+		b->node[dev->index]->dirty = gm_mask_sub(b->node[dev->index]->dirty, got);
 		gm_unlock(b->as->env, &b->lock);
-		h->dirty = gm_mask_none(); /* the slot has them now */
+		h->dirty = gm_mask_sub(h->dirty, got); /* the slot has them now */
 	}
 	if (gm_mask_empty(&h->staged))
 		return ret;
@@ -229,9 +258,11 @@ static gm_ret_t home_staged(struct gm_txn *t, struct gm_move *m, struct gm_dev *
 	return ret;
 }
 
-/* Without a parked frame, from memory the CPU sees: straight from the frames. */
-static void fill_visible(struct gm_txn *t, struct gm_block *b, struct gm_dev *dev, struct home *h)
+/* Without a parked frame, from memory the CPU sees: straight from the frames. Returns what it does not see. */
+static struct gm_mask fill_visible(struct gm_txn *t, struct gm_block *b, struct gm_dev *dev, struct home *h)
 {
+	struct gm_mask unseen = gm_mask_none();
+
 	GM_MASK_FOR_RUN(&h->bare, first, end)
 		for (unsigned i = first, next; i < end; i = next) {
 			uint64_t bytes;
@@ -240,30 +271,37 @@ static void fill_visible(struct gm_txn *t, struct gm_block *b, struct gm_dev *de
 			next = gm_frame_run(&h->frames, i, end);
 			bytes = (uint64_t)(next - i) * GM_PAGE_BYTES;
 			src = gm_hal_cpu_ptr(dev->hal, gm_frame_pa(&h->frames, i), bytes);
-			give_run(t, b, give_fill, i, next, GM_VA(src), &h->back);
-			gm_stat_add(t->as, GM_STAT_bytes_to_host, bytes);
+			if (src) {
+				give_run(t, b, give_fill, i, next, GM_VA(src), &h->back);
+				gm_stat_add(t->as, GM_STAT_bytes_to_host, bytes);
+			} else {
+				unseen = gm_mask_or(unseen, gm_mask_span(i, next));
+			}
 		}
+	return unseen;
 }
 
 /* Without a parked frame, from memory the CPU does not see: through scratch memory. */
-static gm_ret_t fill_bounced(struct gm_txn *t, struct gm_block *b, struct gm_dev *dev, struct home *h)
+static gm_ret_t fill_bounced(struct gm_txn *t, struct gm_block *b, struct gm_dev *dev, struct home *h,
+			     const struct gm_mask *pages)
 {
 	struct gm_env *env = t->as->env;
 	void *scratch = gm_mem_alloc(env, GM_BLOCK_BYTES);
+	struct gm_mask got;
 	gm_ret_t ret;
 
 	if (!scratch)
 		return gm_fail(GM_RET_NOMEM, "no scratch memory to bring 0x%llx home", (unsigned long long)b->va);
-	ret = copy_home(t, dev, &h->bare, &h->frames, GM_VA(scratch));
-	if (!ret)
-		GM_MASK_FOR_RUN(&h->bare, first, end)
-			give_run(t, b, give_fill, first, end, GM_VA(scratch) + (uint64_t)first * GM_PAGE_BYTES, &h->back);
+	ret = copy_home(t, dev, pages, &h->frames, GM_VA(scratch), &got);
+	GM_MASK_FOR_RUN(&got, first, end)
+		give_run(t, b, give_fill, first, end, GM_VA(scratch) + (uint64_t)first * GM_PAGE_BYTES, &h->back);
 	gm_mem_free(env, scratch, GM_BLOCK_BYTES);
 	return ret;
 }
 
 static gm_ret_t home_bare(struct gm_txn *t, struct gm_move *m, struct gm_dev *dev, struct home *h)
 {
+	struct gm_mask unseen = h->bare;
 	gm_ret_t ret = GM_RET_SUCCESS;
 	uint64_t start;
 
@@ -271,11 +309,9 @@ static gm_ret_t home_bare(struct gm_txn *t, struct gm_move *m, struct gm_dev *de
 		return ret;
 	start = gm_now_ns(t->as->env);
 	if (gm_hal_has(dev->hal, GM_CAP_CPU_VISIBLE) && !atomic_load(&dev->hal->lost))
-		fill_visible(t, m->block, dev, h);
-	else if (t->flags & GM_TXN_INLINE)
-		ret = GM_RET_AGAIN;
-	else
-		ret = fill_bounced(t, m->block, dev, h);
+		unseen = fill_visible(t, m->block, dev, h);
+	if (!gm_mask_empty(&unseen)) /* all of it, or what lies beyond the part that is visible */
+		ret = t->flags & GM_TXN_INLINE ? GM_RET_AGAIN : fill_bounced(t, m->block, dev, h, &unseen);
 	gm_stat_time(t->as, GM_STAT_ns_restore, start);
 	return ret;
 }

@@ -5,6 +5,9 @@ EXAMPLE_FILES = \
 	examples/backend-template/main.c \
 	examples/backend-template/toy.c \
 	examples/hello.c \
+	examples/mock-runtime/test_tinyrt.c \
+	examples/mock-runtime/tinyrt.c \
+	examples/mock-runtime/tinyrt.h \
 	examples/own-device.c \
 	examples/pagerank/device.c \
 	examples/pagerank/device.h \
@@ -28,6 +31,7 @@ EXAMPLE_FILES = \
 EXTRA_DIST += \
 	$(EXAMPLE_FILES) \
 	examples/.clang-tidy \
+	examples/mock-runtime/Makefile \
 	examples/pagerank/Makefile \
 	examples/pagerank/fixture.txt \
 	examples/pagerank/make-fixture.py

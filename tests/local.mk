@@ -50,11 +50,17 @@ UNIT_TESTS = \
 	tests/unit/test_mock_bug.t \
 	tests/unit/test_mock_cfg.t \
 	tests/unit/test_mock_copy.t \
+	tests/unit/test_mock_core.t \
+	tests/unit/test_mock_cost.t \
+	tests/unit/test_mock_engine.t \
+	tests/unit/test_mock_expect.t \
 	tests/unit/test_mock_fault.t \
 	tests/unit/test_mock_hw.t \
 	tests/unit/test_mock_plugin.t \
 	tests/unit/test_mock_pt.t \
+	tests/unit/test_mock_rule.t \
 	tests/unit/test_mock_run.t \
+	tests/unit/test_mock_shape.t \
 	tests/unit/test_mock_sync.t \
 	tests/unit/test_mock_tlb.t \
 	tests/unit/test_node.t \

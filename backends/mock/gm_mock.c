@@ -31,22 +31,6 @@ void *gm_mock_vram(struct gm_mock *m, uint64_t pa, uint64_t bytes)
 	return m->vram + (pa - GM_MOCK_PA_BASE);
 }
 
-bool gm_mock_fails(struct gm_mock *m, enum gm_mock_op op)
-{
-	struct gm_mock_failure *f = &m->failure[op];
-	bool hit = false;
-
-	m->svc->lock(m->svc->self, &m->lock);
-	if (f->nth > 1) {
-		f->nth--;
-	} else if (f->nth == 1 && f->count > 0) {
-		f->count--;
-		hit = true;
-	}
-	m->svc->unlock(m->svc->self, &m->lock);
-	return hit;
-}
-
 gm_ret_t gm_mock_vram_map(uint64_t vram_bytes, char **vram)
 {
 	size_t bytes = (size_t)vram_bytes, reserve = bytes + VRAM_ALIGN;
@@ -89,8 +73,12 @@ static void memory_fini(struct gm_mock *m)
 
 static uint32_t config_caps(const struct gm_mock_config *config)
 {
-	uint32_t caps = GM_CAP_FAST_INVL | GM_CAP_ACCESS | GM_CAP_PROTECT;
+	uint32_t caps = config->dirty_bits ? GM_CAP_DIRTY : 0;
 
+	caps |= config->no_fast_invl ? 0 : GM_CAP_FAST_INVL;
+	caps |= config->no_access ? 0 : GM_CAP_ACCESS;
+	caps |= config->no_protect ? 0 : GM_CAP_PROTECT;
+	caps |= config->peer_group ? GM_CAP_PEER : 0;
 	caps |= config->no_faults ? 0 : GM_CAP_FAULTS;
 	caps |= config->no_host_map ? 0 : GM_CAP_HOST_MAP;
 	caps |= config->no_cpu_visible ? 0 : GM_CAP_CPU_VISIBLE;
@@ -125,6 +113,8 @@ static void init_queues(struct gm_mock *m)
 	TAILQ_INIT(&m->fault_waiters);
 	TAILQ_INIT(&m->launches);
 	TAILQ_INIT(&m->jobs);
+	TAILQ_INIT(&m->hung);
+	TAILQ_INIT(&m->rules);
 	svc->mutex_init(svc->self, &m->lock);
 	svc->waitq_init(svc->self, &m->fault_waitq);
 	svc->waitq_init(svc->self, &m->gate_waitq);
@@ -191,6 +181,8 @@ static void mock_dev_fini(void *dev)
 
 	assert(m->n_pmaps == 0);
 	gm_mock_engine_stop(m);
+	gm_mock_dev_rule_clear(m);
+	(void)gm_mock_dev_expect_end(m, NULL, 0);
 	gm_mock_launch_reap(m, NULL);
 	gm_mock_sync_stop(m);
 	assert(TAILQ_EMPTY(&m->launches) && TAILQ_EMPTY(&m->fault_waiters));
@@ -227,17 +219,13 @@ static size_t pmap_bytes(const struct gm_mock *m)
 	return sizeof(struct gm_mock_pmap) + (size_t)2 * m->config.tlb_entries * sizeof(struct gm_mock_xlate);
 }
 
-static gm_ret_t mock_pmap_create(void *dev, void **out)
+static gm_ret_t pmap_make(void *dev, void **out)
 {
 	struct gm_mock *m = dev;
 	struct gm_mock_xlate *entries;
 	struct gm_mock_pmap *pmap;
 
 	_Static_assert(sizeof(struct gm_mock_pmap) % _Alignof(struct gm_mock_xlate) == 0, "TLB aligned");
-	if (gm_mock_is_lost(m))
-		return GM_RET_NODEV;
-	if (gm_mock_fails(m, GM_MOCK_PMAP_CREATE))
-		return GM_RET_NOMEM;
 	if (!context_take(m))
 		return GM_RET_NOSPC;
 	pmap = m->svc->alloc(m->svc->self, pmap_bytes(m));
@@ -247,6 +235,8 @@ static gm_ret_t mock_pmap_create(void *dev, void **out)
 	if (!m->config.hw && gm_mock_pt_init(m, &pmap->pt) != GM_RET_SUCCESS)
 		goto err_pmap;
 	pmap->dev = m;
+	if (gm_mock_dirty_init(pmap) != GM_RET_SUCCESS)
+		goto err_pt;
 	atomic_flag_clear(&pmap->tlbs_lock.held);
 	TAILQ_INIT(&pmap->tlbs);
 	entries = (struct gm_mock_xlate *)(void *)(pmap + 1);
@@ -260,6 +250,9 @@ static gm_ret_t mock_pmap_create(void *dev, void **out)
 	*out = pmap;
 	return GM_RET_SUCCESS;
 
+err_pt:
+	if (!m->config.hw)
+		gm_mock_pt_fini(m, &pmap->pt);
 err_pmap:
 	m->svc->free(m->svc->self, pmap, pmap_bytes(m));
 err_context:
@@ -267,11 +260,28 @@ err_context:
 	return GM_RET_NOMEM;
 }
 
+static gm_ret_t mock_pmap_create(void *dev, void **out)
+{
+	struct gm_mock_event event = { .kind = GM_MOCK_EV_CREATE };
+	struct gm_mock *m = dev;
+	gm_ret_t ret = gm_mock_begin(m, &(struct gm_mock_call){ .op = GM_MOCK_PMAP_CREATE });
+
+	if (ret == GM_RET_SUCCESS)
+		ret = pmap_make(dev, out);
+	event.ret = ret;
+	event.pmap = ret == GM_RET_SUCCESS ? *out : NULL;
+	gm_mock_note(m, &event);
+	gm_mock_cost_op(m, true);
+	return ret;
+}
+
 static void mock_pmap_destroy(void *pmap_ptr)
 {
+	struct gm_mock_event event = { .kind = GM_MOCK_EV_DESTROY, .pmap = pmap_ptr };
 	struct gm_mock_pmap *pmap = pmap_ptr;
 	struct gm_mock *m = pmap->dev;
 
+	gm_mock_note(m, &event);
 	assert(gm_mock_is_lost(m) || atomic_load(&m->unsound) || gm_mock_pt_empty(m, pmap->vm));
 	gm_mock_fault_cancel(pmap);
 	gm_mock_touch_drain(pmap);
@@ -283,6 +293,7 @@ static void mock_pmap_destroy(void *pmap_ptr)
 	gm_mock_tlb_unlink(pmap, &pmap->job);
 	gm_mock_tlb_unlink(pmap, &pmap->own);
 	gm_mock_spin_unlock(&m->pmaps_lock);
+	gm_mock_dirty_fini(pmap);
 	if (m->config.hw)
 		gm_mock_pt_drop(m, pmap->vm);
 	else
@@ -304,52 +315,124 @@ static void check_range(struct gm_mock *m, uint64_t va, uint64_t bytes)
 	(void)bytes;
 }
 
-gm_ret_t gm_mock_pmap_enter(void *pmap_ptr, uint64_t va, uint64_t pa, uint64_t bytes, uint32_t pte)
+static gm_ret_t enter(struct gm_mock_pmap *pmap, uint64_t va, uint64_t pa, uint64_t bytes, uint32_t pte)
 {
-	struct gm_mock_pmap *pmap = pmap_ptr;
 	struct gm_mock *m = pmap->dev;
 	gm_ret_t ret;
+
+	ret = gm_mock_dirty_enter(pmap, va, bytes);
+	if (ret != GM_RET_SUCCESS)
+		return ret;
+	ret = gm_mock_bug_enter(m, pmap->vm, va, pa, bytes, pte);
+	if (ret == GM_RET_EXIST && m->config.hw) {
+		m->svc->log(m->svc->self, GM_LOG_ERROR, "mock: the runtime that opened the hardware uses this address");
+		ret = GM_RET_NOMEM;
+	}
+	gm_mock_dirty_entered(pmap, va, bytes, ret);
+	return ret;
+}
+
+gm_ret_t gm_mock_pmap_enter(void *pmap_ptr, uint64_t va, uint64_t pa, uint64_t bytes, uint32_t pte)
+{
+	struct gm_mock_event event = { .kind = GM_MOCK_EV_ENTER, .pmap = pmap_ptr, .va = va, .pa = pa, .bytes = bytes,
+				       .pte = pte };
+	struct gm_mock_call call = { .op = GM_MOCK_PMAP_ENTER, .va = va, .bytes = bytes };
+	struct gm_mock_pmap *pmap = pmap_ptr;
+	struct gm_mock *m = pmap->dev;
 
 	check_range(m, va, bytes);
 	assert(pa % m->granule_bytes == 0);
 	assert(!(pte & GM_PTE_HOST) || !m->config.no_host_map);
-	if (!(pte & GM_PTE_HOST))
+	if (!(pte & GM_PTE_HOST)) {
 		(void)gm_mock_vram(m, pa, bytes);
-	if (gm_mock_is_lost(m))
-		return GM_RET_NODEV;
-	if (gm_mock_fails(m, GM_MOCK_PMAP_ENTER))
-		return gm_mock_bug_enter_failed(m, pmap->vm, va, pa, bytes, pte);
-	ret = gm_mock_bug_enter(m, pmap->vm, va, pa, bytes, pte);
-	if (ret != GM_RET_EXIST || !m->config.hw)
-		return ret;
-	m->svc->log(m->svc->self, GM_LOG_ERROR, "mock: the runtime that opened the hardware uses this address");
-	return GM_RET_NOMEM;
+		call.pa = pa;
+	}
+	event.ret = gm_mock_begin(m, &call);
+	if (event.ret == GM_RET_SUCCESS)
+		event.ret = enter(pmap, va, pa, bytes, pte);
+	else if (event.ret == GM_RET_NOMEM)
+		event.ret = gm_mock_bug_enter_failed(m, pmap->vm, va, pa, bytes, pte);
+	gm_mock_note(m, &event);
+	return event.ret;
 }
 
 gm_ret_t gm_mock_pmap_remove(void *pmap_ptr, uint64_t va, uint64_t bytes)
 {
+	struct gm_mock_event event = { .kind = GM_MOCK_EV_REMOVE, .pmap = pmap_ptr, .va = va, .bytes = bytes };
 	struct gm_mock_pmap *pmap = pmap_ptr;
 	struct gm_mock *m = pmap->dev;
 
 	check_range(m, va, bytes);
-	if (gm_mock_is_lost(m))
-		return GM_RET_NODEV;
-	if (gm_mock_fails(m, GM_MOCK_PMAP_REMOVE))
-		return gm_mock_bug_remove_failed(m, pmap->vm, va, bytes);
-	return gm_mock_bug_remove(m, pmap->vm, va, bytes);
+	event.ret = gm_mock_begin(m, &(struct gm_mock_call){ .op = GM_MOCK_PMAP_REMOVE, .va = va, .bytes = bytes });
+	if (event.ret == GM_RET_SUCCESS)
+		event.ret = gm_mock_bug_remove(m, pmap->vm, va, bytes);
+	else if (event.ret == GM_RET_NOMEM)
+		event.ret = gm_mock_bug_remove_failed(m, pmap->vm, va, bytes);
+	gm_mock_note(m, &event);
+	return event.ret;
 }
 
 static gm_ret_t mock_pmap_protect(void *pmap_ptr, uint64_t va, uint64_t bytes, uint32_t pte)
 {
+	struct gm_mock_event event = { .kind = GM_MOCK_EV_PROTECT, .pmap = pmap_ptr, .va = va, .bytes = bytes, .pte = pte };
 	struct gm_mock_pmap *pmap = pmap_ptr;
 	struct gm_mock *m = pmap->dev;
 
+	if (m->config.no_protect)
+		return GM_RET_UNIMPLEMENTED;
 	check_range(m, va, bytes);
-	if (gm_mock_is_lost(m))
-		return GM_RET_NODEV;
-	if (gm_mock_fails(m, GM_MOCK_PROTECT))
-		return GM_RET_NOMEM;
-	return gm_mock_bug_protect(m, pmap->vm, va, bytes, pte);
+	event.ret = gm_mock_begin(m, &(struct gm_mock_call){ .op = GM_MOCK_PROTECT, .va = va, .bytes = bytes });
+	if (event.ret == GM_RET_SUCCESS)
+		event.ret = gm_mock_bug_protect(m, pmap->vm, va, bytes, pte);
+	gm_mock_note(m, &event);
+	gm_mock_cost_op(m, true);
+	return event.ret;
+}
+
+/* Alone, not as a step of a plan: a call of its own, which costs. */
+static gm_ret_t mock_pmap_enter(void *pmap, uint64_t va, uint64_t pa, uint64_t bytes, uint32_t pte)
+{
+	gm_ret_t ret = gm_mock_pmap_enter(pmap, va, pa, bytes, pte);
+
+	gm_mock_cost_op(((struct gm_mock_pmap *)pmap)->dev, true);
+	return ret;
+}
+
+static gm_ret_t mock_pmap_remove(void *pmap, uint64_t va, uint64_t bytes)
+{
+	gm_ret_t ret = gm_mock_pmap_remove(pmap, va, bytes);
+
+	gm_mock_cost_op(((struct gm_mock_pmap *)pmap)->dev, true);
+	return ret;
+}
+
+static gm_ret_t mock_tlb_invl(void *pmap, uint64_t va, uint64_t bytes)
+{
+	struct gm_mock *m = ((struct gm_mock_pmap *)pmap)->dev;
+	gm_ret_t ret = gm_mock_tlb_invl(pmap, va, bytes);
+
+	gm_mock_cost_op(m, m->config.no_fast_invl);
+	return ret;
+}
+
+static gm_ret_t mock_harvest(void *pmap, uint64_t va, uint64_t bytes, uint8_t *bits)
+{
+	struct gm_mock *m = ((struct gm_mock_pmap *)pmap)->dev;
+	gm_ret_t ret = gm_mock_harvest(pmap, va, bytes, bits);
+
+	if (ret == GM_RET_SUCCESS && gm_mock_has_bug(m, GM_MOCK_BUG_DIRTY_LOST)) {
+		for (uint64_t i = 0; i < bytes / m->granule_bytes; i++)
+			bits[i] &= GM_PAGE_ACCESSED;
+	}
+	gm_mock_cost_op(m, true);
+	return ret;
+}
+
+static gm_ret_t mock_peer_reach(void *dev, void *other)
+{
+	gm_ret_t ret = gm_mock_begin(dev, &(struct gm_mock_call){ .op = GM_MOCK_PEER_REACH });
+
+	return ret == GM_RET_SUCCESS ? gm_mock_peer_reach(dev, other) : ret;
 }
 
 static void *mock_cpu_ptr(void *dev, uint64_t pa, uint64_t bytes)
@@ -357,10 +440,15 @@ static void *mock_cpu_ptr(void *dev, uint64_t pa, uint64_t bytes)
 	struct gm_mock *m = dev;
 	bool off = gm_mock_has_bug(m, GM_MOCK_BUG_CPU_PTR_OFF);
 
+	uint64_t end = pa - GM_MOCK_PA_BASE + bytes;
+	void *at = gm_mock_vram(m, pa, bytes);
+
+	if (m->config.no_cpu_visible || gm_mock_is_lost(m) || gm_mock_is_bad(m, pa, bytes))
+		return NULL;
+	if (m->config.visible_bytes && end > m->config.visible_bytes)
+		return NULL;
 	/* Not beyond the end of the memory. */
-	if (off && pa + bytes < GM_MOCK_PA_BASE + m->config.vram_bytes)
-		pa += GM_PAGE_BYTES;
-	return m->config.no_cpu_visible ? NULL : gm_mock_vram(m, pa, bytes);
+	return off && end < m->config.vram_bytes ? (char *)at + GM_PAGE_BYTES : at;
 }
 
 const struct gm_mmu gm_mock_table = {
@@ -371,9 +459,9 @@ const struct gm_mmu gm_mock_table = {
 	.dev_fini = mock_dev_fini,
 	.pmap_create = mock_pmap_create,
 	.pmap_destroy = mock_pmap_destroy,
-	.pmap_enter = gm_mock_pmap_enter,
-	.pmap_remove = gm_mock_pmap_remove,
-	.tlb_invl = gm_mock_tlb_invl,
+	.pmap_enter = mock_pmap_enter,
+	.pmap_remove = mock_pmap_remove,
+	.tlb_invl = mock_tlb_invl,
 	.copy = gm_mock_copy,
 	.pmap_protect = mock_pmap_protect,
 	.submit = gm_mock_submit,
@@ -384,21 +472,14 @@ const struct gm_mmu gm_mock_table = {
 	.sync_create = gm_mock_sync_create,
 	.sync_signal = gm_mock_sync_signal,
 	.sync_import = gm_mock_sync_import,
+	.pmap_harvest = mock_harvest,
+	.peer_reach = mock_peer_reach,
+	.dev_halt = gm_mock_halt,
 };
 
 const struct gm_mmu *gm_mock_mmu(void)
 {
 	return &gm_mock_table;
-}
-
-gm_ret_t gm_mock_dev_fail(struct gm_mock *m, enum gm_mock_op op, uint64_t nth, uint64_t count)
-{
-	if ((unsigned)op >= GM_MOCK_OPS)
-		return GM_RET_INVAL;
-	m->svc->lock(m->svc->self, &m->lock);
-	m->failure[op] = (struct gm_mock_failure){ .nth = nth, .count = count };
-	m->svc->unlock(m->svc->self, &m->lock);
-	return GM_RET_SUCCESS;
 }
 
 gm_ret_t gm_mock_dev_plant(struct gm_mock *m, enum gm_mock_bug bug)
@@ -412,12 +493,6 @@ gm_ret_t gm_mock_dev_plant(struct gm_mock *m, enum gm_mock_bug bug)
 	atomic_store(&m->bug_fences, 0);
 	atomic_store(&m->bug, (int)bug);
 	return GM_RET_SUCCESS;
-}
-
-void gm_mock_dev_lose(struct gm_mock *m)
-{
-	atomic_store(&m->lost, true);
-	gm_mock_fault_answer_all(m, GM_RET_NODEV);
 }
 
 static void add_pmap_stats(struct gm_mock *m, struct gm_mock_pmap *pmap, struct gm_mock_stats *stats)
@@ -443,6 +518,7 @@ void gm_mock_dev_stats(struct gm_mock *m, struct gm_mock_stats *stats)
 		.bytes_to_host = atomic_load(&m->bytes_to_host),
 		.invalidations = atomic_load(&m->invalidations),
 		.submits = atomic_load(&m->submits),
+		.bytes_from_peer = atomic_load(&m->bytes_from_peer),
 	};
 	gm_mock_spin_lock(m->svc, &m->pmaps_lock);
 	LIST_FOREACH(pmap, &m->pmaps, link)
@@ -450,10 +526,10 @@ void gm_mock_dev_stats(struct gm_mock *m, struct gm_mock_stats *stats)
 	stats->accesses += atomic_load(&m->accesses);
 	stats->tlb_misses += atomic_load(&m->tlb_misses);
 	gm_mock_spin_unlock(&m->pmaps_lock);
+	gm_mock_cost_stats(m, stats);
 }
 
-/* The mock behind a device; NULL: none, or another backend's. */
-static struct gm_mock *mock_of(struct gm_dev *dev)
+struct gm_mock *gm_mock_of(struct gm_dev *dev)
 {
 	struct gm_mock *m = gm_dev_backend(dev);
 
@@ -463,7 +539,7 @@ static struct gm_mock *mock_of(struct gm_dev *dev)
 gm_ret_t gm_mock_launch(struct gm_ctx *ctx, gm_mock_kernel kernel, void *arg, unsigned threads,
 			struct gm_fence **out)
 {
-	struct gm_mock *m = mock_of(gm_ctx_dev(ctx));
+	struct gm_mock *m = gm_mock_of(gm_ctx_dev(ctx));
 	struct gm_fence *fence;
 	gm_ret_t ret;
 
@@ -484,23 +560,16 @@ gm_ret_t gm_mock_launch(struct gm_ctx *ctx, gm_mock_kernel kernel, void *arg, un
 	return GM_RET_SUCCESS;
 }
 
-gm_ret_t gm_mock_fail(struct gm_dev *dev, enum gm_mock_op op, uint64_t nth, uint64_t count)
-{
-	struct gm_mock *m = mock_of(dev);
-
-	return m ? gm_mock_dev_fail(m, op, nth, count) : GM_RET_INVAL;
-}
-
 gm_ret_t gm_mock_plant(struct gm_dev *dev, enum gm_mock_bug bug)
 {
-	struct gm_mock *m = mock_of(dev);
+	struct gm_mock *m = gm_mock_of(dev);
 
 	return m ? gm_mock_dev_plant(m, bug) : GM_RET_INVAL;
 }
 
 gm_ret_t gm_mock_stats(struct gm_dev *dev, struct gm_mock_stats *stats)
 {
-	struct gm_mock *m = mock_of(dev);
+	struct gm_mock *m = gm_mock_of(dev);
 
 	if (!m || !stats)
 		return GM_RET_INVAL;

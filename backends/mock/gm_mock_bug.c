@@ -71,6 +71,7 @@ static const char *const names[GM_MOCK_BUGS] = {
 	[GM_MOCK_BUG_SYNC_EARLY] = "sync_early",             /* sync  a fence that must be pending still */
 	[GM_MOCK_BUG_SYNC_SUCCESS] = "sync_success",         /* sync  the result of an export that failed */
 	[GM_MOCK_BUG_SYNC_SILENT] = "sync_silent",           /* sync  the result of an export */
+	[GM_MOCK_BUG_DIRTY_LOST] = "dirty_lost",             /* main  GM_PAGE_DIRTY after a store */
 };
 /* clang-format on */
 

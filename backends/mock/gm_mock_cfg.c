@@ -8,6 +8,7 @@
  */
 #include "config.h"
 
+#include <stddef.h>
 #include <string.h>
 
 #include <gmem/mock.h>
@@ -99,11 +100,6 @@ static bool parse_size(struct span s, uint64_t *out)
 	return true;
 }
 
-static bool set_vram(struct gm_mock_config *config, struct span value)
-{
-	return parse_size(value, &config->vram_bytes);
-}
-
 static bool set_pages(struct gm_mock_config *config, struct span value)
 {
 	uint64_t sizes = 0, bytes;
@@ -120,72 +116,29 @@ static bool set_pages(struct gm_mock_config *config, struct span value)
 	return true;
 }
 
-static bool set_u32(uint32_t *out, struct span value)
-{
-	uint64_t number;
-
-	if (!parse_number(value, &number) || number > UINT32_MAX)
-		return false;
-	*out = (uint32_t)number;
-	return true;
-}
-
-static bool set_tlb(struct gm_mock_config *config, struct span value)
-{
-	return set_u32(&config->tlb_entries, value);
-}
-
-static bool set_vabits(struct gm_mock_config *config, struct span value)
-{
-	return set_u32(&config->va_bits, value);
-}
-
-static bool set_contexts(struct gm_mock_config *config, struct span value)
-{
-	return set_u32(&config->max_contexts, value);
-}
-
-static bool set_copyns(struct gm_mock_config *config, struct span value)
-{
-	return parse_number(value, &config->copy_ns);
-}
-
-static bool set_choice(bool *out, struct span value, const char *word_false, const char *word_true)
-{
-	if (!span_is(value, word_false) && !span_is(value, word_true))
-		return false;
-	*out = span_is(value, word_true);
-	return true;
-}
-
-static bool set_copy(struct gm_mock_config *config, struct span value)
-{
-	return set_choice(&config->async_copy, value, "sync", "async");
-}
-
-static bool set_faults(struct gm_mock_config *config, struct span value)
-{
-	return set_choice(&config->no_faults, value, "yes", "no");
-}
-
-static bool set_hostmap(struct gm_mock_config *config, struct span value)
-{
-	return set_choice(&config->no_host_map, value, "yes", "no");
-}
-
+/* yes, no, or how much of it. */
 static bool set_visible(struct gm_mock_config *config, struct span value)
 {
-	return set_choice(&config->no_cpu_visible, value, "yes", "no");
+	uint64_t bytes = 0;
+
+	config->no_cpu_visible = span_is(value, "no");
+	if (!config->no_cpu_visible && !span_is(value, "yes") && (!parse_size(value, &bytes) || bytes == 0))
+		return false;
+	config->visible_bytes = bytes;
+	return true;
 }
 
-static bool set_submit(struct gm_mock_config *config, struct span value)
-{
-	return set_choice(&config->no_submit, value, "yes", "no");
-}
+static bool parse_words(struct gm_mock_config *config, struct span rest);
 
-static bool set_sync(struct gm_mock_config *config, struct span value)
+static bool set_preset(struct gm_mock_config *config, struct span value)
 {
-	return set_choice(&config->no_sync, value, "yes", "no");
+	const char *name, *text;
+
+	for (unsigned i = 0; gm_mock_preset(i, &name, &text, NULL) == GM_RET_SUCCESS; i++) {
+		if (span_is(value, name))
+			return parse_words(config, (struct span){ .at = text, .len = strlen(text) });
+	}
+	return false;
 }
 
 static bool set_bug(struct gm_mock_config *config, struct span value)
@@ -201,15 +154,90 @@ static bool set_bug(struct gm_mock_config *config, struct span value)
 	return false;
 }
 
-static const struct {
+enum kind {
+	NUMBER, /* uint64_t, digits only */
+	SIZE,   /* uint64_t, also with K, M, G */
+	NUM32,  /* uint32_t */
+	CHOICE, /* bool: word[0] or word[1] */
+	OTHER,  /* set() */
+};
+
+#define FIELD(what, name) .kind = (what), .offset = offsetof(struct gm_mock_config, name)
+
+static const struct word {
 	const char *key;
+	enum kind kind;
+	size_t offset;
+	const char *word[2]; /* CHOICE: false, true */
 	bool (*set)(struct gm_mock_config *config, struct span value);
 } words[] = {
-	{ "vram", set_vram },     { "pages", set_pages },       { "tlb", set_tlb },         { "vabits", set_vabits },
-	{ "copy", set_copy },     { "contexts", set_contexts }, { "copyns", set_copyns },   { "faults", set_faults },
-	{ "submit", set_submit }, { "hostmap", set_hostmap },   { "visible", set_visible },
-	{ "bug", set_bug },      { "sync", set_sync },
+	{ "preset", .kind = OTHER, .set = set_preset },
+	{ "vram", FIELD(SIZE, vram_bytes) },
+	{ "pages", .kind = OTHER, .set = set_pages },
+	{ "tlb", FIELD(NUM32, tlb_entries) },
+	{ "vabits", FIELD(NUM32, va_bits) },
+	{ "contexts", FIELD(NUM32, max_contexts) },
+	{ "copy", FIELD(CHOICE, async_copy), .word = { "sync", "async" } },
+	{ "copyns", FIELD(NUMBER, copy_ns) },
+	{ "faults", FIELD(CHOICE, no_faults), .word = { "yes", "no" } },
+	{ "hostmap", FIELD(CHOICE, no_host_map), .word = { "yes", "no" } },
+	{ "visible", .kind = OTHER, .set = set_visible },
+	{ "submit", FIELD(CHOICE, no_submit), .word = { "yes", "no" } },
+	{ "protect", FIELD(CHOICE, no_protect), .word = { "yes", "no" } },
+	{ "access", FIELD(CHOICE, no_access), .word = { "yes", "no" } },
+	{ "fastinvl", FIELD(CHOICE, no_fast_invl), .word = { "yes", "no" } },
+	{ "dirty", FIELD(CHOICE, dirty_bits), .word = { "no", "yes" } },
+	{ "engines", FIELD(NUM32, engines) },
+	{ "reorder", FIELD(NUMBER, reorder_seed) },
+	{ "peer", FIELD(NUM32, peer_group) },
+	{ "timing", FIELD(CHOICE, timing_wait), .word = { "account", "wait" } },
+	{ "todev", FIELD(SIZE, to_dev_bps) },
+	{ "tohost", FIELD(SIZE, to_host_bps) },
+	{ "frompeer", FIELD(SIZE, peer_bps) },
+	{ "zero", FIELD(SIZE, zero_bps) },
+	{ "latency", FIELD(NUMBER, latency_ns) },
+	{ "opns", FIELD(NUMBER, op_ns) },
+	{ "stepns", FIELD(NUMBER, step_ns) },
+	{ "faultns", FIELD(NUMBER, fault_ns) },
+	{ "missns", FIELD(NUMBER, miss_ns) },
+	{ "sync", FIELD(CHOICE, no_sync), .word = { "yes", "no" } },
+	{ "bug", .kind = OTHER, .set = set_bug },
 };
+
+static bool set_word(struct gm_mock_config *config, const struct word *w, struct span value)
+{
+	char *field = (char *)config + w->offset;
+	uint64_t number;
+	uint32_t narrow;
+	bool choice;
+
+	switch (w->kind) {
+	case OTHER:
+		return w->set(config, value);
+	case CHOICE:
+		choice = span_is(value, w->word[1]);
+		if (!choice && !span_is(value, w->word[0]))
+			return false;
+		memcpy(field, &choice, sizeof(choice));
+		return true;
+	case NUMBER:
+	case NUM32:
+		if (!parse_number(value, &number))
+			return false;
+		break;
+	case SIZE:
+		if (!parse_size(value, &number))
+			return false;
+		break;
+	}
+	if (w->kind != NUM32) {
+		memcpy(field, &number, sizeof(number));
+		return true;
+	}
+	narrow = (uint32_t)number;
+	memcpy(field, &narrow, sizeof(narrow));
+	return narrow == number;
+}
 
 static bool parse_word(struct gm_mock_config *config, struct span word)
 {
@@ -219,9 +247,20 @@ static bool parse_word(struct gm_mock_config *config, struct span word)
 		return false;
 	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
 		if (span_is(key, words[i].key))
-			return words[i].set(config, word);
+			return set_word(config, &words[i], word);
 	}
 	return false;
+}
+
+static bool parse_words(struct gm_mock_config *config, struct span rest)
+{
+	if (rest.len == 0)
+		return true;
+	while (rest.at) {
+		if (!parse_word(config, span_cut(&rest, ',')))
+			return false;
+	}
+	return true;
 }
 
 static struct gm_mock_config defaults(void)
@@ -233,7 +272,14 @@ static struct gm_mock_config defaults(void)
 		.va_bits = MAX_VA_BITS,
 		.max_contexts = 8,
 		.tlb_entries = 64,
+		.engines = 1,
 	};
+}
+
+/* What one word says about another. */
+static void imply(struct gm_mock_config *config)
+{
+	config->async_copy |= config->engines > 1;
 }
 
 static bool is_valid(const struct gm_mock_config *config)
@@ -247,6 +293,10 @@ static bool is_valid(const struct gm_mock_config *config)
 	if (config->max_contexts == 0 || config->max_contexts > MAX_CONTEXTS)
 		return false;
 	if (!gm_mock_bug_name(config->bug))
+		return false;
+	if (config->engines == 0 || config->engines > GM_MOCK_MAX_ENGINES)
+		return false;
+	if (config->visible_bytes % GM_PAGE_BYTES || (config->no_cpu_visible && config->visible_bytes))
 		return false;
 	return config->tlb_entries > 0 && config->tlb_entries <= MAX_TLB_ENTRIES &&
 	       (config->tlb_entries & (config->tlb_entries - 1)) == 0;
@@ -270,7 +320,10 @@ gm_ret_t gm_mock_config_complete(const struct gm_mock_config *in, struct gm_mock
 			config.max_contexts = defaults().max_contexts;
 		if (config.tlb_entries == 0)
 			config.tlb_entries = defaults().tlb_entries;
+		if (config.engines == 0)
+			config.engines = defaults().engines;
 	}
+	imply(&config);
 	if (!is_valid(&config))
 		return GM_RET_INVAL;
 	*out = config;
@@ -280,17 +333,12 @@ gm_ret_t gm_mock_config_complete(const struct gm_mock_config *in, struct gm_mock
 gm_ret_t gm_mock_parse(const char *text, struct gm_mock_config *config)
 {
 	struct gm_mock_config parsed = defaults();
-	struct span rest;
 
 	if (!config)
 		return GM_RET_INVAL;
-	if (text && *text) {
-		rest = (struct span){ .at = text, .len = strlen(text) };
-		while (rest.at) {
-			if (!parse_word(&parsed, span_cut(&rest, ',')))
-				return GM_RET_INVAL;
-		}
-	}
+	if (text && !parse_words(&parsed, (struct span){ .at = text, .len = strlen(text) }))
+		return GM_RET_INVAL;
+	imply(&parsed);
 	if (!is_valid(&parsed))
 		return GM_RET_INVAL;
 	*config = parsed;

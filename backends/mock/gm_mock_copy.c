@@ -1,16 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The copy engine, and plans.
+ * Transfers, the steps of plans, and the calls that bring them.
  *
- * Without async_copy the caller does the work, and the fence is signalled
- * before copy() or submit() returns. With it there is one engine thread and
- * a queue; work is done in order, each call after copy_ns of sleep.
+ *     copy():   COPY scripted to fail --> error return, fence never signalled
+ *               COPY_LATE --> the fence says so, the destinations may hold nonsense
+ *     submit(): SUBMIT scripted to fail --> error return, nothing touched
  *
- *     call --SUBMIT, COPY made to fail--> error return, fence never signalled
- *          --> queued --> (copy_ns) --> steps or pieces --> fence signalled
- *
- * A plan is run step by step in the order given, which satisfies every
- * `after`. The first failure ends it: the later steps are CANCELED.
+ * Where nothing is out of the ordinary (no engine, no reordering, no script, nothing that takes time), the caller does
+ * the work here, in the order given, which satisfies every `after`; the first failure ends it, later steps are
+ * CANCELED. Everything else is a job for gm_mock_engine.c.
  *
  * The planted early fence: what goes to the device is put off until after
  * the signal. Its source is kept aside first, because the caller may free it
@@ -31,23 +29,11 @@
 #define STREAM_BYTES (64u << 10)
 
 /* A piece that is done after the fence; a copy of the source follows. */
-struct late_piece {
-	STAILQ_ENTRY(late_piece) link;
+struct gm_mock_late_piece {
+	STAILQ_ENTRY(gm_mock_late_piece) link;
 	struct gm_copy copy;
 	size_t bytes; /* of this allocation */
 	char source[];
-};
-
-STAILQ_HEAD(late_pieces, late_piece);
-
-struct gm_mock_job {
-	TAILQ_ENTRY(gm_mock_job) link;
-	struct gm_fence *done;
-	struct gm_step *steps; /* submit(): the caller's; NULL: copies */
-	size_t n;
-	bool fail;             /* GM_MOCK_COPY_LATE */
-	size_t bytes;          /* of this allocation */
-	struct gm_copy copies[];
 };
 
 #if defined(__x86_64__)
@@ -100,7 +86,8 @@ static void transfer(struct gm_mock *m, const struct gm_copy *c)
 		memset(vram, gm_mock_has_bug(m, GM_MOCK_BUG_SKIP_ZERO) ? GM_MOCK_GARBAGE : 0, c->bytes);
 		break;
 	case GM_COPY_FROM_PEER:
-		assert(!"no peer was ever said to be in reach");
+		copy_bytes(vram, gm_mock_vram(c->peer, c->host, c->bytes), c->bytes);
+		gm_mock_count(&m->bytes_from_peer, c->bytes);
 		break;
 	}
 }
@@ -127,12 +114,12 @@ static void transfer_garbage(struct gm_mock *m, const struct gm_copy *c)
 }
 
 /* Put a piece off. False: there is no memory for it, do it now. */
-static bool put_off(struct gm_mock *m, const struct gm_copy *c, struct late_pieces *late)
+static bool put_off(struct gm_mock *m, const struct gm_copy *c, struct gm_mock_late *late)
 {
 	size_t source = c->kind == GM_COPY_TO_DEV ? c->bytes : 0;
-	struct late_piece *piece;
+	struct gm_mock_late_piece *piece;
 
-	if (!late || c->kind == GM_COPY_TO_HOST)
+	if (!late || c->kind == GM_COPY_TO_HOST || c->kind == GM_COPY_FROM_PEER)
 		return false;
 	piece = m->svc->alloc(m->svc->self, sizeof(*piece) + source);
 	if (!piece)
@@ -143,14 +130,16 @@ static bool put_off(struct gm_mock *m, const struct gm_copy *c, struct late_piec
 		memcpy(piece->source, (const void *)(uintptr_t)c->host, source);
 		piece->copy.host = (uint64_t)(uintptr_t)piece->source;
 	}
+	m->svc->lock(m->svc->self, &m->lock); /* several engines may work for one job */
 	STAILQ_INSERT_TAIL(late, piece, link);
+	m->svc->unlock(m->svc->self, &m->lock);
 	return true;
 }
 
-static void run_late(struct gm_mock *m, struct late_pieces *late)
+void gm_mock_run_late(struct gm_mock *m, struct gm_mock_late *late)
 {
 	while (!STAILQ_EMPTY(late)) {
-		struct late_piece *piece = STAILQ_FIRST(late);
+		struct gm_mock_late_piece *piece = STAILQ_FIRST(late);
 
 		STAILQ_REMOVE_HEAD(late, link);
 		transfer(m, &piece->copy);
@@ -158,30 +147,74 @@ static void run_late(struct gm_mock *m, struct late_pieces *late)
 	}
 }
 
-static gm_ret_t run_pieces(struct gm_mock *m, const struct gm_copy *copies, size_t n, bool fail,
-			   struct late_pieces *late)
+/* The memory that it reads cannot be read. */
+static bool is_unreadable(struct gm_mock *m, const struct gm_copy *c)
 {
-	for (size_t i = 0; i < n; i++) {
-		struct gm_copy piece, *c = &piece;
-
-		if (gm_mock_is_lost(m))
-			return GM_RET_NODEV;
-		if (!gm_mock_bug_piece(m, copies, n, i, c))
-			continue;
-		assert(c->bytes > 0 && c->bytes % GM_PAGE_BYTES == 0 && c->pa % GM_PAGE_BYTES == 0);
-		gm_mock_count(&m->copies, 1);
-		if (fail)
-			transfer_garbage(m, c);
-		else if ((gm_mock_has_bug(m, GM_MOCK_BUG_SKIP_COPY) || gm_mock_has_bug(m, GM_MOCK_BUG_COPY_SHIFT)) &&
-			 c->kind != GM_COPY_ZERO)
-			transfer_pages(m, c);
-		else if (!put_off(m, c, late))
-			transfer(m, c);
-	}
-	return fail ? GM_RET_IO : GM_RET_SUCCESS;
+	if (c->kind == GM_COPY_TO_HOST)
+		return gm_mock_is_bad(m, c->pa, c->bytes);
+	if (c->kind == GM_COPY_FROM_PEER)
+		return gm_mock_is_lost(c->peer) || gm_mock_is_bad(c->peer, c->host, c->bytes);
+	return false;
 }
 
-static gm_ret_t run_step(struct gm_mock *m, const struct gm_step *step, struct late_pieces *late)
+static void check_piece(struct gm_mock *m, const struct gm_copy *c)
+{
+	assert(c->bytes > 0 && c->bytes % GM_PAGE_BYTES == 0 && c->pa % GM_PAGE_BYTES == 0);
+	assert((c->kind == GM_COPY_FROM_PEER) == (c->peer != NULL));
+	assert(c->kind != GM_COPY_FROM_PEER || gm_mock_peer_reach(m, c->peer) == GM_RET_SUCCESS ||
+	       gm_mock_is_lost(c->peer));
+	(void)m;
+	(void)c;
+}
+
+gm_ret_t gm_mock_run_piece(struct gm_mock *m, const struct gm_copy *c, bool fail, bool garbage,
+			   struct gm_mock_late *late)
+{
+	struct gm_mock_event event = { .kind = GM_MOCK_EV_COPY, .copy = (int)c->kind, .pa = c->pa, .host = c->host,
+				       .bytes = c->bytes };
+
+	if (gm_mock_is_lost(m)) {
+		event.ret = GM_RET_NODEV;
+		goto out;
+	}
+	check_piece(m, c);
+	gm_mock_count(&m->copies, 1);
+	if (fail || is_unreadable(m, c)) {
+		event.ret = GM_RET_IO;
+		if (garbage || !fail)
+			transfer_garbage(m, c);
+	} else if ((gm_mock_has_bug(m, GM_MOCK_BUG_SKIP_COPY) || gm_mock_has_bug(m, GM_MOCK_BUG_COPY_SHIFT)) &&
+		   c->kind != GM_COPY_ZERO) {
+		transfer_pages(m, c);
+	} else if (!put_off(m, c, late)) {
+		transfer(m, c);
+	}
+out:
+	gm_mock_note(m, &event);
+	return event.ret;
+}
+
+static gm_ret_t run_copy(struct gm_mock *m, const struct gm_copy *copy, struct gm_mock_late *late, bool *hang)
+{
+	struct gm_mock_verdict late_v, v = gm_mock_judge(m, &(struct gm_mock_call){ .op = GM_MOCK_COPY, .copies = copy, .n = 1 });
+	uint64_t delay_ns;
+
+	if (v.ret == GM_RET_SUCCESS)
+		late_v = gm_mock_judge(m, &(struct gm_mock_call){ .op = GM_MOCK_COPY_LATE, .copies = copy, .n = 1 });
+	else
+		late_v = (struct gm_mock_verdict){ .ret = GM_RET_SUCCESS };
+	delay_ns = late_v.delay_ns > UINT64_MAX - v.delay_ns ? UINT64_MAX : v.delay_ns + late_v.delay_ns;
+	if (delay_ns > 0) {
+		gm_mock_cost_delay(m, delay_ns);
+		gm_mock_sleep(m, delay_ns);
+	}
+	*hang = v.hang || late_v.hang;
+	if (*hang || v.ret != GM_RET_SUCCESS)
+		return v.ret;
+	return gm_mock_run_piece(m, copy, late_v.ret != GM_RET_SUCCESS, late_v.garbage, late);
+}
+
+gm_ret_t gm_mock_run_step(struct gm_mock *m, const struct gm_step *step, struct gm_mock_late *late, bool *hang)
 {
 	switch (step->op) {
 	case GM_STEP_REMOVE:
@@ -191,27 +224,26 @@ static gm_ret_t run_step(struct gm_mock *m, const struct gm_step *step, struct l
 	case GM_STEP_ENTER:
 		return gm_mock_pmap_enter(step->pmap, step->va, step->pa, step->bytes, step->pte);
 	case GM_STEP_COPY:
-		if (gm_mock_fails(m, GM_MOCK_COPY))
-			return GM_RET_IO;
-		return run_pieces(m, &step->copy, 1, gm_mock_fails(m, GM_MOCK_COPY_LATE), late);
+		return run_copy(m, &step->copy, late, hang);
 	}
 	assert(!"unknown step");
 	return GM_RET_IO;
 }
 
-static gm_ret_t run_steps(struct gm_mock *m, struct gm_step *steps, size_t n, struct late_pieces *late)
+/* Every step here and now, one after the other. */
+static gm_ret_t run_steps(struct gm_mock *m, struct gm_step *steps, size_t n)
 {
 	gm_ret_t first = GM_RET_SUCCESS;
+	bool hang = false;
 
 	for (size_t i = 0; i < n; i++) {
 		struct gm_step *step = &steps[gm_mock_bug_order(m, i, n)];
 		gm_ret_t ret = GM_RET_SUCCESS;
 
-		assert(steps[i].after == GM_STEP_FREE || steps[i].after < i);
 		if (first != GM_RET_SUCCESS && !gm_mock_has_bug(m, GM_MOCK_BUG_PLAN_GOES_ON))
 			ret = GM_RET_CANCELED;
 		else if (!gm_mock_bug_skips_step(m, i, n))
-			ret = run_step(m, step, late);
+			ret = gm_mock_run_step(m, step, NULL, &hang);
 		if (first == GM_RET_SUCCESS)
 			first = ret;
 		gm_mock_bug_step_ret(m, step, ret);
@@ -219,161 +251,80 @@ static gm_ret_t run_steps(struct gm_mock *m, struct gm_step *steps, size_t n, st
 	return first;
 }
 
-static bool has_copy(const struct gm_mock_job *job)
+/* Nothing about it needs a job. */
+static bool is_plain(const struct gm_mock *m, const struct gm_mock_verdict *v)
 {
-	if (!job->steps)
-		return true;
-	for (size_t i = 0; i < job->n; i++) {
-		if (job->steps[i].op == GM_STEP_COPY)
-			return true;
-	}
-	return false;
-}
-
-/* Only the engine sleeps; new work wakes it too early, so look at the clock. */
-static void engine_sleep(struct gm_mock *m)
-{
-	const struct gm_services *svc = m->svc;
-	uint64_t now = svc->now_ns(svc->self);
-	uint64_t deadline = m->config.copy_ns > UINT64_MAX - 1 - now ? UINT64_MAX - 1 : now + m->config.copy_ns;
-
-	svc->lock(svc->self, &m->lock);
-	while (svc->now_ns(svc->self) < deadline)
-		(void)svc->wait(svc->self, &m->engine_waitq, &m->lock, deadline);
-	svc->unlock(svc->self, &m->lock);
-}
-
-static void run_job(struct gm_mock *m, struct gm_mock_job *job)
-{
-	struct late_pieces late = STAILQ_HEAD_INITIALIZER(late);
-	bool early = gm_mock_has_bug(m, GM_MOCK_BUG_EARLY_FENCE);
-	bool sleeps = has_copy(job) && m->config.copy_ns > 0;
-	struct late_pieces *put = early ? &late : NULL;
-	gm_ret_t ret;
-
-	if (sleeps && !early)
-		engine_sleep(m);
-	if (job->steps)
-		ret = run_steps(m, job->steps, job->n, put);
-	else
-		ret = run_pieces(m, job->copies, job->n, job->fail, put);
-	gm_mock_bug_signal(m, job->done, ret);
-	if (!early)
-		return;
-	if (sleeps)
-		engine_sleep(m);
-	m->svc->yield(m->svc->self);
-	run_late(m, &late);
-}
-
-static void engine_main(void *arg)
-{
-	struct gm_mock *m = arg;
-	const struct gm_services *svc = m->svc;
-	struct gm_mock_job *job;
-
-	svc->lock(svc->self, &m->lock);
-	for (;;) {
-		while (TAILQ_EMPTY(&m->jobs) && !m->engine_stop)
-			(void)svc->wait(svc->self, &m->engine_waitq, &m->lock, GM_FOREVER_NS);
-		job = TAILQ_FIRST(&m->jobs);
-		if (!job)
-			break;
-		TAILQ_REMOVE(&m->jobs, job, link);
-		svc->unlock(svc->self, &m->lock);
-		run_job(m, job);
-		svc->free(svc->self, job, job->bytes);
-		svc->lock(svc->self, &m->lock);
-	}
-	svc->unlock(svc->self, &m->lock);
-}
-
-gm_ret_t gm_mock_engine_start(struct gm_mock *m)
-{
-	const struct gm_services *svc = m->svc;
-	gm_ret_t ret;
-
-	if (!m->config.async_copy)
-		return GM_RET_SUCCESS;
-	ret = svc->thread_start(svc->self, "gm-mock-copy", GM_THREAD_DEVICE, engine_main, m, &m->engine);
-	/* What is short is memory or processes; dev_init() knows only the one word. */
-	return ret == GM_RET_SUCCESS ? ret : GM_RET_NOMEM;
-}
-
-void gm_mock_engine_stop(struct gm_mock *m)
-{
-	const struct gm_services *svc = m->svc;
-
-	if (!m->engine)
-		return;
-	svc->lock(svc->self, &m->lock);
-	m->engine_stop = true;
-	svc->unlock(svc->self, &m->lock);
-	svc->wake(svc->self, &m->engine_waitq);
-	svc->thread_join(svc->self, m->engine);
-	m->engine = NULL;
-}
-
-/* Queue work for the engine: `steps`, or else `copies`, which are copied. */
-static gm_ret_t enqueue(struct gm_mock *m, struct gm_step *steps, const struct gm_copy *copies, size_t n,
-			struct gm_fence *done, bool fail)
-{
-	const struct gm_services *svc = m->svc;
-	struct gm_mock_job *job;
-	size_t bytes = sizeof(*job);
-
-	if (!steps)
-		bytes += n * sizeof(*copies);
-	job = svc->alloc(svc->self, bytes);
-	if (!job)
-		return gm_mock_bug_refuse(m, done, GM_RET_NOMEM);
-	job->done = done;
-	job->steps = steps;
-	job->n = n;
-	job->fail = fail;
-	job->bytes = bytes;
-	if (!steps)
-		memcpy(job->copies, copies, n * sizeof(*copies));
-	svc->lock(svc->self, &m->lock);
-	TAILQ_INSERT_TAIL(&m->jobs, job, link);
-	svc->unlock(svc->self, &m->lock);
-	svc->wake(svc->self, &m->engine_waitq);
-	return GM_RET_SUCCESS;
+	return !m->config.async_copy && !m->config.reorder_seed && !m->config.timing_wait && !v->scripted;
 }
 
 gm_ret_t gm_mock_copy(void *dev, const struct gm_copy *copies, size_t n, struct gm_fence *done)
 {
+	struct gm_mock_call call = { .op = GM_MOCK_COPY, .copies = copies, .n = n };
 	struct gm_mock *m = dev;
-	gm_ret_t ret;
-	bool fail;
+	struct gm_mock_verdict v, late;
+	gm_ret_t ret = GM_RET_SUCCESS;
+	uint64_t end_ns;
 
 	assert(copies && n > 0);
 	if (gm_mock_is_lost(m))
 		return GM_RET_NODEV;
-	if (gm_mock_fails(m, GM_MOCK_COPY))
-		return gm_mock_bug_refuse(m, done, GM_RET_IO);
-	fail = gm_mock_fails(m, GM_MOCK_COPY_LATE);
-	if (m->config.async_copy)
-		return enqueue(m, NULL, copies, n, done, fail);
-	ret = run_pieces(m, copies, n, fail, NULL);
+	v = gm_mock_judge(m, &call);
+	if (v.ret != GM_RET_SUCCESS)
+		return gm_mock_bug_refuse(m, done, v.ret);
+	call.op = GM_MOCK_COPY_LATE;
+	late = gm_mock_judge(m, &call);
+	late.hang |= v.hang;
+	late.delay_ns = v.delay_ns > UINT64_MAX - late.delay_ns ? UINT64_MAX : late.delay_ns + v.delay_ns;
+	late.scripted |= v.scripted;
+	if (!is_plain(m, &late))
+		return gm_mock_job_start(m, NULL, copies, n, done, &late);
+	atomic_fetch_add(&m->working, 1);
+	end_ns = gm_mock_cost_job(m, NULL, copies, n, 0);
+	for (size_t i = 0; i < n && ret == GM_RET_SUCCESS; i++) {
+		struct gm_copy piece;
+
+		if (gm_mock_bug_piece(m, copies, n, i, &piece))
+			ret = gm_mock_run_piece(m, &piece, false, false, NULL);
+	}
+	gm_mock_cost_done(m, end_ns);
 	gm_mock_bug_signal(m, done, ret);
+	atomic_fetch_sub(&m->working, 1);
 	return GM_RET_SUCCESS;
 }
 
 gm_ret_t gm_mock_submit(void *dev, struct gm_step *steps, size_t n, struct gm_fence *done)
 {
 	struct gm_mock *m = dev;
+	struct gm_mock_verdict v;
+	uint64_t end_ns;
 	gm_ret_t ret;
 
 	assert(steps && n > 0);
+	for (size_t i = 0; i < n; i++)
+		assert(steps[i].after == GM_STEP_FREE || steps[i].after < i);
 	if (gm_mock_is_lost(m))
 		return GM_RET_NODEV;
-	if (gm_mock_fails(m, GM_MOCK_SUBMIT))
-		return gm_mock_bug_refuse(m, done, GM_RET_NOMEM);
+	v = gm_mock_judge(m, &(struct gm_mock_call){ .op = GM_MOCK_SUBMIT });
+	if (v.ret != GM_RET_SUCCESS)
+		return gm_mock_bug_refuse(m, done, v.ret);
 	gm_mock_count(&m->submits, 1);
-	if (m->config.async_copy)
-		return enqueue(m, steps, NULL, n, done, false);
-	ret = run_steps(m, steps, n, NULL);
+	if (!is_plain(m, &v))
+		return gm_mock_job_start(m, steps, NULL, n, done, &v);
+	atomic_fetch_add(&m->working, 1);
+	end_ns = gm_mock_cost_job(m, steps, NULL, n, 0);
+	ret = run_steps(m, steps, n);
+	gm_mock_cost_done(m, end_ns);
 	gm_mock_bug_signal(m, done, ret);
+	atomic_fetch_sub(&m->working, 1);
+	return GM_RET_SUCCESS;
+}
+
+gm_ret_t gm_mock_peer_reach(void *dev, void *other)
+{
+	const struct gm_mock *m = dev, *peer = other;
+
+	if (peer->magic != GM_MOCK_MAGIC || peer == m || m->config.peer_group == 0 ||
+	    peer->config.peer_group != m->config.peer_group)
+		return GM_RET_NOTSUP;
 	return GM_RET_SUCCESS;
 }

@@ -52,6 +52,9 @@ gm_ret_t gm_mock_fault_raise(struct gm_mock_thread *thread, uint64_t va, uint32_
 	struct gm_mock_fault *fault = &thread->fault;
 	struct gm_mock *m = thread->pmap->dev;
 	const struct gm_services *svc = m->svc;
+	struct gm_mock_event event = { .kind = GM_MOCK_EV_FAULT, .pmap = thread->pmap, .pte = access,
+				       .va = va & ~(m->granule_bytes - 1), .bytes = m->granule_bytes };
+	uint64_t raised_ns = gm_mock_cost_fault(m);
 	bool lost = is_lost(m);
 
 	svc->lock(svc->self, &m->lock);
@@ -61,13 +64,14 @@ gm_ret_t gm_mock_fault_raise(struct gm_mock_thread *thread, uint64_t va, uint32_
 	}
 	*fault = (struct gm_mock_fault){
 		.pmap = thread->pmap,
-		.va = va & ~(m->granule_bytes - 1),
+		.va = event.va,
 		.access = access,
 	};
 	TAILQ_INSERT_TAIL(&m->fault_waiters, fault, wait_link);
 	if (!lost)
 		fifo_insert(m, fault);
 	svc->unlock(svc->self, &m->lock);
+	gm_mock_note(m, &event);
 	if (!lost && !gm_mock_has_bug(m, GM_MOCK_BUG_FAULT_SILENT))
 		svc->fault_ready(svc->self);
 
@@ -75,6 +79,7 @@ gm_ret_t gm_mock_fault_raise(struct gm_mock_thread *thread, uint64_t va, uint32_
 	while (!fault->done)
 		(void)svc->wait(svc->self, &m->fault_waitq, &m->lock, GM_FOREVER_NS);
 	svc->unlock(svc->self, &m->lock);
+	gm_mock_cost_answer(m, raised_ns);
 	return fault->result;
 }
 
@@ -150,11 +155,13 @@ gm_ret_t gm_mock_fault_done(void *pmap_ptr, uint64_t va, uint64_t bytes, gm_ret_
 {
 	struct gm_mock_pmap *pmap = pmap_ptr;
 	struct gm_mock *m = pmap->dev;
+	struct gm_mock_event event = { .kind = GM_MOCK_EV_DONE, .pmap = pmap, .va = va, .bytes = bytes, .ret = result };
 
 	assert(va % m->granule_bytes == 0 && bytes > 0 && bytes % m->granule_bytes == 0);
 	if (gm_mock_is_lost(m))
 		return GM_RET_NODEV;
 	gm_mock_bug_fault_done(m, &bytes, &result);
+	gm_mock_note(m, &event);
 	m->svc->lock(m->svc->self, &m->lock);
 	answer(pmap, va, va + bytes, result);
 	m->svc->unlock(m->svc->self, &m->lock);

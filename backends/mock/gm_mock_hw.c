@@ -26,6 +26,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include <gmem/mockhw.h>
+
 #include "backends/mock/gm_mock_internal.h"
 
 struct gm_mock_hw {

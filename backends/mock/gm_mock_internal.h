@@ -123,6 +123,7 @@ struct gm_mock_pmap {
 	struct gm_mock_tlb own;        /* what access() goes through */
 	struct gm_mock_tlb job;        /* what gm_mock_touch() goes through */
 	unsigned touches;              /* (L) gm_mock_touch() calls in flight */
+	struct gm_mock_dirty *dirty;   /* (c) NULL: not kept */
 	bool dying;                    /* (L) faults are answered with CANCELED */
 };
 
@@ -157,9 +158,21 @@ struct gm_mock_import;
 TAILQ_HEAD(gm_mock_imports, gm_mock_import);
 TAILQ_HEAD(gm_mock_launches, gm_mock_launch);
 
-struct gm_mock_failure {
-	uint64_t nth, count;
+struct gm_mock_scripted;
+TAILQ_HEAD(gm_mock_rules, gm_mock_scripted);
+struct gm_mock_expected;
+struct gm_mock_dirty;
+
+/* The modelled clock; see gm_mock_cost.c. */
+struct gm_mock_clock {
+	uint64_t now_ns;
+	uint64_t mmu_free_ns, fault_free_ns, engine_free_ns[GM_MOCK_MAX_ENGINES];
+	uint64_t mmu_ns, fault_ns, stall_ns, busy_ns[GM_MOCK_MAX_ENGINES];
 };
+
+/* Pieces that a planted bug puts off until after the fence. */
+struct gm_mock_late_piece;
+STAILQ_HEAD(gm_mock_late, gm_mock_late_piece);
 
 struct gm_mock {
 	uint64_t magic;                /* (c) GM_MOCK_MAGIC */
@@ -169,13 +182,22 @@ struct gm_mock {
 	char *vram;                    /* (c) */
 	uint64_t slab_end;             /* (c) the library's memory ends here, device-physical */
 	struct gm_mutex lock;
-	struct gm_mock_failure failure[GM_MOCK_OPS]; /* (L) */
+	struct gm_mock_rules rules;        /* (L) scripted failures */
+	struct gm_mock_clock clock;        /* (L) */
+	uint64_t reorder;                  /* (L) state of the generator */
+	gm_mock_trace_fn trace;            /* (L) */
+	void *trace_arg;                   /* (L) */
+	struct gm_mock_expected *expected; /* (L) */
+	atomic_bool watched;               /* (a) there is a trace or an expectation */
+	_Atomic unsigned bad_pages;        /* (a) how many of bad_page; changes under L */
+	_Atomic uint64_t bad_page[GM_MOCK_MAX_BAD_PAGES]; /* (a) device-physical */
 	_Atomic int bug;               /* (a) enum gm_mock_bug */
 	atomic_bool unsound;           /* (a) a bug was planted once: state may contradict the law */
 	atomic_bool lost;              /* (a) for ever */
 	_Atomic uint64_t bug_pages, bug_faults, bug_fences; /* (a) since the bug was planted */
 	_Atomic uint64_t accesses, tlb_misses;  /* (a) of TLBs that are gone */
 	_Atomic uint64_t faults, copies, bytes_to_dev, bytes_to_host, invalidations, submits; /* (a) */
+	_Atomic uint64_t bytes_from_peer; /* (a) */
 
 	struct gm_mock_spin pmaps_lock;
 	LIST_HEAD(, gm_mock_pmap) pmaps; /* (P) */
@@ -190,9 +212,11 @@ struct gm_mock {
 	struct gm_waitq gate_waitq;       /* threads of a launch that is being started */
 
 	struct gm_mock_jobs jobs;    /* (L) */
+	struct gm_mock_jobs hung;    /* (L) nothing happens to them any more */
 	struct gm_waitq engine_waitq;
-	struct gm_thread *engine;    /* (c) NULL: copies are done by the caller */
+	struct gm_thread *engine[GM_MOCK_MAX_ENGINES]; /* (c) none: copies are done by the caller */
 	bool engine_stop;            /* (L) */
+	_Atomic unsigned working;    /* (a) copy() and submit() whose fence is not signalled, or that still touch memory */
 
 	_Atomic long syncs;                /* (a) created, not signalled */
 	struct gm_mock_imports imports;    /* (L) */
@@ -294,8 +318,12 @@ gm_ret_t gm_mock_fault_next(void *dev, struct gm_dev_fault *fault);
 gm_ret_t gm_mock_fault_done(void *pmap, uint64_t va, uint64_t bytes, gm_ret_t result);
 
 /* gm_mock_copy.c */
-gm_ret_t gm_mock_engine_start(struct gm_mock *m);
-void gm_mock_engine_stop(struct gm_mock *m);
+gm_ret_t gm_mock_run_piece(struct gm_mock *m, const struct gm_copy *c, bool fail, bool garbage,
+			   struct gm_mock_late *late);
+/* `*hang` is set if it never ends. */
+gm_ret_t gm_mock_run_step(struct gm_mock *m, const struct gm_step *step, struct gm_mock_late *late, bool *hang);
+void gm_mock_run_late(struct gm_mock *m, struct gm_mock_late *late);
+gm_ret_t gm_mock_peer_reach(void *dev, void *other);
 gm_ret_t gm_mock_copy(void *dev, const struct gm_copy *copies, size_t n, struct gm_fence *done);
 gm_ret_t gm_mock_submit(void *dev, struct gm_step *steps, size_t n, struct gm_fence *done);
 
@@ -333,6 +361,79 @@ void gm_mock_bug_step_ret(struct gm_mock *m, struct gm_step *step, gm_ret_t ret)
 void gm_mock_bug_fault_next(struct gm_mock *m);
 void gm_mock_bug_fault_named(struct gm_mock *m, struct gm_dev_fault *fault);
 void gm_mock_bug_fault_done(struct gm_mock *m, uint64_t *bytes, gm_ret_t *result);
+/* gm_mock_rule.c: scripted failures. */
+struct gm_mock_call {
+	enum gm_mock_op op;
+	uint64_t va, pa, bytes;       /* bytes 0: no place; pa 0: none */
+	const struct gm_copy *copies; /* or these places */
+	size_t n;
+};
+
+struct gm_mock_verdict {
+	gm_ret_t ret;      /* SUCCESS: do it */
+	uint64_t delay_ns; /* but so much later */
+	bool hang, garbage;
+	bool scripted;     /* there are rules */
+};
+
+/* What the script says of this call. Counts it; loses the device where the script says so. */
+struct gm_mock_verdict gm_mock_judge(struct gm_mock *m, const struct gm_mock_call *call);
+/* The same, sleeping the delay: SUCCESS, or what the call returns without doing anything. */
+gm_ret_t gm_mock_begin(struct gm_mock *m, const struct gm_mock_call *call);
+gm_ret_t gm_mock_dev_rule_add(struct gm_mock *m, const struct gm_mock_rule *rule);
+void gm_mock_dev_rule_clear(struct gm_mock *m);
+gm_ret_t gm_mock_dev_bad_page(struct gm_mock *m, uint64_t pa);
+bool gm_mock_is_bad(struct gm_mock *m, uint64_t pa, uint64_t bytes);
+
+/* gm_mock_cost.c: the modelled clock. */
+/* What a step of a plan, or else a piece of a copy, takes. */
+uint64_t gm_mock_cost_of(const struct gm_mock *m, const struct gm_step *step, const struct gm_copy *copy);
+/* An operation that the host calls and waits for; with timing=wait it takes its time, if it may sleep. */
+void gm_mock_cost_op(struct gm_mock *m, bool may_sleep);
+/* So much longer. */
+void gm_mock_cost_delay(struct gm_mock *m, uint64_t ns);
+/* A call with work for the engines (`steps`, or else `copies`), which begins `first_ns` late. When it will end. */
+uint64_t gm_mock_cost_job(struct gm_mock *m, const struct gm_step *steps, const struct gm_copy *copies, size_t n,
+			  uint64_t first_ns);
+/* The host learns that it has. */
+void gm_mock_cost_done(struct gm_mock *m, uint64_t end_ns);
+/* A fault is raised; when. And answered. */
+uint64_t gm_mock_cost_fault(struct gm_mock *m);
+void gm_mock_cost_answer(struct gm_mock *m, uint64_t raised_ns);
+void gm_mock_cost_stats(struct gm_mock *m, struct gm_mock_stats *stats);
+
+/* gm_mock_engine.c */
+gm_ret_t gm_mock_engine_start(struct gm_mock *m);
+void gm_mock_engine_stop(struct gm_mock *m);
+/* Sleep, unless the device is lost. */
+void gm_mock_sleep(struct gm_mock *m, uint64_t ns);
+/* Work for the engines, or for the caller where there are none. SUCCESS, NOMEM. */
+gm_ret_t gm_mock_job_start(struct gm_mock *m, struct gm_step *steps, const struct gm_copy *copies, size_t n,
+			   struct gm_fence *done, const struct gm_mock_verdict *v);
+/* What dev_halt() does. */
+void gm_mock_halt(void *dev);
+/* What hangs ends. */
+void gm_mock_hung_end(struct gm_mock *m, gm_ret_t ret);
+
+/* gm_mock_dirty.c: accessed and dirty bits. */
+gm_ret_t gm_mock_dirty_init(struct gm_mock_pmap *pmap);
+void gm_mock_dirty_fini(struct gm_mock_pmap *pmap);
+/* Around an enter: bits of what was not mapped begin anew if it succeeds. SUCCESS, NOMEM. */
+gm_ret_t gm_mock_dirty_enter(struct gm_mock_pmap *pmap, uint64_t va, uint64_t bytes);
+void gm_mock_dirty_entered(struct gm_mock_pmap *pmap, uint64_t va, uint64_t bytes, gm_ret_t ret);
+void gm_mock_dirty_touch(struct gm_mock_pmap *pmap, uint64_t va, const struct gm_mock_xlate *page, bool write);
+gm_ret_t gm_mock_harvest(void *pmap, uint64_t va, uint64_t bytes, uint8_t *bits);
+
+/* gm_mock_trace.c, gm_mock_expect.c: what was done. */
+void gm_mock_note(struct gm_mock *m, const struct gm_mock_event *event);
+void gm_mock_dev_trace(struct gm_mock *m, gm_mock_trace_fn fn, void *arg);
+gm_ret_t gm_mock_dev_expect(struct gm_mock *m, const char *text);
+gm_ret_t gm_mock_dev_expect_end(struct gm_mock *m, char *why, size_t bytes);
+/* (L) */
+void gm_mock_expect_note(struct gm_mock_expected *expected, const struct gm_mock_event *event);
+
+/* The mock behind a device; NULL: none, or another backend's. */
+struct gm_mock *gm_mock_of(struct gm_dev *dev);
 
 /* gm_mock_run.c */
 /* Start a launch; it takes over one reference to `fence` on success. SUCCESS, NOMEM, AGAIN. */

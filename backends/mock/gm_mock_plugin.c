@@ -48,6 +48,7 @@ static gm_ret_t hook_fail(void *dev, const char *op, uint64_t nth)
 		{ "pmap_create", GM_MOCK_PMAP_CREATE }, { "pmap_enter", GM_MOCK_PMAP_ENTER },
 		{ "pmap_remove", GM_MOCK_PMAP_REMOVE }, { "copy", GM_MOCK_COPY },
 		{ "pmap_protect", GM_MOCK_PROTECT },    { "submit", GM_MOCK_SUBMIT },
+		{ "pmap_harvest", GM_MOCK_HARVEST },    { "peer_reach", GM_MOCK_PEER_REACH },
 	};
 
 	for (size_t i = 0; i < sizeof(ops) / sizeof(ops[0]); i++) {

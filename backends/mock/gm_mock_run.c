@@ -206,7 +206,7 @@ static gm_ret_t access_page(struct gm_mock_thread *thread, uint64_t va, void *bu
 
 	for (;;) {
 		ret = gm_mock_tlb_access(pmap, thread->via, va, buf, bytes, kind);
-		if (ret == GM_RET_IO) {
+		if (ret == GM_RET_AGAIN) {
 			ret = GM_RET_FAULT;
 			if (++host_tries > MAX_HOST_TRIES)
 				return ret;

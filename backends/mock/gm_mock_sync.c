@@ -46,6 +46,8 @@ gm_ret_t gm_mock_sync_create(void *dev, void **out, int *fd)
 	struct gm_mock_sync *sync;
 	int end[2];
 
+	if (m->config.no_sync)
+		return GM_RET_UNIMPLEMENTED;
 	if (gm_mock_is_lost(m))
 		return GM_RET_NODEV;
 	sync = m->svc->alloc(m->svc->self, sizeof(*sync));
@@ -206,6 +208,8 @@ gm_ret_t gm_mock_sync_import(void *dev, int fd, struct gm_fence *done)
 	const struct gm_services *svc = m->svc;
 	struct gm_mock_import *import;
 
+	if (m->config.no_sync)
+		return GM_RET_UNIMPLEMENTED;
 	if (gm_mock_is_lost(m))
 		return GM_RET_NODEV;
 	if (!is_sync(fd))

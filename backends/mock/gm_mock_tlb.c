@@ -174,7 +174,7 @@ static gm_ret_t host_access(struct gm_mock *m, uint64_t va, void *buf, size_t by
 	if (kind == GM_MOCK_ADD)
 		return GM_RET_NOTSUP;
 	ret = m->svc->host_access(m->svc->self, va, buf, bytes, kind == GM_MOCK_STORE);
-	return ret == GM_RET_FAULT ? GM_RET_IO : ret;
+	return ret == GM_RET_FAULT ? GM_RET_AGAIN : ret;
 }
 
 gm_ret_t gm_mock_tlb_access(struct gm_mock_pmap *pmap, struct gm_mock_tlb *tlb, uint64_t va, void *buf, size_t bytes,
@@ -195,8 +195,11 @@ gm_ret_t gm_mock_tlb_access(struct gm_mock_pmap *pmap, struct gm_mock_tlb *tlb, 
 	if (ret != GM_RET_SUCCESS)
 		goto out;
 	at = page.pa + (va - page.va);
+	gm_mock_dirty_touch(pmap, va, &page, kind != GM_MOCK_LOAD);
 	if (page.pte & GM_PTE_HOST)
 		ret = host_access(m, at, buf, bytes, kind);
+	else if (gm_mock_is_bad(m, at, bytes))
+		ret = GM_RET_IO;
 	else
 		vram_access(gm_mock_vram(m, at, bytes), buf, bytes, kind);
 out:
@@ -210,6 +213,8 @@ gm_ret_t gm_mock_access(void *pmap_ptr, uint64_t va, void *buf, size_t bytes, bo
 	uint64_t limit = UINT64_C(1) << pmap->dev->config.va_bits;
 	gm_ret_t ret = GM_RET_SUCCESS;
 
+	if (pmap->dev->config.no_access)
+		return GM_RET_UNIMPLEMENTED;
 	if (va >= limit || bytes > limit - va)
 		return GM_RET_FAULT;
 	while (bytes > 0 && ret == GM_RET_SUCCESS) {
@@ -222,7 +227,7 @@ gm_ret_t gm_mock_access(void *pmap_ptr, uint64_t va, void *buf, size_t bytes, bo
 		buf = (char *)buf + n;
 		bytes -= n;
 	}
-	return ret == GM_RET_IO ? GM_RET_FAULT : ret;
+	return ret == GM_RET_IO || ret == GM_RET_AGAIN ? GM_RET_FAULT : ret;
 }
 
 /* Wait until no access is in flight, and keep others out. False is the planted error: it did not wait. */
@@ -238,20 +243,11 @@ static bool tlb_drain(struct gm_mock *m, struct gm_mock_tlb *tlb)
 	return false;
 }
 
-gm_ret_t gm_mock_tlb_invl(void *pmap_ptr, uint64_t va, uint64_t bytes)
+static void invl(struct gm_mock_pmap *pmap, uint64_t va, uint64_t bytes)
 {
-	struct gm_mock_pmap *pmap = pmap_ptr;
 	struct gm_mock *m = pmap->dev;
 	struct gm_mock_tlb *tlb;
 
-	if (gm_mock_is_lost(m))
-		return GM_RET_NODEV;
-	/* Where a simulation may let others run between the steps of a plan. */
-	m->svc->lock(m->svc->self, &m->lock);
-	gm_mock_count(&m->invalidations, 1);
-	m->svc->unlock(m->svc->self, &m->lock);
-	if (gm_mock_has_bug(m, GM_MOCK_BUG_SKIP_INVL))
-		return GM_RET_SUCCESS;
 	if (gm_mock_has_bug(m, GM_MOCK_BUG_INVL_FIRST))
 		bytes = m->granule_bytes;
 	gm_mock_spin_lock(m->svc, &pmap->tlbs_lock);
@@ -264,5 +260,22 @@ gm_ret_t gm_mock_tlb_invl(void *pmap_ptr, uint64_t va, uint64_t bytes)
 			break;
 	}
 	gm_mock_spin_unlock(&pmap->tlbs_lock);
-	return GM_RET_SUCCESS;
+}
+
+gm_ret_t gm_mock_tlb_invl(void *pmap_ptr, uint64_t va, uint64_t bytes)
+{
+	struct gm_mock_event event = { .kind = GM_MOCK_EV_INVL, .pmap = pmap_ptr, .va = va, .bytes = bytes };
+	struct gm_mock_pmap *pmap = pmap_ptr;
+	struct gm_mock *m = pmap->dev;
+
+	/* Takes the lock: where a simulation may let others run between the steps of a plan. */
+	event.ret = gm_mock_begin(m, &(struct gm_mock_call){ .op = GM_MOCK_INVL, .va = va, .bytes = bytes });
+	if (event.ret != GM_RET_SUCCESS)
+		goto out;
+	gm_mock_count(&m->invalidations, 1);
+	if (!gm_mock_has_bug(m, GM_MOCK_BUG_SKIP_INVL))
+		invl(pmap, va, bytes);
+out:
+	gm_mock_note(m, &event);
+	return event.ret;
 }

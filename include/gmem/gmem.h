@@ -12,6 +12,7 @@
 #include <gmem/lib.h>
 #include <gmem/mem.h>
 #include <gmem/mock.h>
+#include <gmem/mockhw.h>
 #include <gmem/policy.h>
 #include <gmem/stats.h>
 #include <gmem/types.h>

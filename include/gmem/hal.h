@@ -21,8 +21,8 @@
  *    library's public functions.
  *  - A backend returns only what the operation lists. GM_RET_NODEV is allowed
  *    everywhere, means that the device is lost, and is for ever: every later
- *    operation with a result says it too, and nothing but sync_signal(),
- *    dev_halt(), pmap_destroy() and dev_fini() is called any more.
+ *    operation with a result says it too, and nothing but sync_signal(), dev_halt(),
+ *    pmap_destroy() and dev_fini() is called any more.
  *  - After a failure the operation has had no effect, unless it says otherwise;
  *    out-parameters are as before.
  *  - No operation returns with a lock of the services held, and none holds two.

@@ -26,7 +26,7 @@ extern "C" {
 
 struct gm_mmu;
 struct gm_plugin;
-struct gm_mock_hw; /**< hardware that a runtime opened itself; see gm_mock_hw_create() */
+struct gm_mock_hw; /**< hardware that a runtime opened itself; see gmem/mockhw.h */
 
 /** Errors planted in the device, for tests of tests: a correct suite must notice each. */
 enum gm_mock_bug {
@@ -85,8 +85,12 @@ enum gm_mock_bug {
 	GM_MOCK_BUG_SYNC_EARLY, /**< sync_import signals at once */
 	GM_MOCK_BUG_SYNC_SUCCESS, /**< sync_signal tells SUCCESS, whatever the result */
 	GM_MOCK_BUG_SYNC_SILENT, /**< sync_signal closes its end without telling the result */
+	GM_MOCK_BUG_DIRTY_LOST, /**< pmap_harvest says of no page that it was stored to */
 	GM_MOCK_BUGS, /**< how many there are, with none */
 };
+
+/** Copy engines of one device at most. */
+#define GM_MOCK_MAX_ENGINES 8
 
 /** What a mock device is made with: gm_dev_create()'s dev_data. */
 struct gm_mock_config {
@@ -102,10 +106,31 @@ struct gm_mock_config {
 	bool no_submit;        /**< basic operations only */
 	bool async_copy;       /**< copies run on an engine thread (default: done when copy() returns) */
 	uint64_t copy_ns;      /**< async_copy: the engine sleeps this long per copy call */
-	bool no_sync;          /**< no descriptors of completion */
+	/* Shape. */
+	uint64_t visible_bytes; /**< the CPU sees only so many first bytes of device memory; 0: all */
+	uint32_t engines;       /**< copy engines, 1 .. GM_MOCK_MAX_ENGINES; more than 1 implies async_copy (default 1) */
+	uint32_t peer_group;    /**< devices of the same group read each other's memory; 0: none */
+	uint64_t reorder_seed;  /**< independent work is done in an order drawn from this seed; 0: as it came */
+	bool dirty_bits;        /**< GM_CAP_DIRTY */
+	bool no_protect;        /**< without GM_CAP_PROTECT */
+	bool no_access;         /**< without GM_CAP_ACCESS */
+	bool no_fast_invl;      /**< without GM_CAP_FAST_INVL */
+	bool no_sync;           /**< without GM_CAP_SYNC */
+	/* What things cost in modelled time; 0: nothing. docs/mock.md has the equations. */
+	bool timing_wait;       /**< operations take their time (default: it is only added up) */
+	uint64_t to_dev_bps;    /**< bytes per second from host to device */
+	uint64_t to_host_bps;   /**< from device to host */
+	uint64_t peer_bps;      /**< from another device */
+	uint64_t zero_bps;      /**< filled with zeros */
+	uint64_t latency_ns;    /**< per piece of a copy */
+	uint64_t op_ns;         /**< per call of an operation */
+	uint64_t step_ns;       /**< per step of a plan that is no copy */
+	uint64_t fault_ns;      /**< from an access that faults until the host is told */
+	uint64_t miss_ns;       /**< per walk of the page table */
 	/** The hardware, opened by a runtime: memory, page sizes and VA bits are its own, whatever is said of them here, and
 	 *  max_contexts is 1. NULL: the device is all the library's. */
 	struct gm_mock_hw *hw;
+	/* Errors. */
 	enum gm_mock_bug bug;  /**< planted from the start (default none); see gm_mock_plant() */
 };
 
@@ -118,6 +143,9 @@ enum gm_mock_op {
 	GM_MOCK_COPY_LATE,   /**< the transfer fails: garbage at the destination, fence signalled with IO */
 	GM_MOCK_PROTECT,     /**< NOMEM */
 	GM_MOCK_SUBMIT,      /**< NOMEM */
+	GM_MOCK_INVL,        /**< cannot fail, but be late, or find the device lost */
+	GM_MOCK_HARVEST,     /**< NOMEM */
+	GM_MOCK_PEER_REACH,  /**< NOTSUP */
 	GM_MOCK_OPS,         /**< how many there are */
 };
 
@@ -131,6 +159,12 @@ struct gm_mock_stats {
 	uint64_t bytes_to_host; /**< copied back */
 	uint64_t invalidations; /**< tlb_invl calls */
 	uint64_t submits;     /**< submit calls */
+	uint64_t bytes_from_peer; /**< copied from other devices */
+	uint64_t modelled_ns; /**< what all of it would have taken */
+	uint64_t stall_ns;    /**< of that, kernel threads stood still: faults and walks, summed over threads */
+	uint64_t mmu_ns;      /**< of that, page table work was done */
+	uint64_t fault_ns;    /**< of that, the fault unit was busy */
+	uint64_t busy_ns[GM_MOCK_MAX_ENGINES]; /**< of that, each engine was busy */
 };
 
 /**
@@ -144,7 +178,8 @@ GM_API const struct gm_mmu *gm_mock_mmu(void);
  * @brief Fill a configuration from text.
  *
  * `vram=64M,pages=4K+64K+2M,faults=no,hostmap=no,visible=no,submit=no,copy=async,copyns=1000,tlb=64,vabits=48,contexts=8,sync=no`;
- * sizes take K, M, G; every word is optional. `bug=NAME` plants an error by its name (gm_mock_bug_name()).
+ * sizes take K, M, G; every word is optional; of a word given twice the last one counts. `bug=NAME` plants an error by
+ * its name (gm_mock_bug_name()). docs/mock.md lists all words.
  *
  * @param[in]  text    the words; NULL or "" for the defaults
  * @param[out] config  filled in
@@ -155,105 +190,16 @@ GM_API const struct gm_mmu *gm_mock_mmu(void);
 GM_API GM_MUST_CHECK gm_ret_t gm_mock_parse(const char *text, struct gm_mock_config *config);
 
 /**
- * @brief Open mock hardware as a runtime does that knows nothing of this library.
- *
- * It has memory and one page table. The runtime takes memory for itself, maps it, and may then give the hardware to
- * gm_dev_create() in gm_mock_config.hw, as dev_data of gm_mock_mmu(): the library manages what memory is left, and
- * works in the same page table, so that kernels see the runtime's mappings and managed memory alike. The library never
- * touches the runtime's memory or mappings. When the device is destroyed the hardware is as it was, and another device
- * can be made on it.
- *
- * To keep its addresses apart from those of managed memory is the runtime's job. Addresses that no program has (on
- * x86-64 those from 2^47 on), or that the runtime reserves with mmap(PROT_NONE), never meet. Where they do meet,
- * whoever comes second is refused: gm_mock_hw_map() with GM_RET_EXIST, the library with GM_RET_NOMEM from pmap_enter()
- * and a line in the log.
- *
- * @param[in]  config  as for a device, vram_bytes, page_sizes and va_bits count; NULL for the defaults
- * @param[out] hw      the hardware
- * @retval GM_RET_SUCCESS  made
- * @retval GM_RET_INVAL    @p hw is NULL, or the configuration makes no sense or has `hw` set
- * @retval GM_RET_NOMEM    out of memory
- * @threads any
- * @owner   the caller ends it with gm_mock_hw_destroy()
- */
-GM_API GM_MUST_CHECK gm_ret_t gm_mock_hw_create(const struct gm_mock_config *config, struct gm_mock_hw **hw);
-
-/**
- * @brief Close the hardware.
- * @param[in] hw  the hardware; NULL is allowed
- * @retval GM_RET_SUCCESS  gone, with memory and mappings
- * @retval GM_RET_BUSY     a device uses it; nothing changed
- * @threads no other call on @p hw may be in flight
- */
-GM_API gm_ret_t gm_mock_hw_destroy(struct gm_mock_hw *hw);
-
-/**
- * @brief Take memory for the runtime, for as long as the hardware is open.
- * @param[in]  hw     the hardware
- * @param[in]  bytes  multiple of GM_UNIT_BYTES and of the smallest page
- * @param[out] pa     device-physical address; reads as zeros if no device had it before
- * @retval GM_RET_SUCCESS  taken
- * @retval GM_RET_INVAL    NULL, zero or not such a multiple
- * @retval GM_RET_NOSPC    there is not so much left
- * @retval GM_RET_BUSY     a device uses the hardware: what is left belongs to the library
+ * @brief The presets, one by one: shapes of devices with a name (`preset=NAME`).
+ * @param[in]  index  0 for the first one
+ * @param[out] name   its name, a constant; NULL if not wanted
+ * @param[out] words  the words it stands for, a constant; NULL if not wanted
+ * @param[out] text   one sentence on what it is like, a constant; NULL if not wanted
+ * @retval GM_RET_SUCCESS  filled in
+ * @retval GM_RET_NOENT    there are not so many
  * @threads any
  */
-GM_API GM_MUST_CHECK gm_ret_t gm_mock_hw_alloc(struct gm_mock_hw *hw, uint64_t bytes, uint64_t *pa);
-
-/**
- * @brief Map the runtime's memory, for kernels.
- * @param[in] hw      the hardware
- * @param[in] va      device VA, multiple of the smallest page
- * @param[in] pa      memory of gm_mock_hw_alloc(), multiple of the smallest page
- * @param[in] bytes   multiple of the smallest page
- * @param[in] rights  GM_READ, GM_WRITE, GM_ATOMIC; loads are always allowed
- * @retval GM_RET_SUCCESS  mapped
- * @retval GM_RET_INVAL    NULL, unaligned, empty, beyond the VA bits, not the runtime's memory, unknown rights
- * @retval GM_RET_EXIST    something is mapped in the range; nothing changed
- * @retval GM_RET_NOMEM    out of memory; nothing changed
- * @threads any
- */
-GM_API GM_MUST_CHECK gm_ret_t gm_mock_hw_map(struct gm_mock_hw *hw, uint64_t va, uint64_t pa, uint64_t bytes,
-					     uint32_t rights);
-
-/**
- * @brief Unmap what the runtime mapped; mappings of the library stay.
- *
- * When it returns no kernel uses the mappings any more.
- *
- * @param[in] hw     the hardware
- * @param[in] va     device VA, multiple of the smallest page
- * @param[in] bytes  multiple of the smallest page; holes are no error
- * @retval GM_RET_SUCCESS  unmapped
- * @retval GM_RET_INVAL    NULL, unaligned, empty, beyond the VA bits
- * @retval GM_RET_NOMEM    no memory to split a larger page; nothing changed
- * @threads any
- */
-GM_API GM_MUST_CHECK gm_ret_t gm_mock_hw_unmap(struct gm_mock_hw *hw, uint64_t va, uint64_t bytes);
-
-/**
- * @brief Copy out of the runtime's memory.
- * @param[in]  hw     the hardware
- * @param[in]  pa     memory of gm_mock_hw_alloc()
- * @param[out] buf    receives the bytes
- * @param[in]  bytes  how many
- * @retval GM_RET_SUCCESS  copied
- * @retval GM_RET_INVAL    NULL, or not the runtime's memory
- * @threads any
- */
-GM_API GM_MUST_CHECK gm_ret_t gm_mock_hw_read(struct gm_mock_hw *hw, uint64_t pa, void *buf, uint64_t bytes);
-
-/**
- * @brief Copy into the runtime's memory.
- * @param[in] hw     the hardware
- * @param[in] pa     memory of gm_mock_hw_alloc()
- * @param[in] buf    the bytes
- * @param[in] bytes  how many
- * @retval GM_RET_SUCCESS  copied
- * @retval GM_RET_INVAL    NULL, or not the runtime's memory
- * @threads any
- */
-GM_API GM_MUST_CHECK gm_ret_t gm_mock_hw_write(struct gm_mock_hw *hw, uint64_t pa, const void *buf, uint64_t bytes);
+GM_API GM_MUST_CHECK gm_ret_t gm_mock_preset(unsigned index, const char **name, const char **words, const char **text);
 
 struct gm_mock_thread; /**< one thread of a running kernel */
 
@@ -329,13 +275,17 @@ GM_API GM_MUST_CHECK gm_ret_t gm_mock_fetch_add(struct gm_mock_thread *thread, u
 GM_API void gm_mock_yield(struct gm_mock_thread *thread);
 
 /**
- * @brief Make an operation fail.
+ * @brief Make an operation fail, as enum gm_mock_op says it fails.
+ *
+ * A rule (gm_mock_rule_add()) for every place; it replaces the one that was made like this for the same operation.
+ *
  * @param[in] dev    a mock device
  * @param[in] op     which
  * @param[in] nth    the nth call from now fails, 1 is the next; 0 clears
- * @param[in] count  how many calls fail from there on
+ * @param[in] count  how many calls fail from there on; 0 clears
  * @retval GM_RET_SUCCESS  set
- * @retval GM_RET_INVAL    NULL, not a mock device, unknown operation
+ * @retval GM_RET_INVAL    NULL, not a mock device, unknown operation, or one that cannot fail
+ * @retval GM_RET_NOMEM    out of memory
  * @threads any
  */
 GM_API gm_ret_t gm_mock_fail(struct gm_dev *dev, enum gm_mock_op op, uint64_t nth, uint64_t count);
@@ -378,6 +328,174 @@ GM_API const struct gm_plugin *gm_mock_plugin(void);
  * @threads any
  */
 GM_API gm_ret_t gm_mock_stats(struct gm_dev *dev, struct gm_mock_stats *stats);
+
+/** What the place of a rule is. */
+enum gm_mock_where {
+	GM_MOCK_ANYWHERE, /**< every call */
+	GM_MOCK_AT_VA,    /**< calls whose range of device VA meets `[begin, end)`: enter, remove, protect, invl, harvest */
+	GM_MOCK_AT_PA,    /**< calls that meet `[begin, end)` of device memory: enter, copy */
+};
+
+/** A failure by place and count. What does not match is not counted. */
+struct gm_mock_rule {
+	size_t size;               /**< sizeof(struct gm_mock_rule) */
+	uint64_t begin;            /**< first byte of the place */
+	uint64_t end;              /**< one past its last */
+	uint64_t nth;              /**< the nth match is the first one that counts; 1: the next */
+	uint64_t count;            /**< so many in a row; UINT64_MAX: all from there on */
+	uint64_t delay_ns;         /**< it takes so much longer, in real and in modelled time */
+	enum gm_mock_op op;        /**< the operation */
+	enum gm_mock_where where;  /**< the kind of place */
+	gm_ret_t result;           /**< what gmem/hal.h lists for the operation; SUCCESS: it is only late, or hangs;
+				    *   NODEV: the device is lost from then on */
+	bool hang;                 /**< copies and plans: nothing is done, and the fence stays pending */
+	bool garbage;              /**< GM_MOCK_COPY_LATE: the destinations are overwritten with nonsense */
+};
+
+/**
+ * @brief Script a failure.
+ *
+ * Rules are asked in the order in which they were added; the first one whose turn it is decides the result, the
+ * delays of all add up.
+ *
+ * @param[in] dev   a mock device
+ * @param[in] rule  copied
+ * @retval GM_RET_SUCCESS  added
+ * @retval GM_RET_INVAL    NULL, not a mock device, a wrong size, unknown numbers, nth or count 0, an empty place, a
+ *                         place that the operation does not have, a result that it may not have, nothing that would
+ *                         happen; a delay of an invalidation that never waits (GM_CAP_FAST_INVL)
+ * @retval GM_RET_NOMEM    out of memory
+ * @threads any
+ */
+GM_API gm_ret_t gm_mock_rule_add(struct gm_dev *dev, const struct gm_mock_rule *rule);
+
+/**
+ * @brief Forget all rules, those of gm_mock_fail() included; what hangs ends with GM_RET_IO.
+ * @param[in] dev  a mock device
+ * @retval GM_RET_SUCCESS  done
+ * @retval GM_RET_INVAL    NULL, or not a mock device
+ * @threads any
+ */
+GM_API gm_ret_t gm_mock_rule_clear(struct gm_dev *dev);
+
+/**
+ * @brief The device is gone, as if unplugged, and for ever.
+ *
+ * Every operation answers GM_RET_NODEV, fences that are pending are signalled with it, kernel threads that wait for a
+ * fault wake up with it, and so does every later access of a kernel.
+ *
+ * @param[in] dev  a mock device
+ * @retval GM_RET_SUCCESS  gone
+ * @retval GM_RET_INVAL    NULL, or not a mock device
+ * @threads any, also in a kernel
+ */
+GM_API gm_ret_t gm_mock_lose(struct gm_dev *dev);
+
+/**
+ * @brief A page of device memory cannot be read any more.
+ *
+ * Transfers from it fail with GM_RET_IO, accesses of kernels to it too (the operation `access` says FAULT), and
+ * the CPU does not see it. What is written there by transfers is not missed. It stays so until the device is closed.
+ *
+ * @param[in] dev  a mock device
+ * @param[in] pa   any device-physical address in the page
+ * @retval GM_RET_SUCCESS  broken
+ * @retval GM_RET_INVAL    NULL, not a mock device, no device memory
+ * @retval GM_RET_NOSPC    GM_MOCK_MAX_BAD_PAGES are broken already
+ * @threads any
+ */
+GM_API gm_ret_t gm_mock_bad_page(struct gm_dev *dev, uint64_t pa);
+
+/** Broken pages of one device at most. */
+#define GM_MOCK_MAX_BAD_PAGES 64
+
+/** What an event is. The first six are steps: what expectations are about. */
+enum gm_mock_event_kind {
+	GM_MOCK_EV_REMOVE,  /**< pmap_remove */
+	GM_MOCK_EV_INVL,    /**< tlb_invl */
+	GM_MOCK_EV_COPY,    /**< one piece of a copy; `copy` says which kind */
+	GM_MOCK_EV_ENTER,   /**< pmap_enter */
+	GM_MOCK_EV_PROTECT, /**< pmap_protect */
+	GM_MOCK_EV_HARVEST, /**< pmap_harvest */
+	GM_MOCK_EV_CREATE,  /**< pmap_create */
+	GM_MOCK_EV_DESTROY, /**< pmap_destroy */
+	GM_MOCK_EV_FAULT,   /**< a fault was raised */
+	GM_MOCK_EV_DONE,    /**< fault_done */
+};
+
+/** Something the device did, alone or as a step of a plan. */
+struct gm_mock_event {
+	enum gm_mock_event_kind kind; /**< what */
+	int copy;        /**< enum gm_copy_kind of gmem/hal.h */
+	const void *pmap; /**< page table; NULL for copies */
+	uint64_t va;     /**< device VA */
+	uint64_t pa;     /**< device memory; a host VA when entered with GM_PTE_HOST */
+	uint64_t host;   /**< copies: the other side */
+	uint64_t bytes;  /**< length */
+	uint32_t pte;    /**< rights: GM_PTE_* of gmem/hal.h; of a fault GM_READ, GM_WRITE, GM_ATOMIC */
+	gm_ret_t ret;    /**< how it ended; of a fault_done the answer */
+};
+
+/**
+ * @brief Write an event as text, as an expectation would say it: "copy to-dev 0x40000000+64K".
+ * @param[in]  event  an event
+ * @param[out] buf    receives the text, cut where it does not fit; always ends with '\0'
+ * @param[in]  bytes  of @p buf
+ * @retval GM_RET_SUCCESS  all of it fits
+ * @retval GM_RET_NOSPC    it was cut
+ * @retval GM_RET_INVAL    NULL, no bytes, an unknown kind
+ * @threads any
+ */
+GM_API gm_ret_t gm_mock_event_text(const struct gm_mock_event *event, char *buf, size_t bytes);
+
+/** Told of every event, in order. With locks held: it calls nothing of the library, and does not wait. */
+typedef void (*gm_mock_trace_fn)(void *arg, const struct gm_mock_event *event);
+
+/**
+ * @brief Be told of everything the device does.
+ * @param[in] dev  a mock device
+ * @param[in] fn   called for each event, by the thread that caused it; NULL ends it
+ * @param[in] arg  handed to it
+ * @retval GM_RET_SUCCESS  set; after NULL it is not called any more
+ * @retval GM_RET_INVAL    NULL device, or not a mock device
+ * @threads any, but not from @p fn
+ */
+GM_API gm_ret_t gm_mock_trace(struct gm_dev *dev, gm_mock_trace_fn fn, void *arg);
+
+/**
+ * @brief From now on the device does exactly these steps.
+ *
+ * Steps are separated by `;`. `*` is any one step, `...` any number of them. A step is its name and any of: what kind
+ * of copy (`to-dev`, `to-host`, `zero`, `from-peer`), a range `0xADDRESS+SIZE` (device VA; of copies device memory),
+ * its beginning `0xADDRESS`, its `SIZE`, rights `ro` or `rw`, `host` or `local` memory, how often in a row `xN`, how
+ * it ended `=NAME` (`=NOMEM`; `=*`: whatever; else it must have succeeded). What is not said is not looked at:
+ * `"remove 0x10000+64K; invl; copy to-dev 64K x2; enter rw"`.
+ *
+ * @param[in] dev   a mock device
+ * @param[in] text  the steps; "" for none
+ * @retval GM_RET_SUCCESS  it is being watched
+ * @retval GM_RET_INVAL    NULL, not a mock device, or the text is not understood: the log says where
+ * @retval GM_RET_BUSY     something is expected already
+ * @retval GM_RET_NOMEM    out of memory
+ * @threads any
+ */
+GM_API GM_MUST_CHECK gm_ret_t gm_mock_expect(struct gm_dev *dev, const char *text);
+
+/**
+ * @brief Did it?
+ * @param[in]  dev    a mock device
+ * @param[out] why    on FAULT: what was expected and what was seen instead, one line; NULL if not wanted
+ * @param[in]  bytes  of @p why
+ * @retval GM_RET_SUCCESS  exactly so
+ * @retval GM_RET_FAULT    it did something else, or more than GM_MOCK_MAX_EXPECT steps
+ * @retval GM_RET_NOENT    nothing is expected
+ * @retval GM_RET_INVAL    NULL, or not a mock device
+ * @threads any; nothing is expected afterwards
+ */
+GM_API GM_MUST_CHECK gm_ret_t gm_mock_expect_end(struct gm_dev *dev, char *why, size_t bytes);
+
+/** Steps between gm_mock_expect() and gm_mock_expect_end() at most. */
+#define GM_MOCK_MAX_EXPECT 4096
 
 #ifdef __cplusplus
 }

@@ -484,6 +484,21 @@ bool rnd_dev_set(struct rnd_world *w)
 
 /* -------------------------------------------------------------- failures */
 
+/* Copies and mappings of a part of the memory are late. */
+static void slow_down(struct rnd_world *w, struct gm_dev *dev)
+{
+	static const enum gm_mock_op ops[] = { GM_MOCK_PMAP_ENTER, GM_MOCK_COPY, GM_MOCK_COPY_LATE };
+	struct gm_mock_rule rule = { .size = sizeof(rule), .where = GM_MOCK_AT_PA, .count = 20 };
+
+	rule.op = ops[rnd(w, 3)];
+	rule.begin = GM_MOCK_PA_BASE + rnd(w, 4) * GM_UNIT_BYTES;
+	rule.end = rule.begin + (1 + rnd(w, 4)) * GM_UNIT_BYTES;
+	rule.nth = 1 + rnd(w, 6);
+	rule.delay_ns = 1 + rnd(w, 50000);
+	if (gm_mock_rule_add(dev, &rule) == GM_RET_INVAL)
+		rnd_fail(w, "a rule was refused");
+}
+
 bool rnd_inject(struct rnd_world *w)
 {
 	static const char *const host_ops[] = { "steal", "restore", "fill", "zero", "watch", "slot_alloc", "mem_map" };
@@ -495,13 +510,16 @@ bool rnd_inject(struct rnd_world *w)
 	w->noise++;
 	w->noisy_until = w->steps + 20 + rnd(w, 60);
 	while (n--) {
-		switch (rnd(w, 3)) {
+		switch (rnd(w, 4)) {
 		case 0:
 			(void)gm_mock_fail(w->dev[rnd(w, RND_DEVS)].dev, (enum gm_mock_op)rnd(w, GM_MOCK_OPS), 1 + rnd(w, 6),
 					   1 + rnd(w, 3));
 			break;
 		case 1:
 			(void)gm_sim_fail(w->sim, host_ops[rnd(w, 7)], 1 + rnd(w, 6), 1 + rnd(w, 3));
+			break;
+		case 2:
+			slow_down(w, w->dev[rnd(w, RND_DEVS)].dev);
 			break;
 		default:
 			w->fail_alloc_in = 1 + rnd(w, 40);
@@ -521,8 +539,7 @@ void rnd_quiet(struct rnd_world *w)
 	for (unsigned i = 0; i < 7; i++)
 		(void)gm_sim_fail(w->sim, host_ops[i], 0, 0);
 	for (unsigned i = 0; i < RND_DEVS; i++)
-		for (unsigned op = 0; op < GM_MOCK_OPS; op++)
-			(void)gm_mock_fail(w->dev[i].dev, (enum gm_mock_op)op, 0, 0);
+		(void)gm_mock_rule_clear(w->dev[i].dev);
 	w->fail_alloc_in = 0;
 	w->noise += w->noisy;
 	w->noisy = w->quieting = false;

@@ -111,6 +111,25 @@ static const char *pick(struct rnd_world *w, const char *const *words, size_t n)
 	return words[rnd(w, n)];
 }
 
+/* Words that only say in which order, how fast, or how much of it the CPU sees. */
+static void add_order(struct rnd_world *w, struct rnd_dev *d)
+{
+	static const char *const engines[] = { "", ",engines=2", ",engines=4" };
+	static const char *const visible[] = { "", "", ",visible=64K", ",visible=100K", ",visible=192K" };
+	static const char *const cost[] = { "", "", ",timing=wait,todev=4G,tohost=4G,latency=300,opns=50,stepns=30,faultns=500" };
+	size_t used = strlen(d->spec), room = sizeof(d->spec) - used;
+	int n;
+
+	n = snprintf(d->spec + used, room, "%s%s%s%s", pick(w, engines, 3), pick(w, cost, 3),
+		     rnd_one_in(w, 3) ? ",dirty=yes" : "", rnd_one_in(w, 6) ? ",fastinvl=no" : "");
+	if (n >= 0 && (size_t)n < room && rnd_one_in(w, 2))
+		n += snprintf(d->spec + used + n, room - (size_t)n, ",reorder=%" PRIu64, 1 + rnd(w, 1000000));
+	if (n >= 0 && (size_t)n < room && !strstr(d->spec, "visible=no"))
+		n += snprintf(d->spec + used + n, room - (size_t)n, "%s", pick(w, visible, 5));
+	if (n < 0 || (size_t)n >= room)
+		rnd_fail(w, "the text of a device is too long");
+}
+
 static void make_spec(struct rnd_world *w, struct rnd_dev *d, bool big)
 {
 	static const char *const vram[] = { "256K", "512K", "1M", "2M" };
@@ -131,6 +150,7 @@ static void make_spec(struct rnd_world *w, struct rnd_dev *d, bool big)
 		     rnd_one_in(w, 3) ? ",visible=no" : "", rnd_one_in(w, 2) ? ",submit=no" : "", pick(w, copy, 4));
 	if (n < 0 || (size_t)n >= sizeof(d->spec))
 		rnd_fail(w, "the text of a device is too long");
+	add_order(w, d);
 }
 
 static void make_dev(struct rnd_world *w, struct rnd_dev *d, bool big)

@@ -97,7 +97,7 @@ struct rnd_space {
 struct rnd_dev {
 	struct gm_dev *dev;
 	struct gm_mock *mock;
-	char spec[128];
+	char spec[256];
 	bool faults;
 	uint32_t granule_bytes;
 	uint64_t vram_bytes;

@@ -228,5 +228,6 @@ int main(void)
 {
 	run_world("vram=1M,tlb=16", 600, 500);
 	run_world("vram=1M,tlb=4,copy=async,copyns=1000", 80, 500);
+	run_world("vram=1M,tlb=4,engines=4,reorder=9,dirty=yes,todev=1000000,opns=5,missns=5,faultns=9", 200, 500);
 	return 0;
 }

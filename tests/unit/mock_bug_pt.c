@@ -276,6 +276,17 @@ static bool rights_stick(struct mock_fixture *fx)
 	return !bug_writable(fx, VA);
 }
 
+static bool dirty_lost(struct mock_fixture *fx)
+{
+	uint8_t bits = 0;
+
+	fx_enter(fx, VA, PA, PAGE, GM_PTE_WRITE);
+	cr_assert(bug_writable(fx, VA));
+	cr_assert_eq(fx->mmu->pmap_harvest(fx->pmap, VA, PAGE, &bits), GM_RET_SUCCESS);
+	cr_assert(bits & GM_PAGE_ACCESSED);
+	return !(bits & GM_PAGE_DIRTY);
+}
+
 const struct bug_case bug_cases_pt[] = {
 	{ GM_MOCK_BUG_ENTER_SHORT, "vram=1M", enter_short },
 	{ GM_MOCK_BUG_ENTER_HALF, "vram=1M", enter_half },
@@ -300,5 +311,6 @@ const struct bug_case bug_cases_pt[] = {
 	{ GM_MOCK_BUG_INVL_ONE_TLB, "vram=1M,faults=no", invl_one_tlb },
 	{ GM_MOCK_BUG_INVL_NO_WAIT, "vram=1M", invl_no_wait },
 	{ GM_MOCK_BUG_RIGHTS_STICK, "vram=1M", rights_stick },
+	{ GM_MOCK_BUG_DIRTY_LOST, "vram=1M,dirty=yes", dirty_lost },
 	{ .bug = GM_MOCK_BUG_NONE },
 };

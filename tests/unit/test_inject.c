@@ -292,7 +292,7 @@ static void inject(struct world *w, struct injection f, unsigned rounds)
 
 static void inject_mock(struct world *w)
 {
-	for (int op = 0; op < GM_MOCK_OPS; op++)
+	for (int op = 0; op <= GM_MOCK_SUBMIT; op++) /* those that can fail and that the core calls */
 		inject(w, (struct injection){ .what = MOCK, .op = op }, ROUNDS);
 }
 
@@ -307,6 +307,7 @@ static void inject_host(struct world *w)
 #define ROOMY "mock:vram=8M"
 #define TIGHT "mock:vram=512K"
 #define BLIND "mock:vram=512K,visible=no,submit=no"
+#define CHAOS "mock:vram=512K,visible=128K,engines=3,reorder=5"
 
 CORE_TEST(inject, device_operations, .dev = { ROOMY })
 {
@@ -319,6 +320,11 @@ CORE_TEST(inject, device_operations_with_eviction, .dev = { TIGHT })
 }
 
 CORE_TEST(inject, device_operations_one_by_one, .dev = { BLIND }, .as = { .flags = GM_AS_EXCLUSIVE })
+{
+	inject_mock(w);
+}
+
+CORE_TEST(inject, device_operations_in_any_order, .dev = { CHAOS }, .as = { .flags = GM_AS_EXCLUSIVE })
 {
 	inject_mock(w);
 }

@@ -119,8 +119,12 @@ Test(mock_plugin, fail)
 {
 	const struct gm_plugin_hooks *hooks = gm_mock_plugin()->hooks;
 	struct mock_fixture fx;
+	uint8_t bits;
 
-	fx_open(&fx, "vram=1M");
+	fx_open(&fx, "vram=1M,dirty=yes");
+	cr_assert_eq(hooks->fail(fx.m, "pmap_harvest", 1), GM_RET_SUCCESS);
+	cr_assert_eq(fx.mmu->pmap_harvest(fx.pmap, VA, PAGE, &bits), GM_RET_NOMEM);
+	cr_assert_eq(fx.mmu->pmap_harvest(fx.pmap, VA, PAGE, &bits), GM_RET_SUCCESS);
 	cr_assert_eq(hooks->fail(fx.m, "pmap_enter", 2), GM_RET_SUCCESS);
 	fx_enter(&fx, VA, PA, PAGE, 0);
 	cr_assert_eq(fx.mmu->pmap_enter(fx.pmap, VA + PAGE, PA, PAGE, 0), GM_RET_NOMEM);
@@ -178,14 +182,17 @@ Test(mock_plugin, lose_during_copy)
 	struct gm_copy copy = { .kind = GM_COPY_ZERO, .pa = PA, .bytes = PAGE };
 	struct mock_fixture fx;
 	struct gm_fence *fence;
+	uint64_t *word;
 
 	fx_open(&fx, "vram=1M,copy=async,copyns=50000000");
-	*fx_word(&fx, PA) = 5;
+	word = fx_word(&fx, PA);
+	*word = 5;
 	fence = mock_svc_fence_create(&fx.s);
 	cr_assert_eq(fx.mmu->copy(fx.m, &copy, 1, fence), GM_RET_SUCCESS);
 	gm_mock_plugin()->hooks->lose(fx.m);
 	cr_assert_eq(fx_finish(&fx, fence), GM_RET_NODEV);
-	cr_assert_eq(*fx_word(&fx, PA), 5);
+	cr_assert_eq(*word, 5);
+	cr_assert_null(fx_word(&fx, PA), "the CPU reads what is gone");
 	fx.mmu->pmap_destroy(fx.pmap);
 	fx.mmu->dev_fini(fx.m);
 	cr_assert_eq(atomic_load(&fx.s.live_bytes), 0);

@@ -24,13 +24,14 @@ static uint32_t caps_of(const char *options)
 Test(mock_run, capabilities)
 {
 	uint32_t all = GM_CAP_FAULTS | GM_CAP_HOST_MAP | GM_CAP_CPU_VISIBLE | GM_CAP_FAST_INVL | GM_CAP_SUBMIT |
-		       GM_CAP_ACCESS | GM_CAP_PROTECT;
+		       GM_CAP_ACCESS | GM_CAP_PROTECT | GM_CAP_SYNC;
 
 	cr_assert_eq(caps_of(""), all);
 	cr_assert_eq(caps_of("faults=no"), all & ~GM_CAP_FAULTS);
 	cr_assert_eq(caps_of("hostmap=no"), all & ~GM_CAP_HOST_MAP);
 	cr_assert_eq(caps_of("visible=no"), all & ~GM_CAP_CPU_VISIBLE);
 	cr_assert_eq(caps_of("submit=no"), all & ~GM_CAP_SUBMIT);
+	cr_assert_eq(caps_of("sync=no"), all & ~GM_CAP_SYNC);
 	cr_assert_eq(caps_of("copy=async"), all);
 }
 
