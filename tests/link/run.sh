@@ -142,7 +142,6 @@ try "examples/own-device.c, run" run_example "$src/../../examples/own-device.c"
 if ls "$src"/../../examples/pagerank/*.c >/dev/null 2>&1; then
 	try "examples/pagerank" build_example
 fi
-<<<<<<< HEAD
 try "gmem --version" test "$("$gmem" --version)" = "gmem $($pc --modversion gmem)"
 try "versions of gmem-conform.pc" test "$($pc --modversion gmem-conform)" = "$($pc --modversion gmem)"
 try "every installed header" headers
@@ -152,11 +151,9 @@ try "the template of a backend: build" build_template
 try "the template of a backend: linked" passes "$out/template/toy-check"
 try "the template of a backend: as a shared object" passes "$gmem" check --backend "$out/template/toy.so"
 try "the template of a backend: broken" template_broken
-=======
 if ! has_criterion; then
 	echo "SKIP: examples/mock-runtime: no Criterion, its tests are NOT run"
 elif [ -f "$src/../../examples/mock-runtime/Makefile" ]; then
 	try "examples/mock-runtime" build_runtime
 fi
->>>>>>> i3-mock2
 exit $bad
