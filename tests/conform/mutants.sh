@@ -90,6 +90,7 @@ cpu_ptr_off       -          visible/pages        GM_RULE_COPY_BYTES:
 sync_early        -          sync/results         completion:
 sync_success      -          sync/results         completion:
 sync_silent       -          sync/late            completion:
+dirty_lost        dirty=yes  dirty/bits           GM_RULE_HARVEST_LOST:
 END
 # None is forgotten: the mock's own list of names.
 for bug in $(sed -n 's/^.*\[GM_MOCK_BUG_[A-Z_]*\] = "\([a-z_]*\)".*/\1/p' "${srcdir:-.}/backends/mock/gm_mock_bug.c"); do
