@@ -113,7 +113,6 @@ headers()
 	done
 }
 
-gmem=$($pc --variable=bindir gmem)/gmem
 # A runtime of somebody else, with its own tests on mock devices.
 build_runtime()
 {
@@ -126,6 +125,7 @@ has_criterion()
 	echo '#include <criterion/criterion.h>' | $cc ${CFLAGS-} -x c -fsyntax-only - 2>/dev/null
 }
 
+gmem=$($pc --variable=bindir gmem)/gmem
 test -n "$libs"
 try "a C program" build_c
 if echo 'int x;' | $cxx -x c++ -fsyntax-only - 2>/dev/null; then
