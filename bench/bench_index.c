@@ -101,15 +101,17 @@ static void stock(struct index *x, unsigned room)
 
 	while (gm_regions_room(&x->regions) < room) {
 		piece = gm_region_new(x->lib->env);
-		if (!piece)
+		if (piece)
+			gm_regions_stock(&x->regions, piece);
+		else
 			bench_die("no memory");
-		gm_regions_stock(&x->regions, piece);
 	}
 	if (gm_regions_lack_small(&x->regions)) {
 		piece = gm_region_new_small(x->lib->env);
-		if (!piece)
+		if (piece)
+			gm_regions_stock_small(&x->regions, piece);
+		else
 			bench_die("no memory");
-		gm_regions_stock_small(&x->regions, piece);
 	}
 }
 

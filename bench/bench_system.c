@@ -22,9 +22,11 @@ static const cpu_set_t *own_cpus(void)
 	static cpu_set_t set;
 	static bool known;
 
-	if (!known && sched_getaffinity(0, sizeof(set), &set))
-		bench_die("sched_getaffinity failed");
-	known = true;
+	if (!known) { /* by the main thread, before there are others */
+		if (sched_getaffinity(0, sizeof(set), &set))
+			bench_die("sched_getaffinity failed");
+		known = true;
+	}
 	return &set;
 }
 

@@ -51,7 +51,9 @@ struct gm_block {
 	uint64_t va;
 	bool indexed;                             /* (A) */
 
-	/* With the lock, but seldom written, so they lie between what others read on their way and the lock. */
+	/* Seldom written, so they lie between what others read on their way and the lock, which they need. */
+	bool queued;                              /* (Q), see work_link */
+	unsigned waits;                           /* how many of wait[] */
 	atomic_bool has_node[GM_MAX_DEVS];        /* node[i] is there: read without the lock */
 	struct gm_bnode *node[GM_MAX_DEVS];       /* by device index; NULL: nothing there */
 	struct gm_bmap *map[GM_MAX_CTXS];         /* by context index; NULL: nothing mapped */
@@ -77,20 +79,18 @@ struct gm_block {
 	bool watched;                             /* the host reports faults and events of its managed pages */
 	bool huge;                                /* staged came as one huge page and is still whole */
 	bool has_slot;
+	atomic_uint refs;                         /* without the lock; apart from the links, which others read on their way */
 	uint64_t slot;
 	struct gm_slice slice_cpu, slice_dev;
 	SLIST_HEAD(, gm_hold) holds;              /* working sets over this block */
 
 	uint64_t used_ns;                         /* when a transaction last ended */
-	atomic_uint refs;                         /* apart from the links, which others read on their way */
 
 	/* the worker's queue: (Q) the space's queue lock */
 	TAILQ_ENTRY(gm_block) work_link;
-	bool queued;
 	uint64_t not_before_ns;
 	/* with the block's lock */
 	struct gm_wait wait[GM_BLOCK_WAITS];
-	unsigned waits;
 };
 
 /* Index. */

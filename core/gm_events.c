@@ -90,7 +90,7 @@ static uint64_t next_mapping(struct gm_as *as, uint64_t va, uint64_t end, uint64
 }
 
 /* So many pages are looked up at once, at most: the reader is held meanwhile. */
-#define STRETCH_BYTES (16 * GM_PAGE_BYTES)
+#define STRETCH_BYTES (16 * (uint64_t)GM_PAGE_BYTES)
 
 /*
  * One stretch of [*va, end). What an event tells of comes first: the range may have

@@ -34,12 +34,7 @@
  * A small leaf that is full is replaced by a large one, a large one split in halves;
  * one that becomes empty goes.
  *
- * Memory: the fault handler carves (an unmap event), and it must not allocate,
- * so pieces come from a small stock that others fill beforehand. Tree nodes and
- * large leaves are pieces of one size, and large ones do where there is no small one in
- * stock. An insertion or a carving (C2, C4) takes at most
- * a leaf and the nodes above it, and, the first time at such an address, some
- * on top: gm_regions_room() says how many are sure to succeed.
+ * Memory comes from a stock that others fill beforehand: gm_region_stock.c.
  */
 #include "config.h"
 
@@ -54,11 +49,6 @@
 #define PAGES_MASK ((UINT64_C(1) << KIND_SHIFT) - 1)
 /* No region: above all of them. */
 #define NONE UINT64_MAX
-
-/* Nodes for a tree that has to become as high as it can get. */
-#define GROWTH 10u
-/* Higher than that only where a processor has more than 57 bits of VA. */
-#define USUAL_HEIGHT 6u
 
 #define STEP 6u
 #define SMALL 30u
@@ -85,86 +75,7 @@ static unsigned page_of(uint64_t va)
 	return (unsigned)(va % GM_BLOCK_BYTES / GM_PAGE_BYTES);
 }
 
-/* ---------------------------------------------------------------- stock */
-
-/* What `n` changes take at most, the first of them where the tree has nothing yet. */
-static unsigned pieces_for(const struct gm_regions *rs, unsigned n)
-{
-	unsigned each = rs->tree.height > USUAL_HEIGHT ? rs->tree.height : USUAL_HEIGHT; /* a leaf, and no second root */
-
-	return n ? GROWTH + n * each : 0;
-}
-
-unsigned gm_regions_room(const struct gm_regions *rs)
-{
-	unsigned each = pieces_for(rs, 2) - pieces_for(rs, 1), kept = pieces_for(rs, rs->promised) + GROWTH;
-
-	return rs->stock.count > kept ? (rs->stock.count - kept) / each : 0;
-}
-
-bool gm_regions_promise(struct gm_regions *rs)
-{
-	bool room = rs->stock.count >= pieces_for(rs, rs->promised + 1);
-
-	rs->promised += room;
-	return room;
-}
-
-void gm_regions_redeem(struct gm_regions *rs)
-{
-	assert(rs->promised);
-	rs->promised--;
-}
-
-void gm_regions_stock(struct gm_regions *rs, void *piece)
-{
-	gm_radix_spares_give(&rs->stock, piece);
-}
-
-bool gm_regions_lack_small(const struct gm_regions *rs)
-{
-	return !rs->small;
-}
-
-void *gm_region_new_small(struct gm_env *env)
-{
-	return gm_mem_alloc(env, GM_REGION_SMALL_BYTES);
-}
-
-void gm_regions_stock_small(struct gm_regions *rs, void *piece)
-{
-	struct gm_region_leaf *leaf = piece;
-
-	leaf->next = rs->small;
-	rs->small = leaf;
-	rs->smalls++;
-}
-
-static struct gm_region_leaf *take_small(struct gm_regions *rs)
-{
-	struct gm_region_leaf *leaf = rs->small;
-
-	if (leaf) {
-		rs->small = leaf->next;
-		rs->smalls--;
-	}
-	return leaf;
-}
-
-void *gm_regions_excess_small(struct gm_regions *rs)
-{
-	return rs->smalls > GM_REGION_SPARES ? take_small(rs) : NULL;
-}
-
-void *gm_regions_excess(struct gm_regions *rs)
-{
-	return gm_regions_room(rs) > GM_REGION_SPARES ? gm_radix_spares_take(&rs->stock) : NULL;
-}
-
-void *gm_region_new(struct gm_env *env)
-{
-	return gm_mem_alloc(env, GM_REGION_PIECE_BYTES);
-}
+/* --------------------------------------------------------------- leaves */
 
 static struct gm_region_leaf *leaf_init(struct gm_region_leaf *leaf, unsigned max)
 {
@@ -184,7 +95,7 @@ static struct gm_region_leaf *take_large(struct gm_regions *rs)
 
 static struct gm_region_leaf *leaf_take(struct gm_regions *rs)
 {
-	return rs->small ? leaf_init(take_small(rs), SMALL) : take_large(rs);
+	return rs->small ? leaf_init(gm_regions_take_small(rs), SMALL) : take_large(rs);
 }
 
 static void leaf_give(struct gm_regions *rs, struct gm_region_leaf *leaf)
@@ -215,7 +126,7 @@ void gm_regions_fini(struct gm_regions *rs, struct gm_env *env)
 	}
 	gm_radix_spares_free(env, &rs->stock);
 	while (rs->small)
-		gm_mem_free(env, take_small(rs), GM_REGION_SMALL_BYTES);
+		gm_mem_free(env, gm_regions_take_small(rs), GM_REGION_SMALL_BYTES);
 	rs->count = 0;
 }
 
@@ -408,7 +319,7 @@ static bool add(struct gm_regions *rs, const struct gm_region *r)
 			leaf = leaf_of(*slot, page_of(r->va));
 		}
 	} else {
-		if (rs->stock.count < gm_radix_lacks(&rs->tree, key_of(r->va)) + !rs->small + pieces_for(rs, rs->promised))
+		if (rs->stock.count < gm_radix_lacks(&rs->tree, key_of(r->va)) + !rs->small + gm_regions_kept(rs))
 			return false;
 		leaf = leaf_take(rs);
 		gm_radix_put(&rs->tree, key_of(r->va), leaf, &rs->stock);

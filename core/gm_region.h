@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Which VA ranges of an address space are managed, and how; see gm_region.c. */
+/* Which VA ranges of an address space are managed, and how; see gm_region.c, and gm_region_stock.c for its memory. */
 #ifndef GM_CORE_REGION_H
 #define GM_CORE_REGION_H
 
@@ -11,7 +11,10 @@ enum gm_region_kind {
 	GM_REGION_EDGE,    /* a page that an adopted buffer shares with others: never migrated */
 };
 
-struct gm_region_leaf;
+/* A small leaf in stock. */
+struct gm_region_small {
+	struct gm_region_small *next;
+};
 
 struct gm_region {
 	uint64_t va, end; /* whole pages, half-open */
@@ -33,8 +36,8 @@ struct gm_regions {
 	uint64_t inserts;             /* how often something was added: rises, never falls */
 	struct gm_radix_spares stock; /* unused pieces */
 	unsigned promised;            /* changes for which the stock keeps pieces */
-	struct gm_region_leaf *small; /* unused small leaves, */
-	unsigned smalls;              /* so many */
+	struct gm_region_small *small; /* unused small leaves, */
+	unsigned smalls;               /* so many */
 };
 
 void gm_regions_init(struct gm_regions *rs);
@@ -82,6 +85,9 @@ bool gm_regions_lack_small(const struct gm_regions *rs);
 void *gm_region_new_small(struct gm_env *env);
 void gm_regions_stock_small(struct gm_regions *rs, void *piece);
 void *gm_regions_excess_small(struct gm_regions *rs);
+/* For changes of the tree: a small leaf, or NULL; pieces that are kept for what was promised. */
+void *gm_regions_take_small(struct gm_regions *rs);
+unsigned gm_regions_kept(const struct gm_regions *rs);
 
 /* Every invariant; NULL or what is wrong. */
 const char *gm_regions_check(struct gm_regions *rs);

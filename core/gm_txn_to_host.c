@@ -12,9 +12,11 @@
  *               device copy is never read again.
  *   commit      residency, for exactly the pages that are back.
  *
- * Each page decides for itself whether it is back; one that cannot be given
- * (its mapping is gone, something is there) stays where it was, and its slot
- * frame, if it was just copied, is as new as the device's copy: clean.
+ * Each page decides for itself whether it is back: a copy that fails with IO is
+ * done again page by page, and a page that still fails stays on the device. One
+ * that cannot be given (its mapping is gone, something is there) stays where it
+ * was, and its slot frame, if it was just copied, is as new as the device's
+ * copy: clean.
  */
 #include "config.h"
 

@@ -21,7 +21,8 @@
 
 #include "hal/gm_shim.h"
 
-#define WORDS 8u
+/* Words of a page that are looked at: the first, and one anywhere. Each is one access that nothing can tear. */
+#define WORDS 2u
 #define TRIES 3u
 
 uint64_t gm_shim_random(struct gm_shim_dev *d, uint64_t n)
@@ -62,11 +63,23 @@ static bool look_up(struct gm_shim_pmap *p, uint64_t va, struct gm_shim_page *ou
 	return ok;
 }
 
-static gm_ret_t device_load(struct gm_shim_pmap *p, uint64_t va, uint64_t *words)
-{
-	gm_ret_t ret = p->dev->mmu.access(p->pmap, va, words, WORDS * sizeof(*words), false);
-	struct gm_shim_page *page;
+/* Where in its page a word is. */
+struct look {
+	uint64_t off[WORDS];
+};
 
+static struct look choose(struct gm_shim_dev *d)
+{
+	return (struct look){ { 0, gm_shim_random(d, GM_PAGE_BYTES / sizeof(uint64_t)) * sizeof(uint64_t) } };
+}
+
+static gm_ret_t device_load(struct gm_shim_pmap *p, uint64_t va, const struct look *look, uint64_t *words)
+{
+	struct gm_shim_page *page;
+	gm_ret_t ret = GM_RET_SUCCESS;
+
+	for (unsigned i = 0; i < WORDS && !ret; i++)
+		ret = p->dev->mmu.access(p->pmap, va + look->off[i], &words[i], sizeof(words[i]), false);
 	gm_shim_lock(p->dev);
 	p->dev->lost |= ret == GM_RET_NODEV;
 	page = gm_shim_page(p, va);
@@ -77,28 +90,28 @@ static gm_ret_t device_load(struct gm_shim_pmap *p, uint64_t va, uint64_t *words
 }
 
 /* Jobs may store at the same time, which is the point of looking three times: no race to report. */
-__attribute__((no_sanitize("thread"))) static void cpu_load(const uint64_t *from, uint64_t *words)
+__attribute__((no_sanitize("thread"))) static void cpu_load(const char *page, const struct look *look, uint64_t *words)
 {
 	for (unsigned i = 0; i < WORDS; i++)
-		words[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
+		words[i] = __atomic_load_n((const uint64_t *)(const void *)(page + look->off[i]), __ATOMIC_RELAXED);
 }
 
 /* The bytes differ from what the CPU sees, for good. */
-static bool differs(struct gm_shim_pmap *p, uint64_t va, uint64_t pa, uint64_t *seen)
+static bool differs(struct gm_shim_pmap *p, uint64_t va, uint64_t pa, const struct look *look, uint64_t *seen)
 {
 	struct gm_shim_dev *d = p->dev;
 	uint64_t before[WORDS], after[WORDS];
-	const uint64_t *cpu = NULL;
+	const char *cpu = NULL;
 
 	if (gm_shim_has(d, GM_CAP_CPU_VISIBLE) && d->mmu.cpu_ptr)
-		cpu = d->mmu.cpu_ptr(d->dev, pa, WORDS * sizeof(*cpu));
+		cpu = d->mmu.cpu_ptr(d->dev, pa, GM_PAGE_BYTES);
 	if (!cpu)
 		return false;
 	for (unsigned i = 0; i < TRIES; i++) {
-		cpu_load(cpu, before);
-		if (device_load(p, va, seen))
+		cpu_load(cpu, look, before);
+		if (device_load(p, va, look, seen))
 			return false;
-		cpu_load(cpu, after);
+		cpu_load(cpu, look, after);
 		if (memcmp(before, after, sizeof(before)) != 0 || memcmp(before, seen, sizeof(before)) == 0)
 			return false;
 	}
@@ -123,7 +136,8 @@ static void look_at(struct gm_shim_pmap *p, const struct gm_shim_at *at, uint64_
 {
 	struct gm_shim_dev *d = p->dev;
 	struct gm_shim_at here = *at;
-	uint64_t words[WORDS];
+	const struct look look = choose(d);
+	uint64_t words[WORDS] = { 0 };
 	struct gm_shim_page page;
 	gm_ret_t ret;
 
@@ -134,7 +148,7 @@ static void look_at(struct gm_shim_pmap *p, const struct gm_shim_at *at, uint64_
 	here.va = va;
 	here.pa = page.cur & ~GM_SHIM_FLAGS;
 	here.bytes -= va - at->va;
-	ret = device_load(p, va, words);
+	ret = device_load(p, va, &look, words);
 	if (ret == GM_RET_NODEV)
 		return;
 	if (ret) {
@@ -142,7 +156,7 @@ static void look_at(struct gm_shim_pmap *p, const struct gm_shim_at *at, uint64_
 		doubt(p, at);
 		return;
 	}
-	if (differs(p, va, here.pa, words)) {
+	if (differs(p, va, here.pa, &look, words)) {
 		gm_shim_report(d, proof.elsewhere, &here, "a load shows other bytes than the CPU sees");
 		doubt(p, at);
 		return;
@@ -175,13 +189,13 @@ static void look_for_none(struct gm_shim_pmap *p, const struct gm_shim_at *at, u
 {
 	struct gm_shim_at here = *at;
 	struct gm_shim_page page;
-	uint64_t words[WORDS];
+	uint64_t word;
 
 	if (!look_up(p, va, &page) || page.old || page.cur & GM_SHIM_M)
 		return;
 	here.va = va;
 	here.bytes -= va - at->va;
-	if (p->dev->mmu.access(p->pmap, va, words, sizeof(words), false) == GM_RET_SUCCESS)
+	if (p->dev->mmu.access(p->pmap, va, &word, sizeof(word), false) == GM_RET_SUCCESS)
 		gm_shim_report(p->dev, rule, &here, "a load passed");
 }
 
@@ -212,6 +226,7 @@ static void look_beside(struct gm_shim_pmap *p, const struct gm_shim_at *at, uin
 	struct gm_shim_at here = *at;
 	struct gm_shim_page page, again;
 	struct gm_shim_fence *f;
+	const struct look look = choose(d);
 	uint64_t words[WORDS], ops;
 	bool calm;
 	gm_ret_t ret;
@@ -224,7 +239,7 @@ static void look_beside(struct gm_shim_pmap *p, const struct gm_shim_at *at, uin
 	gm_shim_unlock(d);
 	if (!calm || !look_up(p, va, &page) || page.old || !(page.cur & GM_SHIM_M))
 		return;
-	ret = device_load(p, va, words);
+	ret = device_load(p, va, &look, words);
 	if (ret != GM_RET_FAULT || !look_up(p, va, &again) || again.old || !(again.cur & GM_SHIM_M))
 		return;
 	gm_shim_lock(d);

@@ -434,7 +434,8 @@ static gm_ret_t svc_host_access(void *self, uint64_t host_va, void *buf, size_t 
 	at.bytes = bytes;
 	gm_shim_lock(d);
 	rule = judge_host(d, host_va, bytes, write, &at.pa);
-	if (atomic_load(&d->blind) || gm_shim_planning(d) || d->lost || d->unsure_hosts)
+	/* Where a plan is in flight, or on its way (pinned), the books are ahead of the device. */
+	if (atomic_load(&d->blind) || d->pins || gm_shim_planning(d) || d->lost || d->unsure_hosts)
 		rule = GM_RULES;
 	gm_shim_unlock(d);
 	if (rule != GM_RULES)

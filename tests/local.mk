@@ -39,6 +39,7 @@ UNIT_TESTS = \
 	tests/unit/test_arena.t \
 	tests/unit/test_as.t \
 	tests/unit/test_call.t \
+	tests/unit/test_conform.t \
 	tests/unit/test_devq.t \
 	tests/unit/test_env.t \
 	tests/unit/test_err.t \
@@ -91,6 +92,7 @@ UNIT_TESTS = \
 	tests/unit/test_ws_stuck.t
 
 LDADD = $(TEST_LAYERS) $(CRITERION_LIBS)
+tests_unit_test_conform_t_LDADD = libgm_conform.a $(LDADD)
 
 tests_unit_test_mock_bug_t_SOURCES = \
 	tests/unit/mock_bug_io.c \

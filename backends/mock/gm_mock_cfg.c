@@ -208,7 +208,7 @@ static const struct word {
 static bool set_word(struct gm_mock_config *config, const struct word *w, struct span value)
 {
 	char *field = (char *)config + w->offset;
-	uint64_t number;
+	uint64_t number = 0;
 	uint32_t narrow;
 	bool choice;
 

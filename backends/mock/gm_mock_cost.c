@@ -78,7 +78,7 @@ uint64_t gm_mock_cost_of(const struct gm_mock *m, const struct gm_step *step, co
 {
 	if (step && step->op != GM_STEP_COPY)
 		return m->config.step_ns;
-	return piece_ns(m, step ? &step->copy : copy);
+	return piece_ns(m, copy);
 }
 
 /* Nothing costs anything: no need to add it up. */
@@ -143,7 +143,7 @@ uint64_t gm_mock_cost_job(struct gm_mock *m, const struct gm_step *steps, const 
 	arrival = latest = add_sat(c->now_ns, first_ns);
 	for (size_t i = 0; i < n; i++) {
 		const struct gm_step *s = steps ? &steps[i] : NULL;
-		uint64_t cost = gm_mock_cost_of(m, s, s ? NULL : &copies[i]), at = arrival, end;
+		uint64_t cost = gm_mock_cost_of(m, s, s ? &s->copy : &copies[i]), at = arrival, end;
 
 		if (s && s->after != GM_STEP_FREE)
 			at = s->after < MAX_ENDS ? until[s->after] : latest;

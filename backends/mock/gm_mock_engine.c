@@ -205,7 +205,8 @@ static gm_ret_t unit_run(struct gm_mock *m, struct gm_mock_job *job, size_t i, b
 	struct gm_copy piece;
 
 	if (m->config.timing_wait) {
-		uint64_t ns = gm_mock_cost_of(m, job->steps ? &job->steps[i] : NULL, job->steps ? NULL : &job->copies[i]);
+		const struct gm_step *step = job->steps ? &job->steps[i] : NULL;
+		uint64_t ns = gm_mock_cost_of(m, step, step ? &step->copy : &job->copies[i]);
 
 		if (ns > 0)
 			gm_mock_sleep(m, ns);

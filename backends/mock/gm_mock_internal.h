@@ -387,7 +387,7 @@ gm_ret_t gm_mock_dev_bad_page(struct gm_mock *m, uint64_t pa);
 bool gm_mock_is_bad(struct gm_mock *m, uint64_t pa, uint64_t bytes);
 
 /* gm_mock_cost.c: the modelled clock. */
-/* What a step of a plan, or else a piece of a copy, takes. */
+/* What a step of a plan (its own copy, if it is one), or a piece of a copy, takes. */
 uint64_t gm_mock_cost_of(const struct gm_mock *m, const struct gm_step *step, const struct gm_copy *copy);
 /* An operation that the host calls and waits for; with timing=wait it takes its time, if it may sleep. */
 void gm_mock_cost_op(struct gm_mock *m, bool may_sleep);

@@ -79,7 +79,15 @@ static const struct gm_plugin_hooks hooks = {
 #define ONE_CONTEXT "this mock was configured with contexts=1"
 #define NO_SYNC "this mock was configured without sync descriptors"
 
+#define NO_ACCESS "this mock was configured with access=no: nobody can look through its page table"
+
 static const struct gm_plugin_skip skips[] = {
+	SKIP("lifecycle/fresh", NO_ACCESS),
+	SKIP("map", NO_ACCESS),
+	SKIP("invalidate", NO_ACCESS),
+	SKIP("workset", NO_ACCESS),
+	SKIP("threads", NO_ACCESS),
+	SKIP("trace", NO_ACCESS),
 	SKIP("protect", NO_PROTECT),
 	SKIP("invalidate/rights", NO_PROTECT),
 	SKIP("nth/pmap_protect", NO_PROTECT),

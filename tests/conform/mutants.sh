@@ -85,11 +85,13 @@ fault_one_waiter  -          fault/range          replay:
 fault_one_page    -          fault/range          replay:
 fault_result      -          fault/refused        answer:
 fault_blocks      -          fault/served         GM_RULE_FAULT_BLOCKS:
-fault_silent      -          fault/range          GM_RULE_FAULT_SILENT:
+fault_silent      -          fault/range          \(fault\|GM_RULE_FAULT_SILENT\):
 cpu_ptr_off       -          visible/pages        GM_RULE_COPY_BYTES:
+dirty_lost        dirty=yes  dirty/bits           GM_RULE_HARVEST_LOST:
 sync_early        -          sync/results         completion:
 sync_success      -          sync/results         completion:
 sync_silent       -          sync/late            completion:
+dirty_lost        dirty=yes  dirty/bits           GM_RULE_HARVEST_LOST:
 END
 # None is forgotten: the mock's own list of names.
 for bug in $(sed -n 's/^.*\[GM_MOCK_BUG_[A-Z_]*\] = "\([a-z_]*\)".*/\1/p' "${srcdir:-.}/backends/mock/gm_mock_bug.c"); do

@@ -48,6 +48,9 @@ static gm_ret_t script_enter(void *pmap, uint64_t va, uint64_t pa, uint64_t byte
 	return gm_mock_mmu()->pmap_enter(pmap, va, pa, bytes, pte);
 }
 
+/* What is scripted announces nothing and waits for no answer: no device that the shim would let pass. */
+#define SCRIPTED .validate = GM_VALIDATE_OFF
+
 /* The second device of the world. */
 static void script_open(struct world *w, const char *spec)
 {
@@ -126,7 +129,7 @@ static uint64_t app_edges(struct world *w, unsigned blocks, unsigned pages)
 	return va;
 }
 
-CORE_TEST(devq, duplicates_are_dropped, .as = { .flags = GM_AS_NO_THREADS })
+CORE_TEST(devq, duplicates_are_dropped, .as = { .flags = GM_AS_NO_THREADS }, SCRIPTED)
 {
 	uint64_t va;
 
@@ -145,7 +148,7 @@ CORE_TEST(devq, duplicates_are_dropped, .as = { .flags = GM_AS_NO_THREADS })
 	OK(access_of(w->ctx[1], va + 5 * PAGE, true)); /* the strongest access of the three */
 }
 
-CORE_TEST(devq, each_block_once_and_in_order, .as = { .flags = GM_AS_NO_THREADS })
+CORE_TEST(devq, each_block_once_and_in_order, .as = { .flags = GM_AS_NO_THREADS }, SCRIPTED)
 {
 	const unsigned pages[] = { 0, 17, 18, 200 };
 	uint64_t va;
@@ -171,7 +174,7 @@ CORE_TEST(devq, each_block_once_and_in_order, .as = { .flags = GM_AS_NO_THREADS 
 	cr_assert_eq(app_wrong(w, va, UINT64_C(16) * GM_BLOCK_PAGES, 1), 0);
 }
 
-CORE_TEST(devq, neighbours_in_place_are_one_step, .as = { .flags = GM_AS_NO_THREADS })
+CORE_TEST(devq, neighbours_in_place_are_one_step, .as = { .flags = GM_AS_NO_THREADS }, SCRIPTED)
 {
 	uint64_t va;
 
@@ -201,7 +204,7 @@ CORE_TEST(devq, neighbours_in_place_are_one_step, .as = { .flags = GM_AS_NO_THRE
 	cr_assert_eq(stats_of(w).dev_faults_spurious, 1);
 }
 
-CORE_TEST(devq, a_block_that_fails_alone, .as = { .flags = GM_AS_NO_THREADS })
+CORE_TEST(devq, a_block_that_fails_alone, .as = { .flags = GM_AS_NO_THREADS }, SCRIPTED)
 {
 	uint64_t va, hole;
 
@@ -223,7 +226,7 @@ CORE_TEST(devq, a_block_that_fails_alone, .as = { .flags = GM_AS_NO_THREADS })
 	cr_assert_eq(s.answers, 4, "two blocks, and two pages that have each an answer of its own");
 }
 
-CORE_TEST(devq, a_page_that_fails_alone, .as = { .flags = GM_AS_NO_THREADS })
+CORE_TEST(devq, a_page_that_fails_alone, .as = { .flags = GM_AS_NO_THREADS }, SCRIPTED)
 {
 	uint64_t moved, edges;
 
@@ -250,7 +253,7 @@ CORE_TEST(devq, a_page_that_fails_alone, .as = { .flags = GM_AS_NO_THREADS })
 }
 
 /* One page is pinned, and the device cannot map it where it is: it waits, the others of its block do not. */
-CORE_TEST(devq, what_is_in_the_way_waits_alone, .as = { .flags = GM_AS_NO_THREADS })
+CORE_TEST(devq, what_is_in_the_way_waits_alone, .as = { .flags = GM_AS_NO_THREADS }, SCRIPTED)
 {
 	uint64_t va, again_ns;
 
@@ -274,7 +277,7 @@ CORE_TEST(devq, what_is_in_the_way_waits_alone, .as = { .flags = GM_AS_NO_THREAD
 }
 
 /* What the device refuses once is done page by page; what it refuses always fails, and nothing is left of it. */
-CORE_TEST(devq, a_device_that_refuses, .as = { .flags = GM_AS_NO_THREADS })
+CORE_TEST(devq, a_device_that_refuses, .as = { .flags = GM_AS_NO_THREADS }, SCRIPTED)
 {
 	uint64_t va;
 
@@ -301,7 +304,7 @@ CORE_TEST(devq, a_device_that_refuses, .as = { .flags = GM_AS_NO_THREADS })
 }
 
 /* Sixteen units wanted at once of a memory of eight: no transaction asks for more than a part of it. */
-CORE_TEST(devq, more_than_the_memory_holds, .as = { .flags = GM_AS_NO_THREADS })
+CORE_TEST(devq, more_than_the_memory_holds, .as = { .flags = GM_AS_NO_THREADS }, SCRIPTED)
 {
 	uint64_t va;
 
@@ -326,7 +329,7 @@ CORE_TEST(devq, more_than_the_memory_holds, .as = { .flags = GM_AS_NO_THREADS })
 }
 
 /* Two spaces have parts of one block in turns: what looks like neighbours is not. */
-CORE_TEST(devq, two_spaces_in_one_block, .as = { .flags = GM_AS_NO_THREADS })
+CORE_TEST(devq, two_spaces_in_one_block, .as = { .flags = GM_AS_NO_THREADS }, SCRIPTED)
 {
 	struct gm_as_config config = { .size = sizeof(config), .flags = GM_AS_NO_THREADS };
 	struct gm_ctx *ctx;
@@ -353,7 +356,7 @@ CORE_TEST(devq, two_spaces_in_one_block, .as = { .flags = GM_AS_NO_THREADS })
 }
 
 /* Each allocation fails once: a fault is served, or is told so, and everything is as it was. */
-CORE_TEST(devq, out_of_memory, .as = { .flags = GM_AS_NO_THREADS })
+CORE_TEST(devq, out_of_memory, .as = { .flags = GM_AS_NO_THREADS }, SCRIPTED)
 {
 	uint64_t moved, edges;
 	bool fired = true;
@@ -380,7 +383,7 @@ CORE_TEST(devq, out_of_memory, .as = { .flags = GM_AS_NO_THREADS })
 }
 
 /* Against an oracle: which pages are managed, and which access each was last asked for. */
-CORE_TEST(devq, random_batches, .as = { .flags = GM_AS_NO_THREADS }, .seed = 7)
+CORE_TEST(devq, random_batches, .as = { .flags = GM_AS_NO_THREADS }, .seed = 7, SCRIPTED)
 {
 	static uint32_t wanted[3 * GM_BLOCK_PAGES];
 	uint64_t va, edges, base[3];

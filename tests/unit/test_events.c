@@ -556,7 +556,7 @@ CORE_TEST(events_sim, fork_during_a_move, .dev = { "mock:vram=4M,visible=no,copy
 
 	for (unsigned i = 0; i < 200; i++) {
 		uint64_t va = app_map(w, 64 * PAGE), to, value, k = i % 16;
-		struct late_move late = { .w = w, .va = va + 8 * PAGE, .delay_ns = i * 200 };
+		struct late_move late = { .w = w, .va = va + 8 * PAGE, .delay_ns = (uint64_t)i * 200 };
 		struct gm_thread *other;
 
 		OK(gm_adopt(w->as, ptr(va), 64 * PAGE, 0));

@@ -308,9 +308,18 @@ CORE_TEST(gmem_holes, hole_13_errors_are_returned, .dev = { "mock:vram=4M,visibl
 	OK(gm_ws_acquire(w->ctx[0], &range, 1, SECOND, &ws));
 	OK(gm_ws_release(ws, NULL));
 	dev_fill(w->ctx[0], va, 2 * GM_BLOCK_PAGES, 2);
-	OK(gm_mock_fail(w->dev[0], GM_MOCK_COPY_LATE, 2, 1));
+	/* Home, a block that fails is tried again page by page: each of them fails too. */
+	OK(gm_mock_fail(w->dev[0], GM_MOCK_COPY_LATE, 2, 1 + GM_BLOCK_PAGES));
 	IS(gm_migrate(w->as, va, 2 * BLOCK, NULL, &moved), GM_RET_IO);
 	cr_assert_eq(moved, BLOCK);
+	/* One failure heals so. */
+	OK(gm_mock_fail(w->dev[0], GM_MOCK_COPY_LATE, 1, 1));
+	OK(gm_migrate(w->as, va + BLOCK, BLOCK - PAGE, NULL, &moved));
+	cr_assert_eq(moved, BLOCK - PAGE);
+	/* The last page alone: it stays, and the result says so. */
+	OK(gm_mock_fail(w->dev[0], GM_MOCK_COPY_LATE, 1, 2));
+	IS(gm_migrate(w->as, va, 2 * BLOCK, NULL, &moved), GM_RET_IO);
+	cr_assert_eq(moved, 2 * BLOCK - PAGE);
 	OK(gm_migrate(w->as, va, 2 * BLOCK, NULL, &moved));
 	cr_assert_eq(moved, 2 * BLOCK);
 	cr_assert_eq(app_wrong(w, va, 2 * GM_BLOCK_PAGES, 2), 0);

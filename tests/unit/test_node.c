@@ -273,7 +273,7 @@ CORE_TEST(node, the_policy_chooses, .bare = true)
 	cr_assert_eq(pick(&policy).block, &block[12]);
 	cr_assert_eq(seen_n, 4);
 	for (unsigned i = 0; i < 4; i++) {
-		cr_assert_eq(seen[i].va, (10 + i) * BLOCK + i * 32 * PAGE);
+		cr_assert_eq(seen[i].va, (10 + i) * BLOCK + 32 * PAGE * i);
 		cr_assert_eq(seen[i].bytes, UNIT << (i == 2));
 		cr_assert(i == 0 || seen[i].served_ns >= seen[i - 1].served_ns);
 	}

@@ -135,7 +135,7 @@ CORE_TEST(remap, released_on_the_way, .dev = { "mock:vram=4M,visible=no,copy=asy
 
 		OK(gm_ws_acquire(w->ctx[0], &range, 1, SECOND, &ws));
 		to = gm_sim_mremap(w->sim, va, SMALL * PAGE);
-		gm_sim_sleep_ns(w->sim, i * 10);
+		gm_sim_sleep_ns(w->sim, (uint64_t)i * 10);
 		OK(gm_ws_release(ws, NULL));
 		OK(gm_adopt(w->as, ptr(to), SMALL * PAGE, 0));
 		cr_assert_eq(app_wrong(w, to, SMALL, i + 1), 0);

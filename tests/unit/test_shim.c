@@ -18,6 +18,7 @@ static void part_map(void)
 	(void)rig_touch(0, true);
 	(void)rig_touch(5, false);
 	(void)rig_enter(4, 4, 2, RW_PTE); /* more rights */
+	(void)rig_touch(1, false);
 	(void)rig_remove(1, 1);
 	(void)rig_invl(1, 1);
 	(void)rig_enter(1, 1, 1, RW_PTE);
@@ -46,7 +47,6 @@ static void part_protect(void)
 	(void)m->pmap_protect(rig.pmap, TOY_VA + 2 * PAGE, 2 * PAGE, RW_PTE); /* the second is a hole */
 }
 
-/* Rights are taken away, and given again. */
 static void part_shrink(void)
 {
 	(void)rig_enter(0, 0, 3, RW_PTE);

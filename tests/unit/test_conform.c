@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The conformance suite itself: what it refuses, what it makes of skips, and that a backend which crashes, asserts,
+ * ends the process or hangs is a failed test. The backends are the mock's with one operation exchanged.
+ */
+#include "config.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <gmem/conform.h>
+#include <gmem/mock.h>
+
+struct seen {
+	unsigned n;
+	struct gm_conform_result last;
+	char reason[256];
+};
+
+static void keep(void *arg, const struct gm_conform_result *result)
+{
+	struct seen *seen = arg;
+
+	seen->n++;
+	seen->last = *result;
+	(void)snprintf(seen->reason, sizeof(seen->reason), "%s", result->reason);
+}
+
+static gm_ret_t run(const struct gm_plugin *plugin, const char *options, const char *only, struct seen *seen)
+{
+	struct gm_conform_config config = {
+		.size = sizeof(config), .plugin = plugin, .options = options, .only = only, .bound_ns = 300000000u,
+		.report = keep, .arg = seen,
+	};
+
+	memset(seen, 0, sizeof(*seen));
+	return gm_conform_run(&config, NULL);
+}
+
+static void want(const struct seen *seen, enum gm_conform_outcome outcome, const char *reason)
+{
+	cr_assert_eq(seen->n, 1u, "%u results", seen->n);
+	cr_assert_eq(seen->last.outcome, outcome, "outcome %d: %s", (int)seen->last.outcome, seen->reason);
+	cr_assert_eq(strncmp(seen->reason, reason, strlen(reason)), 0, "reason: %s", seen->reason);
+}
+
+Test(conform, refuses)
+{
+	struct gm_conform_config good = { .size = sizeof(good), .plugin = gm_mock_plugin(), .only = "table" }, bad;
+	struct gm_conform_summary summary = { .passed = 7 };
+	struct gm_plugin plugin = *gm_mock_plugin();
+
+	cr_assert_eq(gm_conform_run(NULL, &summary), GM_RET_INVAL);
+	bad = good;
+	bad.size--;
+	cr_assert_eq(gm_conform_run(&bad, &summary), GM_RET_INVAL);
+	bad = good;
+	bad.plugin = NULL;
+	cr_assert_eq(gm_conform_run(&bad, &summary), GM_RET_INVAL);
+	bad.plugin = &plugin;
+	plugin.abi++;
+	cr_assert_eq(gm_conform_run(&bad, &summary), GM_RET_INVAL);
+	plugin.abi--;
+	plugin.size--;
+	cr_assert_eq(gm_conform_run(&bad, &summary), GM_RET_INVAL);
+	plugin.size++;
+	plugin.mmu = NULL;
+	cr_assert_eq(gm_conform_run(&bad, &summary), GM_RET_INVAL);
+	bad = good;
+	bad.only = "map/nonesuch";
+	cr_assert_eq(gm_conform_run(&bad, &summary), GM_RET_INVAL);
+	bad.only = "";
+	cr_assert_eq(gm_conform_run(&bad, &summary), GM_RET_INVAL);
+	cr_assert_eq(summary.passed, 7u, "nothing is written where the call is refused");
+	cr_assert_eq(gm_conform_run(&good, &summary), GM_RET_SUCCESS);
+	cr_assert_eq(summary.passed, 4u);
+	cr_assert_eq(summary.failed + summary.skipped, 0u);
+}
+
+Test(conform, a_skip_needs_a_reason)
+{
+	static const struct gm_plugin_skip exact[] = { { .test = "plan/chain", .reason = "why" }, { .test = NULL } };
+	static const struct gm_plugin_skip other[] = { { .test = "plan/single", .reason = "why" }, { .test = NULL } };
+	static const struct gm_plugin_skip empty[] = { { .test = "plan", .reason = "" }, { .test = NULL } };
+	struct gm_plugin plugin = *gm_mock_plugin();
+	struct seen seen;
+
+	plugin.skips = NULL;
+	cr_assert_eq(run(&plugin, "submit=no", "plan/chain", &seen), GM_RET_FAULT);
+	want(&seen, GM_CONFORM_FAIL, "no reason given: plan/chain needs GM_CAP_SUBMIT;");
+	plugin.skips = other;
+	cr_assert_eq(run(&plugin, "submit=no", "plan/chain", &seen), GM_RET_FAULT);
+	want(&seen, GM_CONFORM_FAIL, "no reason given");
+	plugin.skips = empty;
+	cr_assert_eq(run(&plugin, "submit=no", "plan/chain", &seen), GM_RET_FAULT);
+	want(&seen, GM_CONFORM_FAIL, "no reason given");
+	plugin.skips = exact;
+	cr_assert_eq(run(&plugin, "submit=no", "plan/chain", &seen), GM_RET_FAULT, "nothing passed");
+	want(&seen, GM_CONFORM_SKIP, "why (needs GM_CAP_SUBMIT)");
+	cr_assert_eq(run(&plugin, "submit=no", "plan/chain,table/slots", &seen), GM_RET_SUCCESS);
+	plugin.hooks = NULL;
+	cr_assert_eq(run(&plugin, "", "fault/served", &seen), GM_RET_FAULT);
+	want(&seen, GM_CONFORM_FAIL, "no reason given: fault/served needs hook touch;");
+}
+
+Test(conform, a_reason_excuses_nothing)
+{
+	static const struct gm_plugin_skip stale[] = { { .test = "plan/chain", .reason = "why" }, { .test = NULL } };
+	static const struct gm_plugin_skip varies[] = {
+		{ .test = "plan", .reason = "why", .varies = true }, { .test = NULL },
+	};
+	static const struct gm_plugin_skip wrong[] = { { .test = "plan/chains", .reason = "why" }, { .test = NULL } };
+	struct gm_plugin plugin = *gm_mock_plugin();
+	struct seen seen;
+
+	plugin.skips = stale;
+	cr_assert_eq(run(&plugin, "", "plan/chain", &seen), GM_RET_FAULT);
+	want(&seen, GM_CONFORM_FAIL, "stale skip: ");
+	plugin.skips = varies;
+	cr_assert_eq(run(&plugin, "", "plan/chain", &seen), GM_RET_SUCCESS);
+	want(&seen, GM_CONFORM_PASS, "");
+	cr_assert_eq(run(&plugin, "bug=plan_reversed", "plan/chain", &seen), GM_RET_FAULT);
+	want(&seen, GM_CONFORM_FAIL, "GM_RULE_");
+	plugin.skips = wrong;
+	cr_assert_eq(run(&plugin, "", "table/skips", &seen), GM_RET_FAULT);
+	want(&seen, GM_CONFORM_FAIL, "skips: 'plan/chains'");
+}
+
+Test(conform, a_device_that_does_not_open)
+{
+	struct gm_plugin plugin = *gm_mock_plugin();
+	struct seen seen;
+
+	cr_assert_eq(run(&plugin, "nonesuch=1", NULL, &seen), GM_RET_FAULT);
+	want(&seen, GM_CONFORM_FAIL, "options: ");
+	plugin.open = NULL;
+	cr_assert_eq(run(&plugin, "x", NULL, &seen), GM_RET_FAULT);
+	want(&seen, GM_CONFORM_FAIL, "options: ");
+}
+
+static void destroy_abort(void *pmap)
+{
+	(void)pmap;
+	abort();
+}
+
+static void destroy_exit(void *pmap)
+{
+	(void)pmap;
+	_exit(0);
+}
+
+static void destroy_hang(void *pmap)
+{
+	(void)pmap;
+	for (;;)
+		(void)pause();
+}
+
+/* Whatever the backend does to its process: the test fails, and the next one runs. */
+Test(conform, a_backend_that_misbehaves, .timeout = 60)
+{
+	static const struct {
+		void (*destroy)(void *pmap);
+		const char *reason;
+	} rows[] = {
+		{ destroy_abort, "crash: signal 6" }, { destroy_exit, "exit: " }, { destroy_hang, "hang: " },
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct gm_plugin plugin = *gm_mock_plugin();
+		struct gm_mmu mmu = *plugin.mmu;
+		struct seen seen;
+
+		mmu.pmap_destroy = rows[i].destroy;
+		plugin.mmu = &mmu;
+		cr_assert_eq(run(&plugin, "", "lifecycle/pmaps", &seen), GM_RET_FAULT);
+		want(&seen, GM_CONFORM_FAIL, rows[i].reason);
+		cr_assert(strstr(seen.reason, "pmap_destroy"), "reason: %s", seen.reason);
+		cr_assert_eq(run(&plugin, "", "memory/zero", &seen), GM_RET_SUCCESS);
+	}
+}
+
+/* A required slot that is empty is said, not called. */
+Test(conform, an_empty_slot)
+{
+	struct gm_plugin plugin = *gm_mock_plugin();
+	struct gm_mmu mmu = *plugin.mmu;
+	struct seen seen;
+
+	plugin.mmu = &mmu;
+	mmu.copy = NULL;
+	cr_assert_eq(run(&plugin, "", "table/slots", &seen), GM_RET_FAULT);
+	want(&seen, GM_CONFORM_FAIL, "slots: ");
+}
