@@ -14,6 +14,7 @@ libgm_testkit_a_SOURCES = \
 	tests/unit/api_rows_core.h \
 	tests/unit/api_rows_mem.h \
 	tests/unit/api_rows_mock.h \
+	tests/unit/api_rows_validate.h \
 	tests/unit/core_fixture.h \
 	tests/unit/failing_alloc.h \
 	tests/unit/fake_backend.h \
@@ -92,6 +93,8 @@ UNIT_TESTS = \
 	tests/unit/test_ws_stuck.t
 
 LDADD = $(TEST_LAYERS) $(CRITERION_LIBS)
+
+tests_unit_test_api_bad_t_LDADD = libgm_conform.a $(LDADD)
 tests_unit_test_conform_t_LDADD = libgm_conform.a $(LDADD)
 
 tests_unit_test_mock_bug_t_SOURCES = \

@@ -96,7 +96,7 @@ GM_API gm_ret_t gm_fence_cancel(struct gm_fence *fence);
  * @param[in]  dev    a device with GM_CAP_SYNC, of the fence's instance
  * @param[out] fd     the descriptor, close-on-exec
  * @retval GM_RET_SUCCESS  made
- * @retval GM_RET_INVAL    an argument is NULL, or fence and device are of different instances
+ * @retval GM_RET_INVAL    @p fence or @p dev is none that lives, @p fd is NULL, or they are of different instances
  * @retval GM_RET_NOTSUP   the device has no such descriptors
  * @retval GM_RET_NOMEM    out of memory
  * @retval GM_RET_NOSPC    the process or the machine has no descriptor left
@@ -119,7 +119,8 @@ GM_API GM_MUST_CHECK gm_ret_t gm_fence_export(struct gm_fence *fence, struct gm_
  * @param[in]  fd     the descriptor; it stays the caller's, who may close it at once
  * @param[out] fence  the fence, one reference
  * @retval GM_RET_SUCCESS  made
- * @retval GM_RET_INVAL    a NULL argument, or no completion that the device understands is behind @p fd
+ * @retval GM_RET_INVAL    @p dev is no device that lives, @p fence is NULL, or no completion that the device
+ *                         understands is behind @p fd
  * @retval GM_RET_NOTSUP   the device has no such descriptors
  * @retval GM_RET_NOMEM    out of memory, threads or descriptors
  * @retval GM_RET_NODEV    the device is lost

@@ -128,7 +128,7 @@ struct gm_mock_config {
 	uint64_t fault_ns;      /**< from an access that faults until the host is told */
 	uint64_t miss_ns;       /**< per walk of the page table */
 	/** The hardware, opened by a runtime: memory, page sizes and VA bits are its own, whatever is said of them here, and
-	 *  max_contexts is 1. NULL: the device is all the library's. */
+	 *  max_contexts is 1. NULL: the device is all the library's; what is no hardware that is open is refused. */
 	struct gm_mock_hw *hw;
 	/* Errors. */
 	enum gm_mock_bug bug;  /**< planted from the start (default none); see gm_mock_plant() */
@@ -363,9 +363,9 @@ struct gm_mock_rule {
  * @param[in] dev   a mock device
  * @param[in] rule  copied
  * @retval GM_RET_SUCCESS  added
- * @retval GM_RET_INVAL    NULL, not a mock device, a wrong size, unknown numbers, nth or count 0, an empty place, a
- *                         place that the operation does not have, a result that it may not have, nothing that would
- *                         happen; a delay of an invalidation that never waits (GM_CAP_FAST_INVL)
+ * @retval GM_RET_INVAL    @p dev is no mock device that lives; NULL, a wrong size, unknown numbers, nth or count 0, an
+ *                         empty place, a place that the operation does not have, a result that it may not have,
+ *                         nothing that would happen; a delay of an invalidation that never waits (GM_CAP_FAST_INVL)
  * @retval GM_RET_NOMEM    out of memory
  * @threads any
  */
@@ -375,7 +375,7 @@ GM_API gm_ret_t gm_mock_rule_add(struct gm_dev *dev, const struct gm_mock_rule *
  * @brief Forget all rules, those of gm_mock_fail() included; what hangs ends with GM_RET_IO.
  * @param[in] dev  a mock device
  * @retval GM_RET_SUCCESS  done
- * @retval GM_RET_INVAL    NULL, or not a mock device
+ * @retval GM_RET_INVAL    @p dev is no mock device that lives
  * @threads any
  */
 GM_API gm_ret_t gm_mock_rule_clear(struct gm_dev *dev);
@@ -388,7 +388,7 @@ GM_API gm_ret_t gm_mock_rule_clear(struct gm_dev *dev);
  *
  * @param[in] dev  a mock device
  * @retval GM_RET_SUCCESS  gone
- * @retval GM_RET_INVAL    NULL, or not a mock device
+ * @retval GM_RET_INVAL    @p dev is no mock device that lives
  * @threads any, also in a kernel
  */
 GM_API gm_ret_t gm_mock_lose(struct gm_dev *dev);
@@ -402,7 +402,7 @@ GM_API gm_ret_t gm_mock_lose(struct gm_dev *dev);
  * @param[in] dev  a mock device
  * @param[in] pa   any device-physical address in the page
  * @retval GM_RET_SUCCESS  broken
- * @retval GM_RET_INVAL    NULL, not a mock device, no device memory
+ * @retval GM_RET_INVAL    @p dev is no mock device that lives; @p pa is no device memory
  * @retval GM_RET_NOSPC    GM_MOCK_MAX_BAD_PAGES are broken already
  * @threads any
  */
@@ -459,7 +459,7 @@ typedef void (*gm_mock_trace_fn)(void *arg, const struct gm_mock_event *event);
  * @param[in] fn   called for each event, by the thread that caused it; NULL ends it
  * @param[in] arg  handed to it
  * @retval GM_RET_SUCCESS  set; after NULL it is not called any more
- * @retval GM_RET_INVAL    NULL device, or not a mock device
+ * @retval GM_RET_INVAL    @p dev is no mock device that lives
  * @threads any, but not from @p fn
  */
 GM_API gm_ret_t gm_mock_trace(struct gm_dev *dev, gm_mock_trace_fn fn, void *arg);
@@ -476,7 +476,7 @@ GM_API gm_ret_t gm_mock_trace(struct gm_dev *dev, gm_mock_trace_fn fn, void *arg
  * @param[in] dev   a mock device
  * @param[in] text  the steps; "" for none
  * @retval GM_RET_SUCCESS  it is being watched
- * @retval GM_RET_INVAL    NULL, not a mock device, or the text is not understood: the log says where
+ * @retval GM_RET_INVAL    @p dev is no mock device that lives, @p text is NULL or not understood: the log says where
  * @retval GM_RET_BUSY     something is expected already
  * @retval GM_RET_NOMEM    out of memory
  * @threads any
@@ -491,7 +491,7 @@ GM_API GM_MUST_CHECK gm_ret_t gm_mock_expect(struct gm_dev *dev, const char *tex
  * @retval GM_RET_SUCCESS  exactly so
  * @retval GM_RET_FAULT    it did something else, or more than GM_MOCK_MAX_EXPECT steps
  * @retval GM_RET_NOENT    nothing is expected
- * @retval GM_RET_INVAL    NULL, or not a mock device
+ * @retval GM_RET_INVAL    @p dev is no mock device that lives
  * @threads any; nothing is expected afterwards
  */
 GM_API GM_MUST_CHECK gm_ret_t gm_mock_expect_end(struct gm_dev *dev, char *why, size_t bytes);

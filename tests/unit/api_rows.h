@@ -21,3 +21,6 @@
 #define API_ROWS_BASE 2000
 #include "api_rows_mock.h"
 #undef API_ROWS_BASE
+#define API_ROWS_BASE 3000
+#include "api_rows_validate.h"
+#undef API_ROWS_BASE

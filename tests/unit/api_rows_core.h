@@ -12,12 +12,16 @@ ROW(gm_version, none, "takes nothing", gm_version() != NULL, true)
 ROW(gm_lib_create, null, "lib", gm_lib_create(NULL, NULL), GM_RET_INVAL)
 ROW(gm_lib_create, size, "0", gm_lib_create(&(struct gm_lib_config){ .size = 0 }, OUT(struct gm_lib *)), GM_RET_INVAL)
 ROW(gm_lib_create, size, "too small",
-    gm_lib_create(&(struct gm_lib_config){ .size = sizeof(struct gm_lib_config) - 1 }, OUT(struct gm_lib *)), GM_RET_INVAL)
+    gm_lib_create(&(struct gm_lib_config){ .size = sizeof(struct gm_lib_config) - 1 }, OUT(struct gm_lib *)),
+    GM_RET_INVAL)
 ROW(gm_lib_create, size, "too large",
-    gm_lib_create(&(struct gm_lib_config){ .size = sizeof(struct gm_lib_config) + 8 }, OUT(struct gm_lib *)), GM_RET_INVAL)
+    gm_lib_create(&(struct gm_lib_config){ .size = sizeof(struct gm_lib_config) + 8 }, OUT(struct gm_lib *)),
+    GM_RET_INVAL)
 ROW(gm_lib_create, value, "an allocator without functions",
     gm_lib_create(&(struct gm_lib_config){ .size = sizeof(struct gm_lib_config), .allocator = &e->no_allocator },
 		  OUT(struct gm_lib *)), GM_RET_INVAL)
+ROW(gm_lib_create, value, "an unknown validate", bad_lib(e, .validate = (enum gm_validate)4), GM_RET_INVAL)
+ROW(gm_lib_create, value, "a negative validate", bad_lib(e, .validate = (enum gm_validate)-1), GM_RET_INVAL)
 HANDLE(gm_lib_destroy, lib, LIB, gm_lib_destroy(H), GM_RET_SUCCESS, GM_RET_INVAL)
 ROW(gm_lib_destroy, state, "devices and spaces are left", gm_lib_destroy(e->lib), GM_RET_BUSY)
 
@@ -72,7 +76,8 @@ ROW(gm_as_create, unaligned, "begin", gm_as_create(e->lib, 1, PAGE, NULL, OUT(st
 ROW(gm_as_create, unaligned, "end", gm_as_create(e->lib, 0, PAGE + 8, NULL, OUT(struct gm_as *)), GM_RET_INVAL)
 ROW(gm_as_create, size, "0", space_of_size(e, 0), GM_RET_INVAL)
 ROW(gm_as_create, size, "too large", space_of_size(e, sizeof(struct gm_as_config) + 8), GM_RET_INVAL)
-ROW(gm_as_create, size, "ends inside a member", space_of_size(e, offsetof(struct gm_as_config, policy) + 4), GM_RET_INVAL)
+ROW(gm_as_create, size, "ends inside a member",
+    space_of_size(e, offsetof(struct gm_as_config, policy) + 4), GM_RET_INVAL)
 ROW(gm_as_create, flag, "unknown", bad_space(e, .flags = 4), GM_RET_INVAL)
 ROW(gm_as_create, flag, "the highest", bad_space(e, .flags = 0x80000000u), GM_RET_INVAL)
 ROW(gm_as_create, value, "cpu unit below a page", bad_space(e, .cpu_unit_bytes = 2048), GM_RET_INVAL)
@@ -82,7 +87,8 @@ ROW(gm_as_create, value, "device unit no power of two", bad_space(e, .dev_unit_b
 ROW(gm_as_create, value, "device around above a block", bad_space(e, .dev_around_bytes = 4 << 20), GM_RET_INVAL)
 ROW(gm_as_create, value, "around below unit", bad_space(e, .cpu_unit_bytes = 1 << 17, .cpu_around_bytes = 1 << 16),
     GM_RET_INVAL)
-ROW(gm_as_create, size, "a policy of another size", bad_space(e, .policy = &(struct gm_policy){ .size = 1 }), GM_RET_INVAL)
+ROW(gm_as_create, size, "a policy of another size",
+    bad_space(e, .policy = &(struct gm_policy){ .size = 1 }), GM_RET_INVAL)
 ROW(gm_as_create, size, "a policy that ends inside a member",
     bad_space(e, .policy = &(struct gm_policy){ .size = offsetof(struct gm_policy, unit) + 4 }), GM_RET_INVAL)
 HANDLE(gm_as_destroy, as, AS, gm_as_destroy(H), GM_RET_SUCCESS, GM_RET_INVAL)
@@ -92,18 +98,21 @@ HANDLE(gm_as_attach, as, AS, gm_as_attach(H, e->idle, GM_ATTACH_IDENTITY, NULL, 
 HANDLE(gm_as_attach, dev, DEV, gm_as_attach(e->as, H, GM_ATTACH_IDENTITY, NULL, OUT(struct gm_ctx *)), GM_RET_INVAL,
        GM_RET_INVAL)
 ROW(gm_as_attach, null, "ctx", gm_as_attach(e->as, e->idle, GM_ATTACH_IDENTITY, NULL, NULL), GM_RET_INVAL)
-ROW(gm_as_attach, null, "window", gm_as_attach(e->as, e->idle, GM_ATTACH_WINDOW, NULL, OUT(struct gm_ctx *)), GM_RET_INVAL)
+ROW(gm_as_attach, null, "window",
+    gm_as_attach(e->as, e->idle, GM_ATTACH_WINDOW, NULL, OUT(struct gm_ctx *)), GM_RET_INVAL)
 ROW(gm_as_attach, value, "an unknown mode",
     gm_as_attach(e->as, e->idle, (enum gm_attach_mode)7, NULL, OUT(struct gm_ctx *)), GM_RET_INVAL)
 ROW(gm_as_attach, value, "a window for identity",
-    gm_as_attach(e->as, e->idle, GM_ATTACH_IDENTITY, &(struct gm_window){ 0, BLOCK, 0 }, OUT(struct gm_ctx *)), GM_RET_INVAL)
+    gm_as_attach(e->as, e->idle, GM_ATTACH_IDENTITY, &(struct gm_window){ 0, BLOCK, 0 }, OUT(struct gm_ctx *)),
+    GM_RET_INVAL)
 ROW(gm_as_attach, empty, "the window", bad_window(e, 0, 0, 0), GM_RET_INVAL)
 ROW(gm_as_attach, unaligned, "va of the window", bad_window(e, PAGE, BLOCK, 0), GM_RET_INVAL)
 ROW(gm_as_attach, unaligned, "length of the window", bad_window(e, 0, BLOCK + PAGE, 0), GM_RET_INVAL)
 ROW(gm_as_attach, unaligned, "device va of the window", bad_window(e, 0, BLOCK, UNIT), GM_RET_INVAL)
 ROW(gm_as_attach, overflow, "of the host side", bad_window(e, UINT64_MAX - BLOCK + 1, 2 * BLOCK, 0), GM_RET_INVAL)
 ROW(gm_as_attach, overflow, "of the device side", bad_window(e, 0, 2 * BLOCK, UINT64_MAX - BLOCK + 1), GM_RET_INVAL)
-ROW(gm_as_attach, overflow, "of the address bits", bad_window(e, 0, 2 * BLOCK, (UINT64_C(1) << 48) - BLOCK), GM_RET_INVAL)
+ROW(gm_as_attach, overflow, "of the address bits",
+    bad_window(e, 0, 2 * BLOCK, (UINT64_C(1) << 48) - BLOCK), GM_RET_INVAL)
 ROW(gm_as_attach, state, "attached already",
     gm_as_attach(e->as, e->dev, GM_ATTACH_IDENTITY, NULL, OUT(struct gm_ctx *)), GM_RET_EXIST)
 ROW(gm_as_attach, state, "of another instance",
@@ -134,6 +143,17 @@ HANDLE(gm_fence_wait, fence, FENCE, gm_fence_wait(H, GM_FOREVER_NS), GM_RET_INVA
 ROW(gm_fence_wait, state, "pending", gm_fence_wait(e->fence, 0), GM_RET_TIMEDOUT)
 HANDLE(gm_fence_cancel, fence, FENCE, gm_fence_cancel(H), GM_RET_INVAL, GM_RET_INVAL)
 ROW(gm_fence_cancel, state, "done already", gm_fence_cancel(e->done), GM_RET_EXIST)
+HANDLE(gm_fence_export, fence, FENCE, gm_fence_export(H, e->dev, OUT(int)), GM_RET_INVAL, GM_RET_INVAL)
+HANDLE(gm_fence_export, dev, DEV, gm_fence_export(e->fence, H, OUT(int)), GM_RET_INVAL, GM_RET_INVAL)
+ROW(gm_fence_export, null, "fd", gm_fence_export(e->fence, e->dev, NULL), GM_RET_INVAL)
+ROW(gm_fence_export, state, "the device has none", gm_fence_export(e->fence, e->plain, OUT(int)), GM_RET_NOTSUP)
+HANDLE(gm_fence_import, dev, DEV, gm_fence_import(H, 0, OUT(struct gm_fence *)), GM_RET_INVAL, GM_RET_INVAL)
+ROW(gm_fence_import, null, "fence", gm_fence_import(e->dev, 0, NULL), GM_RET_INVAL)
+ROW(gm_fence_import, value, "no descriptor", gm_fence_import(e->dev, -1, OUT(struct gm_fence *)), GM_RET_INVAL)
+ROW(gm_fence_import, value, "not open", gm_fence_import(e->dev, INT_MAX, OUT(struct gm_fence *)), GM_RET_INVAL)
+ROW(gm_fence_import, value, "a file", gm_fence_import(e->dev, e->file, OUT(struct gm_fence *)), GM_RET_INVAL)
+ROW(gm_fence_import, state, "the device has none",
+    gm_fence_import(e->plain, e->file, OUT(struct gm_fence *)), GM_RET_NOTSUP)
 
 /* --- hal.h --- */
 HANDLE(gm_ctx_pmap, ctx, CTX, gm_ctx_pmap(H), NULL, NULL)

@@ -57,7 +57,8 @@ ROW(gm_query, null, "info", gm_query(e->as, e->va, 1, NULL), GM_RET_INVAL)
 ROW(gm_query, unaligned, "va", gm_query(e->as, e->va + 1, 1, OUT(struct gm_page_info)), GM_RET_INVAL)
 ROW(gm_query, empty, "nothing", gm_query(e->as, e->va, 0, OUT(struct gm_page_info)), GM_RET_INVAL)
 ROW(gm_query, overflow, "of the number", gm_query(e->as, e->va, SIZE_MAX, OUT(struct gm_page_info)), GM_RET_INVAL)
-ROW(gm_query, overflow, "of the range", gm_query(e->as, UINT64_MAX - PAGE + 1, 2, OUT(struct gm_page_info)), GM_RET_INVAL)
+ROW(gm_query, overflow, "of the range",
+    gm_query(e->as, UINT64_MAX - PAGE + 1, 2, OUT(struct gm_page_info)), GM_RET_INVAL)
 HANDLE(gm_dev_fault, ctx, CTX, gm_dev_fault(H, e->va, GM_READ), GM_RET_INVAL, GM_RET_INVAL)
 ROW(gm_dev_fault, flag, "none", gm_dev_fault(e->ctx, e->va, 0), GM_RET_INVAL)
 ROW(gm_dev_fault, flag, "unknown", gm_dev_fault(e->ctx, e->va, GM_READ | 8), GM_RET_INVAL)
@@ -73,7 +74,8 @@ ROW(gm_ws_room, null, "ranges", gm_ws_room(e->ctx, NULL, 1, OUT(struct gm_ws_roo
 ROW(gm_ws_room, empty, "no range", gm_ws_room(e->ctx, &e->range, 0, OUT(struct gm_ws_room)), GM_RET_INVAL)
 ROW(gm_ws_room, value, "too many ranges", gm_ws_room(e->ctx, &e->range, GM_MAX_WS_RANGES + 1, OUT(struct gm_ws_room)),
     GM_RET_INVAL)
-ROW(gm_ws_room, overflow, "of the number", gm_ws_room(e->ctx, &e->range, SIZE_MAX, OUT(struct gm_ws_room)), GM_RET_INVAL)
+ROW(gm_ws_room, overflow, "of the number",
+    gm_ws_room(e->ctx, &e->range, SIZE_MAX, OUT(struct gm_ws_room)), GM_RET_INVAL)
 ROW(gm_ws_room, empty, "a range", bad_room(e, e->va, 0, GM_READ), GM_RET_INVAL)
 ROW(gm_ws_room, overflow, "a range", bad_room(e, e->va, UINT64_MAX, GM_READ), GM_RET_INVAL)
 ROW(gm_ws_room, overflow, "a range by one", bad_room(e, e->va, -e->va + 1, GM_READ), GM_RET_INVAL)
