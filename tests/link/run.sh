@@ -138,11 +138,17 @@ man_page()
 	done
 }
 
+# place VARIABLE: where a directory of gmem.pc is now; only flags follow make's DESTDIR by themselves
+place()
+{
+	printf '%s%s\n' "${PKG_CONFIG_SYSROOT_DIR-}" "$($pc --variable="$1" gmem)"
+}
+
 # The template of a backend, with what is installed and nothing else: also its own copy.
 build_template()
 {
 	mkdir -p "$out/template"
-	cp "$($pc --variable=pkgdatadir gmem)"/backend-template/* "$out/template" &&
+	cp "$(place pkgdatadir)"/backend-template/* "$out/template" &&
 	make -s -C "$out/template" PKG_CONFIG="$pc" CC="$cc" CFLAGS="-Werror ${CFLAGS-}"
 }
 
@@ -169,7 +175,7 @@ template_broken()
 # The documents that a vendor needs.
 documents()
 {
-	test -s "$($pc --variable=docdir gmem)/backend-guide.md" && test -s "$($pc --variable=mandir gmem)/man1/gmem.1"
+	test -s "$(place docdir)/backend-guide.md" && test -s "$(place mandir)/man1/gmem.1"
 }
 
 # A runtime of somebody else, with its own tests on mock devices.
@@ -184,7 +190,7 @@ has_criterion()
 	echo '#include <criterion/criterion.h>' | $cc ${CFLAGS-} -x c -fsyntax-only - 2>/dev/null
 }
 
-gmem=$($pc --variable=bindir gmem)/gmem
+gmem=$(place bindir)/gmem
 test -n "$libs"
 try "headers" headers
 try "gmem.pc" package
