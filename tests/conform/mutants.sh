@@ -87,7 +87,6 @@ fault_result      -          fault/refused        answer:
 fault_blocks      -          fault/served         GM_RULE_FAULT_BLOCKS:
 fault_silent      -          fault/range          \(fault\|GM_RULE_FAULT_SILENT\):
 cpu_ptr_off       -          visible/pages        GM_RULE_COPY_BYTES:
-dirty_lost        dirty=yes  dirty/bits           GM_RULE_HARVEST_LOST:
 sync_early        -          sync/results         completion:
 sync_success      -          sync/results         completion:
 sync_silent       -          sync/late            completion:
