@@ -300,8 +300,7 @@ void gm_shim_choose_gone(struct gm_shim_pmap *p, const struct gm_shim_at *at, st
 
 void gm_shim_probe_gone(struct gm_shim_pmap *p, const struct gm_shim_at *at, const struct gm_shim_gone *gone)
 {
-	/* What is still mapped here was protected: only that leaves a page with an old translation and a new one. */
-	const struct proof proof = { GM_RULE_PROTECT_HOLE, GM_RULE_ENTER_ELSEWHERE, GM_RULE_WRITE_ALLOWED };
+	const struct proof proof = { GM_RULE_CUT, GM_RULE_ENTER_ELSEWHERE, GM_RULE_WRITE_ALLOWED };
 
 	if (!can_look(p->dev))
 		return;

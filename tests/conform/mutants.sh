@@ -57,7 +57,7 @@ split_rights      -          protect/part         mapping:
 split_rights      -          trace/same_as_mock   trace:
 protect_first     -          protect/change       GM_RULE_WRITE_ALLOWED:
 protect_moves     -          protect/part         GM_RULE_PROTECT_HOLE:
-protect_drops     -          protect/part         GM_RULE_PROTECT_HOLE:
+protect_drops     -          protect/part         GM_RULE_\(PROTECT_HOLE\|CUT\):
 protect_fills     -          protect/holes        hole:
 create_early      -          lifecycle/pmaps      GM_RULE_CONTEXTS_FEWER:
 create_unbounded  -          lifecycle/pmaps      GM_RULE_CONTEXTS_MORE:
