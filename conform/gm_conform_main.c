@@ -276,10 +276,10 @@ int gm_conform_main(int argc, char **argv, const struct gm_plugin *plugin)
 	struct out o = { .style = &table, .plugin = plugin };
 	struct gm_conform_config config = { .size = sizeof(config), .plugin = plugin, .report = report, .arg = &o };
 	struct gm_conform_summary summary = { 0 };
-	const char *program = argc > 0 ? argv[0] : "conformance";
+	const char *program = argc > 0 && argv && argv[0] ? argv[0] : "conformance";
 	gm_ret_t ret;
 
-	if (!parse(&config, &o, argc, argv))
+	if ((argc > 0 && !argv) || !parse(&config, &o, argc, argv))
 		return usage(program);
 	o.options = config.options ? config.options : "";
 	o.count = count_tests(config);

@@ -25,6 +25,7 @@
 #include "core/gm_mem.h"
 #include "core/gm_txn.h"
 #include "core/gm_work.h"
+#include "hal/gm_handle.h"
 
 /* Whole pages in the middle, partial ones at the edges. */
 struct span {
@@ -176,10 +177,12 @@ gm_ret_t gm_adopt(struct gm_as *as, void *ptr, uint64_t bytes, uint32_t flags)
 {
 	uint64_t va = GM_VA(ptr), outer = va & ~(uint64_t)(GM_PAGE_BYTES - 1), deadline_ns;
 	struct span s;
-	gm_ret_t ret;
+	gm_ret_t ret = gm_handle_check(as, GM_HANDLE_AS);
 
-	if (!as || !ptr)
-		return gm_fail(GM_RET_INVAL, "gm_adopt: as and ptr must not be NULL");
+	if (ret)
+		return ret;
+	if (!ptr)
+		return gm_fail(GM_RET_INVAL, "gm_adopt: ptr must not be NULL");
 	if (flags & ~GM_MEM_OUTWARD)
 		return gm_fail(GM_RET_INVAL, "gm_adopt: flags 0x%x: only GM_MEM_OUTWARD is known", (unsigned)flags);
 	deadline_ns = gm_deadline_ns(as->env, as->cfg.wait_ns);
@@ -383,10 +386,12 @@ gm_ret_t gm_release(struct gm_as *as, void *ptr, uint64_t bytes)
 	uint64_t va = GM_VA(ptr), deadline_ns;
 	struct span s;
 	bool some, edges;
-	gm_ret_t ret;
+	gm_ret_t ret = gm_handle_check(as, GM_HANDLE_AS);
 
-	if (!as || !ptr)
-		return gm_fail(GM_RET_INVAL, "gm_release: as and ptr must not be NULL");
+	if (ret)
+		return ret;
+	if (!ptr)
+		return gm_fail(GM_RET_INVAL, "gm_release: ptr must not be NULL");
 	ret = gm_as_check_range(as, "gm_release", va, bytes);
 	deadline_ns = gm_deadline_ns(as->env, as->cfg.wait_ns);
 	if (!ret)

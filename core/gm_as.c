@@ -22,6 +22,7 @@
 #include "core/gm_mem.h"
 #include "core/gm_policy_lru.h"
 #include "core/gm_work.h"
+#include "hal/gm_handle.h"
 
 /* Nothing is ever mapped in the last block; without it, the end of no block overflows. */
 #define LAST_END (UINT64_MAX - GM_BLOCK_BYTES + 1)
@@ -62,7 +63,9 @@ static gm_ret_t configure(struct gm_as *as, const struct gm_as_config *config)
 	struct gm_as_config *c = &as->cfg;
 
 	if (config) {
-		if (config->size < offsetof(struct gm_as_config, policy) || config->size > sizeof(*c))
+		/* An older program's may be shorter, but ends with a member. */
+		if (config->size < offsetof(struct gm_as_config, policy) || config->size > sizeof(*c) ||
+		    config->size % _Alignof(struct gm_as_config))
 			return gm_fail(GM_RET_INVAL, "gm_as_config.size is %zu, not %zu", config->size, sizeof(*c));
 		memcpy(c, config, config->size);
 	}
@@ -99,6 +102,7 @@ static void init(struct gm_as *as)
 
 static void fini(struct gm_as *as)
 {
+	gm_handle_del(as, GM_HANDLE_AS);
 	gm_remap_fini(as);
 	gm_regions_fini(&as->regions, as->env);
 	gm_waitq_fini(as->env, &as->queue_waitq);
@@ -146,16 +150,20 @@ gm_ret_t gm_as_create(struct gm_lib *lib, uint64_t begin, uint64_t end, const st
 		      struct gm_as **out)
 {
 	struct gm_as *as;
-	gm_ret_t ret;
+	gm_ret_t ret = gm_handle_check(lib, GM_HANDLE_LIB);
 
-	if (!lib || !out)
-		return gm_fail(GM_RET_INVAL, "gm_as_create: lib and as must not be NULL");
-	if ((begin || end) && (begin >= end || begin % GM_PAGE_BYTES || end % GM_PAGE_BYTES))
+	if (ret)
+		return ret;
+	if (!out)
+		return gm_fail(GM_RET_INVAL, "gm_as_create: as must not be NULL");
+	if ((begin || end) && (begin >= end || begin >= LAST_END || begin % GM_PAGE_BYTES || end % GM_PAGE_BYTES))
 		return gm_fail(GM_RET_INVAL, "gm_as_create: [0x%llx, 0x%llx) is empty or not made of whole pages",
 			       (unsigned long long)begin, (unsigned long long)end);
 	as = gm_mem_alloc(lib->env, sizeof(*as));
-	if (!as)
+	if (!as || gm_handle_add(as, GM_HANDLE_AS)) {
+		gm_mem_free(lib->env, as, sizeof(*as));
 		return gm_fail(GM_RET_NOMEM, "no memory for an address space");
+	}
 	as->lib = lib;
 	as->env = lib->env;
 	as->host = lib->host;
@@ -250,6 +258,9 @@ gm_ret_t gm_as_destroy(struct gm_as *as)
 
 	if (!as)
 		return GM_RET_SUCCESS;
+	ret = gm_handle_check(as, GM_HANDLE_AS);
+	if (ret)
+		return ret;
 	lib = as->lib;
 	gm_lock(as->env, &as->lock);
 	sets = as->sets;
@@ -279,7 +290,9 @@ gm_ret_t gm_as_destroy(struct gm_as *as)
 
 int gm_as_fd(struct gm_as *as)
 {
-	return as && (as->cfg.flags & GM_AS_NO_THREADS) ? gm_hal_msg_fd(as->host, as->hpmap) : -1;
+	if (gm_handle_check(as, GM_HANDLE_AS))
+		return -1;
+	return as->cfg.flags & GM_AS_NO_THREADS ? gm_hal_msg_fd(as->host, as->hpmap) : -1;
 }
 
 static bool serve_devices(struct gm_as *as, uint64_t *next_ns)
@@ -313,8 +326,11 @@ static bool serve_once(struct gm_as *as, uint64_t *next_ns)
 gm_ret_t gm_as_serve(struct gm_as *as, uint64_t timeout_ns)
 {
 	uint64_t deadline_ns, next_ns;
+	gm_ret_t ret = gm_handle_check(as, GM_HANDLE_AS);
 
-	if (!as || !(as->cfg.flags & GM_AS_NO_THREADS))
+	if (ret)
+		return ret;
+	if (!(as->cfg.flags & GM_AS_NO_THREADS))
 		return gm_fail(GM_RET_INVAL, "gm_as_serve: only for a space made with GM_AS_NO_THREADS");
 	deadline_ns = gm_deadline_ns(as->env, timeout_ns);
 	while (!serve_once(as, &next_ns)) {
@@ -336,8 +352,12 @@ static uint64_t stat_sum(struct gm_as *as, enum gm_stat which)
 
 gm_ret_t gm_as_stats(struct gm_as *as, struct gm_stats *stats)
 {
-	if (!as || !stats)
-		return gm_fail(GM_RET_INVAL, "gm_as_stats: as and stats must not be NULL");
+	gm_ret_t ret = gm_handle_check(as, GM_HANDLE_AS);
+
+	if (ret)
+		return ret;
+	if (!stats)
+		return gm_fail(GM_RET_INVAL, "gm_as_stats: stats must not be NULL");
 #define GM_STAT_READ_(name, text) stats->name = stat_sum(as, GM_STAT_##name);
 	GM_STAT_LIST(GM_STAT_READ_)
 #undef GM_STAT_READ_

@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "core/gm_as.h"
+#include "hal/gm_handle.h"
 
 /* (block) One rule: no page is in `bad`. */
 static const char *forbid(const struct gm_mask *bad, const char *rule)
@@ -140,11 +141,12 @@ static const char *check_block(struct gm_block *b)
 
 gm_ret_t gm_as_check(struct gm_as *as, char *text, size_t bytes)
 {
+	gm_ret_t ret = gm_handle_check(as, GM_HANDLE_AS);
 	const char *wrong;
 	uint64_t va = 0;
 
-	if (!as)
-		return gm_fail(GM_RET_INVAL, "gm_as_check: as must not be NULL");
+	if (ret)
+		return ret;
 	gm_lock(as->env, &as->lock);
 	wrong = gm_regions_check(&as->regions);
 	gm_unlock(as->env, &as->lock);

@@ -14,6 +14,7 @@
 #include "core/gm_events.h"
 #include "core/gm_txn.h"
 #include "core/gm_work.h"
+#include "hal/gm_handle.h"
 
 bool gm_ctx_enter(struct gm_ctx *ctx)
 {
@@ -83,7 +84,7 @@ struct gm_ctx *gm_as_ctx_of(struct gm_as *as, struct gm_dev *dev)
 
 void *gm_ctx_pmap(struct gm_ctx *ctx)
 {
-	if (!ctx)
+	if (!ctx || gm_handle_check(ctx, GM_HANDLE_CTX))
 		return NULL;
 	/* What the process did to its memory before a launch has happened for the launch. If the events do
 	 * not come through in time, the launch is no worse off than an access that is under way already. */
@@ -93,7 +94,7 @@ void *gm_ctx_pmap(struct gm_ctx *ctx)
 
 struct gm_dev *gm_ctx_dev(struct gm_ctx *ctx)
 {
-	return ctx ? ctx->dev : NULL;
+	return gm_handle_check(ctx, GM_HANDLE_CTX) ? NULL : ctx->dev;
 }
 
 static gm_ret_t check_window(const struct gm_dev *dev, enum gm_attach_mode mode, const struct gm_window *w)
@@ -177,10 +178,14 @@ gm_ret_t gm_as_attach(struct gm_as *as, struct gm_dev *dev, enum gm_attach_mode 
 {
 	struct gm_ctx *ctx;
 	unsigned granule_pages, before;
-	gm_ret_t ret;
+	gm_ret_t ret = gm_handle_check(as, GM_HANDLE_AS);
 
-	if (!as || !dev || !out)
-		return gm_fail(GM_RET_INVAL, "gm_as_attach: as, dev and ctx must not be NULL");
+	if (!ret)
+		ret = gm_handle_check(dev, GM_HANDLE_DEV);
+	if (ret)
+		return ret;
+	if (!out)
+		return gm_fail(GM_RET_INVAL, "gm_as_attach: ctx must not be NULL");
 	if (as->lib != dev->lib)
 		return gm_fail(GM_RET_INVAL, "gm_as_attach: the device belongs to another instance");
 	ret = check_window(dev, mode, window);
@@ -192,8 +197,10 @@ gm_ret_t gm_as_attach(struct gm_as *as, struct gm_dev *dev, enum gm_attach_mode 
 		return gm_fail(GM_RET_EXIST, "device %s is attached to this space already", dev->hal->caps.name);
 	}
 	ctx = gm_mem_alloc(as->env, sizeof(*ctx));
-	if (!ctx)
+	if (!ctx || gm_handle_add(ctx, GM_HANDLE_CTX)) {
+		gm_mem_free(as->env, ctx, sizeof(*ctx));
 		return gm_fail(GM_RET_NOMEM, "no memory for a context");
+	}
 	ctx->as = as;
 	ctx->dev = dev;
 	set_window(ctx, window);
@@ -220,6 +227,7 @@ err_unpublish:
 err_pmap:
 	gm_hal_pmap_destroy(dev->hal, ctx->pmap);
 err_free:
+	gm_handle_del(ctx, GM_HANDLE_CTX);
 	gm_mem_free(as->env, ctx, sizeof(*ctx));
 	return ret;
 }
@@ -338,6 +346,7 @@ void gm_ctx_drop(struct gm_ctx *ctx)
 {
 	struct gm_as *as = ctx->as;
 
+	gm_handle_del(ctx, GM_HANDLE_CTX);
 	unpublish(ctx);
 	gm_devq_destroy_pmap(ctx->dev, ctx->pmap);
 	gm_mem_free(as->env, ctx, sizeof(*ctx));
@@ -349,6 +358,9 @@ gm_ret_t gm_as_detach(struct gm_ctx *ctx)
 
 	if (!ctx)
 		return GM_RET_SUCCESS;
+	ret = gm_handle_check(ctx, GM_HANDLE_CTX);
+	if (ret)
+		return ret;
 	ret = gm_ctx_close(ctx);
 	if (!ret)
 		gm_ctx_drop(ctx);

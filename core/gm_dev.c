@@ -7,6 +7,7 @@
 #include "core/gm_as.h"
 #include "core/gm_devq.h"
 #include "hal/gm_backends.h"
+#include "hal/gm_handle.h"
 
 static gm_ret_t publish(struct gm_dev *dev)
 {
@@ -36,6 +37,7 @@ static void fini(struct gm_dev *dev)
 {
 	struct gm_env *env = dev->lib->env;
 
+	gm_handle_del(dev, GM_HANDLE_DEV);
 	gm_node_fini(&dev->node);
 	gm_waitq_fini(env, &dev->waitq);
 	gm_mutex_fini(env, &dev->lock);
@@ -43,22 +45,39 @@ static void fini(struct gm_dev *dev)
 	gm_mem_free(env, dev, sizeof(*dev));
 }
 
-gm_ret_t gm_dev_create(struct gm_lib *lib, const struct gm_mmu *mmu, void *dev_data, struct gm_dev **out)
+/* A device whose backend is open, and nothing else. */
+static gm_ret_t make(struct gm_lib *lib, const struct gm_mmu *mmu, void *dev_data, struct gm_dev **out)
 {
-	struct gm_dev *dev;
-	gm_ret_t ret;
+	struct gm_dev *dev = gm_mem_alloc(lib->env, sizeof(*dev));
+	gm_ret_t ret = GM_RET_NOMEM;
 
-	if (!lib || !mmu || !out)
-		return gm_fail(GM_RET_INVAL, "gm_dev_create: lib, mmu and dev must not be NULL");
-	dev = gm_mem_alloc(lib->env, sizeof(*dev));
-	if (!dev)
-		return gm_fail(GM_RET_NOMEM, "no memory for a device");
+	if (!dev || gm_handle_add(dev, GM_HANDLE_DEV)) {
+		gm_mem_free(lib->env, dev, sizeof(*dev));
+		return gm_fail(ret, "no memory for a device");
+	}
 	dev->lib = lib;
 	ret = gm_hal_open(lib->env, mmu, dev_data, lib->host, &dev->hal);
 	if (ret) {
+		gm_handle_del(dev, GM_HANDLE_DEV);
 		gm_mem_free(lib->env, dev, sizeof(*dev));
 		return ret;
 	}
+	*out = dev;
+	return ret;
+}
+
+gm_ret_t gm_dev_create(struct gm_lib *lib, const struct gm_mmu *mmu, void *dev_data, struct gm_dev **out)
+{
+	struct gm_dev *dev;
+	gm_ret_t ret = gm_handle_check(lib, GM_HANDLE_LIB);
+
+	if (ret)
+		return ret;
+	if (!mmu || !out)
+		return gm_fail(GM_RET_INVAL, "gm_dev_create: mmu and dev must not be NULL");
+	ret = make(lib, mmu, dev_data, &dev);
+	if (ret)
+		return ret;
 	gm_node_init(&dev->node, lib->env, dev->hal->granule_bytes);
 	dev->node.hal = dev->hal;
 	gm_mutex_init(lib->env, &dev->lock, GM_RANK_QUEUE);
@@ -84,10 +103,12 @@ gm_ret_t gm_dev_open(struct gm_lib *lib, const char *spec, struct gm_dev **out)
 {
 	const struct gm_backend *backend;
 	union gm_backend_data data;
-	gm_ret_t ret;
+	gm_ret_t ret = gm_handle_check(lib, GM_HANDLE_LIB);
 
-	if (!lib || !spec || !out)
-		return gm_fail(GM_RET_INVAL, "gm_dev_open: lib, spec and dev must not be NULL");
+	if (ret)
+		return ret;
+	if (!spec || !out)
+		return gm_fail(GM_RET_INVAL, "gm_dev_open: spec and dev must not be NULL");
 	ret = gm_backend_parse(spec, &backend, &data);
 	return ret ? ret : gm_dev_create(lib, backend->mmu(), &data, out);
 }
@@ -95,9 +116,13 @@ gm_ret_t gm_dev_open(struct gm_lib *lib, const char *spec, struct gm_dev **out)
 gm_ret_t gm_dev_destroy(struct gm_dev *dev)
 {
 	unsigned contexts, exports;
+	gm_ret_t ret;
 
 	if (!dev)
 		return GM_RET_SUCCESS;
+	ret = gm_handle_check(dev, GM_HANDLE_DEV);
+	if (ret)
+		return ret;
 	gm_lock(dev->lib->env, &dev->lock);
 	contexts = dev->contexts;
 	exports = dev->exports;
@@ -117,9 +142,10 @@ gm_ret_t gm_dev_destroy(struct gm_dev *dev)
 gm_ret_t gm_dev_register_physmem(struct gm_dev *dev, uint64_t begin, uint64_t end)
 {
 	uint64_t unit = GM_UNIT_BYTES;
+	gm_ret_t ret = gm_handle_check(dev, GM_HANDLE_DEV);
 
-	if (!dev)
-		return gm_fail(GM_RET_INVAL, "gm_dev_register_physmem: dev must not be NULL");
+	if (ret)
+		return ret;
 	if (dev->hal->granule_bytes > unit)
 		unit = dev->hal->granule_bytes;
 	if (begin >= end || begin % unit || end % unit)
@@ -134,9 +160,12 @@ gm_ret_t gm_dev_register_physmem(struct gm_dev *dev, uint64_t begin, uint64_t en
 gm_ret_t gm_dev_query(struct gm_dev *dev, struct gm_dev_info *info)
 {
 	uint64_t total, avail, reserved;
+	gm_ret_t ret = gm_handle_check(dev, GM_HANDLE_DEV);
 
-	if (!dev || !info)
-		return gm_fail(GM_RET_INVAL, "gm_dev_query: dev and info must not be NULL");
+	if (ret)
+		return ret;
+	if (!info)
+		return gm_fail(GM_RET_INVAL, "gm_dev_query: info must not be NULL");
 	gm_node_room(&dev->node, &total, &avail, &reserved);
 	*info = (struct gm_dev_info){
 		.caps = dev->hal->caps.caps,
@@ -153,5 +182,5 @@ gm_ret_t gm_dev_query(struct gm_dev *dev, struct gm_dev_info *info)
 
 void *gm_dev_backend(struct gm_dev *dev)
 {
-	return dev ? gm_hal_backend_dev(dev->hal) : NULL;
+	return gm_handle_check(dev, GM_HANDLE_DEV) ? NULL : gm_hal_backend_dev(dev->hal);
 }

@@ -4,6 +4,7 @@
 
 #include "core/gm_lib.h"
 #include "hal/gm_fence.h"
+#include "hal/gm_handle.h"
 
 gm_ret_t gm_lib_create_on(struct gm_env *env, const struct gm_mmu *host_mmu, void *host_data, struct gm_lib **out)
 {
@@ -13,14 +14,21 @@ gm_ret_t gm_lib_create_on(struct gm_env *env, const struct gm_mmu *host_mmu, voi
 	if (!lib)
 		return gm_fail(GM_RET_NOMEM, "no memory for an instance");
 	lib->env = env;
-	ret = gm_hal_open(env, host_mmu, host_data, NULL, &lib->host);
-	if (ret) {
-		gm_mem_free(env, lib, sizeof(*lib));
-		return ret;
+	if (gm_handle_add(lib, GM_HANDLE_LIB)) {
+		ret = gm_fail(GM_RET_NOMEM, "no memory for an instance");
+		goto err_free;
 	}
+	ret = gm_hal_open(env, host_mmu, host_data, NULL, &lib->host);
+	if (ret)
+		goto err_handle;
 	gm_mutex_init(env, &lib->lock, GM_RANK_LIB);
 	*out = lib;
 	return GM_RET_SUCCESS;
+err_handle:
+	gm_handle_del(lib, GM_HANDLE_LIB);
+err_free:
+	gm_mem_free(env, lib, sizeof(*lib));
+	return ret;
 }
 
 gm_ret_t gm_lib_create(const struct gm_lib_config *config, struct gm_lib **out)
@@ -46,11 +54,15 @@ gm_ret_t gm_lib_create(const struct gm_lib_config *config, struct gm_lib **out)
 gm_ret_t gm_lib_destroy(struct gm_lib *lib)
 {
 	struct gm_env *env;
-	unsigned devs = 0, spaces;
+	unsigned devs = 0, spaces, fences;
 	bool own;
+	gm_ret_t ret;
 
 	if (!lib)
 		return GM_RET_SUCCESS;
+	ret = gm_handle_check(lib, GM_HANDLE_LIB);
+	if (ret)
+		return ret;
 	env = lib->env;
 	own = lib->own_env;
 	gm_lock(env, &lib->lock);
@@ -58,9 +70,13 @@ gm_ret_t gm_lib_destroy(struct gm_lib *lib)
 	for (unsigned i = 0; i < GM_MAX_DEVS; i++)
 		devs += lib->devs[i] != NULL;
 	gm_unlock(env, &lib->lock);
-	if (devs || spaces)
-		return gm_fail(GM_RET_BUSY, "the instance still has %u devices and %u address spaces: destroy them first", devs,
-			       spaces);
+	fences = own ? atomic_load(&env->fences_held) : 0; /* an environment that others use has theirs too */
+	if (devs || spaces || fences)
+		return gm_fail(GM_RET_BUSY, "the instance still has %u devices, %u address spaces and %u fences: end them first",
+			       devs, spaces, fences);
+	while (own && atomic_load(&env->fences)) /* somebody is about to leave gm_fence_signal() */
+		gm_yield(env);
+	gm_handle_del(lib, GM_HANDLE_LIB);
 	gm_hal_close(lib->host);
 	gm_mutex_fini(env, &lib->lock);
 	gm_mem_free(env, lib, sizeof(*lib));
@@ -71,13 +87,20 @@ gm_ret_t gm_lib_destroy(struct gm_lib *lib)
 
 gm_ret_t gm_fence_create(struct gm_lib *lib, struct gm_fence **fence)
 {
+	gm_ret_t ret = gm_handle_check(lib, GM_HANDLE_LIB);
 	struct gm_fence *f;
 
-	if (!lib || !fence)
-		return gm_fail(GM_RET_INVAL, "gm_fence_create: lib and fence must not be NULL");
+	if (ret)
+		return ret;
+	if (!fence)
+		return gm_fail(GM_RET_INVAL, "gm_fence_create: fence must not be NULL");
 	f = gm_fence_new(lib->env);
 	if (!f)
 		return gm_fail(GM_RET_NOMEM, "no memory for a fence");
+	if (gm_fence_publish(f)) {
+		gm_fence_unref(f);
+		return gm_fail(GM_RET_NOMEM, "no memory for a fence");
+	}
 	*fence = f;
 	return GM_RET_SUCCESS;
 }

@@ -15,6 +15,7 @@
 #include "core/gm_events.h"
 #include "core/gm_txn.h"
 #include "core/gm_work.h"
+#include "hal/gm_handle.h"
 
 /* ------------------------------------------------------ bringing home */
 
@@ -329,10 +330,12 @@ gm_ret_t gm_alloc(struct gm_as *as, uint64_t bytes, uint32_t flags, void **ptr)
 {
 	uint64_t va, unit = bytes >= GM_BLOCK_BYTES ? GM_BLOCK_BYTES : GM_UNIT_BYTES;
 	bool ok;
-	gm_ret_t ret;
+	gm_ret_t ret = gm_handle_check(as, GM_HANDLE_AS);
 
-	if (!as || !ptr)
-		return gm_fail(GM_RET_INVAL, "gm_alloc: as and ptr must not be NULL");
+	if (ret)
+		return ret;
+	if (!ptr)
+		return gm_fail(GM_RET_INVAL, "gm_alloc: ptr must not be NULL");
 	if (!bytes || bytes > UINT64_MAX / 4)
 		return gm_fail(GM_RET_INVAL, "gm_alloc: %llu bytes", (unsigned long long)bytes);
 	if (flags & ~GM_MEM_NO_HUGE)
@@ -402,10 +405,10 @@ gm_ret_t gm_free(struct gm_as *as, void *ptr)
 {
 	uint64_t va = GM_VA(ptr), end = 0, deadline_ns;
 	struct gm_region buf, *r;
-	gm_ret_t ret;
+	gm_ret_t ret = gm_handle_check(as, GM_HANDLE_AS);
 
-	if (!as)
-		return gm_fail(GM_RET_INVAL, "gm_free: as must not be NULL");
+	if (ret)
+		return ret;
 	if (!ptr)
 		return GM_RET_SUCCESS;
 	deadline_ns = gm_deadline_ns(as->env, as->cfg.wait_ns);

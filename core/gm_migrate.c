@@ -13,6 +13,7 @@
 #include "core/gm_evict.h"
 #include "core/gm_fault.h"
 #include "core/gm_mem.h"
+#include "hal/gm_handle.h"
 
 /* Rounded outward to pages. */
 static void round_out(uint64_t *va, uint64_t *end)
@@ -171,10 +172,12 @@ gm_ret_t gm_migrate(struct gm_as *as, uint64_t va, uint64_t bytes, struct gm_dev
 {
 	uint64_t end = va + bytes, there, managed, deadline_ns;
 	struct gm_ctx *ctx;
-	gm_ret_t ret;
+	gm_ret_t ret = gm_handle_check(as, GM_HANDLE_AS);
 
-	if (!as)
-		return gm_fail(GM_RET_INVAL, "gm_migrate: as must not be NULL");
+	if (!ret && dev)
+		ret = gm_handle_check(dev, GM_HANDLE_DEV);
+	if (ret)
+		return ret;
 	ret = gm_as_check_range(as, "gm_migrate", va, bytes);
 	if (!ret && end > UINT64_MAX - GM_PAGE_BYTES)
 		ret = gm_fail(GM_RET_INVAL, "gm_migrate: the range overflows");
@@ -300,10 +303,10 @@ static uint64_t edges(struct gm_as *as, uint64_t va, uint64_t end)
 gm_ret_t gm_discard(struct gm_as *as, uint64_t va, uint64_t bytes)
 {
 	uint64_t mask = GM_PAGE_BYTES - 1, end = va + bytes, there, managed, deadline_ns;
-	gm_ret_t ret;
+	gm_ret_t ret = gm_handle_check(as, GM_HANDLE_AS);
 
-	if (!as)
-		return gm_fail(GM_RET_INVAL, "gm_discard: as must not be NULL");
+	if (ret)
+		return ret;
 	ret = gm_as_check_range(as, "gm_discard", va, bytes);
 	if (ret)
 		return ret;
@@ -339,9 +342,10 @@ gm_ret_t gm_discard(struct gm_as *as, uint64_t va, uint64_t bytes)
 gm_ret_t gm_dev_fault(struct gm_ctx *ctx, uint64_t va, uint32_t access)
 {
 	struct gm_fault_ask ask = { .va = va & ~(uint64_t)(GM_PAGE_BYTES - 1), .access = access };
+	gm_ret_t ret = gm_handle_check(ctx, GM_HANDLE_CTX);
 
-	if (!ctx)
-		return gm_fail(GM_RET_INVAL, "gm_dev_fault: ctx must not be NULL");
+	if (ret)
+		return ret;
 	if (!(access & (GM_READ | GM_WRITE | GM_ATOMIC)) || (access & ~(GM_READ | GM_WRITE | GM_ATOMIC)))
 		return gm_fail(GM_RET_INVAL, "gm_dev_fault: access 0x%x is not made of GM_READ, GM_WRITE, GM_ATOMIC",
 			       (unsigned)access);

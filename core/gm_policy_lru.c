@@ -31,7 +31,7 @@ gm_ret_t gm_policy_complete(struct gm_policy *out, const struct gm_policy *in)
 {
 	memset(out, 0, sizeof(*out));
 	if (in) {
-		if (in->size < offsetof(struct gm_policy, unit))
+		if (in->size < offsetof(struct gm_policy, unit) || in->size % sizeof(void *))
 			return gm_fail(GM_RET_INVAL, "gm_policy.size is %zu, not %zu", in->size, sizeof(*in));
 		memcpy(out, in, in->size < sizeof(*out) ? in->size : sizeof(*out));
 	}

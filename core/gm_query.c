@@ -3,6 +3,7 @@
 #include "config.h"
 
 #include "core/gm_as.h"
+#include "hal/gm_handle.h"
 
 /* (block) */
 static void describe(struct gm_block *b, unsigned page, struct gm_page_info *info)
@@ -61,10 +62,13 @@ static void describe_untracked(struct gm_as *as, uint64_t va, uint64_t end, stru
 
 gm_ret_t gm_query(struct gm_as *as, uint64_t va, size_t pages, struct gm_page_info *info)
 {
+	gm_ret_t ret = gm_handle_check(as, GM_HANDLE_AS);
 	uint64_t end;
 
-	if (!as || !info)
-		return gm_fail(GM_RET_INVAL, "gm_query: as and info must not be NULL");
+	if (ret)
+		return ret;
+	if (!info)
+		return gm_fail(GM_RET_INVAL, "gm_query: info must not be NULL");
 	if (va % GM_PAGE_BYTES || !pages || pages > UINT64_MAX / GM_PAGE_BYTES || va + (uint64_t)pages * GM_PAGE_BYTES < va)
 		return gm_fail(GM_RET_INVAL, "gm_query: %zu pages at 0x%llx: unaligned, empty or overflowing", pages,
 			       (unsigned long long)va);

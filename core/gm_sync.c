@@ -20,6 +20,7 @@
 
 #include "core/gm_dev.h"
 #include "hal/gm_fence.h"
+#include "hal/gm_handle.h"
 
 struct gm_export {
 	struct gm_dev *dev;
@@ -65,10 +66,14 @@ gm_ret_t gm_fence_export(struct gm_fence *fence, struct gm_dev *dev, int *fd)
 	struct gm_export *export;
 	struct gm_env *env;
 	int made = -1;
-	gm_ret_t ret;
+	gm_ret_t ret = gm_handle_check(fence, GM_HANDLE_FENCE);
 
-	if (!fence || !dev || !fd)
-		return gm_fail(GM_RET_INVAL, "gm_fence_export: fence, dev and fd must not be NULL");
+	if (!ret)
+		ret = gm_handle_check(dev, GM_HANDLE_DEV);
+	if (ret)
+		return ret;
+	if (!fd)
+		return gm_fail(GM_RET_INVAL, "gm_fence_export: fd must not be NULL");
 	env = dev->lib->env;
 	if (!gm_fence_is_on(fence, env))
 		return gm_fail(GM_RET_INVAL, "gm_fence_export: the fence is another instance's than the device");
@@ -100,8 +105,8 @@ static void imported(void *arg, gm_ret_t result)
 {
 	struct gm_import *import = arg;
 
-	(void)gm_fence_signal(import->fence, result);
-	gm_fence_put(import->fence);
+	(void)gm_fence_finish(import->fence, result);
+	gm_fence_unref(import->fence);
 	gm_mem_free(import->env, import, sizeof(*import));
 }
 
@@ -114,17 +119,17 @@ static gm_ret_t import_new(struct gm_env *env, struct gm_fence **inner, struct g
 	if (!import || !in || !out)
 		goto err;
 	import->env = env;
-	import->fence = gm_fence_get(out);
-	if (gm_fence_on_done(in, imported, import) != GM_RET_SUCCESS) {
-		gm_fence_put(out);
+	import->fence = gm_fence_ref(out);
+	if (gm_fence_publish(out) != GM_RET_SUCCESS || gm_fence_on_done(in, imported, import) != GM_RET_SUCCESS) {
+		gm_fence_unref(out);
 		goto err;
 	}
 	*inner = in;
 	*fence = out;
 	return GM_RET_SUCCESS;
 err:
-	gm_fence_put(out);
-	gm_fence_put(in);
+	gm_fence_unref(out);
+	gm_fence_unref(in);
 	gm_mem_free(env, import, sizeof(*import));
 	return gm_fail(GM_RET_NOMEM, "no memory for an import");
 }
@@ -132,10 +137,12 @@ err:
 gm_ret_t gm_fence_import(struct gm_dev *dev, int fd, struct gm_fence **out)
 {
 	struct gm_fence *inner, *fence;
-	gm_ret_t ret;
+	gm_ret_t ret = gm_handle_check(dev, GM_HANDLE_DEV);
 
-	if (!dev || !out || fd < 0)
-		return gm_fail(GM_RET_INVAL, "gm_fence_import: dev and fence must not be NULL, fd not negative");
+	if (ret)
+		return ret;
+	if (!out || fd < 0)
+		return gm_fail(GM_RET_INVAL, "gm_fence_import: fence must not be NULL, fd not negative");
 	ret = check_dev(dev, "gm_fence_import");
 	if (!ret)
 		ret = import_new(dev->lib->env, &inner, &fence);
@@ -143,10 +150,10 @@ gm_ret_t gm_fence_import(struct gm_dev *dev, int fd, struct gm_fence **out)
 		return ret;
 	ret = gm_hal_sync_import(dev->hal, fd, inner);
 	if (ret)
-		(void)gm_fence_signal(inner, ret);
-	gm_fence_put(inner);
+		(void)gm_fence_finish(inner, ret);
+	gm_fence_unref(inner);
 	if (ret) {
-		gm_fence_put(fence);
+		gm_fence_unref(fence);
 		return gm_fail(ret, "gm_fence_import: device %s, descriptor %d: %s", dev->hal->caps.name, fd,
 			       gm_ret_text(ret));
 	}

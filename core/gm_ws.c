@@ -25,6 +25,7 @@
 #include "core/gm_work.h"
 #include "core/gm_ws.h"
 #include "hal/gm_fence.h"
+#include "hal/gm_handle.h"
 
 /* Blocks of one transaction. */
 #define GROUP 16
@@ -311,10 +312,11 @@ static gm_ret_t bring_all(struct gm_ws *ws, uint64_t deadline_ns)
 
 /* -------------------------------------------------------------- the calls */
 
-static gm_ret_t check_args(struct gm_ctx *ctx, const struct gm_ws_range *ranges, size_t n)
+/* Of both calls, but the context. */
+static gm_ret_t check_args(const struct gm_ws_range *ranges, size_t n)
 {
-	if (!ctx || !ranges)
-		return gm_fail(GM_RET_INVAL, "a working set needs a context and ranges");
+	if (!ranges)
+		return gm_fail(GM_RET_INVAL, "a working set needs ranges");
 	if (!n || n > GM_MAX_WS_RANGES)
 		return gm_fail(GM_RET_INVAL, "a working set has 1 to %u ranges, not %zu", GM_MAX_WS_RANGES, n);
 	return GM_RET_SUCCESS;
@@ -325,8 +327,10 @@ gm_ret_t gm_ws_room(struct gm_ctx *ctx, const struct gm_ws_range *ranges, size_t
 	uint64_t units, total, avail, reserved;
 	struct gm_ws_piece *piece;
 	size_t pieces;
-	gm_ret_t ret = check_args(ctx, ranges, n);
+	gm_ret_t ret = gm_handle_check(ctx, GM_HANDLE_CTX);
 
+	if (!ret)
+		ret = check_args(ranges, n);
 	if (!ret && !room)
 		ret = gm_fail(GM_RET_INVAL, "gm_ws_room: room must not be NULL");
 	if (!ret)
@@ -394,8 +398,10 @@ gm_ret_t gm_ws_acquire(struct gm_ctx *ctx, const struct gm_ws_range *ranges, siz
 {
 	uint64_t deadline_ns, start;
 	struct gm_ws *ws = NULL;
-	gm_ret_t ret = check_args(ctx, ranges, n);
+	gm_ret_t ret = gm_handle_check(ctx, GM_HANDLE_CTX);
 
+	if (!ret)
+		ret = check_args(ranges, n);
 	if (!ret && !out)
 		ret = gm_fail(GM_RET_INVAL, "gm_ws_acquire: ws must not be NULL");
 	if (ret)
@@ -420,6 +426,8 @@ gm_ret_t gm_ws_acquire(struct gm_ctx *ctx, const struct gm_ws_range *ranges, siz
 	ret = admit(ws, deadline_ns);
 	if (!ret)
 		ret = bring_all(ws, deadline_ns);
+	if (!ret && gm_handle_add(ws, GM_HANDLE_WS))
+		ret = gm_fail(GM_RET_NOMEM, "no memory for a working set of %zu ranges", n);
 	gm_stat_time(ctx->as, GM_STAT_ns_ws, start);
 	if (ret) {
 		drop(ws);
@@ -438,12 +446,20 @@ static void released(void *arg, gm_ret_t result)
 
 gm_ret_t gm_ws_release(struct gm_ws *ws, struct gm_fence *fence)
 {
+	gm_ret_t ret;
+
 	if (!ws)
 		return GM_RET_SUCCESS;
+	ret = gm_handle_check(ws, GM_HANDLE_WS);
+	if (!ret && fence)
+		ret = gm_handle_check(fence, GM_HANDLE_FENCE);
+	if (ret)
+		return ret;
+	gm_handle_del(ws, GM_HANDLE_WS);
 	if (fence && !gm_fence_on_done(fence, released, ws))
 		return GM_RET_SUCCESS;
 	if (fence) /* no memory to be called back: wait here */
-		(void)gm_fence_wait(fence, GM_FOREVER_NS);
+		(void)gm_fence_wait_until(fence, UINT64_MAX);
 	drop(ws);
 	return GM_RET_SUCCESS;
 }

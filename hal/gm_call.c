@@ -166,6 +166,9 @@ static gm_ret_t take_table(struct gm_mmu *m, const struct gm_mmu *table)
 	if (table->size < offsetof(struct gm_mmu, pmap_protect))
 		return gm_fail(GM_RET_INVAL, "ops table of %u bytes ends before its required slots",
 			       (unsigned)table->size);
+	if (table->size % sizeof(void *))
+		return gm_fail(GM_RET_INVAL, "ops table of %u bytes ends inside a slot: size is sizeof(struct gm_mmu)",
+			       (unsigned)table->size);
 	memset(m, 0, sizeof(*m));
 	memcpy(m, table, size);
 	if (!m->name || !m->dev_init || !m->dev_fini || !m->pmap_create || !m->pmap_destroy)
@@ -439,7 +442,7 @@ static gm_ret_t await(struct gm_hal_dev *d, struct gm_fence *done, uint64_t dead
 			return ret; /* the fence is left to it */
 		}
 	}
-	gm_fence_put(done);
+	gm_fence_unref(done);
 	return ret;
 }
 
@@ -453,7 +456,7 @@ static gm_ret_t copy_and_wait(struct gm_hal_dev *d, const struct gm_copy *copies
 	ret = d->mmu.copy(d->dev, copies, n, done);
 	if (!ret)
 		return await(d, done, deadline_ns);
-	gm_fence_put(done);
+	gm_fence_unref(done);
 	return ret;
 }
 
@@ -522,7 +525,7 @@ static gm_ret_t submit(struct gm_hal_dev *d, struct gm_step *steps, size_t n, ui
 	ret = d->mmu.submit(d->dev, steps, n, done);
 	if (!ret)
 		return await(d, done, deadline_ns);
-	gm_fence_put(done);
+	gm_fence_unref(done);
 	return ret;
 }
 

@@ -60,6 +60,8 @@ struct gm_env {
 	void *log_arg;
 	enum gm_log_level log_level;
 	enum gm_validate validate; /* for gm_hal_open() */
+	_Atomic unsigned fences;      /* published, and not freed yet */
+	_Atomic unsigned fences_held; /* of those, the ones that the public has */
 };
 
 /* Real threads. `mem` NULL: an arena of its own. */
@@ -151,6 +153,9 @@ static inline void gm_env_assert_unlocked(struct gm_env *env, const char *where)
 /* Zeroed; NULL when there is none. Every allocation of core and hal comes from here. */
 void *gm_mem_alloc(struct gm_env *env, size_t bytes);
 void gm_mem_free(struct gm_env *env, void *ptr, size_t bytes);
+
+/* Is it a value of the enum? */
+bool gm_ret_known(gm_ret_t ret);
 
 /* Log, if the level is wanted. No lock may be held. */
 void gm_log(struct gm_env *env, enum gm_log_level level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));

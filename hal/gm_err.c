@@ -42,6 +42,11 @@ const char *gm_ret_text(gm_ret_t ret)
 	return "not a result of this library";
 }
 
+bool gm_ret_known(gm_ret_t ret)
+{
+	return strcmp(gm_ret_name(ret), "GM_RET_?") != 0;
+}
+
 const char *gm_last_error(void)
 {
 	return last_error;

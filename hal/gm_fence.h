@@ -7,8 +7,20 @@
 
 #include "hal/gm_env.h"
 
-/* One reference; NULL when out of memory. */
+/* One reference; NULL when out of memory. Unknown to the public functions: the library's own. */
 struct gm_fence *gm_fence_new(struct gm_env *env);
+
+/* Make it known to them, with its one reference, before the public gets it. SUCCESS, NOMEM. */
+gm_ret_t gm_fence_publish(struct gm_fence *fence);
+
+/*
+ * What gm_fence_get(), gm_fence_put() and gm_fence_signal() do, for a fence that is certain to live; unref
+ * takes NULL too.
+ */
+struct gm_fence *gm_fence_ref(struct gm_fence *fence);
+void gm_fence_unref(struct gm_fence *fence);
+/* True if this call decided the result, which is no other than those of gm_ret_t. */
+bool gm_fence_finish(struct gm_fence *fence, gm_ret_t result);
 
 /* As gm_fence_wait() with an absolute deadline on the environment's clock. */
 gm_ret_t gm_fence_wait_until(struct gm_fence *fence, uint64_t deadline_ns);

@@ -100,20 +100,27 @@ static void svc_yield(void *self)
 static void svc_fence_signal(void *self, struct gm_fence *fence, gm_ret_t result)
 {
 	(void)self;
-	(void)gm_fence_get(fence);
-	(void)gm_fence_signal(fence, result);
-	gm_fence_put(fence);
+	(void)gm_fence_ref(fence);
+	if (result <= 0) /* a backend that makes results up is told so by the shim; its fence stays pending */
+		(void)gm_fence_finish(fence, result);
+	gm_fence_unref(fence);
 }
 
 static struct gm_fence *svc_fence_create(void *self)
 {
-	return gm_fence_new(env_of(self));
+	struct gm_fence *fence = gm_fence_new(env_of(self));
+
+	if (fence && gm_fence_publish(fence)) {
+		gm_fence_unref(fence);
+		fence = NULL;
+	}
+	return fence;
 }
 
 static void svc_fence_put(void *self, struct gm_fence *fence)
 {
 	(void)self;
-	gm_fence_put(fence);
+	gm_fence_unref(fence);
 }
 
 static void svc_fault_ready(void *self)

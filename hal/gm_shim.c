@@ -42,7 +42,6 @@ static void dev_setup(struct gm_shim_dev *d, const struct gm_validate_config *co
 	RB_INIT(&d->frames);
 	RB_INIT(&d->hosts);
 	gm_shim_services(d);
-	d->magic = GM_SHIM_MAGIC;
 }
 
 static void take_caps(struct gm_shim_dev *d, const struct gm_dev_caps *caps)
@@ -67,8 +66,10 @@ static gm_ret_t shim_dev_init(void *dev_data, const struct gm_services *svc, str
 	if (!config_ok(config))
 		return GM_RET_INVAL;
 	d = svc->alloc(svc->self, sizeof(*d));
-	if (!d)
+	if (!d || gm_handle_add(d, GM_HANDLE_SHIM)) {
+		svc->free(svc->self, d, sizeof(*d));
 		return GM_RET_NOMEM;
+	}
 	dev_setup(d, config, svc);
 	gm_shim_begin(d, &c, GM_SHIM_OP_DEV_INIT, &at);
 	ret = d->mmu.dev_init(config->dev_data, &d->svc, caps, &d->dev);
@@ -80,6 +81,7 @@ static gm_ret_t shim_dev_init(void *dev_data, const struct gm_services *svc, str
 	}
 	if (d->dev)
 		gm_shim_report(d, GM_RULE_OUT_TOUCHED, &at, "it returned %s", gm_ret_name(ret));
+	gm_handle_del(d, GM_HANDLE_SHIM);
 	if (!gm_shim_things_left(d, "dev_init"))
 		svc->free(svc->self, d, sizeof(*d));
 	return ret;
@@ -153,6 +155,7 @@ static void free_pmaps(struct gm_shim_dev *d, struct gm_shim_pmaps *pmaps)
 
 	while ((p = TAILQ_FIRST(pmaps))) {
 		TAILQ_REMOVE(pmaps, p, link);
+		gm_handle_del(p, GM_HANDLE_SHIM_PMAP);
 		gm_shim_forget(p);
 		d->out->free(d->out->self, p, sizeof(*p));
 	}
@@ -171,6 +174,7 @@ static void shim_dev_fini(void *dev)
 	gm_shim_begin(d, &c, GM_SHIM_OP_DEV_FINI, &at);
 	d->mmu.dev_fini(d->dev);
 	gm_shim_end_void(&c);
+	gm_handle_del(d, GM_HANDLE_SHIM);
 	gm_shim_fences_late(d, c.start_ns, true);
 	gm_shim_lock(d);
 	silent = d->silent_ns != 0;
@@ -184,7 +188,6 @@ static void shim_dev_fini(void *dev)
 	gm_shim_fences_free(d);
 	gm_shim_forget_memory(d, &d->frames);
 	gm_shim_forget_memory(d, &d->hosts);
-	d->magic = 0;
 	out->free(out->self, d, sizeof(*d));
 }
 
@@ -210,8 +213,10 @@ static gm_ret_t shim_pmap_create(void *dev, void **pmap)
 
 	judge_device(d);
 	p = d->out->alloc(d->out->self, sizeof(*p));
-	if (!p)
+	if (!p || gm_handle_add(p, GM_HANDLE_SHIM_PMAP)) {
+		d->out->free(d->out->self, p, sizeof(*p));
 		return GM_RET_NOMEM;
+	}
 	gm_shim_begin(d, &c, GM_SHIM_OP_PMAP_CREATE, &at);
 	gm_shim_lock(d);
 	d->n_making++;
@@ -226,7 +231,7 @@ static gm_ret_t shim_pmap_create(void *dev, void **pmap)
 		rule = GM_RULE_CONTEXTS_FEWER;
 	d->n_making--;
 	if (ret == GM_RET_SUCCESS) {
-		*p = (struct gm_shim_pmap){ .magic = GM_SHIM_PMAP_MAGIC, .dev = d, .pmap = inner };
+		*p = (struct gm_shim_pmap){ .dev = d, .pmap = inner };
 		RB_INIT(&p->chunks);
 		TAILQ_INSERT_TAIL(&d->pmaps, p, link);
 		d->n_pmaps++;
@@ -235,10 +240,12 @@ static gm_ret_t shim_pmap_create(void *dev, void **pmap)
 	if (rule != GM_RULES)
 		gm_shim_report(d, rule, &at, "%u page tables are there", d->n_pmaps);
 	gm_shim_end(&c, ret);
-	if (ret)
+	if (ret) {
+		gm_handle_del(p, GM_HANDLE_SHIM_PMAP);
 		d->out->free(d->out->self, p, sizeof(*p));
-	else
-		*pmap = p;
+		return ret;
+	}
+	*pmap = p;
 	return ret;
 }
 
@@ -247,6 +254,7 @@ static struct gm_shim_pmap *bury(struct gm_shim_dev *d, struct gm_shim_pmap *p)
 {
 	struct gm_shim_pmap *oldest;
 
+	gm_handle_del(p, GM_HANDLE_SHIM_PMAP);
 	p->dead = true;
 	p->died = d->ops;
 	TAILQ_REMOVE(&d->pmaps, p, link);
@@ -317,15 +325,17 @@ const struct gm_mmu *gm_validate_mmu(void)
 	return &shim_mmu;
 }
 
-/* A peer may be a device of another table: those begin with something else. */
+/* A peer may be a device of another table. */
 void *gm_validate_dev(void *dev)
 {
 	struct gm_shim_dev *d = dev;
 
-	return d && d->magic == GM_SHIM_MAGIC ? d->dev : dev;
+	return gm_handle_live(d, GM_HANDLE_SHIM) ? d->dev : dev;
 }
 
 void *gm_validate_pmap(void *pmap)
 {
-	return pmap ? ((struct gm_shim_pmap *)pmap)->pmap : NULL;
+	struct gm_shim_pmap *p = pmap;
+
+	return gm_handle_live(p, GM_HANDLE_SHIM_PMAP) ? p->pmap : pmap;
 }

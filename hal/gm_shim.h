@@ -29,8 +29,8 @@
 
 #include <gmem/validate.h>
 
-#define GM_SHIM_MAGIC UINT64_C(0x676d2d7368696d31)
-#define GM_SHIM_PMAP_MAGIC UINT64_C(0x676d2d7368696d32)
+#include "hal/gm_handle.h"
+
 #define GM_SHIM_DEAD_PMAPS 64u /* destroyed page tables that are remembered */
 #define GM_SHIM_DONE_FENCES 64u
 #define GM_SHIM_EVENTS 2048u
@@ -99,7 +99,6 @@ RB_HEAD(gm_shim_memories, gm_shim_memory);
 struct gm_shim_dev;
 
 struct gm_shim_pmap {
-	uint64_t magic;
 	struct gm_shim_dev *dev;
 	void *pmap;                       /* the backend's */
 	bool dead;                        /* (S) */
@@ -194,7 +193,6 @@ struct gm_shim_thing {
 RB_HEAD(gm_shim_things, gm_shim_thing);
 
 struct gm_shim_dev {
-	uint64_t magic;
 	atomic_flag spin;
 	const struct gm_services *out; /* (c) the services the shim got */
 	struct gm_services svc;        /* (c) those the backend gets */

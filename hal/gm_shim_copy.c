@@ -203,7 +203,7 @@ static const void *source_of(struct gm_shim_dev *d, const struct gm_copy *c, uin
 		return (const void *)(uintptr_t)(c->host + off);
 	if (c->kind == GM_COPY_TO_HOST)
 		return d->mmu.cpu_ptr(d->dev, c->pa + off, GM_PAGE_BYTES);
-	if (peer && peer->magic == GM_SHIM_MAGIC && gm_shim_has(peer, GM_CAP_CPU_VISIBLE) && peer->mmu.cpu_ptr)
+	if (gm_handle_live(peer, GM_HANDLE_SHIM) && gm_shim_has(peer, GM_CAP_CPU_VISIBLE) && peer->mmu.cpu_ptr)
 		return peer->mmu.cpu_ptr(peer->dev, c->host + off, GM_PAGE_BYTES);
 	return NULL;
 }

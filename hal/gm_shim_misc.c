@@ -257,7 +257,7 @@ gm_ret_t gm_shim_peer_reach(void *dev, void *other)
 	gm_shim_begin(d, &c, GM_SHIM_OP_PEER_REACH, &at);
 	ret = d->mmu.peer_reach(d->dev, gm_validate_dev(other));
 	gm_shim_lock(d);
-	same = ret == GM_RET_NODEV || same_answer(d, other, o->magic == GM_SHIM_MAGIC ? o->born_ns : 0, ret);
+	same = ret == GM_RET_NODEV || same_answer(d, other, gm_handle_live(o, GM_HANDLE_SHIM) ? o->born_ns : 0, ret);
 	gm_shim_unlock(d);
 	if (!same)
 		gm_shim_report(d, GM_RULE_PEER_CHANGED, &at, "now it says %s", gm_ret_name(ret));

@@ -175,7 +175,7 @@ static void take_steps(struct gm_shim_dev *d, struct gm_shim_fence *f, const str
 		*s = steps[i];
 		s->ret = UNSET;
 		if (s->op != GM_STEP_COPY)
-			s->pmap = gm_validate_pmap(s->pmap);
+			s->pmap = ((struct gm_shim_pmap *)s->pmap)->pmap; /* perhaps dead: reported */
 		else if (s->copy.kind == GM_COPY_FROM_PEER)
 			s->copy.peer = gm_validate_dev(s->copy.peer);
 		gm_shim_lock(d);

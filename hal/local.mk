@@ -15,6 +15,8 @@ libgm_hal_a_SOURCES = \
 	hal/gm_err.c \
 	hal/gm_fence.c \
 	hal/gm_fence.h \
+	hal/gm_handle.c \
+	hal/gm_handle.h \
 	hal/gm_host.h \
 	hal/gm_mask.c \
 	hal/gm_mask.h \

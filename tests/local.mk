@@ -10,8 +10,14 @@
 
 check_LIBRARIES += libgm_testkit.a
 libgm_testkit_a_SOURCES = \
+	tests/unit/api_rows.h \
+	tests/unit/api_rows_core.h \
+	tests/unit/api_rows_mem.h \
+	tests/unit/api_rows_mock.h \
+	tests/unit/api_rows_validate.h \
 	tests/unit/core_fixture.h \
 	tests/unit/failing_alloc.h \
+	tests/unit/fake_backend.h \
 	tests/unit/host_fixture.h \
 	tests/unit/mock_bug.h \
 	tests/unit/mock_fixture.h \
@@ -30,6 +36,7 @@ TEST_LAYERS = libgm_testkit.a libgm_core.a libgm_sim.a libgm_hal.a libgm_mock.a 
 
 UNIT_TESTS = \
 	tests/unit/test_api.t \
+	tests/unit/test_api_bad.t \
 	tests/unit/test_arena.t \
 	tests/unit/test_as.t \
 	tests/unit/test_call.t \
@@ -41,6 +48,7 @@ UNIT_TESTS = \
 	tests/unit/test_fence.t \
 	tests/unit/test_frames.t \
 	tests/unit/test_gmem_holes.t \
+	tests/unit/test_handle.t \
 	tests/unit/test_host.t \
 	tests/unit/test_host_mem.t \
 	tests/unit/test_host_msg.t \
@@ -85,6 +93,8 @@ UNIT_TESTS = \
 	tests/unit/test_ws_stuck.t
 
 LDADD = $(TEST_LAYERS) $(CRITERION_LIBS)
+
+tests_unit_test_api_bad_t_LDADD = libgm_conform.a $(LDADD)
 tests_unit_test_conform_t_LDADD = libgm_conform.a $(LDADD)
 
 tests_unit_test_mock_bug_t_SOURCES = \
@@ -175,6 +185,7 @@ check-conformance: all
 # --- the tree ---
 
 TREE_CHECKS = \
+	tests/lint/check-api-table.sh \
 	tests/lint/check-calls.sh \
 	tests/lint/check-headers.sh \
 	tests/lint/check-layers.sh \
@@ -199,7 +210,7 @@ RANDOM_SEEDS = 150
 else
 RANDOM_SEEDS = 1000
 endif
-LINT_ENVIRONMENT = CC='$(CC)' CXX='$(CXX)' NM='$(NM)' CTAGS='$(CTAGS)'; export CC CXX NM CTAGS;
+LINT_ENVIRONMENT = AWK='$(AWK)' CC='$(CC)' CXX='$(CXX)' NM='$(NM)' CTAGS='$(CTAGS)'; export AWK CC CXX NM CTAGS;
 AM_TESTS_ENVIRONMENT = $(LINT_ENVIRONMENT) GM_TEST_NO_ASLR='$(NO_ASLR)'; export GM_TEST_NO_ASLR; \
 	GM_TEST_SEEDS='$(RANDOM_SEEDS)'; export GM_TEST_SEEDS; \
 	UBSAN_OPTIONS="print_stacktrace=1:$$UBSAN_OPTIONS"; export UBSAN_OPTIONS;
@@ -275,7 +286,8 @@ lint.d/shellcheck.ok: $(SHELL_FILES)
 
 installcheck-local:
 	rm -rf link.d && $(MKDIR_P) link.d
-	PREFIX='$(DESTDIR)$(prefix)' PKG_CONFIG='$(PKG_CONFIG)' PKG_CONFIG_PATH='$(DESTDIR)$(pkgconfigdir)' \
+	INCLUDEDIR='$(DESTDIR)$(gmemincludedir)' MANDIR='$(DESTDIR)$(man3dir)' HEADERS='$(notdir $(gmeminclude_HEADERS))' \
+	VERSION='$(PACKAGE_VERSION)' AWK='$(AWK)' PREFIX='$(DESTDIR)$(prefix)' PKG_CONFIG='$(PKG_CONFIG)' PKG_CONFIG_PATH='$(DESTDIR)$(pkgconfigdir)' \
 	PKG_CONFIG_SYSROOT_DIR='$(DESTDIR)' CC='$(CC)' CXX='$(CXX)' CFLAGS='$(CFLAGS)' srcdir='$(srcdir)' \
 		$(SHELL) $(srcdir)/tests/link/run.sh link.d
 

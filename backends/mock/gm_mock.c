@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The mock accelerator: its ops table, the life of device and page tables,
- * and the public functions on it.
+ * The mock accelerator: its ops table, the life of device and page tables.
  *
  *     dev_init --> open --(pmap_create, pmap_destroy)*--> dev_fini
  *
@@ -15,8 +14,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-
-#include <gmem/dev.h>
 
 #include "backends/mock/gm_mock_internal.h"
 
@@ -159,13 +156,17 @@ static gm_ret_t mock_dev_init(void *dev_data, const struct gm_services *svc, str
 	ret = gm_mock_engine_start(m);
 	if (ret != GM_RET_SUCCESS)
 		goto err_memory;
+	ret = gm_mock_admit_dev(m);
+	if (ret != GM_RET_SUCCESS)
+		goto err_engine;
 	if (config.bug != GM_MOCK_BUG_NONE)
 		(void)gm_mock_dev_plant(m, config.bug); /* it is one that exists: config_complete() has looked */
-	m->magic = GM_MOCK_MAGIC;
 	fill_caps(m, caps);
 	*dev = m;
 	return GM_RET_SUCCESS;
 
+err_engine:
+	gm_mock_engine_stop(m);
 err_memory:
 	memory_fini(m);
 err_queues:
@@ -186,7 +187,7 @@ static void mock_dev_fini(void *dev)
 	gm_mock_launch_reap(m, NULL);
 	gm_mock_sync_stop(m);
 	assert(TAILQ_EMPTY(&m->launches) && TAILQ_EMPTY(&m->fault_waiters));
-	m->magic = 0;
+	gm_mock_dismiss_dev(m);
 	memory_fini(m);
 	fini_queues(m);
 	if (!gm_mock_has_bug(m, GM_MOCK_BUG_FINI_LEAK))
@@ -527,52 +528,4 @@ void gm_mock_dev_stats(struct gm_mock *m, struct gm_mock_stats *stats)
 	stats->tlb_misses += atomic_load(&m->tlb_misses);
 	gm_mock_spin_unlock(&m->pmaps_lock);
 	gm_mock_cost_stats(m, stats);
-}
-
-struct gm_mock *gm_mock_of(struct gm_dev *dev)
-{
-	struct gm_mock *m = gm_dev_backend(dev);
-
-	return m && m->magic == GM_MOCK_MAGIC ? m : NULL;
-}
-
-gm_ret_t gm_mock_launch(struct gm_ctx *ctx, gm_mock_kernel kernel, void *arg, unsigned threads,
-			struct gm_fence **out)
-{
-	struct gm_mock *m = gm_mock_of(gm_ctx_dev(ctx));
-	struct gm_fence *fence;
-	gm_ret_t ret;
-
-	if (!m || !kernel || !out || threads == 0 || threads > GM_MOCK_MAX_THREADS)
-		return GM_RET_INVAL;
-	fence = m->svc->fence_create(m->svc->self);
-	if (!fence)
-		return GM_RET_NOMEM;
-	/* One reference for the launch, one for the caller, before anybody can give one back. */
-	(void)gm_fence_get(fence);
-	ret = gm_mock_launch_start(gm_ctx_pmap(ctx), kernel, arg, threads, fence);
-	if (ret != GM_RET_SUCCESS) {
-		gm_fence_put(fence);
-		gm_fence_put(fence);
-		return ret;
-	}
-	*out = fence;
-	return GM_RET_SUCCESS;
-}
-
-gm_ret_t gm_mock_plant(struct gm_dev *dev, enum gm_mock_bug bug)
-{
-	struct gm_mock *m = gm_mock_of(dev);
-
-	return m ? gm_mock_dev_plant(m, bug) : GM_RET_INVAL;
-}
-
-gm_ret_t gm_mock_stats(struct gm_dev *dev, struct gm_mock_stats *stats)
-{
-	struct gm_mock *m = gm_mock_of(dev);
-
-	if (!m || !stats)
-		return GM_RET_INVAL;
-	gm_mock_dev_stats(m, stats);
-	return GM_RET_SUCCESS;
 }

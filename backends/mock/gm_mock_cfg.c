@@ -9,6 +9,7 @@
 #include "config.h"
 
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <gmem/mock.h>
@@ -292,7 +293,7 @@ static bool is_valid(const struct gm_mock_config *config)
 		return false;
 	if (config->max_contexts == 0 || config->max_contexts > MAX_CONTEXTS)
 		return false;
-	if (!gm_mock_bug_name(config->bug))
+	if (!gm_mock_bug_name(config->bug) || (config->hw && !gm_mock_is_hw(config->hw)))
 		return false;
 	if (config->engines == 0 || config->engines > GM_MOCK_MAX_ENGINES)
 		return false;
@@ -330,14 +331,26 @@ gm_ret_t gm_mock_config_complete(const struct gm_mock_config *in, struct gm_mock
 	return GM_RET_SUCCESS;
 }
 
-gm_ret_t gm_mock_parse(const char *text, struct gm_mock_config *config)
+/* For the message. */
+static void keep_word(struct span s, char *word, size_t bytes)
+{
+	(void)snprintf(word, bytes, "%.*s", s.len < bytes ? (int)s.len : (int)bytes - 1, s.at ? s.at : "");
+}
+
+gm_ret_t gm_mock_config_parse(const char *text, struct gm_mock_config *config, char *word, size_t bytes)
 {
 	struct gm_mock_config parsed = defaults();
+	struct span rest = { .at = text, .len = text ? strlen(text) : 0 };
 
-	if (!config)
+	keep_word(rest, word, bytes);
+	while (rest.len > 0 || (rest.at && rest.at != text)) {
+		struct span one = span_cut(&rest, ',');
+
+		if (parse_word(&parsed, one))
+			continue;
+		keep_word(one, word, bytes);
 		return GM_RET_INVAL;
-	if (text && !parse_words(&parsed, (struct span){ .at = text, .len = strlen(text) }))
-		return GM_RET_INVAL;
+	}
 	imply(&parsed);
 	if (!is_valid(&parsed))
 		return GM_RET_INVAL;

@@ -323,7 +323,7 @@ gm_ret_t gm_mock_peer_reach(void *dev, void *other)
 {
 	const struct gm_mock *m = dev, *peer = other;
 
-	if (peer->magic != GM_MOCK_MAGIC || peer == m || m->config.peer_group == 0 ||
+	if (!gm_mock_is_admitted(peer) || peer == m || m->config.peer_group == 0 ||
 	    peer->config.peer_group != m->config.peer_group)
 		return GM_RET_NOTSUP;
 	return GM_RET_SUCCESS;

@@ -79,8 +79,10 @@ gm_ret_t gm_mock_hw_create(const struct gm_mock_config *in, struct gm_mock_hw **
 	struct gm_mock_hw *hw;
 	gm_ret_t ret;
 
-	if (!out || (in && in->hw) || gm_mock_config_complete(in, &config) != GM_RET_SUCCESS)
-		return GM_RET_INVAL;
+	if (!out)
+		return gm_mock_refuse(__func__, "hw must not be NULL");
+	if ((in && in->hw) || gm_mock_config_complete(in, &config) != GM_RET_SUCCESS)
+		return gm_mock_refuse(__func__, "config makes no sense, or has hw: see gmem/mock.h");
 	hw = hw_svc_alloc(NULL, sizeof(*hw));
 	if (!hw)
 		return GM_RET_NOMEM;
@@ -103,9 +105,14 @@ gm_ret_t gm_mock_hw_create(const struct gm_mock_config *in, struct gm_mock_hw **
 	if (ret != GM_RET_SUCCESS)
 		goto err_vram;
 	hw->pt.shared = true;
+	ret = gm_mock_admit_hw(hw);
+	if (ret != GM_RET_SUCCESS)
+		goto err_pt;
 	*out = hw;
 	return GM_RET_SUCCESS;
 
+err_pt:
+	gm_mock_pt_fini(&hw->base, &hw->pt);
 err_vram:
 	gm_mock_vram_unmap(config.vram_bytes, hw->base.vram);
 err_hw:
@@ -127,8 +134,11 @@ gm_ret_t gm_mock_hw_destroy(struct gm_mock_hw *hw)
 {
 	if (!hw)
 		return GM_RET_SUCCESS;
+	if (gm_mock_check_hw(__func__, hw))
+		return GM_RET_INVAL;
 	if (in_use(hw))
 		return GM_RET_BUSY;
+	gm_mock_dismiss_hw(hw);
 	/* The whole range cuts no page, so it needs no memory. */
 	(void)gm_mock_pt_own_remove(&hw->base, &hw->pt, 0, UINT64_C(1) << hw->base.config.va_bits);
 	gm_mock_pt_fini(&hw->base, &hw->pt);
@@ -141,8 +151,10 @@ gm_ret_t gm_mock_hw_alloc(struct gm_mock_hw *hw, uint64_t bytes, uint64_t *pa)
 {
 	gm_ret_t ret = GM_RET_SUCCESS;
 
-	if (!hw || !pa || bytes == 0 || bytes % unit_bytes(hw))
+	if (gm_mock_check_hw(__func__, hw))
 		return GM_RET_INVAL;
+	if (!pa || bytes == 0 || bytes % unit_bytes(hw))
+		return gm_mock_refuse(__func__, "pa must not be NULL, bytes a multiple of the unit and of the smallest page");
 	gm_mock_spin_lock_short(&hw->lock);
 	if (hw->used)
 		ret = GM_RET_BUSY;
@@ -176,10 +188,14 @@ static bool is_range(const struct gm_mock_hw *hw, uint64_t va, uint64_t bytes)
 
 gm_ret_t gm_mock_hw_map(struct gm_mock_hw *hw, uint64_t va, uint64_t pa, uint64_t bytes, uint32_t rights)
 {
-	if (!hw || !is_range(hw, va, bytes) || pa % hw->base.granule_bytes || !is_own(hw, pa, bytes))
+	if (gm_mock_check_hw(__func__, hw))
 		return GM_RET_INVAL;
+	if (!is_range(hw, va, bytes))
+		return gm_mock_refuse(__func__, "va and bytes are not whole pages inside the VA bits");
+	if (pa % hw->base.granule_bytes || !is_own(hw, pa, bytes))
+		return gm_mock_refuse(__func__, "pa is not whole pages of gm_mock_hw_alloc()");
 	if (rights & ~(GM_READ | GM_WRITE | GM_ATOMIC))
-		return GM_RET_INVAL;
+		return gm_mock_refuse(__func__, "rights are GM_READ, GM_WRITE, GM_ATOMIC");
 	return gm_mock_pt_own_enter(&hw->base, &hw->pt, va, pa, bytes, rights & (GM_PTE_WRITE | GM_PTE_ATOMIC));
 }
 
@@ -199,8 +215,10 @@ gm_ret_t gm_mock_hw_unmap(struct gm_mock_hw *hw, uint64_t va, uint64_t bytes)
 {
 	gm_ret_t ret;
 
-	if (!hw || !is_range(hw, va, bytes))
+	if (gm_mock_check_hw(__func__, hw))
 		return GM_RET_INVAL;
+	if (!is_range(hw, va, bytes))
+		return gm_mock_refuse(__func__, "va and bytes are not whole pages inside the VA bits");
 	ret = gm_mock_pt_own_remove(&hw->base, &hw->pt, va, bytes);
 	if (ret == GM_RET_SUCCESS)
 		drop_tlbs(hw, va, bytes);
@@ -209,16 +227,20 @@ gm_ret_t gm_mock_hw_unmap(struct gm_mock_hw *hw, uint64_t va, uint64_t bytes)
 
 gm_ret_t gm_mock_hw_read(struct gm_mock_hw *hw, uint64_t pa, void *buf, uint64_t bytes)
 {
-	if (!hw || !buf || !is_own(hw, pa, bytes))
+	if (gm_mock_check_hw(__func__, hw))
 		return GM_RET_INVAL;
+	if (!buf || !is_own(hw, pa, bytes))
+		return gm_mock_refuse(__func__, "buf must not be NULL, pa and bytes memory of gm_mock_hw_alloc()");
 	memcpy(buf, gm_mock_vram(&hw->base, pa, bytes), (size_t)bytes);
 	return GM_RET_SUCCESS;
 }
 
 gm_ret_t gm_mock_hw_write(struct gm_mock_hw *hw, uint64_t pa, const void *buf, uint64_t bytes)
 {
-	if (!hw || !buf || !is_own(hw, pa, bytes))
+	if (gm_mock_check_hw(__func__, hw))
 		return GM_RET_INVAL;
+	if (!buf || !is_own(hw, pa, bytes))
+		return gm_mock_refuse(__func__, "buf must not be NULL, pa and bytes memory of gm_mock_hw_alloc()");
 	memcpy(gm_mock_vram(&hw->base, pa, bytes), buf, (size_t)bytes);
 	return GM_RET_SUCCESS;
 }

@@ -30,7 +30,6 @@
 #include <gmem/hal.h>
 #include <gmem/mock.h>
 
-#define GM_MOCK_MAGIC UINT64_C(0x676d656d6d6f636b)
 /* First device-physical address: not 0, so that a forgotten address is no valid one. */
 #define GM_MOCK_PA_BASE UINT64_C(0x40000000)
 #define GM_MOCK_MAX_THREADS 64u
@@ -143,7 +142,7 @@ struct gm_mock_fault {
 TAILQ_HEAD(gm_mock_faults, gm_mock_fault);
 
 struct gm_mock_thread {
-	struct gm_mock_launch *launch; /* (c) */
+	_Alignas(16) struct gm_mock_launch *launch; /* (c) aligned as handles are */
 	struct gm_mock_pmap *pmap;     /* (c) */
 	unsigned index;                /* (c) */
 	struct gm_thread *thread;      /* (c) after the start */
@@ -175,7 +174,6 @@ struct gm_mock_late_piece;
 STAILQ_HEAD(gm_mock_late, gm_mock_late_piece);
 
 struct gm_mock {
-	uint64_t magic;                /* (c) GM_MOCK_MAGIC */
 	const struct gm_services *svc; /* (c) */
 	struct gm_mock_config config;  /* (c) */
 	uint64_t granule_bytes;        /* (c) smallest page */
@@ -262,6 +260,9 @@ gm_ret_t gm_mock_tlb_invl(void *pmap, uint64_t va, uint64_t bytes);
 
 /* gm_mock_cfg.c: complete `in` (NULL, zero fields: defaults) and check it. SUCCESS, INVAL. */
 gm_ret_t gm_mock_config_complete(const struct gm_mock_config *in, struct gm_mock_config *out);
+
+/* gm_mock_parse(); what was not understood goes into `word`. */
+gm_ret_t gm_mock_config_parse(const char *text, struct gm_mock_config *config, char *word, size_t bytes);
 
 /* gm_mock.c: device memory, straight from the kernel. */
 gm_ret_t gm_mock_vram_map(uint64_t vram_bytes, char **vram);
@@ -432,9 +433,6 @@ gm_ret_t gm_mock_dev_expect_end(struct gm_mock *m, char *why, size_t bytes);
 /* (L) */
 void gm_mock_expect_note(struct gm_mock_expected *expected, const struct gm_mock_event *event);
 
-/* The mock behind a device; NULL: none, or another backend's. */
-struct gm_mock *gm_mock_of(struct gm_dev *dev);
-
 /* gm_mock_run.c */
 /* Start a launch; it takes over one reference to `fence` on success. SUCCESS, NOMEM, AGAIN. */
 gm_ret_t gm_mock_launch_start(struct gm_mock_pmap *pmap, gm_mock_kernel kernel, void *arg, unsigned threads,
@@ -448,5 +446,26 @@ gm_ret_t gm_mock_touch(struct gm_mock_pmap *pmap, uint64_t va, void *buf, size_t
 void gm_mock_touch_drain(struct gm_mock_pmap *pmap);
 /* Join the launches that are finished, and with a pmap also all of its. */
 void gm_mock_launch_reap(struct gm_mock *m, struct gm_mock_pmap *pmap);
+/* One access of a kernel, over any pages; faults where it must. */
+gm_ret_t gm_mock_access_range(struct gm_mock_thread *thread, uint64_t va, void *buf, size_t bytes,
+			      enum gm_mock_access kind);
+void gm_mock_thread_yield(struct gm_mock_thread *thread);
+
+/* gm_mock_api.c: what the public functions take from now on, and no longer. SUCCESS, NOMEM. */
+gm_ret_t gm_mock_admit_dev(struct gm_mock *m);
+void gm_mock_dismiss_dev(struct gm_mock *m);
+/* Is this a mock that dev_init() made, and dev_fini() has not ended? It may be anything. */
+bool gm_mock_is_admitted(const void *dev);
+gm_ret_t gm_mock_admit_thread(struct gm_mock_thread *thread);
+void gm_mock_dismiss_thread(struct gm_mock_thread *thread);
+gm_ret_t gm_mock_admit_hw(struct gm_mock_hw *hw);
+void gm_mock_dismiss_hw(struct gm_mock_hw *hw);
+bool gm_mock_is_hw(const struct gm_mock_hw *hw);
+/* For public functions, which say their name: SUCCESS, INVAL. */
+gm_ret_t gm_mock_check_hw(const char *function, const struct gm_mock_hw *hw);
+/* Remember why an argument is refused; INVAL. */
+gm_ret_t gm_mock_refuse(const char *function, const char *why);
+/* The mock behind a device; NULL: none, or another backend's, which is remembered. */
+struct gm_mock *gm_mock_of(const char *function, struct gm_dev *dev);
 
 #endif

@@ -83,6 +83,7 @@ static void thread_main(void *arg)
 	if (!gate_pass(m, launch))
 		return;
 	ret = launch->kernel(thread, thread->index, launch->arg);
+	gm_mock_dismiss_thread(thread);
 	gm_mock_tlb_unlink(thread->pmap, &thread->tlb);
 	svc->lock(svc->self, &m->lock);
 	if (launch->ret == GM_RET_SUCCESS)
@@ -119,6 +120,8 @@ static struct gm_mock_launch *launch_alloc(struct gm_mock_pmap *pmap, unsigned n
 /* Join the first `n` threads and free the launch. */
 static void launch_end(struct gm_mock *m, struct gm_mock_launch *launch, unsigned n)
 {
+	for (unsigned i = 0; i < launch->n; i++)
+		gm_mock_dismiss_thread(&launch->thread[i]); /* those that did not run */
 	for (unsigned i = 0; i < n; i++)
 		m->svc->thread_join(m->svc->self, launch->thread[i].thread);
 	m->svc->free(m->svc->self, launch, launch->bytes);
@@ -169,8 +172,10 @@ gm_ret_t gm_mock_launch_start(struct gm_mock_pmap *pmap, gm_mock_kernel kernel, 
 		thread->pmap = pmap;
 		thread->via = &thread->tlb;
 		thread->index = i;
-		ret = m->svc->thread_start(m->svc->self, "gm-mock", GM_THREAD_DEVICE, thread_main, thread,
-					   &thread->thread);
+		ret = gm_mock_admit_thread(thread);
+		if (ret == GM_RET_SUCCESS)
+			ret = m->svc->thread_start(m->svc->self, "gm-mock", GM_THREAD_DEVICE, thread_main, thread,
+						   &thread->thread);
 		if (ret != GM_RET_SUCCESS) {
 			gate_set(m, launch, GATE_ABORTED);
 			launch_end(m, launch, i);
@@ -221,8 +226,8 @@ static gm_ret_t access_page(struct gm_mock_thread *thread, uint64_t va, void *bu
 	}
 }
 
-static gm_ret_t access_range(struct gm_mock_thread *thread, uint64_t va, void *buf, size_t bytes,
-			     enum gm_mock_access kind)
+gm_ret_t gm_mock_access_range(struct gm_mock_thread *thread, uint64_t va, void *buf, size_t bytes,
+			      enum gm_mock_access kind)
 {
 	uint64_t limit = UINT64_C(1) << thread->pmap->dev->config.va_bits;
 	gm_ret_t ret = GM_RET_SUCCESS;
@@ -251,7 +256,7 @@ gm_ret_t gm_mock_touch(struct gm_mock_pmap *pmap, uint64_t va, void *buf, size_t
 	svc->lock(svc->self, &pmap->dev->lock);
 	pmap->touches++;
 	svc->unlock(svc->self, &pmap->dev->lock);
-	ret = access_range(&thread, va, buf, bytes, write ? GM_MOCK_STORE : GM_MOCK_LOAD);
+	ret = gm_mock_access_range(&thread, va, buf, bytes, write ? GM_MOCK_STORE : GM_MOCK_LOAD);
 	svc->lock(svc->self, &pmap->dev->lock);
 	if (--pmap->touches == 0)
 		svc->wake(svc->self, &pmap->dev->gate_waitq);
@@ -269,40 +274,9 @@ void gm_mock_touch_drain(struct gm_mock_pmap *pmap)
 	svc->unlock(svc->self, &pmap->dev->lock);
 }
 
-gm_ret_t gm_mock_load(struct gm_mock_thread *thread, uint64_t va, void *buf, size_t bytes)
+void gm_mock_thread_yield(struct gm_mock_thread *thread)
 {
-	if (!thread || (!buf && bytes > 0))
-		return GM_RET_INVAL;
-	return access_range(thread, va, buf, bytes, GM_MOCK_LOAD);
-}
+	const struct gm_services *svc = thread->pmap->dev->svc;
 
-gm_ret_t gm_mock_store(struct gm_mock_thread *thread, uint64_t va, const void *buf, size_t bytes)
-{
-	if (!thread || (!buf && bytes > 0))
-		return GM_RET_INVAL;
-	/* One path for both directions; a store does not write to `buf`. */
-	return access_range(thread, va, (void *)(uintptr_t)buf, bytes, GM_MOCK_STORE);
-}
-
-gm_ret_t gm_mock_fetch_add(struct gm_mock_thread *thread, uint64_t va, uint64_t add, uint64_t *old)
-{
-	uint64_t word = add;
-	gm_ret_t ret;
-
-	if (!thread || va % sizeof(word))
-		return GM_RET_INVAL;
-	ret = access_range(thread, va, &word, sizeof(word), GM_MOCK_ADD);
-	if (ret == GM_RET_SUCCESS && old)
-		*old = word;
-	return ret;
-}
-
-void gm_mock_yield(struct gm_mock_thread *thread)
-{
-	const struct gm_services *svc;
-
-	if (!thread)
-		return;
-	svc = thread->pmap->dev->svc;
 	svc->yield(svc->self);
 }

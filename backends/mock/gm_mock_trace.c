@@ -101,10 +101,11 @@ gm_ret_t gm_mock_event_text(const struct gm_mock_event *event, char *buf, size_t
 {
 	struct text t = { .at = buf, .room = bytes };
 
-	if (!event || !buf || bytes == 0 || (unsigned)event->kind >= sizeof(kinds) / sizeof(kinds[0]))
-		return GM_RET_INVAL;
-	if (event->kind == GM_MOCK_EV_COPY && (unsigned)event->copy >= sizeof(copies) / sizeof(copies[0]))
-		return GM_RET_INVAL;
+	if (!event || !buf || bytes == 0)
+		return gm_mock_refuse(__func__, "event and buf must not be NULL, nor bytes 0");
+	if ((unsigned)event->kind >= sizeof(kinds) / sizeof(kinds[0]) ||
+	    (event->kind == GM_MOCK_EV_COPY && (unsigned)event->copy >= sizeof(copies) / sizeof(copies[0])))
+		return gm_mock_refuse(__func__, "the event is of an unknown kind");
 	put(&t, "%s", kinds[event->kind]);
 	if (event->kind == GM_MOCK_EV_COPY)
 		put(&t, " %s", copies[event->copy]);

@@ -4,6 +4,7 @@
 noinst_LIBRARIES += libgm_mock.a
 libgm_mock_a_SOURCES = \
 	backends/mock/gm_mock.c \
+	backends/mock/gm_mock_api.c \
 	backends/mock/gm_mock_bug.c \
 	backends/mock/gm_mock_bug_io.c \
 	backends/mock/gm_mock_bug_pt.c \

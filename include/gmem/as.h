@@ -62,8 +62,8 @@ struct gm_as_config {
  * @param[in]  config  NULL for the defaults
  * @param[out] as      the address space
  * @retval GM_RET_SUCCESS  made
- * @retval GM_RET_INVAL    NULL, wrong size, unknown flag, empty or unaligned range, a unit that
- *                         is no power of two between a page and a block
+ * @retval GM_RET_INVAL    @p lib is no instance that lives, @p as is NULL, wrong size, unknown flag, empty or
+ *                         unaligned range, a unit that is no power of two between a page and a block
  * @retval GM_RET_NOMEM    out of memory
  * @retval GM_RET_PERM, GM_RET_NOTSUP  what the host says of userfaultfd
  * @threads any
@@ -81,6 +81,7 @@ GM_API GM_MUST_CHECK gm_ret_t gm_as_create(struct gm_lib *lib, uint64_t begin, u
  * @param[in] as  the address space; NULL is allowed
  * @retval GM_RET_SUCCESS  gone
  * @retval GM_RET_BUSY     a working set is still held; nothing changed
+ * @retval GM_RET_INVAL    @p as is no address space that lives
  * @retval other           bytes could not be brought home; the space is still there and usable
  * @threads no other call on @p as may be in flight; not from a hook
  */
@@ -107,7 +108,8 @@ struct gm_window {
  * @param[in]  window  for GM_ATTACH_WINDOW, else NULL
  * @param[out] ctx     the device's view
  * @retval GM_RET_SUCCESS  attached
- * @retval GM_RET_INVAL    NULL, unknown mode, another instance's device, unaligned or overflowing window
+ * @retval GM_RET_INVAL    @p as or @p dev is none that lives, or they are of two instances; @p ctx is NULL,
+ *                         unknown mode, a window that is unaligned, overflows, or is given for identity
  * @retval GM_RET_EXIST    this device is attached to this space already
  * @retval GM_RET_NOSPC    GM_MAX_CTXS, or the device's own limit, is reached
  * @retval GM_RET_NOMEM    out of memory
@@ -124,6 +126,7 @@ GM_API GM_MUST_CHECK gm_ret_t gm_as_attach(struct gm_as *as, struct gm_dev *dev,
  * @param[in] ctx  the device's view; NULL is allowed
  * @retval GM_RET_SUCCESS  gone
  * @retval GM_RET_BUSY     a working set is held on it; nothing changed
+ * @retval GM_RET_INVAL    @p ctx is no context that lives
  * @retval other           bytes could not be brought home; still attached
  * @threads no other call on @p ctx may be in flight; not from a hook
  */
@@ -132,7 +135,7 @@ GM_API gm_ret_t gm_as_detach(struct gm_ctx *ctx);
 /**
  * @brief Descriptor that becomes readable when gm_as_serve() has work.
  * @param[in] as  an address space made with GM_AS_NO_THREADS
- * @return a descriptor owned by the address space; -1 if it has threads of its own
+ * @return a descriptor owned by the address space; -1 if it has threads of its own, or is none that lives
  * @threads any
  */
 GM_API int gm_as_fd(struct gm_as *as);
@@ -146,7 +149,7 @@ GM_API int gm_as_fd(struct gm_as *as);
  * @param[in] timeout_ns  wait this long for work at most
  * @retval GM_RET_SUCCESS   served something
  * @retval GM_RET_TIMEDOUT  there was nothing to do
- * @retval GM_RET_INVAL     NULL, or the space has threads of its own
+ * @retval GM_RET_INVAL     @p as is no address space that lives, or it has threads of its own
  * @threads one at a time
  */
 GM_API gm_ret_t gm_as_serve(struct gm_as *as, uint64_t timeout_ns);

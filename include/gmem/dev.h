@@ -38,8 +38,8 @@ struct gm_dev_info {
  * @param[in]  dev_data  for the backend's dev_init()
  * @param[out] dev       the device
  * @retval GM_RET_SUCCESS  made
- * @retval GM_RET_INVAL    a NULL argument, a wrong abi or size, a required slot is
- *                         missing, or capabilities contradict the table
+ * @retval GM_RET_INVAL    @p lib is no instance that lives, @p mmu or @p dev is NULL, a wrong abi or size,
+ *                         a required slot is missing, or capabilities contradict the table
  * @retval GM_RET_NOMEM    out of memory
  * @retval GM_RET_NOSPC    the instance has GM_MAX_DEVS devices already
  * @retval other           what dev_init() returned
@@ -60,7 +60,8 @@ GM_API GM_MUST_CHECK gm_ret_t gm_dev_create(struct gm_lib *lib, const struct gm_
  * @param[in]  spec  backend name, optionally a colon and options
  * @param[out] dev   the device
  * @retval GM_RET_SUCCESS  made
- * @retval GM_RET_INVAL    NULL, or an option the backend does not know
+ * @retval GM_RET_INVAL    @p lib is no instance that lives, @p spec or @p dev is NULL, or an option the backend
+ *                         does not know
  * @retval GM_RET_NOENT    no such backend; gm_last_error() lists those there are
  * @retval other           as gm_dev_create()
  * @threads any
@@ -74,6 +75,7 @@ GM_API GM_MUST_CHECK gm_ret_t gm_dev_open(struct gm_lib *lib, const char *spec, 
  * @retval GM_RET_SUCCESS  gone
  * @retval GM_RET_BUSY     still attached to an address space, or a fence exported through it is pending
  *                         (gm_fence_export()); nothing changed
+ * @retval GM_RET_INVAL    @p dev is no device that lives
  * @threads no other call on @p dev may be in flight
  */
 GM_API gm_ret_t gm_dev_destroy(struct gm_dev *dev);
@@ -88,7 +90,7 @@ GM_API gm_ret_t gm_dev_destroy(struct gm_dev *dev);
  * @param[in] begin  first device-physical byte, multiple of GM_UNIT_BYTES
  * @param[in] end    one past the last byte, multiple of GM_UNIT_BYTES
  * @retval GM_RET_SUCCESS  registered
- * @retval GM_RET_INVAL    NULL, unaligned, empty or beyond the device's address bits
+ * @retval GM_RET_INVAL    @p dev is no device that lives; unaligned, empty or beyond the device's address bits
  * @retval GM_RET_EXIST    overlaps memory registered before
  * @retval GM_RET_NOSPC    GM_MAX_SLABS pieces are registered already
  * @retval GM_RET_NOMEM    out of memory
@@ -102,7 +104,7 @@ GM_API GM_MUST_CHECK gm_ret_t gm_dev_register_physmem(struct gm_dev *dev, uint64
  * @param[in]  dev   the device
  * @param[out] info  filled in
  * @retval GM_RET_SUCCESS  filled in
- * @retval GM_RET_INVAL    an argument is NULL
+ * @retval GM_RET_INVAL    @p dev is no device that lives, or @p info is NULL
  * @threads any
  */
 GM_API gm_ret_t gm_dev_query(struct gm_dev *dev, struct gm_dev_info *info);
@@ -110,7 +112,7 @@ GM_API gm_ret_t gm_dev_query(struct gm_dev *dev, struct gm_dev_info *info);
 /**
  * @brief The backend's own object, as its dev_init() returned it.
  * @param[in] dev  the device
- * @return the object; NULL if @p dev is NULL
+ * @return the object; NULL if @p dev is no device that lives
  * @threads any
  */
 GM_API void *gm_dev_backend(struct gm_dev *dev);

@@ -7,7 +7,9 @@
  *     pending --cancel-------> done(CANCELED)
  *
  * A fence is reference counted and keeps the result of its work for as long
- * as somebody holds it.
+ * as somebody holds it. Whoever uses it needs a reference, who signals it too:
+ * when the last one is given back the handle is over, though the library may
+ * need the fence a while longer.
  */
 #ifndef GMEM_FENCE_H
 #define GMEM_FENCE_H
@@ -23,7 +25,7 @@ extern "C" {
  * @param[in]  lib    the instance
  * @param[out] fence  the fence, one reference
  * @retval GM_RET_SUCCESS  made
- * @retval GM_RET_INVAL    an argument is NULL
+ * @retval GM_RET_INVAL    @p lib is no instance that lives, or @p fence is NULL
  * @retval GM_RET_NOMEM    out of memory
  * @threads any
  * @owner   the caller ends its reference with gm_fence_put()
@@ -33,14 +35,14 @@ GM_API GM_MUST_CHECK gm_ret_t gm_fence_create(struct gm_lib *lib, struct gm_fenc
 /**
  * @brief Take one more reference.
  * @param[in] fence  a fence; NULL is allowed
- * @return @p fence
+ * @return @p fence; NULL if it is no fence that lives
  * @threads any
  */
 GM_API struct gm_fence *gm_fence_get(struct gm_fence *fence);
 
 /**
  * @brief Give a reference back.
- * @param[in] fence  a fence; NULL is allowed
+ * @param[in] fence  a fence; NULL is allowed, and what is no fence that lives is left alone
  * @threads any
  */
 GM_API void gm_fence_put(struct gm_fence *fence);
@@ -51,7 +53,7 @@ GM_API void gm_fence_put(struct gm_fence *fence);
  * @param[in] result how the work ended
  * @retval GM_RET_SUCCESS  this call decided the result
  * @retval GM_RET_EXIST    it was done already; its result stays
- * @retval GM_RET_INVAL    @p fence is NULL
+ * @retval GM_RET_INVAL    @p fence is no fence that lives, or @p result none of enum gm_ret
  * @threads any
  */
 GM_API gm_ret_t gm_fence_signal(struct gm_fence *fence, gm_ret_t result);
@@ -63,7 +65,7 @@ GM_API gm_ret_t gm_fence_signal(struct gm_fence *fence, gm_ret_t result);
  * @return the result the fence was signalled with
  * @retval GM_RET_TIMEDOUT  still pending
  * @retval GM_RET_CANCELED  cancelled
- * @retval GM_RET_INVAL     @p fence is NULL
+ * @retval GM_RET_INVAL     @p fence is no fence that lives
  * @threads any; blocks
  */
 GM_API gm_ret_t gm_fence_wait(struct gm_fence *fence, uint64_t timeout_ns);
@@ -73,7 +75,7 @@ GM_API gm_ret_t gm_fence_wait(struct gm_fence *fence, uint64_t timeout_ns);
  * @param[in] fence  a fence
  * @retval GM_RET_SUCCESS  cancelled by this call
  * @retval GM_RET_EXIST    it was done already
- * @retval GM_RET_INVAL    @p fence is NULL
+ * @retval GM_RET_INVAL    @p fence is no fence that lives
  * @threads any
  */
 GM_API gm_ret_t gm_fence_cancel(struct gm_fence *fence);
@@ -94,7 +96,7 @@ GM_API gm_ret_t gm_fence_cancel(struct gm_fence *fence);
  * @param[in]  dev    a device with GM_CAP_SYNC, of the fence's instance
  * @param[out] fd     the descriptor, close-on-exec
  * @retval GM_RET_SUCCESS  made
- * @retval GM_RET_INVAL    an argument is NULL, or fence and device are of different instances
+ * @retval GM_RET_INVAL    @p fence or @p dev is none that lives, @p fd is NULL, or they are of different instances
  * @retval GM_RET_NOTSUP   the device has no such descriptors
  * @retval GM_RET_NOMEM    out of memory
  * @retval GM_RET_NOSPC    the process or the machine has no descriptor left
@@ -117,7 +119,8 @@ GM_API GM_MUST_CHECK gm_ret_t gm_fence_export(struct gm_fence *fence, struct gm_
  * @param[in]  fd     the descriptor; it stays the caller's, who may close it at once
  * @param[out] fence  the fence, one reference
  * @retval GM_RET_SUCCESS  made
- * @retval GM_RET_INVAL    a NULL argument, or no completion that the device understands is behind @p fd
+ * @retval GM_RET_INVAL    @p dev is no device that lives, @p fence is NULL, or no completion that the device
+ *                         understands is behind @p fd
  * @retval GM_RET_NOTSUP   the device has no such descriptors
  * @retval GM_RET_NOMEM    out of memory, threads or descriptors
  * @retval GM_RET_NODEV    the device is lost

@@ -431,7 +431,7 @@ struct gm_ctx;
  * reached the devices.
  *
  * @param[in] ctx  a context; NULL is allowed
- * @return what pmap_create() returned; NULL for NULL
+ * @return what pmap_create() returned; NULL if @p ctx is no context that lives
  * @threads any; may block, at most gm_as_config.wait_ns
  */
 GM_API void *gm_ctx_pmap(struct gm_ctx *ctx);
@@ -439,7 +439,7 @@ GM_API void *gm_ctx_pmap(struct gm_ctx *ctx);
 /**
  * @brief The device of a context.
  * @param[in] ctx  a context; NULL is allowed
- * @return the device; NULL for NULL
+ * @return the device; NULL if @p ctx is no context that lives
  * @threads any
  */
 GM_API struct gm_dev *gm_ctx_dev(struct gm_ctx *ctx);

@@ -52,7 +52,7 @@ enum gm_validate {
 	GM_VALIDATE_ABORT,   /**< a broken rule is logged, then the process is aborted, as a failed assertion does */
 };
 
-/** What an instance is made with. */
+/** What an instance is made with. It belongs to the process that made it: a forked child makes its own. */
 struct gm_lib_config {
 	size_t size;                         /**< sizeof(struct gm_lib_config) */
 	const struct gm_allocator *allocator; /**< copied; NULL: own arena */
@@ -72,7 +72,8 @@ struct gm_lib_config {
  * @param[in]  config  NULL for the defaults
  * @param[out] lib     the instance
  * @retval GM_RET_SUCCESS  made
- * @retval GM_RET_INVAL    @p lib is NULL, or @p config has a wrong size or an unknown `validate`
+ * @retval GM_RET_INVAL    @p lib is NULL, @p config has a wrong size, an unknown `validate`, or an allocator that lacks
+ *                         a function
  * @retval GM_RET_NOMEM    out of memory
  * @retval GM_RET_NOTSUP   the kernel is too old; gm_last_error() says what is missing
  * @retval GM_RET_PERM     no right to userfaultfd; gm_last_error() says how to get it
@@ -85,7 +86,8 @@ GM_API GM_MUST_CHECK gm_ret_t gm_lib_create(const struct gm_lib_config *config, 
  * @brief End an instance.
  * @param[in] lib  the instance; NULL is allowed
  * @retval GM_RET_SUCCESS  gone
- * @retval GM_RET_BUSY     it still has devices or address spaces; nothing changed
+ * @retval GM_RET_BUSY     it still has devices, address spaces, or fences that were not given back; nothing changed
+ * @retval GM_RET_INVAL    @p lib is no instance that lives
  * @threads no other call on @p lib may be in flight
  */
 GM_API gm_ret_t gm_lib_destroy(struct gm_lib *lib);

@@ -32,7 +32,8 @@ extern "C" {
  * @param[in]  flags  GM_MEM_NO_HUGE or 0
  * @param[out] ptr    the memory
  * @retval GM_RET_SUCCESS  allocated
- * @retval GM_RET_INVAL    NULL, zero or overflowing length, unknown flag
+ * @retval GM_RET_INVAL    @p as is no address space that lives, @p ptr is NULL, zero or overflowing length,
+ *                         unknown flag
  * @retval GM_RET_NOMEM    out of memory or address space
  * @threads any
  * @owner   the caller ends it with gm_free()
@@ -44,7 +45,7 @@ GM_API GM_MUST_CHECK gm_ret_t gm_alloc(struct gm_as *as, uint64_t bytes, uint32_
  * @param[in] as   the address space
  * @param[in] ptr  what gm_alloc() returned; NULL is allowed
  * @retval GM_RET_SUCCESS  gone
- * @retval GM_RET_INVAL    @p as is NULL
+ * @retval GM_RET_INVAL    @p as is no address space that lives
  * @retval GM_RET_NOENT    no allocation begins there; nothing changed
  * @retval GM_RET_BUSY     a working set holds part of it; nothing changed
  * @retval GM_RET_TIMEDOUT a device did not let go in time; nothing was freed
@@ -74,7 +75,8 @@ GM_API gm_ret_t gm_free(struct gm_as *as, void *ptr);
  * @param[in] bytes  length, > 0
  * @param[in] flags  GM_MEM_OUTWARD or 0
  * @retval GM_RET_SUCCESS  shared
- * @retval GM_RET_INVAL    NULL, empty, overflowing, outside the address space, unknown flag
+ * @retval GM_RET_INVAL    @p as is no address space that lives; NULL, empty, overflowing, outside the address space,
+ *                         unknown flag
  * @retval GM_RET_FAULT    not mapped, or not all of it
  * @retval GM_RET_NOTSUP   not private anonymous memory, or locked; gm_last_error() says which
  * @retval GM_RET_EXIST    overlaps owned memory, or adopted memory that a device uses now
@@ -95,7 +97,7 @@ GM_API GM_MUST_CHECK gm_ret_t gm_adopt(struct gm_as *as, void *ptr, uint64_t byt
  * @param[in] ptr    first byte
  * @param[in] bytes  length; may be part of what was adopted
  * @retval GM_RET_SUCCESS  the bytes are home and no device uses them
- * @retval GM_RET_INVAL    NULL, empty, overflowing
+ * @retval GM_RET_INVAL    @p as is no address space that lives; NULL, empty, overflowing, outside the address space
  * @retval GM_RET_NOENT    nothing adopted there; nothing changed
  * @retval GM_RET_BUSY     a working set holds part of it; nothing changed
  * @retval other           bytes could not be brought home; still adopted
@@ -115,7 +117,8 @@ GM_API gm_ret_t gm_release(struct gm_as *as, void *ptr, uint64_t bytes);
  * @param[in]  dev    where to; NULL is the host
  * @param[out] moved_bytes  how much of it is there now; NULL if not wanted
  * @retval GM_RET_SUCCESS  all of it is there
- * @retval GM_RET_INVAL    NULL, empty, overflowing, device not attached
+ * @retval GM_RET_INVAL    @p as is no address space that lives, @p dev none that is attached to it; empty, overflowing,
+ *                         outside the address space
  * @retval GM_RET_FAULT    not all of it is managed memory; the rest was moved
  * @retval GM_RET_BUSY     some pages cannot move now; the others did
  * @retval GM_RET_NOSPC    the device's memory is too small, or held; part may have moved
@@ -134,7 +137,7 @@ GM_API gm_ret_t gm_migrate(struct gm_as *as, uint64_t va, uint64_t bytes, struct
  * @param[in] va     first byte
  * @param[in] bytes  length, > 0
  * @retval GM_RET_SUCCESS  discarded
- * @retval GM_RET_INVAL    NULL, empty, overflowing
+ * @retval GM_RET_INVAL    @p as is no address space that lives; empty, overflowing, outside the address space
  * @retval GM_RET_FAULT    not all of it is managed memory; nothing changed
  * @retval GM_RET_BUSY     a working set holds part of it; nothing changed
  * @retval GM_RET_TIMEDOUT a device did not let go in time; part may be discarded
@@ -176,7 +179,7 @@ struct gm_page_info {
  * @param[in]  pages  how many
  * @param[out] info   array[pages], filled in completely
  * @retval GM_RET_SUCCESS  filled in
- * @retval GM_RET_INVAL    NULL, unaligned, zero or overflowing range
+ * @retval GM_RET_INVAL    @p as is no address space that lives, @p info is NULL; unaligned, empty or overflowing range
  * @threads any; a snapshot per block, not over blocks
  */
 GM_API gm_ret_t gm_query(struct gm_as *as, uint64_t va, size_t pages, struct gm_page_info *info);
@@ -191,7 +194,7 @@ GM_API gm_ret_t gm_query(struct gm_as *as, uint64_t va, size_t pages, struct gm_
  * @param[in] va      host VA that was touched
  * @param[in] access  GM_READ, GM_WRITE or GM_ATOMIC
  * @retval GM_RET_SUCCESS  mapped with the rights asked for
- * @retval GM_RET_INVAL    NULL, or no access bit
+ * @retval GM_RET_INVAL    @p ctx is no context that lives, no access bit, or an unknown one
  * @retval GM_RET_FAULT    not managed memory, not mapped any more, or poisoned
  * @retval GM_RET_PERM     the process itself may not access it so
  * @retval GM_RET_BUSY     pinned, and the device cannot map host memory

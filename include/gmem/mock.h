@@ -128,7 +128,7 @@ struct gm_mock_config {
 	uint64_t fault_ns;      /**< from an access that faults until the host is told */
 	uint64_t miss_ns;       /**< per walk of the page table */
 	/** The hardware, opened by a runtime: memory, page sizes and VA bits are its own, whatever is said of them here, and
-	 *  max_contexts is 1. NULL: the device is all the library's. */
+	 *  max_contexts is 1. NULL: the device is all the library's; what is no hardware that is open is refused. */
 	struct gm_mock_hw *hw;
 	/* Errors. */
 	enum gm_mock_bug bug;  /**< planted from the start (default none); see gm_mock_plant() */
@@ -220,7 +220,7 @@ typedef gm_ret_t (*gm_mock_kernel)(struct gm_mock_thread *thread, unsigned index
  * @param[in]  threads  1 .. 64
  * @param[out] fence    done when every thread has returned, with the first failure or SUCCESS
  * @retval GM_RET_SUCCESS  started
- * @retval GM_RET_INVAL    NULL, threads out of range, not a mock device
+ * @retval GM_RET_INVAL    @p ctx is no context that lives, or not of a mock device; NULL, threads out of range
  * @retval GM_RET_NOMEM    out of memory
  * @retval GM_RET_AGAIN    no thread could be started
  * @threads any
@@ -236,6 +236,7 @@ GM_API GM_MUST_CHECK gm_ret_t gm_mock_launch(struct gm_ctx *ctx, gm_mock_kernel 
  * @param[out] buf     receives the bytes
  * @param[in]  bytes   any length; accesses that fit into 8 aligned bytes are single-copy atomic
  * @retval GM_RET_SUCCESS  loaded
+ * @retval GM_RET_INVAL    @p thread is none of a kernel that runs, or @p buf is NULL
  * @retval GM_RET_FAULT    no mapping (device without faults), or the fault could not be served
  * @retval GM_RET_PERM     no right
  * @retval other           what the fault was answered with
@@ -261,6 +262,7 @@ GM_API GM_MUST_CHECK gm_ret_t gm_mock_store(struct gm_mock_thread *thread, uint6
  * @param[in]  add     what to add
  * @param[out] old     value before; NULL if not wanted
  * @retval GM_RET_NOTSUP  the page is host memory mapped in place
+ * @retval GM_RET_INVAL   @p thread is none of a kernel that runs, or @p va is unaligned
  * @return else as gm_mock_load()
  * @threads the kernel's own
  */
@@ -269,7 +271,7 @@ GM_API GM_MUST_CHECK gm_ret_t gm_mock_fetch_add(struct gm_mock_thread *thread, u
 
 /**
  * @brief Give other threads a chance; for kernels that poll.
- * @param[in] thread  the kernel's thread
+ * @param[in] thread  the kernel's thread; what is none is left alone
  * @threads the kernel's own
  */
 GM_API void gm_mock_yield(struct gm_mock_thread *thread);
@@ -284,7 +286,7 @@ GM_API void gm_mock_yield(struct gm_mock_thread *thread);
  * @param[in] nth    the nth call from now fails, 1 is the next; 0 clears
  * @param[in] count  how many calls fail from there on; 0 clears
  * @retval GM_RET_SUCCESS  set
- * @retval GM_RET_INVAL    NULL, not a mock device, unknown operation, or one that cannot fail
+ * @retval GM_RET_INVAL    @p dev is no mock device that lives; unknown operation, or one that cannot fail
  * @retval GM_RET_NOMEM    out of memory
  * @threads any
  */
@@ -295,7 +297,7 @@ GM_API gm_ret_t gm_mock_fail(struct gm_dev *dev, enum gm_mock_op op, uint64_t nt
  * @param[in] dev  a mock device
  * @param[in] bug  which
  * @retval GM_RET_SUCCESS  planted
- * @retval GM_RET_INVAL    NULL, not a mock device, unknown bug
+ * @retval GM_RET_INVAL    @p dev is no mock device that lives; unknown bug
  * @threads any
  */
 GM_API gm_ret_t gm_mock_plant(struct gm_dev *dev, enum gm_mock_bug bug);
@@ -324,7 +326,7 @@ GM_API const struct gm_plugin *gm_mock_plugin(void);
  * @param[in]  dev    a mock device
  * @param[out] stats  filled in
  * @retval GM_RET_SUCCESS  filled in
- * @retval GM_RET_INVAL    NULL, or not a mock device
+ * @retval GM_RET_INVAL    @p dev is no mock device that lives, or @p stats is NULL
  * @threads any
  */
 GM_API gm_ret_t gm_mock_stats(struct gm_dev *dev, struct gm_mock_stats *stats);
@@ -361,9 +363,9 @@ struct gm_mock_rule {
  * @param[in] dev   a mock device
  * @param[in] rule  copied
  * @retval GM_RET_SUCCESS  added
- * @retval GM_RET_INVAL    NULL, not a mock device, a wrong size, unknown numbers, nth or count 0, an empty place, a
- *                         place that the operation does not have, a result that it may not have, nothing that would
- *                         happen; a delay of an invalidation that never waits (GM_CAP_FAST_INVL)
+ * @retval GM_RET_INVAL    @p dev is no mock device that lives; NULL, a wrong size, unknown numbers, nth or count 0, an
+ *                         empty place, a place that the operation does not have, a result that it may not have,
+ *                         nothing that would happen; a delay of an invalidation that never waits (GM_CAP_FAST_INVL)
  * @retval GM_RET_NOMEM    out of memory
  * @threads any
  */
@@ -373,7 +375,7 @@ GM_API gm_ret_t gm_mock_rule_add(struct gm_dev *dev, const struct gm_mock_rule *
  * @brief Forget all rules, those of gm_mock_fail() included; what hangs ends with GM_RET_IO.
  * @param[in] dev  a mock device
  * @retval GM_RET_SUCCESS  done
- * @retval GM_RET_INVAL    NULL, or not a mock device
+ * @retval GM_RET_INVAL    @p dev is no mock device that lives
  * @threads any
  */
 GM_API gm_ret_t gm_mock_rule_clear(struct gm_dev *dev);
@@ -386,7 +388,7 @@ GM_API gm_ret_t gm_mock_rule_clear(struct gm_dev *dev);
  *
  * @param[in] dev  a mock device
  * @retval GM_RET_SUCCESS  gone
- * @retval GM_RET_INVAL    NULL, or not a mock device
+ * @retval GM_RET_INVAL    @p dev is no mock device that lives
  * @threads any, also in a kernel
  */
 GM_API gm_ret_t gm_mock_lose(struct gm_dev *dev);
@@ -400,7 +402,7 @@ GM_API gm_ret_t gm_mock_lose(struct gm_dev *dev);
  * @param[in] dev  a mock device
  * @param[in] pa   any device-physical address in the page
  * @retval GM_RET_SUCCESS  broken
- * @retval GM_RET_INVAL    NULL, not a mock device, no device memory
+ * @retval GM_RET_INVAL    @p dev is no mock device that lives; @p pa is no device memory
  * @retval GM_RET_NOSPC    GM_MOCK_MAX_BAD_PAGES are broken already
  * @threads any
  */
@@ -457,7 +459,7 @@ typedef void (*gm_mock_trace_fn)(void *arg, const struct gm_mock_event *event);
  * @param[in] fn   called for each event, by the thread that caused it; NULL ends it
  * @param[in] arg  handed to it
  * @retval GM_RET_SUCCESS  set; after NULL it is not called any more
- * @retval GM_RET_INVAL    NULL device, or not a mock device
+ * @retval GM_RET_INVAL    @p dev is no mock device that lives
  * @threads any, but not from @p fn
  */
 GM_API gm_ret_t gm_mock_trace(struct gm_dev *dev, gm_mock_trace_fn fn, void *arg);
@@ -474,7 +476,7 @@ GM_API gm_ret_t gm_mock_trace(struct gm_dev *dev, gm_mock_trace_fn fn, void *arg
  * @param[in] dev   a mock device
  * @param[in] text  the steps; "" for none
  * @retval GM_RET_SUCCESS  it is being watched
- * @retval GM_RET_INVAL    NULL, not a mock device, or the text is not understood: the log says where
+ * @retval GM_RET_INVAL    @p dev is no mock device that lives, @p text is NULL or not understood: the log says where
  * @retval GM_RET_BUSY     something is expected already
  * @retval GM_RET_NOMEM    out of memory
  * @threads any
@@ -489,7 +491,7 @@ GM_API GM_MUST_CHECK gm_ret_t gm_mock_expect(struct gm_dev *dev, const char *tex
  * @retval GM_RET_SUCCESS  exactly so
  * @retval GM_RET_FAULT    it did something else, or more than GM_MOCK_MAX_EXPECT steps
  * @retval GM_RET_NOENT    nothing is expected
- * @retval GM_RET_INVAL    NULL, or not a mock device
+ * @retval GM_RET_INVAL    @p dev is no mock device that lives
  * @threads any; nothing is expected afterwards
  */
 GM_API GM_MUST_CHECK gm_ret_t gm_mock_expect_end(struct gm_dev *dev, char *why, size_t bytes);

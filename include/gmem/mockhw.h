@@ -29,7 +29,7 @@ extern "C" {
  * @param[in]  config  as for a device, vram_bytes, page_sizes and va_bits count; NULL for the defaults
  * @param[out] hw      the hardware
  * @retval GM_RET_SUCCESS  made
- * @retval GM_RET_INVAL    @p hw is NULL, or the configuration makes no sense or has `hw` set
+ * @retval GM_RET_INVAL    @p hw is NULL, @p config makes no sense or has `hw` set
  * @retval GM_RET_NOMEM    out of memory
  * @threads any
  * @owner   the caller ends it with gm_mock_hw_destroy()
@@ -40,6 +40,7 @@ GM_API GM_MUST_CHECK gm_ret_t gm_mock_hw_create(const struct gm_mock_config *con
  * @brief Close the hardware.
  * @param[in] hw  the hardware; NULL is allowed
  * @retval GM_RET_SUCCESS  gone, with memory and mappings
+ * @retval GM_RET_INVAL    @p hw is no hardware that is open
  * @retval GM_RET_BUSY     a device uses it; nothing changed
  * @threads no other call on @p hw may be in flight
  */
@@ -51,7 +52,7 @@ GM_API gm_ret_t gm_mock_hw_destroy(struct gm_mock_hw *hw);
  * @param[in]  bytes  multiple of GM_UNIT_BYTES and of the smallest page
  * @param[out] pa     device-physical address; reads as zeros if no device had it before
  * @retval GM_RET_SUCCESS  taken
- * @retval GM_RET_INVAL    NULL, zero or not such a multiple
+ * @retval GM_RET_INVAL    @p hw is no hardware that is open, @p pa is NULL, @p bytes zero or not such a multiple
  * @retval GM_RET_NOSPC    there is not so much left
  * @retval GM_RET_BUSY     a device uses the hardware: what is left belongs to the library
  * @threads any
@@ -66,7 +67,8 @@ GM_API GM_MUST_CHECK gm_ret_t gm_mock_hw_alloc(struct gm_mock_hw *hw, uint64_t b
  * @param[in] bytes   multiple of the smallest page
  * @param[in] rights  GM_READ, GM_WRITE, GM_ATOMIC; loads are always allowed
  * @retval GM_RET_SUCCESS  mapped
- * @retval GM_RET_INVAL    NULL, unaligned, empty, beyond the VA bits, not the runtime's memory, unknown rights
+ * @retval GM_RET_INVAL    @p hw is no hardware that is open; unaligned, empty, beyond the VA bits, not the runtime's
+ *                         memory, unknown rights
  * @retval GM_RET_EXIST    something is mapped in the range; nothing changed
  * @retval GM_RET_NOMEM    out of memory; nothing changed
  * @threads any
@@ -83,7 +85,7 @@ GM_API GM_MUST_CHECK gm_ret_t gm_mock_hw_map(struct gm_mock_hw *hw, uint64_t va,
  * @param[in] va     device VA, multiple of the smallest page
  * @param[in] bytes  multiple of the smallest page; holes are no error
  * @retval GM_RET_SUCCESS  unmapped
- * @retval GM_RET_INVAL    NULL, unaligned, empty, beyond the VA bits
+ * @retval GM_RET_INVAL    @p hw is no hardware that is open; unaligned, empty, beyond the VA bits
  * @retval GM_RET_NOMEM    no memory to split a larger page; nothing changed
  * @threads any
  */
@@ -96,7 +98,7 @@ GM_API GM_MUST_CHECK gm_ret_t gm_mock_hw_unmap(struct gm_mock_hw *hw, uint64_t v
  * @param[out] buf    receives the bytes
  * @param[in]  bytes  how many
  * @retval GM_RET_SUCCESS  copied
- * @retval GM_RET_INVAL    NULL, or not the runtime's memory
+ * @retval GM_RET_INVAL    @p hw is no hardware that is open, @p buf is NULL, or it is not the runtime's memory
  * @threads any
  */
 GM_API GM_MUST_CHECK gm_ret_t gm_mock_hw_read(struct gm_mock_hw *hw, uint64_t pa, void *buf, uint64_t bytes);
@@ -108,7 +110,7 @@ GM_API GM_MUST_CHECK gm_ret_t gm_mock_hw_read(struct gm_mock_hw *hw, uint64_t pa
  * @param[in] buf    the bytes
  * @param[in] bytes  how many
  * @retval GM_RET_SUCCESS  copied
- * @retval GM_RET_INVAL    NULL, or not the runtime's memory
+ * @retval GM_RET_INVAL    @p hw is no hardware that is open, @p buf is NULL, or it is not the runtime's memory
  * @threads any
  */
 GM_API GM_MUST_CHECK gm_ret_t gm_mock_hw_write(struct gm_mock_hw *hw, uint64_t pa, const void *buf, uint64_t bytes);

@@ -56,7 +56,7 @@ struct gm_stats {
  * @param[in]  as     the address space
  * @param[out] stats  filled in
  * @retval GM_RET_SUCCESS  filled in
- * @retval GM_RET_INVAL    an argument is NULL
+ * @retval GM_RET_INVAL    @p as is no address space that lives, or @p stats is NULL
  * @threads any; each counter is exact, the set is not one instant
  */
 GM_API gm_ret_t gm_as_stats(struct gm_as *as, struct gm_stats *stats);
@@ -70,7 +70,7 @@ GM_API gm_ret_t gm_as_stats(struct gm_as *as, struct gm_stats *stats);
  * @param[out] text   receives the first broken invariant in words; may be NULL
  * @param[in]  bytes  room in @p text
  * @retval GM_RET_SUCCESS  all hold
- * @retval GM_RET_INVAL    @p as is NULL
+ * @retval GM_RET_INVAL    @p as is no address space that lives
  * @retval GM_RET_IO       one is broken; @p text says which
  * @threads any
  */

@@ -11,6 +11,17 @@
  *  - configuration structures begin with `size`, set by the caller to
  *    `sizeof` the structure; NULL stands for all defaults;
  *  - bad input is answered with GM_RET_INVAL, never with a crash.
+ *
+ * Handles: what the functions make (struct gm_lib, gm_dev, gm_as, gm_ctx,
+ * gm_ws, gm_fence) *lives* from its making to its end. A pointer to nothing
+ * that lives and is of the type asked for (destroyed, of another type, garbage,
+ * made by another copy of the library, made before a fork() by the parent) is
+ * not followed: the function answers GM_RET_INVAL, or NULL or -1 where it
+ * returns no result, or does nothing where it returns nothing; gm_last_error()
+ * names function and argument. What cannot be told: an object that has the
+ * address of a destroyed one of its type, and one that another thread destroys
+ * at that moment. Pointers that are no handles (buffers, configurations, ops
+ * tables, text) are checked for NULL and followed.
  */
 #ifndef GMEM_TYPES_H
 #define GMEM_TYPES_H

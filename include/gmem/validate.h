@@ -163,16 +163,16 @@ GM_API const struct gm_mmu *gm_validate_mmu(void);
 
 /**
  * @brief The wrapped backend's own device.
- * @param[in] dev  what the shim's dev_init() returned; NULL is allowed
- * @return what the backend's dev_init() returned; NULL for NULL
+ * @param[in] dev  any pointer; it is not followed unless it is what the shim's dev_init() returned
+ * @return what the backend's dev_init() returned; @p dev itself where it is no device of the shim that lives
  * @threads any
  */
 GM_API void *gm_validate_dev(void *dev);
 
 /**
  * @brief The wrapped backend's own page table.
- * @param[in] pmap  what the shim's pmap_create() returned; NULL is allowed
- * @return what the backend's pmap_create() returned; NULL for NULL
+ * @param[in] pmap  any pointer; it is not followed unless it is what the shim's pmap_create() returned
+ * @return what the backend's pmap_create() returned; @p pmap itself where it is no page table of the shim that lives
  * @threads any
  */
 GM_API void *gm_validate_pmap(void *pmap);

@@ -43,7 +43,8 @@ struct gm_ws_room {
  * @retval GM_RET_SUCCESS  it fits now
  * @retval GM_RET_BUSY     it fits once others release; @p room is filled in
  * @retval GM_RET_NOSPC    it never fits; @p room is filled in
- * @retval GM_RET_INVAL    NULL, empty, overflowing range, unknown access
+ * @retval GM_RET_INVAL    @p ctx is no context that lives; NULL, too many or no ranges, an empty or overflowing
+ *                         range, unknown access
  * @retval GM_RET_FAULT    a range is not managed memory
  * @retval GM_RET_NOMEM    out of memory
  * @threads any
@@ -64,7 +65,8 @@ GM_API gm_ret_t gm_ws_room(struct gm_ctx *ctx, const struct gm_ws_range *ranges,
  * @param[in]  timeout_ns  bound of the whole call
  * @param[out] ws          the set
  * @retval GM_RET_SUCCESS  held
- * @retval GM_RET_INVAL    NULL, empty, overflowing range, unknown access
+ * @retval GM_RET_INVAL    @p ctx is no context that lives; NULL, too many or no ranges, an empty or overflowing
+ *                         range, unknown access
  * @retval GM_RET_FAULT    a range is not managed memory, or poisoned
  * @retval GM_RET_PERM     the process itself may not access it so
  * @retval GM_RET_NOSPC    larger than the device's memory; gm_last_error() gives the shortfall
@@ -88,6 +90,7 @@ GM_API GM_MUST_CHECK gm_ret_t gm_ws_acquire(struct gm_ctx *ctx, const struct gm_
  * @param[in] ws     the set; NULL is allowed
  * @param[in] fence  the launch that uses it; NULL: release now
  * @retval GM_RET_SUCCESS  released, or will be
+ * @retval GM_RET_INVAL    @p ws is no set that is held, or @p fence no fence that lives; still held
  * @threads any
  */
 GM_API gm_ret_t gm_ws_release(struct gm_ws *ws, struct gm_fence *fence);

@@ -9,13 +9,9 @@ dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 bad=0
 
-# Comments out, one line, then the last name before the first parenthesis after each GM_API.
 declared()
 {
-	for h in "$@"; do
-		sed '/^#/d' "$h" | tr '\n' ' ' | sed 's|/\*\([^*]\|\*\**[^*/]\)*\*\**/| |g' | tr ';{}' '\n\n\n' |
-			sed -n 's/.*GM_API\([^(]*\)(.*/\1/p' | sed 's/.*[^A-Za-z0-9_]\([A-Za-z0-9_]*\) *$/\1/'
-	done | LC_ALL=C sort -u
+	"${AWK:-awk}" -f "$src/docs/public-functions.awk" "$@" | cut -f 2 | LC_ALL=C sort -u
 }
 
 # __odr_asan.*: markers that AddressSanitizer adds

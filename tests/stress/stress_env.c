@@ -127,6 +127,10 @@ static struct job *job_new(struct world *w)
 	if (!job)
 		return NULL;
 	job->fence = gm_fence_new(w->env);
+	if (job->fence && gm_fence_publish(job->fence)) {
+		gm_fence_unref(job->fence);
+		job->fence = NULL;
+	}
 	if (!job->fence) {
 		gm_mem_free(w->env, job, sizeof(*job));
 		return NULL;

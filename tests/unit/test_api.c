@@ -6,6 +6,7 @@
 #include "config.h"
 
 #include "core_fixture.h"
+#include "fake_backend.h"
 
 /* A pointer that no function may follow, for out-parameters. */
 #define UNTOUCHED(type) ((type *)(uintptr_t)16)
@@ -44,68 +45,6 @@ CORE_TEST(api, lib_destroy_with_things_left)
 }
 
 /* --------------------------------------------------------------- devices */
-
-/* A backend that does nothing, to be spoilt by tests. */
-struct fake {
-	uint32_t caps, va_bits, max_contexts, slabs;
-	uint64_t page_sizes;
-	struct gm_slab slab[GM_MAX_SLABS];
-};
-
-static struct fake fake;
-
-static gm_ret_t fake_init(void *data, const struct gm_services *svc, struct gm_dev_caps *caps, void **dev)
-{
-	const struct fake *f = data;
-
-	(void)svc;
-	caps->caps = f->caps;
-	caps->va_bits = f->va_bits;
-	caps->max_contexts = f->max_contexts;
-	caps->page_sizes = f->page_sizes;
-	caps->slabs = f->slabs;
-	memcpy(caps->slab, f->slab, sizeof(caps->slab));
-	*dev = data;
-	return GM_RET_SUCCESS;
-}
-
-static void fake_fini(void *dev)
-{
-	(void)dev;
-}
-
-static gm_ret_t fake_pmap_create(void *dev, void **pmap)
-{
-	*pmap = dev;
-	return GM_RET_SUCCESS;
-}
-
-static gm_ret_t fake_enter(void *pmap, uint64_t va, uint64_t pa, uint64_t bytes, uint32_t pte)
-{
-	(void)pmap, (void)va, (void)pa, (void)bytes, (void)pte;
-	return GM_RET_SUCCESS;
-}
-
-static gm_ret_t fake_remove(void *pmap, uint64_t va, uint64_t bytes)
-{
-	(void)pmap, (void)va, (void)bytes;
-	return GM_RET_SUCCESS;
-}
-
-static gm_ret_t fake_copy(void *dev, const struct gm_copy *copies, size_t n, struct gm_fence *done)
-{
-	(void)dev, (void)copies, (void)n, (void)done;
-	return GM_RET_IO;
-}
-
-static struct gm_mmu fake_mmu(void)
-{
-	fake = (struct fake){ .va_bits = 48, .max_contexts = 4, .page_sizes = 1 << 12 };
-	return (struct gm_mmu){ .abi = GM_HAL_ABI, .size = sizeof(struct gm_mmu), .name = "fake", .dev_init = fake_init,
-				.dev_fini = fake_fini, .pmap_create = fake_pmap_create, .pmap_destroy = fake_fini,
-				.pmap_enter = fake_enter, .pmap_remove = fake_remove, .tlb_invl = fake_remove,
-				.copy = fake_copy };
-}
 
 CORE_TEST(api, dev_create_checks_the_table, .bare = true)
 {

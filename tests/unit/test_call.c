@@ -127,7 +127,7 @@ Test(call, one_that_cannot_be_stopped_keeps_its_fence)
 	hung.svc->fence_signal(hung.svc->self, late, GM_RET_SUCCESS); /* years later */
 	cr_assert(gm_fence_done(late));
 	cr_assert_eq(run(&fx, 1), GM_RET_NODEV);
-	gm_fence_put(late);
+	gm_fence_unref(late);
 	close_hung(&fx);
 }
 

@@ -37,13 +37,23 @@ static void world_fini(struct world *w)
 	cr_assert_eq(w->fa.bad_frees, 0u);
 }
 
+/* One that the public functions take. */
+static struct gm_fence *fence_new(struct gm_env *env)
+{
+	struct gm_fence *f = gm_fence_new(env);
+
+	if (f)
+		cr_assert_eq(gm_fence_publish(f), GM_RET_SUCCESS);
+	return f;
+}
+
 Test(fence, signalled_once)
 {
 	struct gm_fence *f;
 	struct world w;
 
 	world_init(&w);
-	f = gm_fence_new(w.env);
+	f = fence_new(w.env);
 	cr_assert_not_null(f);
 	cr_assert_not(gm_fence_done(f));
 	cr_assert_eq(gm_fence_wait(f, 0), GM_RET_TIMEDOUT);
@@ -64,11 +74,11 @@ Test(fence, success_and_cancel)
 	struct world w;
 
 	world_init(&w);
-	f = gm_fence_new(w.env);
+	f = fence_new(w.env);
 	cr_assert_eq(gm_fence_signal(f, GM_RET_SUCCESS), GM_RET_SUCCESS);
 	cr_assert_eq(gm_fence_wait(f, 0), GM_RET_SUCCESS);
 	gm_fence_put(f);
-	f = gm_fence_new(w.env);
+	f = fence_new(w.env);
 	cr_assert_eq(gm_fence_cancel(f), GM_RET_SUCCESS);
 	cr_assert_eq(gm_fence_cancel(f), GM_RET_EXIST);
 	cr_assert_eq(gm_fence_signal(f, GM_RET_SUCCESS), GM_RET_EXIST);
@@ -88,7 +98,7 @@ Test(fence, bad_arguments)
 	cr_assert_eq(gm_fence_wait(NULL, 0), GM_RET_INVAL);
 	cr_assert_null(gm_fence_get(NULL));
 	gm_fence_put(NULL);
-	f = gm_fence_new(w.env);
+	f = fence_new(w.env);
 	cr_assert_eq(gm_fence_signal(f, (gm_ret_t)1), GM_RET_INVAL);
 	cr_assert_not(gm_fence_done(f));
 	gm_fence_put(f);
@@ -101,7 +111,7 @@ Test(fence, references)
 	struct world w;
 
 	world_init(&w);
-	f = gm_fence_new(w.env);
+	f = fence_new(w.env);
 	for (unsigned i = 0; i < 10; i++)
 		cr_assert_eq(gm_fence_get(f), f);
 	for (unsigned i = 0; i < 10; i++)
@@ -120,7 +130,7 @@ Test(fence, wait_is_bounded)
 	struct world w;
 
 	world_init(&w);
-	f = gm_fence_new(w.env);
+	f = fence_new(w.env);
 	begin = gm_now_ns(w.env);
 	cr_assert_eq(gm_fence_wait(f, 40 * MS), GM_RET_TIMEDOUT);
 	end = gm_now_ns(w.env);
@@ -156,7 +166,7 @@ Test(fence, on_done_before_and_after)
 	struct world w;
 
 	world_init(&w);
-	f = gm_fence_new(w.env);
+	f = fence_new(w.env);
 	for (unsigned i = 0; i < 3; i++) {
 		early[i] = (struct call){ .clock = &clock };
 		cr_assert_eq(gm_fence_on_done(f, called, &early[i]), GM_RET_SUCCESS);
@@ -183,7 +193,7 @@ Test(fence, cancel_calls_too)
 	struct world w;
 
 	world_init(&w);
-	f = gm_fence_new(w.env);
+	f = fence_new(w.env);
 	cr_assert_eq(gm_fence_on_done(f, called, &call), GM_RET_SUCCESS);
 	cr_assert_eq(gm_fence_cancel(f), GM_RET_SUCCESS);
 	cr_assert_eq(call.n, 1u);
@@ -199,11 +209,14 @@ Test(fence, pending_callback_keeps_it_alive)
 	struct world w;
 
 	world_init(&w);
-	f = gm_fence_new(w.env);
+	f = fence_new(w.env);
 	cr_assert_eq(gm_fence_on_done(f, called, &call), GM_RET_SUCCESS);
 	gm_fence_put(f);
 	cr_assert_eq(call.n, 0u);
-	cr_assert_eq(gm_fence_signal(f, GM_RET_SUCCESS), GM_RET_SUCCESS);
+	cr_assert_eq(gm_fence_signal(f, GM_RET_SUCCESS), GM_RET_INVAL, "who signals needs a reference");
+	gm_fence_put(f); /* nor does this take the callback's */
+	cr_assert_eq(call.n, 0u);
+	cr_assert(gm_fence_finish(f, GM_RET_SUCCESS), "the library has one");
 	cr_assert_eq(call.n, 1u);
 	world_fini(&w);
 }
@@ -234,7 +247,7 @@ Test(fence, callback_may_use_and_release_the_fence, .timeout = 30)
 
 	world_init(&w);
 	r.env = w.env;
-	r.f = gm_fence_new(w.env);
+	r.f = fence_new(w.env);
 	cr_assert_eq(gm_fence_on_done(r.f, use_the_fence, &r), GM_RET_SUCCESS);
 	cr_assert_eq(gm_fence_signal(r.f, GM_RET_AGAIN), GM_RET_SUCCESS);
 	cr_assert(r.ok);
@@ -251,9 +264,9 @@ Test(fence, no_memory)
 
 	world_init(&w);
 	failing_alloc_arm(&w.fa, 1);
-	cr_assert_null(gm_fence_new(w.env));
+	cr_assert_null(fence_new(w.env));
 	failing_alloc_arm(&w.fa, 2);
-	f = gm_fence_new(w.env);
+	f = fence_new(w.env);
 	cr_assert_not_null(f);
 	cr_assert_eq(gm_fence_on_done(f, called, &call), GM_RET_NOMEM);
 	cr_assert_eq(gm_fence_signal(f, GM_RET_SUCCESS), GM_RET_SUCCESS);
@@ -294,8 +307,8 @@ static void wake_waiters(bool cancel, unsigned delay_ms)
 	struct world w;
 
 	world_init(&w);
-	f = gm_fence_new(w.env);
-	nap = gm_fence_new(w.env);
+	f = fence_new(w.env);
+	nap = fence_new(w.env);
 	for (unsigned i = 0; i < 4; i++) {
 		waiter[i] = (struct waiter){ .f = gm_fence_get(f), .started = &started, .payload = &payload };
 		cr_assert_eq(w.env->ops->thread_start(w.env, "waiter", 0, wait_for_fence, &waiter[i], &t[i]),
@@ -355,6 +368,7 @@ static void signal_all(void *arg)
 	for (unsigned i = 0; i < RACES; i++) {
 		meet(r, i);
 		r->signal_ret[i] = gm_fence_signal(r->f[i], GM_RET_IO);
+		gm_fence_put(r->f[i]);
 	}
 }
 
@@ -363,8 +377,8 @@ static void race_start(struct world *w, struct race *r, struct gm_thread **t)
 	world_init(w);
 	r->env = w->env;
 	for (unsigned i = 0; i < RACES; i++) {
-		r->f[i] = gm_fence_new(w->env);
-		cr_assert_not_null(r->f[i]);
+		r->f[i] = fence_new(w->env);
+		cr_assert_eq(gm_fence_get(r->f[i]), r->f[i], "one for each thread");
 	}
 	cr_assert_eq(w->env->ops->thread_start(w->env, "signal", 0, signal_all, r, t), GM_RET_SUCCESS);
 }
@@ -427,6 +441,6 @@ Test(fence, on_done_under_a_lock_aborts, .signal = SIGABRT)
 	world_init(&w);
 	gm_mutex_init(w.env, &m, GM_RANK_AS);
 	gm_lock(w.env, &m);
-	(void)gm_fence_on_done(gm_fence_new(w.env), called, &call);
+	(void)gm_fence_on_done(fence_new(w.env), called, &call);
 }
 #endif

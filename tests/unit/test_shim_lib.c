@@ -11,13 +11,6 @@
 #include "backends/mock/gm_mock_internal.h"
 #include "core/gm_plant.h"
 
-static bool is_mock(const void *dev)
-{
-	const struct gm_mock *m = dev;
-
-	return m->magic == GM_MOCK_MAGIC;
-}
-
 CORE_TEST(shim_lib, off_means_not_there, .validate = GM_VALIDATE_OFF)
 {
 	cr_assert_not(w->dev[0]->hal->shim);
@@ -29,7 +22,7 @@ CORE_TEST(shim_lib, pointers_of_the_backend_are_its_own, .validate = GM_VALIDATE
 	struct gm_mock_pmap *pmap = gm_ctx_pmap(w->ctx[0]);
 
 	cr_assert(w->dev[0]->hal->shim);
-	cr_assert(is_mock(gm_dev_backend(w->dev[0])));
+	cr_assert(gm_mock_is_admitted(gm_dev_backend(w->dev[0])));
 	cr_assert_eq(pmap->dev, gm_dev_backend(w->dev[0]));
 }
 
@@ -52,7 +45,7 @@ CORE_TEST(shim_lib, made_by_hand, .bare = true, .validate = GM_VALIDATE_ABORT)
 	struct gm_dev *dev;
 
 	OK(gm_dev_create(w->lib, gm_validate_mmu(), &config, &dev));
-	cr_assert(is_mock(gm_dev_backend(dev)));
+	cr_assert(gm_mock_is_admitted(gm_dev_backend(dev)));
 	OK(gm_dev_destroy(dev));
 	config.mmu = NULL;
 	IS(gm_dev_create(w->lib, gm_validate_mmu(), &config, &dev), GM_RET_INVAL);

@@ -201,6 +201,7 @@ CORE_TEST(sync, foreign_fence)
 	OK(gm_env_threads_create(&config, &env));
 	fence = gm_fence_new(env);
 	cr_assert_not_null(fence);
+	OK(gm_fence_publish(fence));
 	IS(gm_fence_export(fence, w->dev[0], &fd), GM_RET_INVAL);
 	cr_assert_eq(fd, -3);
 	gm_fence_put(fence);
