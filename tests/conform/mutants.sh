@@ -57,7 +57,7 @@ split_rights      -          protect/part         mapping:
 split_rights      -          trace/same_as_mock   trace:
 protect_first     -          protect/change       GM_RULE_WRITE_ALLOWED:
 protect_moves     -          protect/part         GM_RULE_PROTECT_HOLE:
-protect_drops     -          protect/part         GM_RULE_PROTECT_HOLE:
+protect_drops     -          protect/part         GM_RULE_\(PROTECT_HOLE\|CUT\):
 protect_fills     -          protect/holes        hole:
 create_early      -          lifecycle/pmaps      GM_RULE_CONTEXTS_FEWER:
 create_unbounded  -          lifecycle/pmaps      GM_RULE_CONTEXTS_MORE:
@@ -87,7 +87,6 @@ fault_result      -          fault/refused        answer:
 fault_blocks      -          fault/served         GM_RULE_FAULT_BLOCKS:
 fault_silent      -          fault/range          \(fault\|GM_RULE_FAULT_SILENT\):
 cpu_ptr_off       -          visible/pages        GM_RULE_COPY_BYTES:
-dirty_lost        dirty=yes  dirty/bits           GM_RULE_HARVEST_LOST:
 sync_early        -          sync/results         completion:
 sync_success      -          sync/results         completion:
 sync_silent       -          sync/late            completion:
