@@ -26,7 +26,7 @@ struct gm_bnode {
 /* What a context has mapped of it. write is a subset of read. */
 struct gm_bmap {
 	struct gm_mask read, write;
-	struct gm_mask unsure; /* revoking failed half way: to be revoked again, and a fault maps anew */
+	struct gm_mask unsure; /* a change failed half way: revoked again, or invalidated and mapped anew (gm_plan.c) */
 };
 
 /* Pages just served to one side, by slice of time: protected during the slice and the next. */

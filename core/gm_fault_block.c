@@ -32,6 +32,7 @@ struct batch {
 	uint64_t write;        /* to be mapped writable, */
 	uint64_t had_read, had_write; /* and were mapped so before */
 	struct gm_mask busy;
+	struct gm_mask doubtful; /* of those, the mapping that was there before is not certain */
 	unsigned served;       /* how many have SUCCESS */
 	unsigned spurious;     /* of those, were mapped already */
 	uint64_t fresh;        /* of those, the slice is yet to begin */
@@ -86,7 +87,10 @@ static void claim_edge(struct batch *t, uint64_t i, unsigned page)
 	gm_mask_set(&map->read, page);
 	if (write)
 		gm_mask_set(&map->write, page);
-	gm_mask_clear(&map->unsure, page);
+	if (gm_mask_test(&map->unsure, page)) {
+		gm_mask_set(&t->doubtful, page);
+		gm_mask_clear(&map->unsure, page);
+	}
 }
 
 /* (block) Movable ones that somebody else has, or that something keeps where they are, are not brought with the others. */
@@ -147,11 +151,14 @@ static gm_ret_t make_and_sort_out(struct batch *t)
 static void unclaim(struct batch *t, uint64_t asks)
 {
 	struct gm_mask read = pages_of(t, asks & ~t->had_read), write = pages_of(t, asks & ~t->had_write);
+	struct gm_mask doubtful = gm_mask_and(pages_of(t, asks), t->doubtful);
 	struct gm_bmap *map = t->b->map[t->ctx->index];
 
 	gm_lock(t->b->as->env, &t->b->lock);
 	map->read = gm_mask_sub(map->read, read);
 	map->write = gm_mask_sub(map->write, write);
+	map->unsure = gm_mask_or(map->unsure, doubtful);
+	t->doubtful = gm_mask_sub(t->doubtful, doubtful);
 	gm_unlock(t->b->as->env, &t->b->lock);
 }
 
@@ -182,6 +189,7 @@ static gm_ret_t enter(struct batch *t, uint64_t asks)
 	bool write = false;
 
 	gm_plan_init(&plan, t->b->as, t->ctx->dev->hal, 0);
+	gm_plan_settle(&plan, t->ctx, t->b, &t->doubtful);
 	FOR_EACH(i, asks) {
 		unsigned page = page_of(t, i);
 

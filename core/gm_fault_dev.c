@@ -87,7 +87,7 @@ gm_ret_t gm_fault_in_place(struct gm_ctx *ctx, struct gm_block *b, unsigned page
 			   struct gm_hold *hold)
 {
 	struct gm_as *as = b->as;
-	struct gm_mask one = gm_mask_span(page, page + 1);
+	struct gm_mask one = gm_mask_span(page, page + 1), doubtful = gm_mask_none();
 	uint64_t va = b->va + (uint64_t)page * GM_PAGE_BYTES;
 	struct gm_plan plan;
 	bool write = false, before = false;
@@ -111,7 +111,7 @@ gm_ret_t gm_fault_in_place(struct gm_ctx *ctx, struct gm_block *b, unsigned page
 		before = gm_mask_test(&map->read, page);
 		gm_mask_set(&b->busy, page);
 		gm_mask_set(&map->read, page);
-		gm_mask_clear(&map->unsure, page);
+		doubtful = gm_plan_take_doubt(b, ctx->index, &one);
 		write = (access & GM_WRITE) || gm_mask_test(&map->write, page); /* rights only grow */
 		if (write)
 			gm_mask_set(&map->write, page);
@@ -122,6 +122,7 @@ gm_ret_t gm_fault_in_place(struct gm_ctx *ctx, struct gm_block *b, unsigned page
 	ret = make_present(b, page, deadline_ns);
 	if (!ret) {
 		gm_plan_init(&plan, as, ctx->dev->hal, deadline_ns);
+		gm_plan_settle(&plan, ctx, b, &doubtful);
 		gm_plan_enter_host(&plan, ctx, b, page, page + 1, write);
 		ret = gm_plan_run(&plan);
 	}

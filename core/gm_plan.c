@@ -11,6 +11,13 @@
  *
  * Frames: pages that lie side by side in one chunk become one step, so a
  * block in a 2 MiB chunk is mapped and copied by one step each.
+ *
+ * Doubt: a plan that failed half way may have removed mappings and not come to
+ * the invalidation, so a TLB may have what the page table has not. Such pages
+ * stay recorded as mapped, and are invalidated before they are entered again.
+ * They are not removed first: a working set may hold them, on a device that
+ * cannot fault, and entering over what is there (the same frame, rights that
+ * only grow) is legal.
  */
 #include "config.h"
 
@@ -160,6 +167,26 @@ void gm_plan_doubt(struct gm_block *b, unsigned ctx, const struct gm_mask *pages
 	gm_lock(b->as->env, &b->lock);
 	b->map[ctx]->unsure = gm_mask_or(b->map[ctx]->unsure, gm_mask_and(*pages, b->map[ctx]->read));
 	gm_unlock(b->as->env, &b->lock);
+}
+
+struct gm_mask gm_plan_take_doubt(struct gm_block *b, unsigned ctx, const struct gm_mask *pages)
+{
+	struct gm_bmap *map = b->map[ctx];
+	struct gm_mask doubtful = gm_mask_and(map->unsure, *pages);
+
+	map->unsure = gm_mask_sub(map->unsure, *pages);
+	return doubtful;
+}
+
+void gm_plan_settle(struct gm_plan *p, const struct gm_ctx *ctx, const struct gm_block *b, const struct gm_mask *doubtful)
+{
+	struct gm_mask pages;
+
+	if (gm_mask_empty(doubtful))
+		return;
+	pages = gm_mask_grow(doubtful, ctx->dev->hal->granule_bytes / GM_PAGE_BYTES);
+	gm_plan_invl(p, ctx, b, &pages);
+	gm_plan_barrier(p);
 }
 
 static void forget_mappings(struct gm_block *b, unsigned ctx, const struct gm_mask *pages)

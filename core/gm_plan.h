@@ -53,5 +53,13 @@ gm_ret_t gm_plan_revoke_in(struct gm_block *b, struct gm_ctx *ctx, const struct 
 
 /* A change of mappings failed half way: they are as they were or as they should be; a fault maps anew. */
 void gm_plan_doubt(struct gm_block *b, unsigned ctx, const struct gm_mask *pages);
+/*
+ * (block) Which of `pages`, whole granules that the caller has busy and records as mapped, are in doubt; they are so
+ * no more. Where any are, gm_plan_settle() comes before what enters them; if that fails, or never runs, the caller
+ * says gm_plan_doubt() again.
+ */
+struct gm_mask gm_plan_take_doubt(struct gm_block *b, unsigned ctx, const struct gm_mask *pages);
+/* What a TLB may still have of pages in doubt ends before anything that is added later. */
+void gm_plan_settle(struct gm_plan *p, const struct gm_ctx *ctx, const struct gm_block *b, const struct gm_mask *doubtful);
 
 #endif

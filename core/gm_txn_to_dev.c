@@ -424,6 +424,7 @@ static gm_ret_t map(struct gm_txn *t)
 		struct gm_block *b = m->block;
 		struct gm_mask pages = gm_mask_and(gm_mask_or(m->arrived, m->stay), m->map), write;
 		struct gm_bmap *bmap = b->map[t->ctx->index];
+		struct gm_mask doubtful;
 		struct gm_frame_map frames;
 
 		pages = gm_mask_shrink(&pages, t->dev->hal->granule_bytes / GM_PAGE_BYTES);
@@ -434,10 +435,11 @@ static gm_ret_t map(struct gm_txn *t)
 		m->mapped = gm_mask_and(pages, bmap->read);
 		bmap->read = gm_mask_or(bmap->read, pages);
 		bmap->write = gm_mask_or(bmap->write, write);
-		bmap->unsure = gm_mask_sub(bmap->unsure, pages);
+		doubtful = gm_plan_take_doubt(b, t->ctx->index, &pages);
 		gm_block_frames(b, t->dev->index, &frames);
 		gm_unlock(as->env, &b->lock);
 		pages = gm_mask_sub(pages, write);
+		gm_plan_settle(&plan, t->ctx, b, &doubtful);
 		gm_plan_enter(&plan, t->ctx, b, &pages, &frames, false);
 		gm_plan_enter(&plan, t->ctx, b, &write, &frames, true);
 	}

@@ -9,6 +9,7 @@
 #include "core_fixture.h"
 
 #include "core/gm_devq.h"
+#include "core/gm_plan.h"
 
 #define MAX 256u
 
@@ -24,6 +25,7 @@ static struct script {
 	} answer[MAX];
 	unsigned answers;
 	unsigned enters; /* calls of pmap_enter */
+	unsigned invls;  /* calls of tlb_invl before the first of them */
 } s;
 
 static gm_ret_t script_next(void *dev, struct gm_dev_fault *fault)
@@ -48,6 +50,12 @@ static gm_ret_t script_enter(void *pmap, uint64_t va, uint64_t pa, uint64_t byte
 	return gm_mock_mmu()->pmap_enter(pmap, va, pa, bytes, pte);
 }
 
+static gm_ret_t script_invl(void *pmap, uint64_t va, uint64_t bytes)
+{
+	s.invls += !s.enters;
+	return gm_mock_mmu()->tlb_invl(pmap, va, bytes);
+}
+
 /* What is scripted announces nothing and waits for no answer: no device that the shim would let pass. */
 #define SCRIPTED .validate = GM_VALIDATE_OFF
 
@@ -60,6 +68,7 @@ static void script_open(struct world *w, const char *spec)
 	s.mmu.fault_next = script_next;
 	s.mmu.fault_done = script_done;
 	s.mmu.pmap_enter = script_enter;
+	s.mmu.tlb_invl = script_invl;
 	OK(gm_dev_create(w->lib, &s.mmu, &s.mock, &w->dev[1]));
 	OK(gm_as_attach(w->as, w->dev[1], GM_ATTACH_IDENTITY, NULL, &w->ctx[1]));
 }
@@ -86,7 +95,7 @@ static uint64_t serve_round(struct world *w)
 {
 	uint64_t again_ns = UINT64_MAX;
 
-	s.answers = s.enters = 0;
+	s.answers = s.enters = s.invls = 0;
 	(void)gm_devq_round(w->dev[1], &again_ns);
 	world_check(w);
 	return again_ns;
@@ -301,6 +310,99 @@ CORE_TEST(devq, a_device_that_refuses, .as = { .flags = GM_AS_NO_THREADS }, SCRI
 	cr_assert_eq(serve_round(w), UINT64_MAX);
 	for (unsigned p = 0; p < 4; p++)
 		cr_assert_eq(page_info(w, va + p * PAGE).mapped_write, 2);
+}
+
+static void doubt_pages(struct world *w, uint64_t va, unsigned first, unsigned end)
+{
+	struct gm_block *b = gm_block_find(w->as, va);
+	struct gm_mask pages = gm_mask_span(first, end);
+
+	cr_assert_not_null(b);
+	gm_plan_doubt(b, w->ctx[1]->index, &pages);
+	gm_block_put(b);
+}
+
+static bool is_doubtful(struct world *w, uint64_t va, unsigned page)
+{
+	struct gm_block *b = gm_block_find(w->as, va);
+	bool is = gm_mask_test(&b->map[w->ctx[1]->index]->unsure, page);
+
+	gm_block_put(b);
+	return is;
+}
+
+/* A change that failed half way may have left a translation in a TLB: it ends before the page is mapped again. */
+CORE_TEST(devq, doubtful_pages_are_invalidated_first, .as = { .flags = GM_AS_NO_THREADS }, SCRIPTED)
+{
+	uint64_t moved, edges;
+
+	script_open(w, "submit=no,vram=4M");
+	moved = app_adopted(w, 1, 1);
+	edges = app_edges(w, 1, 4);
+	for (unsigned p = 0; p < 4; p++)
+		raise_in(w->ctx[1], edges + p * PAGE, GM_WRITE);
+	raise_in(w->ctx[1], moved, GM_WRITE);
+	cr_assert_eq(serve_round(w), UINT64_MAX);
+	cr_assert_eq(s.invls, 0, "nothing is in doubt");
+	doubt_pages(w, edges, 1, 3);
+	doubt_pages(w, moved, 0, 2);
+	for (unsigned p = 0; p < 2; p++) {
+		raise_in(w->ctx[1], edges + p * PAGE, GM_READ);
+		cr_assert_eq(serve_round(w), UINT64_MAX);
+		cr_assert_eq(s.invls, p, "page %u", p);
+		cr_assert_eq(s.enters, p);
+	}
+	cr_assert(!is_doubtful(w, edges, 1) && is_doubtful(w, edges, 2));
+	raise_in(w->ctx[1], moved, GM_READ);
+	cr_assert_eq(serve_round(w), UINT64_MAX);
+	cr_assert_eq(s.invls, 1, "a page in device memory");
+	cr_assert_geq(s.enters, 1);
+	cr_assert_not(is_doubtful(w, moved, 0));
+}
+
+/* A working set maps what is in doubt anew, in place and in device memory. */
+CORE_TEST(devq, doubtful_pages_of_a_working_set, .as = { .flags = GM_AS_NO_THREADS }, SCRIPTED)
+{
+	struct gm_ws_range range = { .bytes = PAGE, .access = GM_READ };
+	struct gm_ws *ws;
+
+	script_open(w, "submit=no,vram=4M");
+	for (unsigned i = 0; i < 2; i++) {
+		uint64_t va = i ? app_adopted(w, 1, 1) : app_edges(w, 1, 1);
+
+		raise_in(w->ctx[1], va, GM_WRITE);
+		cr_assert_eq(serve_round(w), UINT64_MAX);
+		doubt_pages(w, va, 0, 1);
+		s.enters = s.invls = 0;
+		range.va = va;
+		OK(gm_ws_acquire(w->ctx[1], &range, 1, SECOND, &ws));
+		cr_assert_eq(s.invls, 1);
+		cr_assert_eq(s.enters, 1);
+		cr_assert_not(is_doubtful(w, va, 0));
+		OK(gm_ws_release(ws, NULL));
+	}
+}
+
+/* Who may not access a page has looked at nothing: it is in doubt as before. */
+CORE_TEST(devq, doubt_survives_a_refusal, .as = { .flags = GM_AS_NO_THREADS }, SCRIPTED)
+{
+	uint64_t va;
+
+	script_open(w, "submit=no");
+	va = app_edges(w, 1, 1);
+	raise_in(w->ctx[1], va, GM_READ);
+	cr_assert_eq(serve_round(w), UINT64_MAX);
+	doubt_pages(w, va, 0, 1);
+	OK(gm_sim_mprotect(w->sim, va, PAGE, GM_READ));
+	raise_in(w->ctx[1], va, GM_WRITE);
+	cr_assert_eq(serve_round(w), UINT64_MAX);
+	IS(answer_of(w->ctx[1], va), GM_RET_PERM);
+	cr_assert(is_doubtful(w, va, 0));
+	OK(gm_mock_fail(w->dev[1], GM_MOCK_PMAP_ENTER, 1, 2));
+	raise_in(w->ctx[1], va, GM_READ);
+	cr_assert_eq(serve_round(w), UINT64_MAX);
+	IS(answer_of(w->ctx[1], va), GM_RET_NOMEM);
+	cr_assert(is_doubtful(w, va, 0), "invalidated, and not mapped after all");
 }
 
 /* Sixteen units wanted at once of a memory of eight: no transaction asks for more than a part of it. */

@@ -10,6 +10,8 @@
 
 #include "core_fixture.h"
 
+#include "core/gm_plan.h"
+
 /*
  * Hole 1: a fault on a page that is in the memory of another device was
  * answered with success although nothing had been mapped; the faulting device
@@ -71,6 +73,27 @@ CORE_TEST(gmem_holes, hole_02_failed_map_keeps_bytes, .dev = { "mock:vram=4M,sub
 	fail_once(w, GM_MOCK_PMAP_ENTER, va, GM_RET_NOMEM);
 	fail_once(w, GM_MOCK_COPY, va, GM_RET_IO);
 	fail_once(w, GM_MOCK_COPY_LATE, va, GM_RET_IO);
+}
+
+/*
+ * The same for a revocation that fails half way: what it removed, and did not come to invalidate, is mapped anew
+ * only when no TLB has it any more. The shim aborts where it is not so.
+ */
+CORE_TEST(gmem_holes, hole_02_revoked_half_way, .dev = { "mock:vram=4M,submit=no" }, .validate = GM_VALIDATE_ABORT)
+{
+	uint64_t va = app_adopted(w, 1, 1);
+	struct gm_mask pages = gm_mask_or(gm_mask_span(0, 8), gm_mask_span(9, 16));
+	struct gm_block *b;
+
+	dev_fill(w->ctx[0], va, 16, 7);
+	b = gm_block_find(w->as, va);
+	OK(gm_mock_fail(w->dev[0], GM_MOCK_PMAP_REMOVE, 2, 1));
+	IS(gm_plan_revoke_in(b, w->ctx[0], &pages, gm_now_ns(w->env) + SECOND, false), GM_RET_NOMEM);
+	gm_block_put(b);
+	OK(gm_dev_fault(w->ctx[0], va, GM_WRITE));
+	dev_fill(w->ctx[0], va, 8, 8);
+	world_check(w);
+	cr_assert_eq(app_wrong(w, va, 8, 8), 0);
 }
 
 struct homing {
