@@ -24,6 +24,7 @@ libgm_testkit_a_SOURCES = \
 	tests/unit/mock_services.h \
 	tests/unit/shim_breaks.h \
 	tests/unit/shim_fixture.h \
+	tests/unit/shim_parts.h \
 	tests/unit/shim_toy.h \
 	tests/unit/sim_fixture.h \
 	tests/unit/sim_host_fixture.h
