@@ -12,7 +12,7 @@
  *   gm_shim_report.c  history and reports
  *
  * Locks: the shim must not take a lock of the services where the backend may hold one, and is called in places that
- * may not block (fault_next, cpu_ptr). So it has one spin flag per device, (S), held for short loops over memory,
+ * may not block (fault_next, cpu_ptr, tlb_invl). So it has one spin flag per device, (S), held for short loops over memory,
  * never across a service that could switch, an operation of the backend, or a report. Memory is allocated before.
  *
  * Blind: when the shim gets no memory for its books, calls go through as before and nothing is judged by the books
@@ -37,7 +37,7 @@
 #define GM_SHIM_SHOWN 8u       /* events in a report */
 #define GM_SHIM_REPORTS 100u   /* of one rule */
 #define GM_SHIM_BOUND_NS UINT64_C(10000000000)
-/* A service called so near below an operation's frame is called by that operation: stacks are larger. */
+/* A service called so near below an operation on the stack is called by that operation: stacks are larger. */
 #define GM_SHIM_STACK_BYTES ((uintptr_t)48 << 10)
 
 /* ---------------------------------------------------------------- the shadow */
@@ -134,10 +134,12 @@ struct gm_shim_call {
 	enum gm_shim_op op;
 	struct gm_shim_at at;
 	uint64_t start_ns, seq;
-	uintptr_t frame;
+	uint64_t returned_ns; /* the backend's own return; 0: not known apart */
+	uintptr_t stack;      /* what it calls lies below */
 	pthread_t thread;
 	bool was_lost; /* when it began */
 	bool blocked;  /* reported */
+	bool look;     /* an access of the shim's own, inside of another call */
 };
 
 struct gm_shim_event {
@@ -183,8 +185,8 @@ TAILQ_HEAD(gm_shim_fences, gm_shim_fence);
 struct gm_shim_thing {
 	RB_ENTRY(gm_shim_thing) link;
 	const void *key;
-	enum { GM_SHIM_MEMORY, GM_SHIM_LOCK, GM_SHIM_QUEUE, GM_SHIM_THREAD } kind;
-	size_t bytes;     /* MEMORY */
+	enum { GM_SHIM_ALLOCATION, GM_SHIM_LOCK, GM_SHIM_QUEUE, GM_SHIM_THREAD } kind;
+	size_t bytes;     /* ALLOCATION */
 	bool held;        /* LOCK */
 	pthread_t holder;
 	LIST_ENTRY(gm_shim_thing) in_held;
@@ -203,6 +205,7 @@ struct gm_shim_dev {
 	uint64_t granule_bytes, bound_ns, born_ns;
 	atomic_bool blind;             /* no memory for the books */
 	atomic_bool used;              /* what it announced has been judged */
+	atomic_bool access_waits;      /* access() has been seen to wait for something */
 	bool blind_things;             /* (S) ... for locks, memory, threads */
 	bool unsure_hosts;             /* (S) a plan failed that was to end mappings of host memory */
 	bool lost;                     /* (S) an operation said NODEV */
@@ -281,12 +284,17 @@ void gm_shim_note(struct gm_shim_dev *d, const struct gm_shim_at *at, uint64_t n
 void gm_shim_begin(struct gm_shim_dev *d, struct gm_shim_call *c, enum gm_shim_op op, const struct gm_shim_at *at);
 void gm_shim_end(struct gm_shim_call *c, gm_ret_t ret);
 void gm_shim_end_void(struct gm_shim_call *c);
+/* The backend has returned; what follows until the end is the shim's own doing. */
+void gm_shim_returned(struct gm_shim_call *c);
+/* Around each access() that the shim makes to look: services it uses are not those of the call it looks for. */
+void gm_shim_look_begin(struct gm_shim_dev *d, struct gm_shim_call *c);
+void gm_shim_look_end(struct gm_shim_call *c);
 /* pte has bits of `may` only. */
 bool gm_shim_pte_ok(struct gm_shim_dev *d, const struct gm_shim_at *at, uint32_t may);
 /* May this operation return this? NODEV always. */
 bool gm_shim_listed(enum gm_shim_op op, gm_ret_t ret);
 /* The operation that calls a service now; NULL: none. (S) */
-struct gm_shim_call *gm_shim_caller(struct gm_shim_dev *d, uintptr_t frame);
+struct gm_shim_call *gm_shim_caller(struct gm_shim_dev *d, uintptr_t stack);
 /* False (and reported): the range is none that the law of hal.h allows. `pa` counts if it is not UINT64_MAX. */
 bool gm_shim_range_ok(struct gm_shim_dev *d, const struct gm_shim_at *at);
 /* The page table lives; else reported. */

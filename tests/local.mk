@@ -82,6 +82,7 @@ UNIT_TESTS = \
 	tests/unit/test_remap.t \
 	tests/unit/test_shim.t \
 	tests/unit/test_shim_caller.t \
+	tests/unit/test_shim_edges.t \
 	tests/unit/test_shim_lib.t \
 	tests/unit/test_sim_app.t \
 	tests/unit/test_sim_host.t \

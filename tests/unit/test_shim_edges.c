@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The validation shim where it could be wrong itself: what it must not take for a broken rule, what it must see again
+ * after something went wrong, and what it keeps in memory.
+ */
+#include "shim_parts.h"
+
+#include "hal/gm_shim.h"
+
+/* The toy, changed by `patch`, and a page table. */
+static void open_patched(void (*patch)(struct gm_mmu *toy))
+{
+	rig_patch = patch;
+	rig_open(GM_RULES);
+	rig_patch = NULL;
+	cr_assert_eq(rig.mmu->pmap_create(rig.dev, &rig.pmap), GM_RET_SUCCESS);
+}
+
+static struct gm_shim_dev *shim(void)
+{
+	return rig.dev;
+}
+
+static void expect_one(enum gm_rule rule)
+{
+	cr_assert_eq(rig.n, 1, "%u reports, first:\n%s", rig.n, rig.text);
+	cr_assert_eq(rig.first.rule, rule, "%s", rig.text);
+	rig.n = 0;
+}
+
+/* ---------------------------------------------------------------- blindness */
+
+Test(shim_edges, a_bad_harvest_blinds_nobody)
+{
+	uint8_t bits[4];
+
+	open_patched(NULL);
+	(void)rig.mmu->pmap_harvest(rig.pmap, TOY_VA + 8, PAGE, bits);
+	expect_one(GM_RULE_RANGE);
+	cr_assert_not(atomic_load(&shim()->blind));
+	(void)rig_enter(0, 0, 2, 0);
+	(void)rig_enter(1, 2, 1, 0);
+	expect_one(GM_RULE_ENTER_OVER);
+	rig_close();
+}
+
+/* ------------------------------------------------------------------- probes */
+
+static unsigned accesses;
+
+/* As of a device that runs a small job for each access. */
+static gm_ret_t access_waits(void *pmap, uint64_t va, void *buf, size_t bytes, bool write)
+{
+	const struct gm_services *svc = toy_last->svc;
+
+	accesses++;
+	svc->lock(svc->self, &toy_last->lock);
+	(void)svc->wait(svc->self, &toy_last->queue, &toy_last->lock, 1);
+	svc->unlock(svc->self, &toy_last->lock);
+	return toy_access(pmap, va, buf, bytes, write);
+}
+
+static gm_ret_t access_takes(void *pmap, uint64_t va, void *buf, size_t bytes, bool write)
+{
+	toy_clock_ns += 6 * SECOND_NS;
+	return toy_access(pmap, va, buf, bytes, write);
+}
+
+static void patch_waits(struct gm_mmu *toy)
+{
+	toy->access = access_waits;
+}
+
+static void patch_takes(struct gm_mmu *toy)
+{
+	toy->access = access_takes;
+}
+
+/* What the shim's own look does is not the invalidation's doing, and is not done where the caller may not sleep. */
+Test(shim_edges, a_look_that_waits_is_no_invalidation_that_blocks)
+{
+	unsigned before;
+
+	open_patched(patch_waits);
+	(void)rig_enter(0, 0, 2, RW_PTE);
+	before = accesses;
+	cr_assert_gt(before, 0, "it looks");
+	(void)rig_remove(0, 2);
+	before = accesses;
+	(void)rig_invl(0, 2);
+	cr_assert_eq(accesses, before, "tlb_invl() may sleep for nothing: nobody looks");
+	rig_expect(GM_RULES, "a look that waits");
+	rig_close();
+}
+
+/* Without GM_CAP_FAST_INVL the caller may sleep, so the shim looks. */
+Test(shim_edges, a_look_that_waits_after_a_slow_invalidation)
+{
+	unsigned before;
+
+	toy_no_caps = GM_CAP_FAST_INVL;
+	open_patched(patch_waits);
+	(void)rig_enter(0, 0, 2, RW_PTE);
+	(void)rig_remove(0, 2);
+	before = accesses;
+	(void)rig_invl(0, 2);
+	cr_assert_gt(accesses, before);
+	rig_expect(GM_RULES, "a look that waits");
+	rig_close();
+	toy_no_caps = 0;
+}
+
+Test(shim_edges, the_time_of_a_look_is_not_the_operations)
+{
+	open_patched(patch_takes);
+	(void)rig_enter(0, 0, 2, RW_PTE);
+	(void)rig_remove(0, 1);
+	(void)rig_invl(0, 1);
+	(void)rig.mmu->pmap_protect(rig.pmap, TOY_VA + PAGE, PAGE, 0);
+	rig_expect(GM_RULES, "a look that takes long");
+	rig_close();
+}
