@@ -101,7 +101,7 @@ struct gm_shim_dev;
 struct gm_shim_pmap {
 	struct gm_shim_dev *dev;
 	void *pmap;                       /* the backend's */
-	bool dead;                        /* (S) */
+	bool going, dead;                 /* (S) its destruction has begun; ended */
 	uint64_t died;                    /* (S) gm_shim_dev.ops at its death */
 	uint64_t harvests;                /* (S) begun, and ended */
 	TAILQ_ENTRY(gm_shim_pmap) link;   /* (S) in pmaps or dead */
@@ -216,7 +216,8 @@ struct gm_shim_dev {
 	LIST_HEAD(, gm_shim_call) calls;  /* (S) in flight */
 	LIST_HEAD(, gm_shim_thing) held;  /* (S) locks */
 	struct gm_shim_pmaps pmaps, dead; /* (S) */
-	unsigned n_pmaps, n_making, n_dead, n_done; /* (S) */
+	unsigned n_pmaps, n_making, n_going; /* (S) that live; that are being made, or destroyed */
+	unsigned n_dead, n_done;          /* (S) */
 	unsigned pins;                    /* (S) somebody is about to use books made: none are dropped */
 	struct gm_shim_fences fences;     /* (S) not signalled */
 	struct {
@@ -373,6 +374,8 @@ struct gm_shim_fence *gm_shim_fence_new(struct gm_shim_dev *d, struct gm_fence *
 void gm_shim_fence_given(struct gm_shim_dev *d, struct gm_shim_fence *f);
 /* Its operation returned. */
 void gm_shim_fence_sent(struct gm_shim_dev *d, struct gm_shim_fence *f, const struct gm_shim_at *at, gm_ret_t ret);
+/* The backend gives its reference back: of a fence that it made, and has not signalled, nothing more will come. */
+void gm_shim_fence_put(struct gm_shim_dev *d, const struct gm_fence *fence);
 void gm_shim_signal(void *self, struct gm_fence *fence, gm_ret_t result);
 /* Report those that take too long; all: those that are left when the device is closed. */
 void gm_shim_fences_late(struct gm_shim_dev *d, uint64_t now_ns, bool all);
@@ -389,6 +392,10 @@ struct gm_shim_thing *gm_shim_held(struct gm_shim_dev *d);
 /* Report what is left and forget it. True: threads are, so nothing may be freed. */
 bool gm_shim_things_left(struct gm_shim_dev *d, const char *op);
 
+/* gm_shim.c */
+/* The page table that the backend means, rather one that lives than one that goes; NULL: neither. (S) */
+struct gm_shim_pmap *gm_shim_pmap_of(struct gm_shim_dev *d, const void *inner);
+
 /* gm_shim_map.c, gm_shim_misc.c: the operations. */
 gm_ret_t gm_shim_pmap_enter(void *pmap, uint64_t va, uint64_t pa, uint64_t bytes, uint32_t pte);
 gm_ret_t gm_shim_pmap_remove(void *pmap, uint64_t va, uint64_t bytes);
@@ -403,9 +410,5 @@ gm_ret_t gm_shim_sync_create(void *dev, void **sync, int *fd);
 void gm_shim_sync_signal(void *dev, void *sync, gm_ret_t result);
 gm_ret_t gm_shim_sync_import(void *dev, int fd, struct gm_fence *done);
 gm_ret_t gm_shim_peer_reach(void *dev, void *other);
-void gm_shim_halt(void *dev);
-
-/* The page table that the backend means; NULL: none that lives. (S) */
-struct gm_shim_pmap *gm_shim_pmap_of(struct gm_shim_dev *d, const void *inner);
 
 #endif

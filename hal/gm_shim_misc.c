@@ -14,16 +14,6 @@
 
 #define MAX_BAD_FAULTS 64u
 
-struct gm_shim_pmap *gm_shim_pmap_of(struct gm_shim_dev *d, const void *inner)
-{
-	struct gm_shim_pmap *p;
-
-	TAILQ_FOREACH(p, &d->pmaps, link)
-		if (p->pmap == inner)
-			return p;
-	return NULL;
-}
-
 /* (S) One that died after the call began: the fault is a late one, not a wrong one. */
 static bool died_since(struct gm_shim_dev *d, const void *inner, uint64_t seq)
 {
@@ -263,18 +253,4 @@ gm_ret_t gm_shim_peer_reach(void *dev, void *other)
 		gm_shim_report(d, GM_RULE_PEER_CHANGED, &at, "now it says %s", gm_ret_name(ret));
 	gm_shim_end(&c, ret);
 	return ret;
-}
-
-/* Not counted as a call: what it waits for may be one. A slot that is missing has nothing that could be stopped. */
-void gm_shim_halt(void *dev)
-{
-	struct gm_shim_dev *d = dev;
-	struct gm_shim_at at = { .op = "dev_halt", .step = GM_STEP_FREE };
-	unsigned pending;
-
-	if (d->mmu.dev_halt)
-		d->mmu.dev_halt(d->dev);
-	pending = gm_shim_fences_left(d);
-	if (pending)
-		gm_shim_report(d, GM_RULE_HALT_PENDING, &at, "%u are pending", pending);
 }

@@ -406,6 +406,7 @@ static void svc_fence_put(void *self, struct gm_fence *fence)
 	struct gm_shim_dev *d = self;
 
 	judge_caller(d, "fence_put", false, HERE);
+	gm_shim_fence_put(d, fence); /* before its address can be another's */
 	d->out->fence_put(d->out->self, fence);
 }
 

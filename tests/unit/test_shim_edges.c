@@ -120,3 +120,146 @@ Test(shim_edges, the_time_of_a_look_is_not_the_operations)
 	rig_expect(GM_RULES, "a look that takes long");
 	rig_close();
 }
+
+/* -------------------------------------------------------------- page tables */
+
+static void *extra;
+static bool nested;
+
+static void destroy_create(void *pmap)
+{
+	bool now = nested;
+
+	nested = false;
+	toy_destroy(pmap);
+	if (now)
+		cr_assert_eq(rig.mmu->pmap_create(rig.dev, &extra), GM_RET_SUCCESS);
+}
+
+static void patch_destroy(struct gm_mmu *toy)
+{
+	toy->pmap_destroy = destroy_create;
+}
+
+/* One is made while another's destruction has ended in the backend, and not yet in the shim; perhaps at its address. */
+Test(shim_edges, a_page_table_is_made_while_one_goes)
+{
+	void *second = NULL;
+
+	open_patched(patch_destroy);
+	cr_assert_eq(rig.mmu->pmap_create(rig.dev, &second), GM_RET_SUCCESS);
+	nested = true;
+	rig.mmu->pmap_destroy(second);
+	rig_expect(GM_RULES, "made meanwhile");
+	second = NULL;
+	cr_assert_eq(rig.mmu->pmap_create(rig.dev, &second), GM_RET_NOSPC, "two are there");
+	rig_expect(GM_RULES, "as many as there may be");
+	rig.mmu->pmap_destroy(extra);
+	rig_close();
+	rig_expect(GM_RULES, "closed");
+}
+
+static void *same;
+
+static gm_ret_t create_same(void *dev, void **pmap)
+{
+	if (!same)
+		return toy_create(dev, &same) ? GM_RET_NOMEM : (*pmap = same, GM_RET_SUCCESS);
+	*pmap = same;
+	return GM_RET_SUCCESS;
+}
+
+static void destroy_same(void *pmap)
+{
+	bool now = nested;
+
+	nested = false;
+	memset(((struct toy_pmap *)pmap)->cur, 0, sizeof(((struct toy_pmap *)pmap)->cur));
+	if (now)
+		cr_assert_eq(rig.mmu->pmap_create(rig.dev, &extra), GM_RET_SUCCESS);
+	else
+		toy_destroy(pmap);
+}
+
+static void patch_same(struct gm_mmu *toy)
+{
+	toy->pmap_create = create_same;
+	toy->pmap_destroy = destroy_same;
+}
+
+Test(shim_edges, the_address_of_one_that_goes_is_used_again)
+{
+	struct gm_dev_fault f = { .pmap = NULL };
+	void *first;
+
+	open_patched(patch_same);
+	first = rig.pmap;
+	nested = true;
+	rig.mmu->pmap_destroy(first);
+	rig_expect(GM_RULES, "address used again");
+	rig.pmap = extra;
+	toy_raise(toy_last, same, TOY_VA);
+	cr_assert_eq(rig.mmu->fault_next(rig.dev, &f), GM_RET_SUCCESS);
+	cr_assert_eq(f.pmap, extra, "the one that lives");
+	rig_close();
+	rig_expect(GM_RULES, "closed");
+	same = NULL;
+}
+
+/* ------------------------------------------------------------------- fences */
+
+static unsigned fences(void)
+{
+	struct gm_shim_fence *f;
+	unsigned n = 0;
+
+	TAILQ_FOREACH(f, &shim()->fences, link)
+		n++;
+	return n;
+}
+
+/* A fence that its maker gives back is not remembered: nobody can signal it. */
+Test(shim_edges, fences_given_back_leave_nothing)
+{
+	const struct gm_services *svc;
+	struct gm_fence *fence;
+
+	open_patched(NULL);
+	svc = toy_last->svc;
+	for (unsigned i = 0; i < 1000; i++) {
+		fence = svc->fence_create(svc->self);
+		cr_assert_not_null(fence);
+		if (i % 2)
+			svc->fence_signal(svc->self, fence, GM_RET_SUCCESS);
+		svc->fence_put(svc->self, fence);
+	}
+	cr_assert_eq(fences(), 0, "%u are left", fences());
+	rig_close();
+	rig_expect(GM_RULES, "given back");
+}
+
+static gm_ret_t init_fence(void *dev_data, const struct gm_services *svc, struct gm_dev_caps *caps, void **dev)
+{
+	struct gm_fence *fence = svc->fence_create(svc->self);
+
+	toy_leaked = fence; /* the application has it */
+	toy_fails = true;
+	return toy_init(dev_data, svc, caps, dev);
+}
+
+static void patch_init(struct gm_mmu *toy)
+{
+	toy->dev_init = init_fence;
+}
+
+Test(shim_edges, an_init_that_fails_leaves_no_fence)
+{
+	rig_patch = patch_init;
+	cr_assert_eq(rig_init(GM_RULES), GM_RET_NOMEM);
+	rig_patch = NULL;
+	mock_svc_fence_put(&rig.s, toy_leaked);
+	rig_expect(GM_RULES, "dev_init");
+	cr_assert_eq(atomic_load(&rig.s.live_bytes), 0);
+	free(rig.s.host);
+	free(rig.host);
+}
