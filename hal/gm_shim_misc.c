@@ -2,7 +2,8 @@
 /*
  * The operations that are neither mappings nor copies: faults, what the CPU sees, descriptors, peers.
  *
- * Faults: fault_next() is called where nothing may block, so nothing is allocated here. A fault in a page table that
+ * fault_next() and cpu_ptr() are called where nothing may block, so nothing is allocated here: what cpu_ptr() says is
+ * compared for memory of which there are books, because it was taken or mapped before. A fault in a page table that
  * the shim does not know is not passed on; the next one is asked for instead.
  */
 #include "config.h"
@@ -136,8 +137,6 @@ void *gm_shim_cpu_ptr(void *dev, uint64_t pa, uint64_t bytes)
 
 	if (!gm_shim_cap_ok(d, GM_CAP_CPU_VISIBLE, &at) || !d->mmu.cpu_ptr)
 		return NULL;
-	/* Without memory for the books nothing is compared; that is no reason to be blind for the rest. */
-	(void)gm_shim_need_memory(d, &d->frames, pa, bytes ? bytes : 1);
 	gm_shim_begin(d, &c, GM_SHIM_OP_CPU_PTR, &at);
 	ptr = d->mmu.cpu_ptr(d->dev, pa, bytes);
 	gm_shim_lock(d);

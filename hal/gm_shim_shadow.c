@@ -286,8 +286,10 @@ void gm_shim_entered(struct gm_shim_pmap *p, const struct gm_shim_at *at, bool f
 	FOR_PAGES(p, at, page, va) {
 		uint64_t entry = page->cur & ~marks;
 
-		if (!failed) /* the bits of a harvest begin anew */
+		if (!failed && page->cur & GM_SHIM_NEW) /* the bits of a harvest begin anew */
 			entry = (entry & ~(GM_SHIM_USES | GM_SHIM_UNSURE)) | GM_SHIM_EVER;
+		else if (!failed)
+			entry |= GM_SHIM_EVER;
 		else if (page->cur & GM_SHIM_NEW)
 			entry = page->cur & (GM_SHIM_USES | GM_SHIM_UNSURE);
 		else

@@ -180,6 +180,7 @@ static inline void part_host(void)
 
 static inline void part_cpu_ptr(void)
 {
+	part_enter(); /* what was never used has no books */
 	(void)rig.mmu->cpu_ptr(rig.dev, TOY_PA, PAGE);
 	(void)rig.mmu->cpu_ptr(rig.dev, TOY_PA, 2 * PAGE);
 }

@@ -263,3 +263,67 @@ Test(shim_edges, an_init_that_fails_leaves_no_fence)
 	free(rig.s.host);
 	free(rig.host);
 }
+
+/* ------------------------------------------------------------------ harvest */
+
+/* What is mapped and entered again, with more rights or the same, keeps its bits. */
+Test(shim_edges, entering_again_keeps_the_bits)
+{
+	for (int bad = 0; bad < 2; bad++) {
+		uint8_t bits = 0;
+
+		open_patched(NULL);
+		(void)rig_enter(0, 0, 1, RW_PTE);
+		(void)rig_touch(0, true);
+		toy_breaks = bad ? TOY_ENTER_CLEARS : GM_RULES;
+		(void)rig_enter(0, 0, 1, RW_PTE);
+		(void)rig.mmu->pmap_harvest(rig.pmap, TOY_VA, PAGE, &bits);
+		toy_breaks = GM_RULES;
+		rig_expect(bad ? GM_RULE_HARVEST_LOST : GM_RULES, "entered again");
+		cr_assert(bad || bits == (GM_PAGE_ACCESSED | GM_PAGE_DIRTY));
+		rig_close();
+	}
+}
+
+/* ------------------------------------------------------------------- memory */
+
+/* Any allocation of the shim may fail: mappings do not, and from then on it says nothing. */
+Test(shim_edges, mappings_need_no_memory_of_the_shim)
+{
+	unsigned blind = 0;
+
+	for (long nth = 1; nth < 20; nth++) {
+		uint8_t bits;
+
+		open_patched(NULL);
+		atomic_store(&rig.s.fail_alloc, nth);
+		cr_assert_eq(rig_enter(0, 0, 4, RW_PTE), GM_RET_SUCCESS);
+		cr_assert_eq(rig_touch(0, true), GM_RET_SUCCESS);
+		cr_assert_eq(rig.mmu->pmap_harvest(rig.pmap, TOY_VA, PAGE, &bits), GM_RET_SUCCESS);
+		cr_assert_eq(rig.mmu->pmap_protect(rig.pmap, TOY_VA, PAGE, 0), GM_RET_SUCCESS);
+		cr_assert_not_null(rig.mmu->cpu_ptr(rig.dev, TOY_PA, PAGE));
+		cr_assert_eq(rig_remove(0, 4), GM_RET_SUCCESS);
+		cr_assert_eq(rig_invl(0, 4), GM_RET_SUCCESS);
+		if (atomic_load(&rig.s.fail_alloc) == 0) { /* one has failed */
+			cr_assert(atomic_load(&shim()->blind), "allocation %ld", nth);
+			blind++;
+			(void)rig_enter(0, 0, 2, 0);
+			(void)rig_enter(1, 2, 1, 0); /* not legal, but it cannot see */
+		}
+		atomic_store(&rig.s.fail_alloc, 0);
+		rig_close();
+		rig_expect(GM_RULES, "without memory");
+	}
+	cr_assert_geq(blind, 3, "books of device memory, of the page table, of the harvest");
+}
+
+/* Where nothing may block, nothing is allocated. */
+Test(shim_edges, cpu_ptr_allocates_nothing)
+{
+	open_patched(NULL);
+	atomic_store(&rig.s.fail_alloc, 1);
+	cr_assert_not_null(rig.mmu->cpu_ptr(rig.dev, TOY_PA, PAGE));
+	cr_assert_eq(atomic_load(&rig.s.fail_alloc), 1, "it asked for memory");
+	atomic_store(&rig.s.fail_alloc, 0);
+	rig_close();
+}
