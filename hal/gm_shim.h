@@ -47,7 +47,7 @@
 #define GM_SHIM_W UINT64_C(2)         /* writable */
 #define GM_SHIM_A UINT64_C(4)         /* atomic */
 #define GM_SHIM_H UINT64_C(8)         /* host memory */
-#define GM_SHIM_UNSURE UINT64_C(16)   /* an operation failed half-way: not known */
+#define GM_SHIM_UNSURE UINT64_C(16)   /* an operation failed half-way: not known; with H: perhaps host memory */
 #define GM_SHIM_EVER UINT64_C(32)     /* was mapped since the last harvest */
 #define GM_SHIM_DIRTY UINT64_C(64)    /* the caller stored to it through access() */
 #define GM_SHIM_TOUCHED UINT64_C(128) /* ... or loaded from it */
@@ -155,6 +155,19 @@ struct gm_shim_gone {
 	unsigned n;
 };
 
+/* What a function under (S) found, to be reported without. */
+struct gm_shim_found {
+	enum gm_rule rule; /* GM_RULES: nothing */
+	struct gm_shim_at at;
+};
+
+/* A step of a plan. */
+struct gm_shim_step {
+	struct gm_shim_gone gone;   /* what to look at */
+	struct gm_shim_found found; /* not legal before every step in front of it is complete */
+	bool hosts;                 /* it ends mappings of host memory */
+};
+
 enum gm_shim_fence_kind {
 	GM_SHIM_FENCE_COPY,
 	GM_SHIM_FENCE_PLAN,
@@ -169,12 +182,11 @@ struct gm_shim_fence {
 	bool done, failed, late;  /* (S) signalled; its operation failed; reported */
 	bool sound;               /* COPY, PLAN: the caller kept its rules, so there is something to compare */
 	bool blamed;              /* PLAN: but not all of them */
-	bool hosts;               /* PLAN: it ends mappings of host memory */
 	uint64_t since_ns;
 	struct gm_copy *copies;   /* COPY */
 	struct gm_step *outer;    /* PLAN: the caller's steps */
 	struct gm_step *inner;    /* ... and those the backend got */
-	struct gm_shim_gone *gone; /* PLAN: for each step, what to look at */
+	struct gm_shim_step *steps; /* PLAN: what is known of each */
 	size_t n;
 	unsigned refs;            /* (S) the list, its operation, its signal */
 };
@@ -207,7 +219,7 @@ struct gm_shim_dev {
 	atomic_bool used;              /* what it announced has been judged */
 	atomic_bool access_waits;      /* access() has been seen to wait for something */
 	bool blind_things;             /* (S) ... for locks, memory, threads */
-	bool unsure_hosts;             /* (S) a plan failed that was to end mappings of host memory */
+	uint64_t unsure_hosts;         /* (S) pages that may or may not be mapped to host memory */
 	bool lost;                     /* (S) an operation said NODEV */
 	bool given_up;                 /* (S) ... or the caller treats it so */
 	bool tracked;                  /* (S) the caller says which frames are in use */
@@ -238,12 +250,6 @@ struct gm_shim_dev {
 	uint64_t events;                  /* (S) so far */
 	uint64_t reports[GM_RULES];       /* (S) */
 	struct gm_shim_event event[GM_SHIM_EVENTS]; /* (S) */
-};
-
-/* What a function under (S) found, to be reported without. */
-struct gm_shim_found {
-	enum gm_rule rule; /* GM_RULES: nothing */
-	struct gm_shim_at at;
 };
 
 static inline void gm_shim_lock(struct gm_shim_dev *d)
@@ -322,7 +328,8 @@ void gm_shim_entered(struct gm_shim_pmap *p, const struct gm_shim_at *at, bool f
 void gm_shim_removed(struct gm_shim_pmap *p, const struct gm_shim_at *at);
 void gm_shim_invalidated(struct gm_shim_pmap *p, const struct gm_shim_at *at);
 void gm_shim_protected(struct gm_shim_pmap *p, const struct gm_shim_at *at);
-void gm_shim_doubt(struct gm_shim_pmap *p, const struct gm_shim_at *at);
+/* hosts: there may have been host memory, though the books say otherwise by now. */
+void gm_shim_doubt(struct gm_shim_pmap *p, const struct gm_shim_at *at, bool hosts);
 uint64_t gm_shim_pte_flags(uint32_t pte);
 
 /* gm_shim_frame.c */

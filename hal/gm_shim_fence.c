@@ -24,8 +24,8 @@ static void fence_free(struct gm_shim_dev *d, struct gm_shim_fence *f)
 		out->free(out->self, f->copies, f->n * sizeof(*f->copies));
 	if (f->inner)
 		out->free(out->self, f->inner, f->n * sizeof(*f->inner));
-	if (f->gone)
-		out->free(out->self, f->gone, f->n * sizeof(*f->gone));
+	if (f->steps)
+		out->free(out->self, f->steps, f->n * sizeof(*f->steps));
 	out->free(out->self, f, sizeof(*f));
 }
 
@@ -45,8 +45,8 @@ struct gm_shim_fence *gm_shim_fence_new(struct gm_shim_dev *d, struct gm_fence *
 		ok = (f->copies = out->alloc(out->self, n * sizeof(*f->copies))) != NULL;
 	if (kind == GM_SHIM_FENCE_PLAN) {
 		f->inner = out->alloc(out->self, n * sizeof(*f->inner));
-		f->gone = out->alloc(out->self, n * sizeof(*f->gone));
-		ok = f->inner && f->gone;
+		f->steps = out->alloc(out->self, n * sizeof(*f->steps));
+		ok = f->inner && f->steps;
 	}
 	if (ok)
 		return f;

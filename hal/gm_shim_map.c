@@ -41,7 +41,7 @@ static void judge_failed(const struct gm_shim_call *c, gm_ret_t ret)
 		return;
 	}
 	gm_shim_lock(p->dev);
-	gm_shim_doubt(p, &c->at);
+	gm_shim_doubt(p, &c->at, (c->at.pte & GM_PTE_HOST) != 0);
 	gm_shim_unlock(p->dev);
 }
 
@@ -76,7 +76,7 @@ gm_ret_t gm_shim_pmap_enter(void *pmap, uint64_t va, uint64_t pa, uint64_t bytes
 		gm_shim_lock(d);
 		gm_shim_entered(p, &at, ret != GM_RET_SUCCESS);
 		if (found.rule != GM_RULES) /* what the device does with that is not written anywhere */
-			gm_shim_doubt(p, &at);
+			gm_shim_doubt(p, &at, (pte & GM_PTE_HOST) != 0);
 		gm_shim_unlock(d);
 		if (ret)
 			judge_failed(&c, ret);

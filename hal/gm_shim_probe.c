@@ -140,7 +140,7 @@ static bool differs(struct gm_shim_pmap *p, uint64_t va, uint64_t pa, const stru
 static void doubt(struct gm_shim_pmap *p, const struct gm_shim_at *at)
 {
 	gm_shim_lock(p->dev);
-	gm_shim_doubt(p, at);
+	gm_shim_doubt(p, at, false);
 	gm_shim_unlock(p->dev);
 }
 

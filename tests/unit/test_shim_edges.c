@@ -206,6 +206,39 @@ Test(shim_edges, the_address_of_one_that_goes_is_used_again)
 	same = NULL;
 }
 
+/* ------------------------------------------------------------ host mappings */
+
+static void enter_host(void)
+{
+	cr_assert_eq(rig.mmu->pmap_enter(rig.pmap, TOY_VA, GM_VA(rig.s.host), PAGE, GM_PTE_HOST), GM_RET_SUCCESS);
+}
+
+/* A plan that fails over host mappings leaves them unknown, until the range is removed or entered again. */
+Test(shim_edges, what_a_failed_plan_made_unknown_is_known_again)
+{
+	struct gm_step s[3];
+
+	open_patched(NULL);
+	enter_host();
+	s[0] = rig_step(GM_STEP_ENTER, GM_STEP_FREE, 9, 9, 1);
+	s[1] = rig_step(GM_STEP_REMOVE, 0, 0, 0, 1);
+	s[2] = rig_step(GM_STEP_INVL, 1, 0, 0, 1);
+	toy_fails = true;
+	(void)rig_submit(s, 3);
+	cr_assert_eq(s[1].ret, GM_RET_CANCELED);
+	cr_assert_eq(rig_touch(0, false), GM_RET_SUCCESS);
+	rig_expect(GM_RULES, "still mapped, as far as one can know");
+	(void)rig_remove(0, 1);
+	(void)rig_invl(0, 1);
+	enter_host();
+	toy_breaks = GM_RULE_HOST_UNMAPPED;
+	(void)rig_touch(0, false);
+	expect_one(GM_RULE_HOST_UNMAPPED);
+	toy_breaks = GM_RULES;
+	rig_close();
+	rig_expect(GM_RULES, "closed");
+}
+
 /* ------------------------------------------------------------------- fences */
 
 static unsigned fences(void)
