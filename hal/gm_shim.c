@@ -82,8 +82,10 @@ static gm_ret_t shim_dev_init(void *dev_data, const struct gm_services *svc, str
 	if (d->dev)
 		gm_shim_report(d, GM_RULE_OUT_TOUCHED, &at, "it returned %s", gm_ret_name(ret));
 	gm_handle_del(d, GM_HANDLE_SHIM);
-	if (!gm_shim_things_left(d, "dev_init"))
-		svc->free(svc->self, d, sizeof(*d));
+	if (gm_shim_things_left(d, "dev_init"))
+		return ret; /* its threads still run, with the services that are in here */
+	gm_shim_fences_free(d);
+	svc->free(svc->self, d, sizeof(*d));
 	return ret;
 }
 
@@ -191,14 +193,55 @@ static void shim_dev_fini(void *dev)
 	out->free(out->self, d, sizeof(*d));
 }
 
-/* (S) The rule that a page table just made breaks; GM_RULES: none. */
-static enum gm_rule judge_pmap(struct gm_shim_dev *d, const void *inner)
+/* Not counted as a call: what it waits for may be one. A slot that is missing has nothing that could be stopped. */
+static void shim_dev_halt(void *dev)
 {
+	struct gm_shim_dev *d = dev;
+	struct gm_shim_at at = { .op = "dev_halt", .step = GM_STEP_FREE };
+	unsigned pending;
+
+	if (d->mmu.dev_halt)
+		d->mmu.dev_halt(d->dev);
+	pending = gm_shim_fences_left(d);
+	if (pending)
+		gm_shim_report(d, GM_RULE_HALT_PENDING, &at, "%u are pending", pending);
+}
+
+struct gm_shim_pmap *gm_shim_pmap_of(struct gm_shim_dev *d, const void *inner)
+{
+	struct gm_shim_pmap *p, *going = NULL;
+
+	TAILQ_FOREACH(p, &d->pmaps, link) {
+		if (p->pmap != inner)
+			continue;
+		if (!p->going)
+			return p;
+		going = p;
+	}
+	return going;
+}
+
+/* (S) The rule that a page table just made breaks; GM_RULES: none. One that goes may be gone in the backend. */
+static enum gm_rule judge_made(struct gm_shim_dev *d, const void *inner)
+{
+	const struct gm_shim_pmap *p = gm_shim_pmap_of(d, inner);
+
 	if (!inner)
 		return GM_RULE_PMAP_NULL;
-	if (gm_shim_pmap_of(d, inner))
+	if (p && !p->going)
 		return GM_RULE_PMAP_TWICE;
 	return d->n_pmaps >= d->caps.max_contexts ? GM_RULE_CONTEXTS_MORE : GM_RULES;
+}
+
+/* (S) How many page tables the backend may have had at some time of the call. */
+static unsigned most_since(struct gm_shim_dev *d, uint64_t seq)
+{
+	unsigned n = d->n_pmaps + d->n_making + d->n_going;
+	struct gm_shim_pmap *p;
+
+	TAILQ_FOREACH(p, &d->dead, link)
+		n += p->died >= seq;
+	return n;
 }
 
 static gm_ret_t shim_pmap_create(void *dev, void **pmap)
@@ -224,10 +267,10 @@ static gm_ret_t shim_pmap_create(void *dev, void **pmap)
 	ret = d->mmu.pmap_create(d->dev, &inner);
 	gm_shim_lock(d);
 	if (ret == GM_RET_SUCCESS)
-		rule = judge_pmap(d, inner);
+		rule = judge_made(d, inner);
 	else if (inner)
 		rule = GM_RULE_OUT_TOUCHED;
-	else if (ret == GM_RET_NOSPC && d->n_pmaps + d->n_making <= d->caps.max_contexts)
+	else if (ret == GM_RET_NOSPC && most_since(d, c.seq) <= d->caps.max_contexts)
 		rule = GM_RULE_CONTEXTS_FEWER;
 	d->n_making--;
 	if (ret == GM_RET_SUCCESS) {
@@ -259,7 +302,7 @@ static struct gm_shim_pmap *bury(struct gm_shim_dev *d, struct gm_shim_pmap *p)
 	p->died = d->ops;
 	TAILQ_REMOVE(&d->pmaps, p, link);
 	TAILQ_INSERT_TAIL(&d->dead, p, link);
-	d->n_pmaps--;
+	d->n_going--;
 	if (++d->n_dead <= GM_SHIM_DEAD_PMAPS)
 		return NULL;
 	oldest = TAILQ_FIRST(&d->dead);
@@ -274,10 +317,20 @@ static void shim_pmap_destroy(void *pmap)
 	struct gm_shim_dev *d = p->dev;
 	struct gm_shim_at at = { .op = "pmap_destroy", .step = GM_STEP_FREE, .pmap = p };
 	struct gm_shim_call c;
-	bool mapped;
+	bool mapped, going;
 
 	if (!gm_shim_alive(p, &at))
 		return;
+	gm_shim_lock(d);
+	going = p->going;
+	p->going = true; /* faults may still name it */
+	d->n_pmaps -= !going;
+	d->n_going += !going;
+	gm_shim_unlock(d);
+	if (going) {
+		gm_shim_report(d, GM_RULE_DEAD_PMAP, &at, "it is being destroyed");
+		return;
+	}
 	gm_shim_begin(d, &c, GM_SHIM_OP_PMAP_DESTROY, &at);
 	gm_shim_lock(d);
 	mapped = gm_shim_mapped_any(p) && !d->lost && !d->given_up && !atomic_load(&d->blind);
@@ -317,7 +370,7 @@ static const struct gm_mmu shim_mmu = {
 	.sync_signal = gm_shim_sync_signal,
 	.sync_import = gm_shim_sync_import,
 	.peer_reach = gm_shim_peer_reach,
-	.dev_halt = gm_shim_halt,
+	.dev_halt = shim_dev_halt,
 };
 
 const struct gm_mmu *gm_validate_mmu(void)

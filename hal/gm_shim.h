@@ -12,7 +12,7 @@
  *   gm_shim_report.c  history and reports
  *
  * Locks: the shim must not take a lock of the services where the backend may hold one, and is called in places that
- * may not block (fault_next, cpu_ptr). So it has one spin flag per device, (S), held for short loops over memory,
+ * may not block (fault_next, cpu_ptr, tlb_invl). So it has one spin flag per device, (S), held for short loops over memory,
  * never across a service that could switch, an operation of the backend, or a report. Memory is allocated before.
  *
  * Blind: when the shim gets no memory for its books, calls go through as before and nothing is judged by the books
@@ -37,7 +37,7 @@
 #define GM_SHIM_SHOWN 8u       /* events in a report */
 #define GM_SHIM_REPORTS 100u   /* of one rule */
 #define GM_SHIM_BOUND_NS UINT64_C(10000000000)
-/* A service called so near below an operation's frame is called by that operation: stacks are larger. */
+/* A service called so near below an operation on the stack is called by that operation: stacks are larger. */
 #define GM_SHIM_STACK_BYTES ((uintptr_t)48 << 10)
 
 /* ---------------------------------------------------------------- the shadow */
@@ -47,7 +47,7 @@
 #define GM_SHIM_W UINT64_C(2)         /* writable */
 #define GM_SHIM_A UINT64_C(4)         /* atomic */
 #define GM_SHIM_H UINT64_C(8)         /* host memory */
-#define GM_SHIM_UNSURE UINT64_C(16)   /* an operation failed half-way: not known */
+#define GM_SHIM_UNSURE UINT64_C(16)   /* an operation failed half-way: not known; with H: perhaps host memory */
 #define GM_SHIM_EVER UINT64_C(32)     /* was mapped since the last harvest */
 #define GM_SHIM_DIRTY UINT64_C(64)    /* the caller stored to it through access() */
 #define GM_SHIM_TOUCHED UINT64_C(128) /* ... or loaded from it */
@@ -101,7 +101,7 @@ struct gm_shim_dev;
 struct gm_shim_pmap {
 	struct gm_shim_dev *dev;
 	void *pmap;                       /* the backend's */
-	bool dead;                        /* (S) */
+	bool going, dead;                 /* (S) its destruction has begun; ended */
 	uint64_t died;                    /* (S) gm_shim_dev.ops at its death */
 	uint64_t harvests;                /* (S) begun, and ended */
 	TAILQ_ENTRY(gm_shim_pmap) link;   /* (S) in pmaps or dead */
@@ -134,10 +134,12 @@ struct gm_shim_call {
 	enum gm_shim_op op;
 	struct gm_shim_at at;
 	uint64_t start_ns, seq;
-	uintptr_t frame;
+	uint64_t returned_ns; /* the backend's own return; 0: not known apart */
+	uintptr_t stack;      /* what it calls lies below */
 	pthread_t thread;
 	bool was_lost; /* when it began */
 	bool blocked;  /* reported */
+	bool look;     /* an access of the shim's own, inside of another call */
 };
 
 struct gm_shim_event {
@@ -151,6 +153,19 @@ struct gm_shim_event {
 struct gm_shim_gone {
 	uint64_t va[3];
 	unsigned n;
+};
+
+/* What a function under (S) found, to be reported without. */
+struct gm_shim_found {
+	enum gm_rule rule; /* GM_RULES: nothing */
+	struct gm_shim_at at;
+};
+
+/* A step of a plan. */
+struct gm_shim_step {
+	struct gm_shim_gone gone;   /* what to look at */
+	struct gm_shim_found found; /* not legal before every step in front of it is complete */
+	bool hosts;                 /* it ends mappings of host memory */
 };
 
 enum gm_shim_fence_kind {
@@ -167,12 +182,11 @@ struct gm_shim_fence {
 	bool done, failed, late;  /* (S) signalled; its operation failed; reported */
 	bool sound;               /* COPY, PLAN: the caller kept its rules, so there is something to compare */
 	bool blamed;              /* PLAN: but not all of them */
-	bool hosts;               /* PLAN: it ends mappings of host memory */
 	uint64_t since_ns;
 	struct gm_copy *copies;   /* COPY */
 	struct gm_step *outer;    /* PLAN: the caller's steps */
 	struct gm_step *inner;    /* ... and those the backend got */
-	struct gm_shim_gone *gone; /* PLAN: for each step, what to look at */
+	struct gm_shim_step *steps; /* PLAN: what is known of each */
 	size_t n;
 	unsigned refs;            /* (S) the list, its operation, its signal */
 };
@@ -183,8 +197,8 @@ TAILQ_HEAD(gm_shim_fences, gm_shim_fence);
 struct gm_shim_thing {
 	RB_ENTRY(gm_shim_thing) link;
 	const void *key;
-	enum { GM_SHIM_MEMORY, GM_SHIM_LOCK, GM_SHIM_QUEUE, GM_SHIM_THREAD } kind;
-	size_t bytes;     /* MEMORY */
+	enum { GM_SHIM_ALLOCATION, GM_SHIM_LOCK, GM_SHIM_QUEUE, GM_SHIM_THREAD } kind;
+	size_t bytes;     /* ALLOCATION */
 	bool held;        /* LOCK */
 	pthread_t holder;
 	LIST_ENTRY(gm_shim_thing) in_held;
@@ -203,8 +217,9 @@ struct gm_shim_dev {
 	uint64_t granule_bytes, bound_ns, born_ns;
 	atomic_bool blind;             /* no memory for the books */
 	atomic_bool used;              /* what it announced has been judged */
+	atomic_bool access_waits;      /* access() has been seen to wait for something */
 	bool blind_things;             /* (S) ... for locks, memory, threads */
-	bool unsure_hosts;             /* (S) a plan failed that was to end mappings of host memory */
+	uint64_t unsure_hosts;         /* (S) pages that may or may not be mapped to host memory */
 	bool lost;                     /* (S) an operation said NODEV */
 	bool given_up;                 /* (S) ... or the caller treats it so */
 	bool tracked;                  /* (S) the caller says which frames are in use */
@@ -213,7 +228,8 @@ struct gm_shim_dev {
 	LIST_HEAD(, gm_shim_call) calls;  /* (S) in flight */
 	LIST_HEAD(, gm_shim_thing) held;  /* (S) locks */
 	struct gm_shim_pmaps pmaps, dead; /* (S) */
-	unsigned n_pmaps, n_making, n_dead, n_done; /* (S) */
+	unsigned n_pmaps, n_making, n_going; /* (S) that live; that are being made, or destroyed */
+	unsigned n_dead, n_done;          /* (S) */
 	unsigned pins;                    /* (S) somebody is about to use books made: none are dropped */
 	struct gm_shim_fences fences;     /* (S) not signalled */
 	struct {
@@ -234,12 +250,6 @@ struct gm_shim_dev {
 	uint64_t events;                  /* (S) so far */
 	uint64_t reports[GM_RULES];       /* (S) */
 	struct gm_shim_event event[GM_SHIM_EVENTS]; /* (S) */
-};
-
-/* What a function under (S) found, to be reported without. */
-struct gm_shim_found {
-	enum gm_rule rule; /* GM_RULES: nothing */
-	struct gm_shim_at at;
 };
 
 static inline void gm_shim_lock(struct gm_shim_dev *d)
@@ -281,12 +291,17 @@ void gm_shim_note(struct gm_shim_dev *d, const struct gm_shim_at *at, uint64_t n
 void gm_shim_begin(struct gm_shim_dev *d, struct gm_shim_call *c, enum gm_shim_op op, const struct gm_shim_at *at);
 void gm_shim_end(struct gm_shim_call *c, gm_ret_t ret);
 void gm_shim_end_void(struct gm_shim_call *c);
+/* The backend has returned; what follows until the end is the shim's own doing. */
+void gm_shim_returned(struct gm_shim_call *c);
+/* Around each access() that the shim makes to look: services it uses are not those of the call it looks for. */
+void gm_shim_look_begin(struct gm_shim_dev *d, struct gm_shim_call *c);
+void gm_shim_look_end(struct gm_shim_call *c);
 /* pte has bits of `may` only. */
 bool gm_shim_pte_ok(struct gm_shim_dev *d, const struct gm_shim_at *at, uint32_t may);
 /* May this operation return this? NODEV always. */
 bool gm_shim_listed(enum gm_shim_op op, gm_ret_t ret);
 /* The operation that calls a service now; NULL: none. (S) */
-struct gm_shim_call *gm_shim_caller(struct gm_shim_dev *d, uintptr_t frame);
+struct gm_shim_call *gm_shim_caller(struct gm_shim_dev *d, uintptr_t stack);
 /* False (and reported): the range is none that the law of hal.h allows. `pa` counts if it is not UINT64_MAX. */
 bool gm_shim_range_ok(struct gm_shim_dev *d, const struct gm_shim_at *at);
 /* The page table lives; else reported. */
@@ -313,7 +328,8 @@ void gm_shim_entered(struct gm_shim_pmap *p, const struct gm_shim_at *at, bool f
 void gm_shim_removed(struct gm_shim_pmap *p, const struct gm_shim_at *at);
 void gm_shim_invalidated(struct gm_shim_pmap *p, const struct gm_shim_at *at);
 void gm_shim_protected(struct gm_shim_pmap *p, const struct gm_shim_at *at);
-void gm_shim_doubt(struct gm_shim_pmap *p, const struct gm_shim_at *at);
+/* hosts: there may have been host memory, though the books say otherwise by now. */
+void gm_shim_doubt(struct gm_shim_pmap *p, const struct gm_shim_at *at, bool hosts);
 uint64_t gm_shim_pte_flags(uint32_t pte);
 
 /* gm_shim_frame.c */
@@ -365,6 +381,8 @@ struct gm_shim_fence *gm_shim_fence_new(struct gm_shim_dev *d, struct gm_fence *
 void gm_shim_fence_given(struct gm_shim_dev *d, struct gm_shim_fence *f);
 /* Its operation returned. */
 void gm_shim_fence_sent(struct gm_shim_dev *d, struct gm_shim_fence *f, const struct gm_shim_at *at, gm_ret_t ret);
+/* The backend gives its reference back: of a fence that it made, and has not signalled, nothing more will come. */
+void gm_shim_fence_put(struct gm_shim_dev *d, const struct gm_fence *fence);
 void gm_shim_signal(void *self, struct gm_fence *fence, gm_ret_t result);
 /* Report those that take too long; all: those that are left when the device is closed. */
 void gm_shim_fences_late(struct gm_shim_dev *d, uint64_t now_ns, bool all);
@@ -381,6 +399,10 @@ struct gm_shim_thing *gm_shim_held(struct gm_shim_dev *d);
 /* Report what is left and forget it. True: threads are, so nothing may be freed. */
 bool gm_shim_things_left(struct gm_shim_dev *d, const char *op);
 
+/* gm_shim.c */
+/* The page table that the backend means, rather one that lives than one that goes; NULL: neither. (S) */
+struct gm_shim_pmap *gm_shim_pmap_of(struct gm_shim_dev *d, const void *inner);
+
 /* gm_shim_map.c, gm_shim_misc.c: the operations. */
 gm_ret_t gm_shim_pmap_enter(void *pmap, uint64_t va, uint64_t pa, uint64_t bytes, uint32_t pte);
 gm_ret_t gm_shim_pmap_remove(void *pmap, uint64_t va, uint64_t bytes);
@@ -395,9 +417,5 @@ gm_ret_t gm_shim_sync_create(void *dev, void **sync, int *fd);
 void gm_shim_sync_signal(void *dev, void *sync, gm_ret_t result);
 gm_ret_t gm_shim_sync_import(void *dev, int fd, struct gm_fence *done);
 gm_ret_t gm_shim_peer_reach(void *dev, void *other);
-void gm_shim_halt(void *dev);
-
-/* The page table that the backend means; NULL: none that lives. (S) */
-struct gm_shim_pmap *gm_shim_pmap_of(struct gm_shim_dev *d, const void *inner);
 
 #endif

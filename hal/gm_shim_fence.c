@@ -5,6 +5,7 @@
  *     given --signal--> done           its copies or steps are judged before the waiter hears of it
  *     given --its operation fails--> failed
  *     created by the backend --signal--> done
+ *                            \-put, never signalled--> forgotten
  *
  * The last ones that are done or failed are remembered, so that a second signal is known for what it is; an address
  * that is given anew is a new fence. What is signalled wrongly goes no further: the fence may be gone.
@@ -23,8 +24,8 @@ static void fence_free(struct gm_shim_dev *d, struct gm_shim_fence *f)
 		out->free(out->self, f->copies, f->n * sizeof(*f->copies));
 	if (f->inner)
 		out->free(out->self, f->inner, f->n * sizeof(*f->inner));
-	if (f->gone)
-		out->free(out->self, f->gone, f->n * sizeof(*f->gone));
+	if (f->steps)
+		out->free(out->self, f->steps, f->n * sizeof(*f->steps));
 	out->free(out->self, f, sizeof(*f));
 }
 
@@ -44,8 +45,8 @@ struct gm_shim_fence *gm_shim_fence_new(struct gm_shim_dev *d, struct gm_fence *
 		ok = (f->copies = out->alloc(out->self, n * sizeof(*f->copies))) != NULL;
 	if (kind == GM_SHIM_FENCE_PLAN) {
 		f->inner = out->alloc(out->self, n * sizeof(*f->inner));
-		f->gone = out->alloc(out->self, n * sizeof(*f->gone));
-		ok = f->inner && f->gone;
+		f->steps = out->alloc(out->self, n * sizeof(*f->steps));
+		ok = f->inner && f->steps;
 	}
 	if (ok)
 		return f;
@@ -53,17 +54,43 @@ struct gm_shim_fence *gm_shim_fence_new(struct gm_shim_dev *d, struct gm_fence *
 	return NULL;
 }
 
-/* (S) A fence of this address is a new one. */
-static void forget_address(struct gm_shim_dev *d, const struct gm_fence *fence)
+/* (S) Give a reference back. True: it was the last, the caller frees it. */
+static bool drop_ref(struct gm_shim_fence *f)
+{
+	return --f->refs == 0;
+}
+
+/* (S) The pending record of a fence that the backend made; taken off the list. NULL: none, or it is being signalled. */
+static struct gm_shim_fence *take_own(struct gm_shim_dev *d, const struct gm_fence *fence)
 {
 	struct gm_shim_fence *f;
 
+	TAILQ_FOREACH(f, &d->fences, link)
+		if (f->fence == fence && f->kind == GM_SHIM_FENCE_OWN && !f->done)
+			break;
+	if (f)
+		TAILQ_REMOVE(&d->fences, f, link);
+	return f && drop_ref(f) ? f : NULL;
+}
+
+/* (S) A fence of this address is a new one. Returns the record of one that went unseen, to be freed. */
+static struct gm_shim_fence *forget_address(struct gm_shim_dev *d, const struct gm_fence *fence)
+{
 	for (unsigned i = 0; i < GM_SHIM_DONE_FENCES; i++)
 		if (d->done[i].fence == fence)
 			d->done[i].fence = NULL;
-	TAILQ_FOREACH(f, &d->fences, link)
-		if (f->fence == fence && f->kind == GM_SHIM_FENCE_OWN)
-			f->fence = NULL;
+	return take_own(d, fence);
+}
+
+void gm_shim_fence_put(struct gm_shim_dev *d, const struct gm_fence *fence)
+{
+	struct gm_shim_fence *f;
+
+	gm_shim_lock(d);
+	f = take_own(d, fence);
+	gm_shim_unlock(d);
+	if (f)
+		fence_free(d, f);
 }
 
 /* (S) It waits for no signal any more; remember its address. */
@@ -83,7 +110,7 @@ static void put(struct gm_shim_dev *d, struct gm_shim_fence *f)
 	bool last;
 
 	gm_shim_lock(d);
-	last = --f->refs == 0;
+	last = drop_ref(f);
 	gm_shim_unlock(d);
 	if (last)
 		fence_free(d, f);
@@ -92,13 +119,16 @@ static void put(struct gm_shim_dev *d, struct gm_shim_fence *f)
 void gm_shim_fence_given(struct gm_shim_dev *d, struct gm_shim_fence *f)
 {
 	uint64_t now_ns = gm_shim_now(d);
+	struct gm_shim_fence *before;
 
 	gm_shim_lock(d);
-	forget_address(d, f->fence);
+	before = forget_address(d, f->fence);
 	f->since_ns = now_ns;
 	f->refs = f->kind == GM_SHIM_FENCE_OWN ? 1 : 2;
 	TAILQ_INSERT_TAIL(&d->fences, f, link);
 	gm_shim_unlock(d);
+	if (before)
+		fence_free(d, before);
 }
 
 void gm_shim_fence_sent(struct gm_shim_dev *d, struct gm_shim_fence *f, const struct gm_shim_at *at, gm_ret_t ret)

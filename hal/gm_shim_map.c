@@ -41,7 +41,7 @@ static void judge_failed(const struct gm_shim_call *c, gm_ret_t ret)
 		return;
 	}
 	gm_shim_lock(p->dev);
-	gm_shim_doubt(p, &c->at);
+	gm_shim_doubt(p, &c->at, (c->at.pte & GM_PTE_HOST) != 0);
 	gm_shim_unlock(p->dev);
 }
 
@@ -71,11 +71,12 @@ gm_ret_t gm_shim_pmap_enter(void *pmap, uint64_t va, uint64_t pa, uint64_t bytes
 		report_found(d, &found);
 	}
 	ret = d->mmu.pmap_enter(p->pmap, va, pa, bytes, pte);
+	gm_shim_returned(&c);
 	if (sound) {
 		gm_shim_lock(d);
 		gm_shim_entered(p, &at, ret != GM_RET_SUCCESS);
 		if (found.rule != GM_RULES) /* what the device does with that is not written anywhere */
-			gm_shim_doubt(p, &at);
+			gm_shim_doubt(p, &at, (pte & GM_PTE_HOST) != 0);
 		gm_shim_unlock(d);
 		if (ret)
 			judge_failed(&c, ret);
@@ -100,6 +101,7 @@ gm_ret_t gm_shim_pmap_remove(void *pmap, uint64_t va, uint64_t bytes)
 	sound = gm_shim_range_ok(d, &at);
 	gm_shim_begin(d, &c, GM_SHIM_OP_PMAP_REMOVE, &at);
 	ret = d->mmu.pmap_remove(p->pmap, va, bytes);
+	gm_shim_returned(&c);
 	if (sound && ret == GM_RET_SUCCESS) {
 		gm_shim_lock(d);
 		gm_shim_removed(p, &at);
@@ -110,6 +112,12 @@ gm_ret_t gm_shim_pmap_remove(void *pmap, uint64_t va, uint64_t bytes)
 	}
 	gm_shim_end(&c, ret);
 	return ret;
+}
+
+/* Where tlb_invl() sleeps for nothing its caller may not, as in the fault handler. */
+static bool may_look(struct gm_shim_dev *d)
+{
+	return !gm_shim_has(d, GM_CAP_FAST_INVL) || !atomic_load(&d->access_waits);
 }
 
 gm_ret_t gm_shim_tlb_invl(void *pmap, uint64_t va, uint64_t bytes)
@@ -127,12 +135,14 @@ gm_ret_t gm_shim_tlb_invl(void *pmap, uint64_t va, uint64_t bytes)
 	sound = gm_shim_range_ok(d, &at);
 	gm_shim_begin(d, &c, GM_SHIM_OP_TLB_INVL, &at);
 	ret = d->mmu.tlb_invl(p->pmap, va, bytes);
+	gm_shim_returned(&c);
 	if (sound && ret == GM_RET_SUCCESS) {
 		gm_shim_lock(d);
 		gm_shim_choose_gone(p, &at, &gone);
 		gm_shim_invalidated(p, &at);
 		gm_shim_unlock(d);
-		gm_shim_probe_gone(p, &at, &gone);
+		if (may_look(d))
+			gm_shim_probe_gone(p, &at, &gone);
 		gm_shim_sweep(p, &at);
 	}
 	gm_shim_end(&c, ret);
@@ -156,6 +166,7 @@ gm_ret_t gm_shim_pmap_protect(void *pmap, uint64_t va, uint64_t bytes, uint32_t 
 		return GM_RET_UNIMPLEMENTED;
 	gm_shim_begin(d, &c, GM_SHIM_OP_PMAP_PROTECT, &at);
 	ret = d->mmu.pmap_protect(p->pmap, va, bytes, pte);
+	gm_shim_returned(&c);
 	if (sound && ret == GM_RET_SUCCESS) {
 		gm_shim_lock(d);
 		gm_shim_protected(p, &at);
@@ -280,10 +291,11 @@ gm_ret_t gm_shim_harvest(void *pmap, uint64_t va, uint64_t bytes, uint8_t *bits)
 		return GM_RET_FAULT;
 	if (!gm_shim_cap_ok(d, GM_CAP_DIRTY, &at) || !d->mmu.pmap_harvest)
 		return GM_RET_UNIMPLEMENTED;
-	if (gm_shim_range_ok(d, &at) && !atomic_load(&d->blind))
+	if (gm_shim_range_ok(d, &at) && !atomic_load(&d->blind)) {
 		uses = d->out->alloc(d->out->self, n * sizeof(*uses));
-	if (!uses)
-		atomic_store(&d->blind, true);
+		if (!uses)
+			atomic_store(&d->blind, true);
+	}
 	gm_shim_begin(d, &c, GM_SHIM_OP_HARVEST, &at);
 	if (uses)
 		harvest_before(p, va, n, uses);

@@ -2,7 +2,8 @@
 /*
  * The operations that are neither mappings nor copies: faults, what the CPU sees, descriptors, peers.
  *
- * Faults: fault_next() is called where nothing may block, so nothing is allocated here. A fault in a page table that
+ * fault_next() and cpu_ptr() are called where nothing may block, so nothing is allocated here: what cpu_ptr() says is
+ * compared for memory of which there are books, because it was taken or mapped before. A fault in a page table that
  * the shim does not know is not passed on; the next one is asked for instead.
  */
 #include "config.h"
@@ -13,16 +14,6 @@
 #include "hal/gm_shim.h"
 
 #define MAX_BAD_FAULTS 64u
-
-struct gm_shim_pmap *gm_shim_pmap_of(struct gm_shim_dev *d, const void *inner)
-{
-	struct gm_shim_pmap *p;
-
-	TAILQ_FOREACH(p, &d->pmaps, link)
-		if (p->pmap == inner)
-			return p;
-	return NULL;
-}
 
 /* (S) One that died after the call began: the fault is a late one, not a wrong one. */
 static bool died_since(struct gm_shim_dev *d, const void *inner, uint64_t seq)
@@ -146,8 +137,6 @@ void *gm_shim_cpu_ptr(void *dev, uint64_t pa, uint64_t bytes)
 
 	if (!gm_shim_cap_ok(d, GM_CAP_CPU_VISIBLE, &at) || !d->mmu.cpu_ptr)
 		return NULL;
-	/* Without memory for the books nothing is compared; that is no reason to be blind for the rest. */
-	(void)gm_shim_need_memory(d, &d->frames, pa, bytes ? bytes : 1);
 	gm_shim_begin(d, &c, GM_SHIM_OP_CPU_PTR, &at);
 	ptr = d->mmu.cpu_ptr(d->dev, pa, bytes);
 	gm_shim_lock(d);
@@ -263,18 +252,4 @@ gm_ret_t gm_shim_peer_reach(void *dev, void *other)
 		gm_shim_report(d, GM_RULE_PEER_CHANGED, &at, "now it says %s", gm_ret_name(ret));
 	gm_shim_end(&c, ret);
 	return ret;
-}
-
-/* Not counted as a call: what it waits for may be one. A slot that is missing has nothing that could be stopped. */
-void gm_shim_halt(void *dev)
-{
-	struct gm_shim_dev *d = dev;
-	struct gm_shim_at at = { .op = "dev_halt", .step = GM_STEP_FREE };
-	unsigned pending;
-
-	if (d->mmu.dev_halt)
-		d->mmu.dev_halt(d->dev);
-	pending = gm_shim_fences_left(d);
-	if (pending)
-		gm_shim_report(d, GM_RULE_HALT_PENDING, &at, "%u are pending", pending);
 }

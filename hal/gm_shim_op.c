@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The frame of every operation.
+ * Around every operation.
  *
- *     begin: noted as in flight, with time and place on the stack
- *     end:   result listed? device lost before? a lock kept? longer than the bound?
+ *     begin:    noted as in flight, with time and place on the stack
+ *     returned: the backend's time ends; what the shim looks at afterwards is not the operation's
+ *     end:      result listed? device lost before? a lock kept? longer than the bound?
  *
  * Which operation calls a service is told by the stack: the services have no name for a thread that both threads and
- * coroutines know, but a service called by an operation runs a little below its wrapper's frame on the same stack.
+ * coroutines know, but a service called by an operation runs a little below its wrapper on the same stack. An access()
+ * by which the shim looks is a call of its own, so that what it uses is not taken for what the operation uses.
  */
 #include "config.h"
 
@@ -83,9 +85,9 @@ void gm_shim_begin(struct gm_shim_dev *d, struct gm_shim_call *c, enum gm_shim_o
 {
 	bool overlap, silent;
 
-	/* What the operation calls lies below our caller's frame, of which this is somewhere inside. */
+	/* What the operation calls lies below our caller's part of the stack, of which this is somewhere inside. */
 	*c = (struct gm_shim_call){ .dev = d, .op = op, .at = *at, .start_ns = gm_shim_now(d),
-				    .frame = (uintptr_t)__builtin_frame_address(0) + 512, .thread = pthread_self() };
+				    .stack = (uintptr_t)__builtin_frame_address(0) + 512, .thread = pthread_self() };
 	c->at.op = ops[op].name;
 	gm_shim_fences_late(d, c->start_ns, false);
 	gm_shim_lock(d);
@@ -103,15 +105,37 @@ void gm_shim_begin(struct gm_shim_dev *d, struct gm_shim_call *c, enum gm_shim_o
 		gm_shim_report(d, GM_RULE_FAULT_SILENT, &c->at, "a fault was named that was never announced");
 }
 
-struct gm_shim_call *gm_shim_caller(struct gm_shim_dev *d, uintptr_t frame)
+struct gm_shim_call *gm_shim_caller(struct gm_shim_dev *d, uintptr_t stack)
 {
 	struct gm_shim_call *c, *best = NULL;
 
+	/* The newest is first, which decides where two lie on one level. */
 	LIST_FOREACH(c, &d->calls, link)
-		if (pthread_equal(c->thread, pthread_self()) && frame < c->frame &&
-		    c->frame - frame < GM_SHIM_STACK_BYTES && (!best || c->frame < best->frame))
+		if (pthread_equal(c->thread, pthread_self()) && stack < c->stack &&
+		    c->stack - stack < GM_SHIM_STACK_BYTES && (!best || c->stack < best->stack))
 			best = c;
 	return best;
+}
+
+void gm_shim_look_begin(struct gm_shim_dev *d, struct gm_shim_call *c)
+{
+	*c = (struct gm_shim_call){ .dev = d, .op = GM_SHIM_OP_ACCESS, .look = true, .thread = pthread_self(),
+				    .stack = (uintptr_t)__builtin_frame_address(0) + 512 };
+	gm_shim_lock(d);
+	LIST_INSERT_HEAD(&d->calls, c, link);
+	gm_shim_unlock(d);
+}
+
+void gm_shim_look_end(struct gm_shim_call *c)
+{
+	gm_shim_lock(c->dev);
+	LIST_REMOVE(c, link);
+	gm_shim_unlock(c->dev);
+}
+
+void gm_shim_returned(struct gm_shim_call *c)
+{
+	c->returned_ns = gm_shim_now(c->dev);
 }
 
 /* Not in flight any more; what every operation must keep. */
@@ -119,6 +143,7 @@ static void end(struct gm_shim_call *c, bool has_ret, gm_ret_t ret)
 {
 	struct gm_shim_dev *d = c->dev;
 	uint64_t now_ns = gm_shim_now(d);
+	uint64_t took_ns = (c->returned_ns ? c->returned_ns : now_ns) - c->start_ns;
 	bool kept;
 
 	gm_shim_lock(d);
@@ -131,8 +156,8 @@ static void end(struct gm_shim_call *c, bool has_ret, gm_ret_t ret)
 	gm_shim_unlock(d);
 	if (kept)
 		gm_shim_report(d, GM_RULE_LOCK_KEPT, &c->at, "%s", "");
-	if (ops[c->op].bounded && now_ns - c->start_ns > d->bound_ns)
-		gm_shim_report(d, GM_RULE_SLOW, &c->at, "it took %llu ns", (unsigned long long)(now_ns - c->start_ns));
+	if (ops[c->op].bounded && took_ns > d->bound_ns)
+		gm_shim_report(d, GM_RULE_SLOW, &c->at, "it took %llu ns", (unsigned long long)took_ns);
 }
 
 void gm_shim_end(struct gm_shim_call *c, gm_ret_t ret)

@@ -2,8 +2,9 @@
 /*
  * Plans. The backend gets a copy of the steps, with its own page tables in them.
  *
- * Before: each step is judged as if exactly those it depends on were complete; the others may be, or not. What is
- * legal only with steps that it does not depend on is PLAN_ORDER. The books then have the whole plan done.
+ * Before: each step is judged as if exactly those it depends on were complete; the others may be, or not, so it is
+ * judged again with each REMOVE and INVL that may come before it, and paired with those that it must not meet. What
+ * is legal only with steps that it does not depend on is PLAN_ORDER. The books then have the whole plan done.
  *
  *     given --signal--> every step SUCCESS: the books are right, the device is looked at
  *                   \-> some not: the ranges of those that are not SUCCESS are UNSURE
@@ -66,13 +67,13 @@ static void apply(struct gm_shim_fence *f, size_t i)
 	struct gm_shim_at at = step_at(s, (uint32_t)i);
 
 	if (s->op == GM_STEP_REMOVE || s->op == GM_STEP_INVL)
-		f->hosts |= gm_shim_hosts_any(s->pmap, &at);
+		f->steps[i].hosts = gm_shim_hosts_any(s->pmap, &at);
 	switch (s->op) {
 	case GM_STEP_REMOVE:
 		gm_shim_removed(s->pmap, &at);
 		break;
 	case GM_STEP_INVL:
-		gm_shim_choose_gone(s->pmap, &at, &f->gone[i]);
+		gm_shim_choose_gone(s->pmap, &at, &f->steps[i].gone);
 		gm_shim_invalidated(s->pmap, &at);
 		break;
 	case GM_STEP_ENTER:
@@ -84,46 +85,76 @@ static void apply(struct gm_shim_fence *f, size_t i)
 	}
 }
 
-static void apply_until(struct gm_shim_fence *f, size_t *applied, size_t end)
-{
-	for (; *applied < end; (*applied)++)
-		apply(f, *applied);
-}
-
-/* (S) */
-static void check(struct gm_shim_dev *d, const struct gm_step *s, const struct gm_shim_at *at,
-		  struct gm_shim_found *found)
-{
-	if (s->op == GM_STEP_ENTER)
-		gm_shim_check_enter(s->pmap, at, found);
-	if (s->op == GM_STEP_COPY)
-		gm_shim_check_copy(d, &s->copy, at, found);
-}
-
-static void check_step(struct gm_shim_dev *d, struct gm_shim_fence *f, size_t i, size_t *applied)
+/* (S) Is a step legal as the books are now? */
+static void check(struct gm_shim_dev *d, const struct gm_shim_fence *f, size_t i, struct gm_shim_found *found)
 {
 	const struct gm_step *s = &f->outer[i];
 	struct gm_shim_at at = step_at(s, (uint32_t)i);
-	struct gm_shim_found found = { .rule = GM_RULES };
 
-	gm_shim_lock(d);
-	apply_until(f, applied, s->after == GM_STEP_FREE ? 0 : s->after + 1u);
-	check(d, s, &at, &found);
-	if (found.rule != GM_RULES && *applied < i) {
-		struct gm_shim_found again = { .rule = GM_RULES };
+	if (s->op == GM_STEP_ENTER)
+		gm_shim_check_enter(s->pmap, &at, found);
+	if (s->op == GM_STEP_COPY)
+		gm_shim_check_copy(d, &s->copy, &at, found);
+}
 
-		apply_until(f, applied, i);
-		check(d, s, &at, &again);
-		found.rule = again.rule == GM_RULES ? GM_RULE_PLAN_ORDER : again.rule;
+/* How many steps must be complete for it to start. */
+static size_t needed(const struct gm_step *s)
+{
+	return s->after == GM_STEP_FREE ? 0 : s->after + (size_t)1;
+}
+
+/*
+ * (S) The steps before `i` are complete, no other: may those start that may start now? All are asked for which just
+ * what they depend on is complete, and all again when frames have changed hands.
+ */
+static void check_startable(struct gm_shim_dev *d, struct gm_shim_fence *f, size_t i)
+{
+	bool moved = i && (f->outer[i - 1].op == GM_STEP_REMOVE || f->outer[i - 1].op == GM_STEP_INVL);
+
+	for (size_t k = i; k < f->n; k++) {
+		size_t first = needed(&f->outer[k]);
+
+		if (first == i || (first < i && moved && f->steps[k].found.rule == GM_RULES))
+			check(d, f, k, &f->steps[k].found);
 	}
-	for (size_t k = 0; k < i; k++)
-		if (!depends(s, k) && conflict(&f->outer[k], s))
-			gm_shim_found_at(&found, GM_RULE_PLAN_ORDER, &at, s->va, at.pa);
-	gm_shim_unlock(d);
-	if (found.rule == GM_RULES)
-		return;
-	gm_shim_report(d, found.rule, &found.at, "%s", "");
-	f->blamed = true;
+}
+
+/* (S) All before it is complete. What is legal now, and was not as soon as it might have started, lacks an order. */
+static void conclude(struct gm_shim_dev *d, struct gm_shim_fence *f, size_t i)
+{
+	const struct gm_step *s = &f->outer[i];
+	struct gm_shim_found *found = &f->steps[i].found, last = { .rule = GM_RULES };
+	struct gm_shim_at at = step_at(s, (uint32_t)i);
+
+	if (found->rule != GM_RULES && needed(s) < i) {
+		check(d, f, i, &last);
+		found->rule = last.rule == GM_RULES ? GM_RULE_PLAN_ORDER : last.rule;
+	}
+	for (size_t k = needed(s); k < i; k++)
+		if (conflict(&f->outer[k], s))
+			gm_shim_found_at(found, GM_RULE_PLAN_ORDER, &at, s->va, at.pa);
+}
+
+/* Walk through the plan, from the books as they are to those with all of it done. */
+static void check_plan(struct gm_shim_dev *d, struct gm_shim_fence *f)
+{
+	for (size_t i = 0; i < f->n; i++)
+		f->steps[i].found.rule = GM_RULES;
+	for (size_t i = 0; i < f->n; i++) {
+		gm_shim_lock(d);
+		check_startable(d, f, i);
+		conclude(d, f, i);
+		apply(f, i);
+		gm_shim_unlock(d);
+	}
+	for (size_t i = 0; i < f->n; i++) {
+		const struct gm_shim_found *found = &f->steps[i].found;
+
+		if (found->rule == GM_RULES)
+			continue;
+		gm_shim_report(d, found->rule, &found->at, "%s", "");
+		f->blamed = true;
+	}
 }
 
 /* Is the step one that the law allows? DEAD: it cannot be passed on. */
@@ -185,12 +216,13 @@ static void take_steps(struct gm_shim_dev *d, struct gm_shim_fence *f, const str
 }
 
 /* (S) What the books say of the range of a step is not known any more. */
-static void doubt_step(const struct gm_step *s, size_t i)
+static void doubt_step(const struct gm_shim_fence *f, size_t i)
 {
+	const struct gm_step *s = &f->outer[i];
 	struct gm_shim_at at = step_at(s, (uint32_t)i);
 
 	if (s->op != GM_STEP_COPY)
-		gm_shim_doubt(s->pmap, &at);
+		gm_shim_doubt(s->pmap, &at, f->steps[i].hosts || at.pte & GM_PTE_HOST);
 }
 
 gm_ret_t gm_shim_submit(void *dev, struct gm_step *steps, size_t n, struct gm_fence *done)
@@ -200,7 +232,6 @@ gm_ret_t gm_shim_submit(void *dev, struct gm_step *steps, size_t n, struct gm_fe
 	struct gm_shim_fence *f;
 	struct gm_shim_call c;
 	bool sound, dead = false;
-	size_t applied = 0;
 	gm_ret_t ret;
 
 	if (!gm_shim_cap_ok(d, GM_CAP_SUBMIT, &at) || !d->mmu.submit)
@@ -215,21 +246,16 @@ gm_ret_t gm_shim_submit(void *dev, struct gm_step *steps, size_t n, struct gm_fe
 	f->outer = steps;
 	f->sound = sound;
 	take_steps(d, f, steps);
-	for (size_t i = 0; sound && i < n; i++)
-		check_step(d, f, i, &applied);
 	gm_shim_begin(d, &c, GM_SHIM_OP_SUBMIT, &at);
-	gm_shim_lock(d);
 	if (sound)
-		apply_until(f, &applied, n);
-	d->pins--;
-	gm_shim_unlock(d);
+		check_plan(d, f);
 	gm_shim_fence_given(d, f);
+	gm_shim_pin(d, -1);
 	ret = d->mmu.submit(d->dev, f->inner, n, done);
 	if (ret && sound) {
 		gm_shim_lock(d);
 		for (size_t i = 0; i < n; i++)
-			doubt_step(&steps[i], i);
-		d->unsure_hosts |= f->hosts;
+			doubt_step(f, i);
 		gm_shim_unlock(d);
 	}
 	gm_shim_fence_sent(d, f, &at, ret);
@@ -309,7 +335,7 @@ static void look(struct gm_shim_dev *d, const struct gm_shim_fence *f, size_t i)
 	if (s->op == GM_STEP_ENTER && settled(f, i))
 		gm_shim_probe_entered(s->pmap, &at);
 	if (s->op == GM_STEP_INVL) {
-		gm_shim_probe_gone(s->pmap, &at, &f->gone[i]);
+		gm_shim_probe_gone(s->pmap, &at, &f->steps[i].gone);
 		gm_shim_sweep(s->pmap, &at);
 	}
 	if (s->op == GM_STEP_COPY && settled(f, i))
@@ -328,10 +354,9 @@ void gm_shim_plan_done(struct gm_shim_dev *d, struct gm_shim_fence *f, gm_ret_t 
 		f->outer[i].ret = f->inner[i].ret == UNSET ? GM_RET_CANCELED : f->inner[i].ret;
 		gm_shim_note(d, &at, now_ns, false, f->outer[i].ret);
 		if (f->sound && (f->inner[i].ret || f->blamed))
-			doubt_step(&f->outer[i], i);
+			doubt_step(f, i);
 		d->lost |= f->inner[i].ret == GM_RET_NODEV;
 	}
-	d->unsure_hosts |= f->hosts && !all;
 	gm_shim_unlock(d);
 	for (size_t i = 0; f->sound && all && !f->blamed && i < f->n; i++)
 		look(d, f, i);

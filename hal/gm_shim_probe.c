@@ -13,6 +13,13 @@
  * and after the load, three times in a row. Host memory that is mapped in place is never looked at: an access may wait
  * for the very thread that looks.
  *
+ * A look is an access(), which may wait, for a small job of the device say. So it is not judged as a part of the
+ * operation, neither its time nor its services (gm_shim_look_begin()). And tlb_invl() of a device with
+ * GM_CAP_FAST_INVL, which is called where nobody may sleep, is looked at only as long as access() has never been seen
+ * to wait: that is by a service, because a backend has no other way. What was entered was looked at before, so the
+ * first invalidation knows already. On such a device a stale translation is seen after plans, and where
+ * pmap_remove() and pmap_enter() look.
+ *
  * Pages beside the range may be changed by others: what is seen there counts only if no operation began meanwhile.
  */
 #include "config.h"
@@ -73,13 +80,24 @@ static struct look choose(struct gm_shim_dev *d)
 	return (struct look){ { 0, gm_shim_random(d, GM_PAGE_BYTES / sizeof(uint64_t)) * sizeof(uint64_t) } };
 }
 
+static gm_ret_t device_access(struct gm_shim_pmap *p, uint64_t va, void *buf, size_t bytes, bool write)
+{
+	struct gm_shim_call c;
+	gm_ret_t ret;
+
+	gm_shim_look_begin(p->dev, &c);
+	ret = p->dev->mmu.access(p->pmap, va, buf, bytes, write);
+	gm_shim_look_end(&c);
+	return ret;
+}
+
 static gm_ret_t device_load(struct gm_shim_pmap *p, uint64_t va, const struct look *look, uint64_t *words)
 {
 	struct gm_shim_page *page;
 	gm_ret_t ret = GM_RET_SUCCESS;
 
 	for (unsigned i = 0; i < WORDS && !ret; i++)
-		ret = p->dev->mmu.access(p->pmap, va + look->off[i], &words[i], sizeof(words[i]), false);
+		ret = device_access(p, va + look->off[i], &words[i], sizeof(words[i]), false);
 	gm_shim_lock(p->dev);
 	p->dev->lost |= ret == GM_RET_NODEV;
 	page = gm_shim_page(p, va);
@@ -122,7 +140,7 @@ static bool differs(struct gm_shim_pmap *p, uint64_t va, uint64_t pa, const stru
 static void doubt(struct gm_shim_pmap *p, const struct gm_shim_at *at)
 {
 	gm_shim_lock(p->dev);
-	gm_shim_doubt(p, at);
+	gm_shim_doubt(p, at, false);
 	gm_shim_unlock(p->dev);
 }
 
@@ -161,7 +179,7 @@ static void look_at(struct gm_shim_pmap *p, const struct gm_shim_at *at, uint64_
 		doubt(p, at);
 		return;
 	}
-	if (!((page.cur | page.old) & GM_SHIM_RIGHTS) && d->mmu.access(p->pmap, va, words, 1, true) == GM_RET_SUCCESS)
+	if (!((page.cur | page.old) & GM_SHIM_RIGHTS) && device_access(p, va, words, 1, true) == GM_RET_SUCCESS)
 		gm_shim_report(d, proof.store, &here, "a store passed");
 }
 
@@ -195,7 +213,7 @@ static void look_for_none(struct gm_shim_pmap *p, const struct gm_shim_at *at, u
 		return;
 	here.va = va;
 	here.bytes -= va - at->va;
-	if (p->dev->mmu.access(p->pmap, va, &word, sizeof(word), false) == GM_RET_SUCCESS)
+	if (device_access(p, va, &word, sizeof(word), false) == GM_RET_SUCCESS)
 		gm_shim_report(p->dev, rule, &here, "a load passed");
 }
 
@@ -233,7 +251,7 @@ static void look_beside(struct gm_shim_pmap *p, const struct gm_shim_at *at, uin
 
 	gm_shim_lock(d);
 	ops = d->ops;
-	calm = LIST_FIRST(&d->calls) && !LIST_NEXT(LIST_FIRST(&d->calls), link); /* ours */
+	calm = LIST_FIRST(&d->calls) && !LIST_NEXT(LIST_FIRST(&d->calls), link); /* ours, and no look of another */
 	TAILQ_FOREACH(f, &d->fences, link)
 		calm = calm && f->kind != GM_SHIM_FENCE_PLAN;
 	gm_shim_unlock(d);

@@ -83,24 +83,6 @@ void gm_shim_need(struct gm_shim_pmap *p, uint64_t va, uint64_t pa, uint64_t byt
 		atomic_store(&d->blind, true);
 }
 
-void gm_shim_forget(struct gm_shim_pmap *p)
-{
-	struct gm_shim_dev *d = p->dev;
-	struct gm_shim_chunk *chunk;
-
-	gm_shim_lock(d);
-	while ((chunk = RB_MIN(gm_shim_chunks, &p->chunks))) {
-		struct gm_shim_at at = { .va = chunk->va, .bytes = GM_BLOCK_BYTES };
-
-		gm_shim_doubt(p, &at); /* takes what is mapped out of the books of frames */
-		RB_REMOVE(gm_shim_chunks, &p->chunks, chunk);
-		gm_shim_unlock(d);
-		d->out->free(d->out->self, chunk, GM_SHIM_CHUNK_BYTES);
-		gm_shim_lock(d);
-	}
-	gm_shim_unlock(d);
-}
-
 void gm_shim_pin(struct gm_shim_dev *d, int n)
 {
 	gm_shim_lock(d);
@@ -117,6 +99,17 @@ static bool says_nothing(const struct gm_shim_chunk *chunk)
 	return !any;
 }
 
+/* A plan that may fail: then its ranges are doubted, for which there must be books. */
+static bool plan_pending(const struct gm_shim_dev *d)
+{
+	const struct gm_shim_fence *f;
+
+	TAILQ_FOREACH(f, &d->fences, link)
+		if (f->kind == GM_SHIM_FENCE_PLAN && !f->done)
+			return true;
+	return false;
+}
+
 void gm_shim_sweep(struct gm_shim_pmap *p, const struct gm_shim_at *at)
 {
 	SLIST_HEAD(, gm_shim_chunk) dropped = SLIST_HEAD_INITIALIZER(dropped);
@@ -126,8 +119,8 @@ void gm_shim_sweep(struct gm_shim_pmap *p, const struct gm_shim_at *at)
 	if (gm_shim_has(d, GM_CAP_DIRTY)) /* the bits of a page outlive its mapping */
 		return;
 	gm_shim_lock(d);
-	for (chunk = d->pins ? NULL : gm_shim_chunk_at(p, at->va); chunk && chunk->va <= at->va + (at->bytes - 1);
-	     chunk = next) {
+	chunk = d->pins || plan_pending(d) ? NULL : gm_shim_chunk_at(p, at->va);
+	for (; chunk && chunk->va <= at->va + (at->bytes - 1); chunk = next) {
 		next = RB_NEXT(gm_shim_chunks, &p->chunks, chunk);
 		if (!says_nothing(chunk))
 			continue;
@@ -155,6 +148,18 @@ static struct gm_shim_frame *frame_of(struct gm_shim_dev *d, uint64_t entry)
 	return gm_shim_frame_of(entry & GM_SHIM_H ? &d->hosts : &d->frames, entry & ~GM_SHIM_FLAGS);
 }
 
+/* As long as there is one such page, accesses to host memory that is not mapped prove nothing. */
+static bool maybe_host(uint64_t entry)
+{
+	return entry & GM_SHIM_UNSURE && entry & (GM_SHIM_H | GM_SHIM_NEW);
+}
+
+/* What stays of an entry that is removed. */
+static uint64_t removed_entry(uint64_t entry)
+{
+	return entry & (GM_SHIM_USES | GM_SHIM_UNSURE | (entry & GM_SHIM_UNSURE ? GM_SHIM_H : 0));
+}
+
 /* Change what the page table has, and the books of the frames. */
 static void set_cur(struct gm_shim_dev *d, struct gm_shim_page *page, uint64_t entry)
 {
@@ -168,6 +173,8 @@ static void set_cur(struct gm_shim_dev *d, struct gm_shim_page *page, uint64_t e
 		f->maps++;
 		f->writers += (entry & GM_SHIM_W) != 0;
 	}
+	d->unsure_hosts -= maybe_host(page->cur);
+	d->unsure_hosts += maybe_host(entry);
 	page->cur = entry;
 }
 
@@ -194,6 +201,25 @@ static void make_old(struct gm_shim_dev *d, struct gm_shim_page *page, uint64_t 
 	if (page->old && !((page->old ^ entry) & (~GM_SHIM_FLAGS | GM_SHIM_H)))
 		kept |= page->old & GM_SHIM_RIGHTS;
 	set_old(d, page, kept);
+}
+
+void gm_shim_forget(struct gm_shim_pmap *p)
+{
+	struct gm_shim_dev *d = p->dev;
+	struct gm_shim_chunk *chunk;
+
+	gm_shim_lock(d);
+	while ((chunk = RB_MIN(gm_shim_chunks, &p->chunks))) {
+		for (unsigned i = 0; i < GM_BLOCK_PAGES; i++) { /* out of the books of frames as well */
+			set_old(d, &chunk->page[i], 0);
+			set_cur(d, &chunk->page[i], 0);
+		}
+		RB_REMOVE(gm_shim_chunks, &p->chunks, chunk);
+		gm_shim_unlock(d);
+		d->out->free(d->out->self, chunk, GM_SHIM_CHUNK_BYTES);
+		gm_shim_lock(d);
+	}
+	gm_shim_unlock(d);
 }
 
 bool gm_shim_mapped_any(struct gm_shim_pmap *p)
@@ -286,10 +312,12 @@ void gm_shim_entered(struct gm_shim_pmap *p, const struct gm_shim_at *at, bool f
 	FOR_PAGES(p, at, page, va) {
 		uint64_t entry = page->cur & ~marks;
 
-		if (!failed) /* the bits of a harvest begin anew */
+		if (!failed && page->cur & GM_SHIM_NEW) /* the bits of a harvest begin anew */
 			entry = (entry & ~(GM_SHIM_USES | GM_SHIM_UNSURE)) | GM_SHIM_EVER;
-		else if (page->cur & GM_SHIM_NEW)
-			entry = page->cur & (GM_SHIM_USES | GM_SHIM_UNSURE);
+		else if (!failed)
+			entry |= GM_SHIM_EVER;
+		else if (page->cur & GM_SHIM_NEW) /* what it was if it was not known is not known */
+			entry = (page->cur & (GM_SHIM_USES | GM_SHIM_UNSURE)) | (page->cur & GM_SHIM_UNSURE ? GM_SHIM_H : 0);
 		else
 			entry &= ~((page->cur & GM_SHIM_NEW_W ? GM_SHIM_W : 0) | (page->cur & GM_SHIM_NEW_A ? GM_SHIM_A : 0));
 		set_cur(p->dev, page, entry);
@@ -302,7 +330,7 @@ void gm_shim_removed(struct gm_shim_pmap *p, const struct gm_shim_at *at)
 	FOR_PAGES(p, at, page, va) {
 		if (page->cur & GM_SHIM_M)
 			make_old(p->dev, page, page->cur);
-		set_cur(p->dev, page, page->cur & (GM_SHIM_USES | GM_SHIM_UNSURE));
+		set_cur(p->dev, page, removed_entry(page->cur));
 		(void)va;
 	}
 }
@@ -312,7 +340,7 @@ void gm_shim_invalidated(struct gm_shim_pmap *p, const struct gm_shim_at *at)
 	FOR_PAGES(p, at, page, va) {
 		set_old(p->dev, page, 0);
 		if (!(page->cur & GM_SHIM_M))
-			page->cur &= ~GM_SHIM_UNSURE;
+			set_cur(p->dev, page, page->cur & ~(GM_SHIM_UNSURE | GM_SHIM_H));
 		(void)va;
 	}
 }
@@ -331,11 +359,13 @@ void gm_shim_protected(struct gm_shim_pmap *p, const struct gm_shim_at *at)
 	}
 }
 
-void gm_shim_doubt(struct gm_shim_pmap *p, const struct gm_shim_at *at)
+void gm_shim_doubt(struct gm_shim_pmap *p, const struct gm_shim_at *at, bool hosts)
 {
 	FOR_PAGES(p, at, page, va) {
+		uint64_t host = hosts ? GM_SHIM_H : (page->cur | page->old) & GM_SHIM_H;
+
 		set_old(p->dev, page, 0);
-		set_cur(p->dev, page, (page->cur & GM_SHIM_USES) | GM_SHIM_UNSURE);
+		set_cur(p->dev, page, (page->cur & GM_SHIM_USES) | GM_SHIM_UNSURE | host);
 		(void)va;
 	}
 }

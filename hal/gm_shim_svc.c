@@ -48,14 +48,14 @@ static struct gm_shim_at at_service(const char *name)
 }
 
 /* The service may sleep (or, as seen from fault_next(), do anything at all). */
-static void judge_caller(struct gm_shim_dev *d, const char *name, bool sleeps, uintptr_t frame)
+static void judge_caller(struct gm_shim_dev *d, const char *name, bool sleeps, uintptr_t stack)
 {
 	struct gm_shim_at at = at_service(name);
 	struct gm_shim_call *c;
 	enum gm_rule rule = GM_RULES;
 
 	gm_shim_lock(d);
-	c = gm_shim_caller(d, frame);
+	c = gm_shim_caller(d, stack);
 	if (c && !c->blocked && c->op == GM_SHIM_OP_FAULT_NEXT)
 		rule = GM_RULE_FAULT_BLOCKS;
 	if (c && !c->blocked && c->op == GM_SHIM_OP_TLB_INVL && sleeps && gm_shim_has(d, GM_CAP_FAST_INVL))
@@ -71,7 +71,19 @@ static void judge_caller(struct gm_shim_dev *d, const char *name, bool sleeps, u
 		gm_shim_report(d, rule, &at, "service %s", name);
 }
 
-#define FRAME ((uintptr_t)__builtin_frame_address(0))
+/* One of the ways to wait for something; host_access() is none for looks, which never go to the host. */
+static void note_wait(struct gm_shim_dev *d, uintptr_t stack)
+{
+	const struct gm_shim_call *c;
+
+	gm_shim_lock(d);
+	c = gm_shim_caller(d, stack);
+	if (c && c->op == GM_SHIM_OP_ACCESS)
+		atomic_store(&d->access_waits, true);
+	gm_shim_unlock(d);
+}
+
+#define HERE ((uintptr_t)__builtin_frame_address(0))
 
 /* No lock may be held where others are told something. */
 static void judge_unlocked(struct gm_shim_dev *d, const char *name)
@@ -93,14 +105,14 @@ static void *svc_alloc(void *self, size_t bytes)
 	struct gm_shim_dev *d = self;
 	struct gm_shim_thing *t;
 
-	judge_caller(d, "alloc", false, FRAME);
+	judge_caller(d, "alloc", false, HERE);
 	if (bytes > SIZE_MAX - HEAD)
 		return NULL;
 	t = d->out->alloc(d->out->self, HEAD + bytes);
 	if (!t)
 		return NULL;
 	t->key = (char *)t + HEAD;
-	t->kind = GM_SHIM_MEMORY;
+	t->kind = GM_SHIM_ALLOCATION;
 	t->bytes = bytes;
 	gm_shim_lock(d);
 	RB_INSERT(gm_shim_things, &d->things, t);
@@ -114,12 +126,12 @@ static void svc_free(void *self, void *ptr, size_t bytes)
 	struct gm_shim_at at = at_service("free");
 	struct gm_shim_thing *t;
 
-	judge_caller(d, "free", false, FRAME);
+	judge_caller(d, "free", false, HERE);
 	if (!ptr)
 		return;
 	gm_shim_lock(d);
 	t = find(d, ptr);
-	if (t && t->kind == GM_SHIM_MEMORY)
+	if (t && t->kind == GM_SHIM_ALLOCATION)
 		RB_REMOVE(gm_shim_things, &d->things, t);
 	else
 		t = NULL;
@@ -181,7 +193,7 @@ static void svc_mutex_init(void *self, struct gm_mutex *mutex)
 {
 	struct gm_shim_dev *d = self;
 
-	judge_caller(d, "mutex_init", false, FRAME);
+	judge_caller(d, "mutex_init", false, HERE);
 	add_thing(d, mutex, GM_SHIM_LOCK);
 	d->out->mutex_init(d->out->self, mutex);
 }
@@ -190,7 +202,7 @@ static void svc_mutex_fini(void *self, struct gm_mutex *mutex)
 {
 	struct gm_shim_dev *d = self;
 
-	judge_caller(d, "mutex_fini", false, FRAME);
+	judge_caller(d, "mutex_fini", false, HERE);
 	if (drop_thing(d, "mutex_fini", mutex, GM_SHIM_LOCK))
 		d->out->mutex_fini(d->out->self, mutex);
 }
@@ -261,7 +273,7 @@ static void svc_waitq_init(void *self, struct gm_waitq *queue)
 {
 	struct gm_shim_dev *d = self;
 
-	judge_caller(d, "waitq_init", false, FRAME);
+	judge_caller(d, "waitq_init", false, HERE);
 	add_thing(d, queue, GM_SHIM_QUEUE);
 	d->out->waitq_init(d->out->self, queue);
 }
@@ -270,7 +282,7 @@ static void svc_waitq_fini(void *self, struct gm_waitq *queue)
 {
 	struct gm_shim_dev *d = self;
 
-	judge_caller(d, "waitq_fini", false, FRAME);
+	judge_caller(d, "waitq_fini", false, HERE);
 	if (drop_thing(d, "waitq_fini", queue, GM_SHIM_QUEUE))
 		d->out->waitq_fini(d->out->self, queue);
 }
@@ -295,7 +307,8 @@ static gm_ret_t svc_wait(void *self, struct gm_waitq *queue, struct gm_mutex *mu
 	enum gm_rule rule;
 	gm_ret_t ret;
 
-	judge_caller(d, "wait", true, FRAME);
+	judge_caller(d, "wait", true, HERE);
+	note_wait(d, HERE);
 	if (!queue_made(d, "wait", queue))
 		return GM_RET_TIMEDOUT;
 	rule = unhold(d, mutex, GM_RULE_WAIT_UNLOCKED);
@@ -313,7 +326,7 @@ static void svc_wake(void *self, struct gm_waitq *queue)
 {
 	struct gm_shim_dev *d = self;
 
-	judge_caller(d, "wake", false, FRAME);
+	judge_caller(d, "wake", false, HERE);
 	if (queue_made(d, "wake", queue))
 		d->out->wake(d->out->self, queue);
 }
@@ -331,7 +344,7 @@ static gm_ret_t svc_thread_start(void *self, const char *name, uint32_t flags, v
 	struct gm_shim_dev *d = self;
 	gm_ret_t ret;
 
-	judge_caller(d, "thread_start", false, FRAME);
+	judge_caller(d, "thread_start", false, HERE);
 	ret = d->out->thread_start(d->out->self, name, flags, fn, arg, thread);
 	if (ret == GM_RET_SUCCESS)
 		add_thing(d, *thread, GM_SHIM_THREAD);
@@ -342,7 +355,8 @@ static void svc_thread_join(void *self, struct gm_thread *thread)
 {
 	struct gm_shim_dev *d = self;
 
-	judge_caller(d, "thread_join", true, FRAME);
+	judge_caller(d, "thread_join", true, HERE);
+	note_wait(d, HERE);
 	judge_unlocked(d, "thread_join");
 	if (drop_thing(d, "thread_join", thread, GM_SHIM_THREAD))
 		d->out->thread_join(d->out->self, thread);
@@ -352,7 +366,8 @@ static void svc_yield(void *self)
 {
 	struct gm_shim_dev *d = self;
 
-	judge_caller(d, "yield", false, FRAME);
+	judge_caller(d, "yield", false, HERE);
+	note_wait(d, HERE);
 	d->out->yield(d->out->self);
 }
 
@@ -362,7 +377,7 @@ static void svc_fence_signal(void *self, struct gm_fence *fence, gm_ret_t result
 {
 	struct gm_shim_dev *d = self;
 
-	judge_caller(d, "fence_signal", false, FRAME);
+	judge_caller(d, "fence_signal", false, HERE);
 	judge_unlocked(d, "fence_signal");
 	gm_shim_signal(d, fence, result);
 }
@@ -373,7 +388,7 @@ static struct gm_fence *svc_fence_create(void *self)
 	struct gm_shim_fence *f;
 	struct gm_fence *fence;
 
-	judge_caller(d, "fence_create", false, FRAME);
+	judge_caller(d, "fence_create", false, HERE);
 	fence = d->out->fence_create(d->out->self);
 	if (!fence)
 		return NULL;
@@ -390,7 +405,8 @@ static void svc_fence_put(void *self, struct gm_fence *fence)
 {
 	struct gm_shim_dev *d = self;
 
-	judge_caller(d, "fence_put", false, FRAME);
+	judge_caller(d, "fence_put", false, HERE);
+	gm_shim_fence_put(d, fence); /* before its address can be another's */
 	d->out->fence_put(d->out->self, fence);
 }
 
@@ -398,7 +414,7 @@ static void svc_fault_ready(void *self)
 {
 	struct gm_shim_dev *d = self;
 
-	judge_caller(d, "fault_ready", false, FRAME);
+	judge_caller(d, "fault_ready", false, HERE);
 	judge_unlocked(d, "fault_ready");
 	gm_shim_lock(d);
 	d->ready++;
@@ -430,7 +446,7 @@ static gm_ret_t svc_host_access(void *self, uint64_t host_va, void *buf, size_t 
 	struct gm_shim_at at = at_service("host_access");
 	enum gm_rule rule;
 
-	judge_caller(d, "host_access", true, FRAME);
+	judge_caller(d, "host_access", true, HERE);
 	at.bytes = bytes;
 	gm_shim_lock(d);
 	rule = judge_host(d, host_va, bytes, write, &at.pa);
@@ -447,7 +463,7 @@ static void svc_log(void *self, enum gm_log_level level, const char *message)
 {
 	struct gm_shim_dev *d = self;
 
-	judge_caller(d, "log", false, FRAME);
+	judge_caller(d, "log", false, HERE);
 	d->out->log(d->out->self, level, message);
 }
 
@@ -488,7 +504,7 @@ static size_t count_left(struct gm_shim_dev *d, enum gm_rule rule, size_t *bytes
 
 	*bytes = 0;
 	RB_FOREACH(t, gm_shim_things, &d->things) {
-		bool is = rule == GM_RULE_LEAK		? t->kind == GM_SHIM_MEMORY
+		bool is = rule == GM_RULE_LEAK		? t->kind == GM_SHIM_ALLOCATION
 			  : rule == GM_RULE_THREAD_LEFT ? t->kind == GM_SHIM_THREAD
 							: t->kind == GM_SHIM_LOCK || t->kind == GM_SHIM_QUEUE;
 
@@ -520,7 +536,7 @@ bool gm_shim_things_left(struct gm_shim_dev *d, const char *op)
 	/* Memory stays where it is: it is the backend's. */
 	RB_FOREACH_SAFE(t, gm_shim_things, &d->things, next) {
 		RB_REMOVE(gm_shim_things, &d->things, t);
-		if (t->kind != GM_SHIM_MEMORY)
+		if (t->kind != GM_SHIM_ALLOCATION)
 			d->out->free(d->out->self, t, sizeof(*t));
 	}
 	return false;

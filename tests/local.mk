@@ -24,6 +24,7 @@ libgm_testkit_a_SOURCES = \
 	tests/unit/mock_services.h \
 	tests/unit/shim_breaks.h \
 	tests/unit/shim_fixture.h \
+	tests/unit/shim_parts.h \
 	tests/unit/shim_toy.h \
 	tests/unit/sim_fixture.h \
 	tests/unit/sim_host_fixture.h
@@ -81,6 +82,7 @@ UNIT_TESTS = \
 	tests/unit/test_remap.t \
 	tests/unit/test_shim.t \
 	tests/unit/test_shim_caller.t \
+	tests/unit/test_shim_edges.t \
 	tests/unit/test_shim_lib.t \
 	tests/unit/test_sim_app.t \
 	tests/unit/test_sim_host.t \

@@ -280,7 +280,7 @@ struct gm_mmu {
 	 * - Backend: page sizes are its choice. When it returns accesses may use the mapping. Write is never
 	 *   allowed where `pte` does not say so.
 	 * - Returns: SUCCESS, NOMEM. After failure: nothing was mapped, no right grew.
-	 * - Again: no effect.
+	 * - Again: no effect; what was mapped keeps its accessed and dirty bits, also where a right grows.
 	 */
 	gm_ret_t (*pmap_enter)(void *pmap, uint64_t va, uint64_t pa, uint64_t bytes, uint32_t pte);
 	/**
@@ -377,7 +377,7 @@ struct gm_mmu {
 	 * Read and clear the accessed and dirty bits of a range. **GM_CAP_DIRTY**; default UNIMPLEMENTED.
 	 * - Called: any time; exact only for pages removed and invalidated since. Blocks: bounded.
 	 * - Core: `bits` has one byte per granule of the range.
-	 * - Backend: `bits[i]` becomes GM_PAGE_* of granule i since the last harvest or pmap_enter(); 0 where nothing
+	 * - Backend: `bits[i]` becomes GM_PAGE_* of granule i since the last harvest, or since it was mapped; 0 where nothing
 	 *   was mapped. A page larger than a granule reports for each of its granules. The bits of a page outlive its
 	 *   pmap_remove() until the next pmap_enter() or harvest. Dirty is never lost; accessed may be.
 	 * - Returns: SUCCESS, NOMEM. After failure: no bit was cleared.

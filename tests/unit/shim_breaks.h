@@ -12,6 +12,7 @@ enum toy_other {
 	TOY_PROTECT_MOVED,             /* PROTECT_HOLE: the page is another one */
 	TOY_PROTECT_GROWS,             /* WRITE_ALLOWED: takes no right away */
 	TOY_STALE_RIGHT,               /* WRITE_ALLOWED: invalidation leaves the right to write */
+	TOY_ENTER_CLEARS,              /* HARVEST_LOST: what is mapped and entered again */
 	TOY_INVL_CUT,                  /* CUT: tlb_invl unmaps */
 	TOY_COPY_HOME,                 /* COPY_BYTES: to the host */
 	TOY_SIGNAL_LATE,               /* SIGNAL_FAILED: after the call returned */

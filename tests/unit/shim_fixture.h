@@ -25,6 +25,7 @@ struct rig {
 
 /* Static, so that what a broken backend leaks stays reachable. */
 static struct rig rig;
+static void (*rig_patch)(struct gm_mmu *toy); /* changes the toy's table before it is opened */
 
 static inline uint64_t rig_now_ns(void *self)
 {
@@ -56,6 +57,8 @@ static inline gm_ret_t rig_init(int how)
 	toy_twice = NULL;
 	if (how == GM_RULE_CAP_SLOT)
 		r->toy.pmap_protect = NULL;
+	if (rig_patch)
+		rig_patch(&r->toy);
 	r->config = (struct gm_validate_config){ .size = sizeof(r->config), .mmu = &r->toy, .report = rig_report, .arg = r };
 	r->s.host_bytes = 16 * PAGE;
 	r->s.host = aligned_alloc(PAGE, r->s.host_bytes);

@@ -220,8 +220,9 @@ static inline gm_ret_t toy_enter(void *pmap, uint64_t va, uint64_t pa, uint64_t 
 	for (uint64_t off = 0; off < bytes && !breaks(GM_RULE_ENTER_LOST); off += PAGE) {
 		if (breaks(TOY_ENTER_MOST) && off == bytes - PAGE)
 			continue;
+		if (!p->cur[toy_index(va + off)] || breaks(TOY_ENTER_CLEARS))
+			p->bits[toy_index(va + off)] = 0;
 		p->cur[toy_index(va + off)] = ((pa + off) ^ (elsewhere ? PAGE : 0)) | pte | ENTRY_M;
-		p->bits[toy_index(va + off)] = 0;
 	}
 	return fail ? GM_RET_NOMEM : done(p->toy, OP_ENTER);
 }

@@ -263,6 +263,53 @@ static void bad_order_enter(void)
 	(void)rig_submit(s, 2);
 }
 
+/* What may start too early stays so, whatever was asked for before it: `between` waits for all. */
+static void order_frames(struct gm_step bad, struct gm_step between)
+{
+	for (unsigned with = 0; with < 2; with++) {
+		struct gm_step s[4];
+		unsigned n = 0;
+
+		(void)rig_enter(0, 0, 1, RW_PTE);
+		s[n++] = rig_step(GM_STEP_REMOVE, GM_STEP_FREE, 0, 0, 1);
+		s[n++] = rig_step(GM_STEP_INVL, 0, 0, 0, 1);
+		if (with)
+			s[n++] = between;
+		s[n++] = bad;
+		(void)rig_submit(s, n);
+		cr_assert_eq(rig.n, with + 1, "%u reports", rig.n);
+		rig_empty();
+	}
+}
+
+/* The frame is mapped until the steps are done that nobody waits for. */
+static void bad_order_copy_reuse(void)
+{
+	order_frames(rig_copy_step(GM_STEP_FREE, rig_piece(GM_COPY_TO_DEV, 0, 0, 1)), rig_step(GM_STEP_ENTER, 1, 5, 5, 1));
+	cr_assert_eq(rig.first.step, 2);
+}
+
+/* ... and when it is not mapped any more, an old translation to it may live. */
+static void bad_order_enter_reuse(void)
+{
+	order_frames(rig_step(GM_STEP_ENTER, GM_STEP_FREE, 3, 0, 1),
+		     rig_copy_step(1, rig_piece(GM_COPY_TO_DEV, 9, 0, 1)));
+	cr_assert_eq(rig.first.step, 2);
+}
+
+/* Two that may start together: removed first, the frame would be reused before the invalidation. */
+static void bad_plan_reuse(void)
+{
+	struct gm_step s[3];
+
+	(void)rig_enter(0, 0, 1, RW_PTE);
+	s[0] = rig_step(GM_STEP_REMOVE, GM_STEP_FREE, 0, 0, 1);
+	s[1] = rig_step(GM_STEP_ENTER, GM_STEP_FREE, 3, 0, 1);
+	s[2] = rig_step(GM_STEP_INVL, 0, 0, 0, 1);
+	(void)rig_submit(s, 3);
+	cr_assert_eq(rig.first.step, 1);
+}
+
 /* In a plan, what no order would make legal has its own name. */
 static void bad_plan_source(void)
 {
@@ -305,6 +352,7 @@ static const struct row {
 	{ GM_RULE_ENTER_COPYING, bad_copying_source, "pmap_enter" },
 	{ GM_RULE_REUSE_STALE, bad_reuse, "pmap_enter" },
 	{ GM_RULE_REUSE_STALE, bad_reuse_copy, "copy" },
+	{ GM_RULE_REUSE_STALE, bad_plan_reuse, "submit, pmap_enter" },
 	{ GM_RULE_USED_FREE, bad_frames, "pmap_enter" },
 	{ GM_RULE_USED_FREE, bad_frames_copy, "copy" },
 	{ GM_RULE_FREED_BUSY, bad_free, "frames given back" },
@@ -319,6 +367,8 @@ static const struct row {
 	{ GM_RULE_PLAN_ORDER, bad_order, "submit, copy" },
 	{ GM_RULE_PLAN_ORDER, bad_order_invl, "submit, tlb_invl" },
 	{ GM_RULE_PLAN_ORDER, bad_order_enter, "submit, pmap_enter" },
+	{ GM_RULE_PLAN_ORDER, bad_order_copy_reuse, "submit, copy" },
+	{ GM_RULE_PLAN_ORDER, bad_order_enter_reuse, "submit, pmap_enter" },
 	{ GM_RULE_DESTROY_MAPPED, bad_destroy, "pmap_destroy" },
 	{ GM_RULE_FINI_BUSY, bad_fini, "dev_fini" },
 };
