@@ -40,8 +40,6 @@ struct gm_ctx {
 	unsigned sets;               /* (dev->lock) working sets held */
 };
 
-RB_HEAD(gm_block_tree, gm_block);
-
 #define GM_HANDLER_MSGS 64
 
 struct gm_as {
@@ -56,7 +54,7 @@ struct gm_as {
 	struct gm_mutex lock;            /* GM_RANK_AS (A) */
 	struct gm_waitq waitq;           /* (A) frozen, settled, counts that reach zero */
 	struct gm_regions regions;       /* (A) */
-	struct gm_block_tree blocks;     /* (A), or read as one of: */
+	struct gm_radix blocks;          /* by VA / 2 MiB: struct gm_block. (A), or read as one of: */
 	struct gm_readers readers;
 	struct gm_ctx *ctx[GM_MAX_CTXS]; /* (A) */
 	atomic_uint granule_pages;       /* largest granule of the devices attached so far */

@@ -6,7 +6,6 @@
 #include <stdatomic.h>
 
 #include <bsd/sys/queue.h>
-#include <bsd/sys/tree.h>
 
 #include "core/gm_node.h"
 #include "hal/gm_mask.h"
@@ -46,7 +45,6 @@ struct gm_wait {
 #define GM_BLOCK_WAITS 16
 
 struct gm_block {
-	RB_ENTRY(gm_block) link;                  /* (A) index of the space */
 	struct gm_as *as;
 	uint64_t va;
 	bool indexed;                             /* (A) */

@@ -138,6 +138,23 @@ static const char *check_block(struct gm_block *b)
 	return wrong;
 }
 
+/* (A) */
+static const char *check_index(struct gm_as *as)
+{
+	const char *wrong = gm_radix_check(&as->blocks);
+
+	for (uint64_t key = 0; !wrong; key++) {
+		void **slot = gm_radix_ceil(&as->blocks, &key);
+		const struct gm_block *b = slot ? *slot : NULL;
+
+		if (!b)
+			break;
+		if (b->as != as || !b->indexed || b->va != key * GM_BLOCK_BYTES)
+			wrong = "a block stands in the wrong place of the index";
+	}
+	return wrong;
+}
+
 gm_ret_t gm_as_check(struct gm_as *as, char *text, size_t bytes)
 {
 	const char *wrong;
@@ -147,6 +164,8 @@ gm_ret_t gm_as_check(struct gm_as *as, char *text, size_t bytes)
 		return gm_fail(GM_RET_INVAL, "gm_as_check: as must not be NULL");
 	gm_lock(as->env, &as->lock);
 	wrong = gm_regions_check(&as->regions);
+	if (!wrong)
+		wrong = check_index(as);
 	gm_unlock(as->env, &as->lock);
 	for (struct gm_block *b; !wrong && (b = gm_block_next(as, va, UINT64_MAX)); gm_block_put(b)) {
 		va = b->va + GM_BLOCK_BYTES;
