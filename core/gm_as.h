@@ -96,11 +96,20 @@ struct gm_as {
 #endif
 };
 
+/* For several at once: the counters of where the thread runs. */
+static inline struct gm_stat_shard *gm_stat_here(struct gm_as *as)
+{
+	return &as->stat[gm_env_cpu(as->env) % GM_STAT_SHARDS];
+}
+
+static inline void gm_stat_add_to(struct gm_stat_shard *s, enum gm_stat which, uint64_t n)
+{
+	atomic_fetch_add_explicit(&s->n[which], n, memory_order_relaxed);
+}
+
 static inline void gm_stat_add(struct gm_as *as, enum gm_stat which, uint64_t n)
 {
-	struct gm_stat_shard *s = &as->stat[gm_env_cpu(as->env) % GM_STAT_SHARDS];
-
-	atomic_fetch_add_explicit(&s->n[which], n, memory_order_relaxed);
+	gm_stat_add_to(gm_stat_here(as), which, n);
 }
 
 /* Time since `start_ns`, booked. */

@@ -45,44 +45,42 @@ struct gm_wait {
 #define GM_BLOCK_WAITS 16
 
 struct gm_block {
+	/* What each fault looks at lies together, in few lines: a block is touched anew when its turn comes. */
 	struct gm_as *as;
 	uint64_t va;
-	bool indexed;                             /* (A) */
-
-	/* Seldom written, so they lie between what others read on their way and the lock, which they need. */
-	bool queued;                              /* (Q), see work_link */
+	atomic_uint refs;                         /* without the lock */
 	unsigned waits;                           /* how many of wait[] */
 	atomic_bool has_node[GM_MAX_DEVS];        /* node[i] is there: read without the lock */
+	uint64_t used_ns;                         /* when a transaction last ended */
+	bool indexed;                             /* (A) */
+	bool queued;                              /* (Q), see work_link */
+	bool is_doomed;                           /* something is: counted in the space's doomed_blocks */
+	bool watched;                             /* the host reports faults and events of its managed pages */
+	bool huge;                                /* staged came as one huge page and is still whole */
+	bool has_slot;
+	unsigned watching;                        /* transactions that register its pages now */
+	unsigned renewed;                         /* how often pages became managed */
+	struct gm_mutex lock;                     /* GM_RANK_BLOCK: everything but what says otherwise */
+	struct gm_waitq waitq;                    /* woken when pages stop being busy, doomed or held */
 	struct gm_bnode *node[GM_MAX_DEVS];       /* by device index; NULL: nothing there */
 	struct gm_bmap *map[GM_MAX_CTXS];         /* by context index; NULL: nothing mapped */
 
-	struct gm_mutex lock;                     /* GM_RANK_BLOCK: everything below */
-	struct gm_waitq waitq;                    /* woken when pages stop being busy, doomed or held */
-	struct gm_mask managed;                   /* pages of a region */
+	struct gm_mask busy;                      /* in a transaction */
 	struct gm_mask edge;                      /* pages only mapped in place */
+	struct gm_mask registered;                /* pages that may be watched, managed (still) or not */
+	struct gm_mask wanted;                    /* a CPU access waits for it: the worker's job */
+	struct gm_mask managed;                   /* pages of a region */
 	struct gm_mask host;                      /* resident on the host, at their VA (possibly a hole) */
 	struct gm_mask staged;                    /* the host frame is parked in the slot */
-	struct gm_mask busy;                      /* in a transaction */
 	struct gm_mask leaving;                   /* mremap() moved its address: what is here belongs there (gm_remap.c) */
 	struct gm_mask doomed;                    /* content given up by the application: drop it */
 	uint64_t doomed_ns;                       /* when something last became so */
 	struct gm_mask poisoned;                  /* the only copy was lost */
 	struct gm_mask failed;                    /* marked so that accesses fail: one waited too long; gone when it is home */
-	struct gm_mask wanted;                    /* a CPU access waits for it: the worker's job */
 	struct gm_mask held;                      /* union over `holds` */
-	unsigned watching;                        /* transactions that register its pages now */
-	unsigned renewed;                         /* how often pages became managed */
-	struct gm_mask registered;                /* pages that may be watched, managed (still) or not */
-	bool is_doomed;                           /* something is: counted in the space's doomed_blocks */
-	bool watched;                             /* the host reports faults and events of its managed pages */
-	bool huge;                                /* staged came as one huge page and is still whole */
-	bool has_slot;
-	atomic_uint refs;                         /* without the lock; apart from the links, which others read on their way */
 	uint64_t slot;
 	struct gm_slice slice_cpu, slice_dev;
 	SLIST_HEAD(, gm_hold) holds;              /* working sets over this block */
-
-	uint64_t used_ns;                         /* when a transaction last ended */
 
 	/* the worker's queue: (Q) the space's queue lock */
 	TAILQ_ENTRY(gm_block) work_link;

@@ -163,7 +163,7 @@ static bool release_busy(struct gm_block *b, const struct gm_mask *busy)
 {
 	b->busy = gm_mask_sub(b->busy, *busy);
 	/* a doomed page may have been left alone because a neighbour in its granule was busy */
-	return gm_mask_meets(&b->wanted, busy) || !gm_mask_empty(&b->doomed);
+	return gm_mask_meets(&b->wanted, busy) || b->is_doomed;
 }
 
 /* (block) Some page is in it, or may be on its way into it; or a working set holds it: its release comes here again. */
