@@ -19,7 +19,6 @@ struct gm_bnode {
 	struct gm_mask resident;
 	struct gm_mask dirty;                     /* the staged host frame, if any, is older */
 	struct gm_chunk *unit[GM_BLOCK_UNITS];    /* frames of each 64 KiB; a larger chunk stands in all its units */
-	uint32_t backed;                          /* bit i: unit[i] is there */
 };
 
 /* What a context has mapped of it. write is a subset of read. */
@@ -64,6 +63,7 @@ struct gm_block {
 	struct gm_waitq waitq;                    /* woken when pages stop being busy, doomed or held */
 	struct gm_bnode *node[GM_MAX_DEVS];       /* by device index; NULL: nothing there */
 	struct gm_bmap *map[GM_MAX_CTXS];         /* by context index; NULL: nothing mapped */
+	uint32_t backed[GM_MAX_DEVS];             /* bit i: node[]->unit[i] is there; 0 without a node */
 
 	struct gm_mask busy;                      /* in a transaction */
 	struct gm_mask edge;                      /* pages only mapped in place */

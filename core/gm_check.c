@@ -87,7 +87,7 @@ static const char *check_frames(const struct gm_block *b)
 
 			if (!c && gm_mask_meets(&unit, &n->resident))
 				return "a resident page has no frame";
-			if ((c != NULL) != (n->backed >> u & 1))
+			if ((c != NULL) != (b->backed[i] >> u & 1))
 				return "the units with frames are miscounted";
 			if (c && (c->block != b || c->state != GM_CHUNK_RESIDENT ||
 				  u * GM_UNIT_PAGES < c->first || u * GM_UNIT_PAGES >= c->first + (GM_UNIT_PAGES << c->order)))
