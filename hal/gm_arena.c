@@ -107,7 +107,7 @@ static size_t class_bytes(unsigned cls)
 		return (size_t)16 << cls;
 	if (cls < 12)
 		return (cls % 2 ? (size_t)64 : (size_t)48) << (cls - 2) / 2;
-	return ((size_t)1280 + 256 * (cls % 4)) << (cls - 12) / 4;
+	return (1280 + (size_t)256 * (cls % 4)) << (cls - 12) / 4;
 }
 
 static unsigned class_of(size_t bytes)
