@@ -350,7 +350,12 @@ static gm_ret_t take_back(struct gm_as *as, uint64_t va, uint64_t end, uint64_t 
 	gm_ret_t ret;
 
 	gm_mem_set_managed(as, va, end, false);
-	ret = bring_range_home(as, va, end, deadline_ns);
+	/* A set that came since it was asked for has it; one that comes from here on does not take what is not managed. */
+	if (gm_mem_is_held(as, va, end))
+		ret = gm_fail(GM_RET_BUSY, "gm_release: a working set has just taken part of [0x%llx, 0x%llx)",
+			      (unsigned long long)va, (unsigned long long)end);
+	else
+		ret = bring_range_home(as, va, end, deadline_ns);
 	if (!ret) {
 		gm_mem_unwatch(as, va, end);
 		return ret;

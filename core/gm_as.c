@@ -94,7 +94,6 @@ static void init(struct gm_as *as)
 	gm_waitq_init(as->env, &as->queue_waitq);
 	gm_regions_init(&as->regions);
 	gm_remap_init(as);
-	RB_INIT(&as->blocks);
 	TAILQ_INIT(&as->work);
 	atomic_init(&as->granule_pages, 1);
 	as->refill = true;

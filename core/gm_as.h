@@ -40,8 +40,6 @@ struct gm_ctx {
 	unsigned sets;               /* (dev->lock) working sets held */
 };
 
-RB_HEAD(gm_block_tree, gm_block);
-
 #define GM_HANDLER_MSGS 64
 
 struct gm_as {
@@ -56,7 +54,7 @@ struct gm_as {
 	struct gm_mutex lock;            /* GM_RANK_AS (A) */
 	struct gm_waitq waitq;           /* (A) frozen, settled, counts that reach zero */
 	struct gm_regions regions;       /* (A) */
-	struct gm_block_tree blocks;     /* (A), or read as one of: */
+	struct gm_radix blocks;          /* by VA / 2 MiB: struct gm_block. (A), or read as one of: */
 	struct gm_readers readers;
 	struct gm_ctx *ctx[GM_MAX_CTXS]; /* (A) */
 	atomic_uint granule_pages;       /* largest granule of the devices attached so far */
@@ -98,11 +96,20 @@ struct gm_as {
 #endif
 };
 
+/* For several at once: the counters of where the thread runs. */
+static inline struct gm_stat_shard *gm_stat_here(struct gm_as *as)
+{
+	return &as->stat[gm_env_cpu(as->env) % GM_STAT_SHARDS];
+}
+
+static inline void gm_stat_add_to(struct gm_stat_shard *s, enum gm_stat which, uint64_t n)
+{
+	atomic_fetch_add_explicit(&s->n[which], n, memory_order_relaxed);
+}
+
 static inline void gm_stat_add(struct gm_as *as, enum gm_stat which, uint64_t n)
 {
-	struct gm_stat_shard *s = &as->stat[gm_env_cpu(as->env) % GM_STAT_SHARDS];
-
-	atomic_fetch_add_explicit(&s->n[which], n, memory_order_relaxed);
+	gm_stat_add_to(gm_stat_here(as), which, n);
 }
 
 /* Time since `start_ns`, booked. */

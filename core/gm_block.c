@@ -41,9 +41,9 @@
  *     POISONED -> not managed            gm_mem.c          gm_mem_unwatch()
  *     any -> not managed, leaving        gm_remap.c        start_leaving()
  *
- * The index is a tree per space, changed under the space's lock, and read by
- * who has that lock or is one of its readers (hal/gm_readers.h); a reference
- * keeps a block in memory, being indexed keeps it meaningful. Page state is
+ * The index is a radix tree per space (gm_radix.c), changed under the space's
+ * lock, and read by who has that lock or is one of its readers (hal/gm_readers.h);
+ * its nodes are made and freed without the lock. A reference keeps a block in memory, being indexed keeps it meaningful. Page state is
  * under the block's own lock, which is only ever held for a few hundred
  * instructions: no call into a device, the kernel or an allocator happens under it.
  */
@@ -52,13 +52,6 @@
 #include <assert.h>
 
 #include "core/gm_as.h"
-
-static int block_cmp(struct gm_block *a, struct gm_block *b)
-{
-	return a->va < b->va ? -1 : a->va > b->va;
-}
-
-RB_GENERATE_INTERNAL(gm_block_tree, gm_block, link, block_cmp, static __attribute__((unused)))
 
 struct gm_block *gm_block_get(struct gm_block *b)
 {
@@ -88,15 +81,9 @@ void gm_block_put(struct gm_block *b)
 		block_free(b);
 }
 
-/* (A, or a reader) */
-static struct gm_block *lookup(struct gm_as *as, uint64_t va)
+static uint64_t key_of(uint64_t va)
 {
-	struct gm_block *b = RB_ROOT(&as->blocks);
-
-	va = gm_block_base(va);
-	while (b && b->va != va)
-		b = va < b->va ? RB_LEFT(b, link) : RB_RIGHT(b, link);
-	return b;
+	return va / GM_BLOCK_BYTES;
 }
 
 struct gm_block *gm_block_find(struct gm_as *as, uint64_t va)
@@ -108,7 +95,7 @@ struct gm_block *gm_block_find(struct gm_as *as, uint64_t va)
 	reading = gm_readers_enter(as->env, &as->readers);
 	if (!reading)
 		gm_lock(as->env, &as->lock);
-	b = lookup(as, va);
+	b = gm_radix_get(&as->blocks, key_of(va));
 	if (b)
 		gm_block_get(b);
 	if (reading)
@@ -120,17 +107,16 @@ struct gm_block *gm_block_find(struct gm_as *as, uint64_t va)
 
 struct gm_block *gm_block_first(struct gm_as *as, uint64_t va, uint64_t end)
 {
-	struct gm_block key = { .va = gm_block_base(va) };
-	struct gm_block *b = RB_NFIND(gm_block_tree, &as->blocks, &key);
+	uint64_t key = key_of(va);
+	void **slot = gm_radix_ceil(&as->blocks, &key);
+	struct gm_block *b = slot ? *slot : NULL;
 
 	return b && b->va < end ? b : NULL;
 }
 
 struct gm_block *gm_block_after(struct gm_block *b, uint64_t end)
 {
-	struct gm_block *next = RB_NEXT(gm_block_tree, &b->as->blocks, b);
-
-	return next && next->va < end ? next : NULL;
+	return gm_block_first(b->as, b->va + GM_BLOCK_BYTES, end);
 }
 
 struct gm_block *gm_block_next(struct gm_as *as, uint64_t va, uint64_t end)
@@ -187,39 +173,66 @@ static struct gm_block *block_new(struct gm_as *as, uint64_t va)
 	return b;
 }
 
+/*
+ * (A) The block of va. If there is none but a region, *fresh becomes it. *lacks, if not 0: nothing was done, as the
+ * index needs so many nodes.
+ */
+static struct gm_block *find_or_index(struct gm_as *as, uint64_t va, struct gm_block **fresh,
+				      struct gm_radix_spares *nodes, unsigned *lacks)
+{
+	uint64_t key = key_of(va);
+	struct gm_block *b;
+	struct gm_region r;
+
+	*lacks = 0;
+	if (!gm_regions_find(&as->regions, va, &r))
+		return NULL;
+	b = gm_radix_get(&as->blocks, key);
+	if (b)
+		return gm_block_get(b);
+	if (gm_radix_lacks(&as->blocks, key) > nodes->count) {
+		*lacks = gm_radix_lacks(&as->blocks, key);
+		return NULL;
+	}
+	b = *fresh;
+	*fresh = NULL;
+	learn_regions(b);
+	b->indexed = true;
+	gm_readers_keep_out(&as->readers);
+	gm_radix_put(&as->blocks, key, b, nodes);
+	gm_readers_let_in(&as->readers);
+	return gm_block_get(b);
+}
+
 gm_ret_t gm_block_obtain(struct gm_as *as, uint64_t va, struct gm_block **out)
 {
-	struct gm_block *fresh = NULL, *b = gm_block_find(as, va);
-	struct gm_region r;
-	bool managed;
+	struct gm_radix_spares nodes = { .count = 0 };
+	struct gm_block *fresh, *b = gm_block_find(as, va);
+	unsigned lacks = 0;
+	bool ok;
 
-	if (b) {
-		*out = b;
-		return GM_RET_SUCCESS;
-	}
-	fresh = block_new(as, va);
-	if (!fresh)
-		return gm_fail(GM_RET_NOMEM, "no memory for the page state of 0x%llx", (unsigned long long)va);
-	gm_lock(as->env, &as->lock);
-	managed = gm_regions_find(&as->regions, va, &r) != NULL;
-	b = managed ? lookup(as, va) : NULL;
-	if (managed && !b) {
-		b = fresh;
-		fresh = NULL;
-		learn_regions(b);
-		b->indexed = true;
-		gm_readers_keep_out(&as->readers);
-		RB_INSERT(gm_block_tree, &as->blocks, b);
-		gm_readers_let_in(&as->readers);
-	}
+	*out = b;
 	if (b)
-		gm_block_get(b);
-	gm_unlock(as->env, &as->lock);
+		return GM_RET_SUCCESS;
+	fresh = block_new(as, va);
+	ok = fresh;
+	do { /* again only if nodes are lacking, of which one serves 64 blocks; they are made without the lock */
+		while (ok && nodes.count < lacks)
+			ok = gm_radix_more(as->env, &nodes);
+		if (!ok)
+			break;
+		gm_lock(as->env, &as->lock);
+		b = find_or_index(as, va, &fresh, &nodes, &lacks);
+		gm_unlock(as->env, &as->lock);
+	} while (lacks);
 	gm_block_put(fresh);
+	gm_radix_spares_free(as->env, &nodes);
+	*out = b;
+	if (!ok)
+		return gm_fail(GM_RET_NOMEM, "no memory for the page state of 0x%llx", (unsigned long long)va);
 	if (!b)
 		return gm_fail(GM_RET_FAULT, "0x%llx is not managed memory: gm_alloc() or gm_adopt() it first",
 			       (unsigned long long)va);
-	*out = b;
 	return GM_RET_SUCCESS;
 }
 
@@ -238,8 +251,16 @@ bool gm_block_all_host(const struct gm_block *b)
 	return true;
 }
 
+/* (A, no readers) */
+static void unindex(struct gm_block *b, struct gm_radix_spares *nodes)
+{
+	gm_radix_drop(&b->as->blocks, key_of(b->va), nodes);
+	b->indexed = false;
+}
+
 void gm_block_retire(struct gm_block *b)
 {
+	struct gm_radix_spares nodes = { .count = 0 };
 	struct gm_as *as = b->as;
 	bool gone = false;
 
@@ -249,19 +270,20 @@ void gm_block_retire(struct gm_block *b)
 	/* Two references, the index's and the caller's: nobody else is about to use it. */
 	if (b->indexed && !b->watched && !b->has_slot && gm_block_all_host(b) &&
 	    atomic_load_explicit(&b->refs, memory_order_acquire) == 2) {
-		RB_REMOVE(gm_block_tree, &as->blocks, b);
-		b->indexed = false;
+		unindex(b, &nodes);
 		gone = true;
 	}
 	gm_readers_let_in(&as->readers);
 	gm_unlock(as->env, &b->lock);
 	gm_unlock(as->env, &as->lock);
+	gm_radix_spares_free(as->env, &nodes);
 	if (gone)
 		gm_block_put(b);
 }
 
 void gm_block_unindex(struct gm_block *b)
 {
+	struct gm_radix_spares nodes = { .count = 0 };
 	struct gm_as *as = b->as;
 	bool was;
 
@@ -269,10 +291,10 @@ void gm_block_unindex(struct gm_block *b)
 	gm_readers_keep_out(&as->readers);
 	was = b->indexed;
 	if (was)
-		RB_REMOVE(gm_block_tree, &as->blocks, b);
-	b->indexed = false;
+		unindex(b, &nodes);
 	gm_readers_let_in(&as->readers);
 	gm_unlock(as->env, &as->lock);
+	gm_radix_spares_free(as->env, &nodes);
 	if (was)
 		gm_block_put(b);
 }

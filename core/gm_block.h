@@ -6,7 +6,6 @@
 #include <stdatomic.h>
 
 #include <bsd/sys/queue.h>
-#include <bsd/sys/tree.h>
 
 #include "core/gm_node.h"
 #include "hal/gm_mask.h"
@@ -20,7 +19,6 @@ struct gm_bnode {
 	struct gm_mask resident;
 	struct gm_mask dirty;                     /* the staged host frame, if any, is older */
 	struct gm_chunk *unit[GM_BLOCK_UNITS];    /* frames of each 64 KiB; a larger chunk stands in all its units */
-	uint32_t backed;                          /* bit i: unit[i] is there */
 };
 
 /* What a context has mapped of it. write is a subset of read. */
@@ -46,45 +44,43 @@ struct gm_wait {
 #define GM_BLOCK_WAITS 16
 
 struct gm_block {
-	RB_ENTRY(gm_block) link;                  /* (A) index of the space */
+	/* What each fault looks at lies together, in few lines: a block is touched anew when its turn comes. */
 	struct gm_as *as;
 	uint64_t va;
-	bool indexed;                             /* (A) */
-
-	/* Seldom written, so they lie between what others read on their way and the lock, which they need. */
-	bool queued;                              /* (Q), see work_link */
+	atomic_uint refs;                         /* without the lock */
 	unsigned waits;                           /* how many of wait[] */
 	atomic_bool has_node[GM_MAX_DEVS];        /* node[i] is there: read without the lock */
+	uint64_t used_ns;                         /* when a transaction last ended */
+	bool indexed;                             /* (A) */
+	bool queued;                              /* (Q), see work_link */
+	bool is_doomed;                           /* something is: counted in the space's doomed_blocks */
+	bool watched;                             /* the host reports faults and events of its managed pages */
+	bool huge;                                /* staged came as one huge page and is still whole */
+	bool has_slot;
+	unsigned watching;                        /* transactions that register its pages now */
+	unsigned renewed;                         /* how often pages became managed */
+	struct gm_mutex lock;                     /* GM_RANK_BLOCK: everything but what says otherwise */
+	struct gm_waitq waitq;                    /* woken when pages stop being busy, doomed or held */
 	struct gm_bnode *node[GM_MAX_DEVS];       /* by device index; NULL: nothing there */
 	struct gm_bmap *map[GM_MAX_CTXS];         /* by context index; NULL: nothing mapped */
+	uint32_t backed[GM_MAX_DEVS];             /* bit i: node[]->unit[i] is there; 0 without a node */
 
-	struct gm_mutex lock;                     /* GM_RANK_BLOCK: everything below */
-	struct gm_waitq waitq;                    /* woken when pages stop being busy, doomed or held */
-	struct gm_mask managed;                   /* pages of a region */
+	struct gm_mask busy;                      /* in a transaction */
 	struct gm_mask edge;                      /* pages only mapped in place */
+	struct gm_mask registered;                /* pages that may be watched, managed (still) or not */
+	struct gm_mask wanted;                    /* a CPU access waits for it: the worker's job */
+	struct gm_mask managed;                   /* pages of a region */
 	struct gm_mask host;                      /* resident on the host, at their VA (possibly a hole) */
 	struct gm_mask staged;                    /* the host frame is parked in the slot */
-	struct gm_mask busy;                      /* in a transaction */
 	struct gm_mask leaving;                   /* mremap() moved its address: what is here belongs there (gm_remap.c) */
 	struct gm_mask doomed;                    /* content given up by the application: drop it */
 	uint64_t doomed_ns;                       /* when something last became so */
 	struct gm_mask poisoned;                  /* the only copy was lost */
 	struct gm_mask failed;                    /* marked so that accesses fail: one waited too long; gone when it is home */
-	struct gm_mask wanted;                    /* a CPU access waits for it: the worker's job */
 	struct gm_mask held;                      /* union over `holds` */
-	unsigned watching;                        /* transactions that register its pages now */
-	unsigned renewed;                         /* how often pages became managed */
-	struct gm_mask registered;                /* pages that may be watched, managed (still) or not */
-	bool is_doomed;                           /* something is: counted in the space's doomed_blocks */
-	bool watched;                             /* the host reports faults and events of its managed pages */
-	bool huge;                                /* staged came as one huge page and is still whole */
-	bool has_slot;
-	atomic_uint refs;                         /* without the lock; apart from the links, which others read on their way */
 	uint64_t slot;
 	struct gm_slice slice_cpu, slice_dev;
 	SLIST_HEAD(, gm_hold) holds;              /* working sets over this block */
-
-	uint64_t used_ns;                         /* when a transaction last ended */
 
 	/* the worker's queue: (Q) the space's queue lock */
 	TAILQ_ENTRY(gm_block) work_link;

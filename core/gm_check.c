@@ -88,7 +88,7 @@ static const char *check_frames(const struct gm_block *b)
 
 			if (!c && gm_mask_meets(&unit, &n->resident))
 				return "a resident page has no frame";
-			if ((c != NULL) != (n->backed >> u & 1))
+			if ((c != NULL) != (b->backed[i] >> u & 1))
 				return "the units with frames are miscounted";
 			if (c && (c->block != b || c->state != GM_CHUNK_RESIDENT ||
 				  u * GM_UNIT_PAGES < c->first || u * GM_UNIT_PAGES >= c->first + (GM_UNIT_PAGES << c->order)))
@@ -139,6 +139,23 @@ static const char *check_block(struct gm_block *b)
 	return wrong;
 }
 
+/* (A) */
+static const char *check_index(struct gm_as *as)
+{
+	const char *wrong = gm_radix_check(&as->blocks);
+
+	for (uint64_t key = 0; !wrong; key++) {
+		void **slot = gm_radix_ceil(&as->blocks, &key);
+		const struct gm_block *b = slot ? *slot : NULL;
+
+		if (!b)
+			break;
+		if (b->as != as || !b->indexed || b->va != key * GM_BLOCK_BYTES)
+			wrong = "a block stands in the wrong place of the index";
+	}
+	return wrong;
+}
+
 gm_ret_t gm_as_check(struct gm_as *as, char *text, size_t bytes)
 {
 	gm_ret_t ret = gm_handle_check(as, GM_HANDLE_AS);
@@ -149,6 +166,8 @@ gm_ret_t gm_as_check(struct gm_as *as, char *text, size_t bytes)
 		return ret;
 	gm_lock(as->env, &as->lock);
 	wrong = gm_regions_check(&as->regions);
+	if (!wrong)
+		wrong = check_index(as);
 	gm_unlock(as->env, &as->lock);
 	for (struct gm_block *b; !wrong && (b = gm_block_next(as, va, UINT64_MAX)); gm_block_put(b)) {
 		va = b->va + GM_BLOCK_BYTES;

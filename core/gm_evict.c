@@ -92,12 +92,11 @@ static gm_ret_t evict_take(struct gm_as *as, struct gm_dev *dev, const struct wa
 static uint32_t units_lacking(struct gm_dev *dev, const struct gm_move *m, bool *bare)
 {
 	struct gm_block *b = m->block;
-	struct gm_bnode *n = b->node[dev->index];
 	uint32_t lacking;
 
 	gm_lock(b->as->env, &b->lock);
-	*bare = !n->backed;
-	lacking = gm_mask_units(&m->want) & ~n->backed;
+	*bare = !b->backed[dev->index];
+	lacking = gm_mask_units(&m->want) & ~b->backed[dev->index];
 	gm_unlock(b->as->env, &b->lock);
 	return lacking;
 }

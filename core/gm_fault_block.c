@@ -34,9 +34,23 @@ struct batch {
 	struct gm_mask busy;
 	struct gm_mask doubtful; /* of those, the mapping that was there before is not certain */
 	unsigned served;       /* how many have SUCCESS */
+	unsigned in_place;     /* of those, were mapped where they are */
 	unsigned spurious;     /* of those, were mapped already */
 	uint64_t fresh;        /* of those, the slice is yet to begin */
 };
+
+/* Field by field: a literal is cleared as a whole first, which takes as long as a lookup. */
+static void batch_init(struct batch *t, struct gm_ctx *ctx, struct gm_fault_ask *ask, size_t n)
+{
+	t->ctx = ctx;
+	t->b = NULL;
+	t->ask = ask;
+	t->n = n;
+	t->open = UINT64_MAX >> (64 - n);
+	t->movable = t->edges = t->write = t->had_read = t->had_write = t->fresh = 0;
+	t->busy = gm_mask_none();
+	t->served = t->in_place = t->spurious = 0;
+}
 
 #define FOR_EACH(i, bits) \
 	for (uint64_t left_ = (bits), i; left_ && (i = (uint64_t)__builtin_ctzll(left_), true); left_ &= left_ - 1)
@@ -68,8 +82,8 @@ static bool is_simple(const struct batch *t, unsigned page, uint32_t access)
 	const struct gm_hal_dev *hal = t->ctx->dev->hal;
 	const struct gm_block *b = t->b;
 
-	return !gm_mask_test(&b->busy, page) && !gm_mask_test(&b->doomed, page) && !gm_mask_test(&b->registered, page) &&
-	       !(access & GM_ATOMIC) && hal->granule_bytes == GM_PAGE_BYTES && gm_hal_has(hal, GM_CAP_HOST_MAP);
+	return !gm_mask_test(&b->busy, page) && !(b->is_doomed && gm_mask_test(&b->doomed, page)) &&
+	       !gm_mask_test(&b->registered, page) && !(access & GM_ATOMIC) && hal->granule_bytes == GM_PAGE_BYTES && gm_hal_has(hal, GM_CAP_HOST_MAP);
 }
 
 /* (block) */
@@ -225,7 +239,7 @@ static void map_edges(struct batch *t)
 	FOR_EACH(i, asks)
 		if (!ret || t->n == 1) /* else each is tried alone, and says itself why it fails */
 			answer(t, i, ret);
-	gm_stat_add(t->b->as, GM_STAT_pages_in_place, t->served - before);
+	t->in_place = t->served - before;
 	gm_txn_release_unmoved(t->b, &t->busy);
 }
 
@@ -313,12 +327,14 @@ static void find_block(struct batch *t)
 
 static void count(const struct batch *t)
 {
-	struct gm_as *as = t->ctx->as;
+	struct gm_stat_shard *s = gm_stat_here(t->ctx->as);
 
+	if (t->in_place)
+		gm_stat_add_to(s, GM_STAT_pages_in_place, t->in_place);
 	if (t->served > t->spurious)
-		gm_stat_add(as, GM_STAT_dev_faults, t->served - t->spurious);
+		gm_stat_add_to(s, GM_STAT_dev_faults, t->served - t->spurious);
 	if (t->spurious)
-		gm_stat_add(as, GM_STAT_dev_faults_spurious, t->spurious);
+		gm_stat_add_to(s, GM_STAT_dev_faults_spurious, t->spurious);
 }
 
 /* What only needs to be mapped takes less time than asking for the time: of these one in so many is timed, and counts for all. */
@@ -345,10 +361,11 @@ static void serve_slowly(struct batch *t, uint64_t attempt_ns)
 
 void gm_fault_block(struct gm_ctx *ctx, struct gm_fault_ask *ask, size_t n, uint64_t attempt_ns)
 {
-	struct batch t = { .ctx = ctx, .ask = ask, .n = n, .open = UINT64_MAX >> (64 - n) };
 	uint64_t start_ns = is_timed(ctx) ? gm_now_ns(ctx->as->env) : 0;
+	struct batch t;
 	gm_ret_t ret;
 
+	batch_init(&t, ctx, ask, n);
 	find_block(&t);
 	if (!t.b)
 		return;

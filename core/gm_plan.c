@@ -69,7 +69,16 @@ static struct gm_step *add(struct gm_plan *p, enum gm_step_op op)
 	if (p->n == GM_PLAN_STEPS)
 		(void)gm_plan_run(p); /* the failure stays in p->ret */
 	s = &p->step[p->n++];
-	*s = (struct gm_step){ .op = op, .after = p->barrier };
+	/* Field by field: a literal is cleared as a whole first, which takes as long as the rest. */
+	s->op = op;
+	s->after = p->barrier;
+	s->pmap = NULL;
+	s->va = s->pa = s->bytes = 0;
+	s->pte = 0;
+	s->copy.kind = (enum gm_copy_kind)0;
+	s->copy.pa = s->copy.host = s->copy.bytes = 0;
+	s->copy.peer = NULL;
+	s->ret = GM_RET_SUCCESS;
 	return s;
 }
 

@@ -163,7 +163,7 @@ static bool release_busy(struct gm_block *b, const struct gm_mask *busy)
 {
 	b->busy = gm_mask_sub(b->busy, *busy);
 	/* a doomed page may have been left alone because a neighbour in its granule was busy */
-	return gm_mask_meets(&b->wanted, busy) || !gm_mask_empty(&b->doomed);
+	return gm_mask_meets(&b->wanted, busy) || b->is_doomed;
 }
 
 /* (block) Some page is in it, or may be on its way into it; or a working set holds it: its release comes here again. */
@@ -179,11 +179,11 @@ static bool chunk_in_use(const struct gm_block *b, const struct gm_bnode *n, con
 }
 
 /* (block) Units without any such page, of those that have frames: few or none at most times. */
-static uint32_t units_empty(const struct gm_block *b, const struct gm_bnode *n)
+static uint32_t units_empty(const struct gm_block *b, unsigned dev)
 {
-	struct gm_mask some = gm_mask_or(n->resident, b->busy);
+	struct gm_mask some = gm_mask_or(b->node[dev]->resident, b->busy);
 
-	return n->backed & ~gm_mask_units(&some);
+	return b->backed[dev] & ~gm_mask_units(&some);
 }
 
 /* (block) Is there anything to free? */
@@ -192,9 +192,9 @@ static bool any_empty(const struct gm_block *b)
 	for (unsigned i = 0; i < GM_MAX_DEVS; i++) {
 		const struct gm_bnode *n = b->node[i];
 
-		if (!n || !n->backed)
+		if (!b->backed[i])
 			continue;
-		for (uint32_t left = units_empty(b, n); left; left &= left - 1)
+		for (uint32_t left = units_empty(b, i); left; left &= left - 1)
 			if (!chunk_in_use(b, n, n->unit[__builtin_ctz(left)]))
 				return true;
 	}
@@ -202,8 +202,9 @@ static bool any_empty(const struct gm_block *b)
 }
 
 /* (block) Take chunks out of the table that no page is in, nor on its way into. */
-static size_t collect_empty(struct gm_block *b, struct gm_bnode *n, struct gm_chunk **empty)
+static size_t collect_empty(struct gm_block *b, unsigned dev, struct gm_chunk **empty)
 {
+	struct gm_bnode *n = b->node[dev];
 	size_t count = 0;
 
 	for (unsigned u = 0; u < GM_BLOCK_UNITS; u++) {
@@ -213,7 +214,7 @@ static size_t collect_empty(struct gm_block *b, struct gm_bnode *n, struct gm_ch
 			continue;
 		for (unsigned k = 0; k < 1u << c->order; k++) {
 			n->unit[u + k] = NULL;
-			n->backed &= ~(UINT32_C(1) << (u + k));
+			b->backed[dev] &= ~(UINT32_C(1) << (u + k));
 		}
 		empty[count++] = c;
 	}
@@ -232,7 +233,7 @@ static void free_frames(struct gm_block *b)
 		if (!atomic_load_explicit(&b->has_node[i], memory_order_acquire))
 			continue;
 		gm_lock(as->env, &b->lock);
-		n = collect_empty(b, b->node[i], empty);
+		n = collect_empty(b, i, empty);
 		gm_unlock(as->env, &b->lock);
 		while (n)
 			gm_node_put(&as->lib->devs[i]->node, empty[--n]);

@@ -359,7 +359,7 @@ static void settle(struct gm_txn *t, struct gm_move *m, struct gm_bnode *n)
 		gm_node_settle(&t->dev->node, c, m->block, u * GM_UNIT_PAGES);
 		for (unsigned k = 0; k < 1u << c->order; k++) {
 			n->unit[u + k] = c;
-			n->backed |= UINT32_C(1) << (u + k);
+			m->block->backed[t->dev->index] |= UINT32_C(1) << (u + k);
 		}
 		m->fresh[u] = NULL;
 	}

@@ -227,7 +227,7 @@ static gm_ret_t check_group(struct group *g)
 	for (size_t i = 0; i < g->n; i++) {
 		const struct gm_ws_piece *p = &g->ws->piece[g->first + i];
 		struct gm_block *b = g->move[i].block;
-		struct gm_mask lack, poisoned;
+		struct gm_mask lack, poisoned, near;
 
 		gm_lock(ctx->as->env, &b->lock);
 		lack = gm_mask_sub(p->read, gm_block_mapped_by(b, ctx->index, GM_READ));
@@ -235,6 +235,9 @@ static gm_ret_t check_group(struct group *g)
 		lack = gm_mask_or(lack, gm_mask_and(p->read, b->map[ctx->index]->unsure));
 		if (!GM_PLANTED(ctx->as, GM_PLANT_SKIP_HOLD)) /* mapped before, and not among the pages when they were looked at */
 			lack = gm_mask_or(lack, gm_mask_sub(p->read, g->ws->hold[g->first + i].pages));
+		near = gm_mask_and(p->read, b->managed);
+		near = gm_mask_grow(&near, ctx->dev->hal->granule_bytes / GM_PAGE_BYTES);
+		lack = gm_mask_or(lack, gm_mask_sub(near, b->managed)); /* being released: mapped, but not for long */
 		poisoned = gm_mask_and(b->poisoned, p->read);
 		gm_unlock(ctx->as->env, &b->lock);
 		if (!gm_mask_empty(&poisoned))

@@ -44,7 +44,7 @@ static void hold(struct gm_hold *h, struct gm_block *b, const struct gm_mask *pa
 	b->held = gm_mask_or(b->held, *pages);
 	split_partial(ctx, n, &h->pages);
 	here = gm_mask_and(h->pages, n->resident);
-	units = gm_mask_units(&here) & n->backed;
+	units = gm_mask_units(&here) & b->backed[ctx->dev->index];
 	if (units && n->unit[__builtin_ctz(units)]->order == GM_BLOCK_ORDER)
 		units = 1; /* one chunk stands in all */
 	units &= ~h->units;

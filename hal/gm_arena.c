@@ -3,7 +3,9 @@
  * Size classes over slabs, everything from mmap().
  *
  * Classes are 16, 32, and then two per power of two (48, 64, 96, 128, ...) up
- * to 32 KiB. A slab is an aligned mapping that serves one class; a piece finds
+ * to 1 KiB, four (1280, 1536, 1792, 2048, ...) up to 32 KiB. (Larger pieces are
+ * few kinds: what rounding wastes counts, and at powers of two the same field of
+ * many pieces falls into few sets of a cache.) A slab is an aligned mapping that serves one class; a piece finds
  * its slab by masking its address.
  *
  *     fresh tail --alloc--> live --free--> free list --alloc--> live
@@ -62,7 +64,7 @@
 
 #define SLAB_BYTES	  ((size_t)256 << 10)
 #define SYSTEM_PAGE_BYTES ((size_t)4096)
-#define CLASSES		  22
+#define CLASSES		  32
 #define ALIGN_BYTES	  16
 
 struct free_piece {
@@ -103,7 +105,9 @@ static size_t class_bytes(unsigned cls)
 {
 	if (cls < 2)
 		return (size_t)16 << cls;
-	return (cls % 2 ? (size_t)64 : (size_t)48) << (cls - 2) / 2;
+	if (cls < 12)
+		return (cls % 2 ? (size_t)64 : (size_t)48) << (cls - 2) / 2;
+	return (1280 + (size_t)256 * (cls % 4)) << (cls - 12) / 4;
 }
 
 static unsigned class_of(size_t bytes)

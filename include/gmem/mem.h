@@ -99,7 +99,8 @@ GM_API GM_MUST_CHECK gm_ret_t gm_adopt(struct gm_as *as, void *ptr, uint64_t byt
  * @retval GM_RET_SUCCESS  the bytes are home and no device uses them
  * @retval GM_RET_INVAL    @p as is no address space that lives; NULL, empty, overflowing, outside the address space
  * @retval GM_RET_NOENT    nothing adopted there; nothing changed
- * @retval GM_RET_BUSY     a working set holds part of it; nothing changed
+ * @retval GM_RET_BUSY     a working set holds part of it: nothing changed, or, if the set came
+ *                         meanwhile and other memory lies between, what is before it is released
  * @retval other           bytes could not be brought home; still adopted
  * @threads any
  */

@@ -240,19 +240,10 @@ unsigned rnd_run(struct rnd_world *w, struct rnd_region *r, unsigned max, bool (
 
 /* --------------------------------------------------- where the bytes are */
 
-static int block_cmp(const struct gm_block *a, const struct gm_block *b)
-{
-	return (a->va > b->va) - (a->va < b->va);
-}
-
-RB_GENERATE_INTERNAL(gm_block_tree, gm_block, link, block_cmp, __attribute__((unused)) static)
-
 /* Without a lock: nobody runs between two points of the scheduler. */
 static struct gm_block *block_of(struct gm_as *as, uint64_t va)
 {
-	struct gm_block key = { .va = gm_block_base(va) };
-
-	return RB_FIND(gm_block_tree, &as->blocks, &key);
+	return gm_radix_get(&as->blocks, va / GM_BLOCK_BYTES);
 }
 
 static const uint8_t zeros[GM_PAGE_BYTES];
