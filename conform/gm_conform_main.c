@@ -271,6 +271,24 @@ static unsigned count_tests(struct gm_conform_config config)
 	return gm_conform_run(&config, NULL) == GM_RET_SUCCESS ? n : 0;
 }
 
+/* Nothing could be run: because of --only, or of the plugin? */
+static int nothing(const char *program, struct gm_conform_config config)
+{
+	const struct gm_plugin *p = config.plugin;
+	const char *only = config.only;
+
+	config.only = NULL;
+	if (count_tests(config))
+		fprintf(stderr, "%s: no test is called %s; --list shows all\n", program, only);
+	else if (p)
+		fprintf(stderr, "%s: gm_plugin was built for another libgmem, or is not filled in: abi %u, size %u, %s; "
+			"here abi %u, size %zu, hooks of size %zu\n", program, (unsigned)p->abi, (unsigned)p->size,
+			p->mmu ? "with a table" : "no table", GM_PLUGIN_ABI, sizeof(*p), sizeof(*p->hooks));
+	else
+		fprintf(stderr, "%s: no plugin\n", program);
+	return EXIT_USAGE;
+}
+
 int gm_conform_main(int argc, char **argv, const struct gm_plugin *plugin)
 {
 	struct out o = { .style = &table, .plugin = plugin };
@@ -283,11 +301,8 @@ int gm_conform_main(int argc, char **argv, const struct gm_plugin *plugin)
 		return usage(program);
 	o.options = config.options ? config.options : "";
 	o.count = count_tests(config);
-	if (o.count == 0) {
-		fprintf(stderr, "%s: no test is called %s (--list shows all), or the plugin was built for another libgmem\n",
-			program, config.only ? config.only : "so");
-		return EXIT_USAGE;
-	}
+	if (o.count == 0)
+		return nothing(program, config);
 	config.seed = config.seed ? config.seed : GM_CT_SEED;
 	o.seed = config.seed;
 	config.list = o.style == &list;

@@ -69,6 +69,7 @@ struct gm_ct_shared {
 	const char *_Atomic op;
 	_Atomic uint64_t va, pa, bytes;
 	_Atomic uint32_t pte;
+	atomic_bool threads;       /* the backend has started one */
 	uint32_t caps;             /* of the device opened last */
 	char reason[GM_CT_REASON_BYTES];
 };
@@ -86,6 +87,9 @@ struct gm_ct {
 	/* What fails (gm_ct_gap.c): 1 is the next call of this kind, 0 none; and whether it did. */
 	_Atomic long fail_service;
 	atomic_bool failed_service;
+	/* Which one did: a constant, and the how many-th of its name. */
+	const char *_Atomic failed_name;
+	_Atomic unsigned failed_call;
 };
 
 /* Fence of the suite: what stands behind the name in the services. */
@@ -171,6 +175,8 @@ struct gm_fence *gm_ct_fence(struct gm_ct_services *s);
 gm_ret_t gm_ct_fence_wait(struct gm_fence *fence, uint64_t ns);
 /* The operation that was to signal it failed: nobody ever may. */
 void gm_ct_fence_refused(struct gm_fence *fence);
+/* Before it is given away: what its signal calls, on the thread that signals, once. */
+void gm_ct_fence_on_done(struct gm_fence *fence, void (*fn)(void *arg, gm_ret_t result), void *arg);
 
 /* Threads of the suite itself. */
 struct gm_ct_thread {

@@ -91,6 +91,17 @@ static _Noreturn void end(struct gm_ct *t, enum gm_ct_state state, const char *t
 	_exit(state == GM_CT_PASSED ? 0 : 1);
 }
 
+/* What was made to fail before, in the first line, which is the one that everybody reads. */
+static void say_service(struct gm_ct *t, char *text, size_t bytes)
+{
+	char rest[GM_CT_REASON_BYTES];
+	size_t first = strcspn(text, "\n");
+
+	(void)snprintf(rest, sizeof(rest), "%s", text + first);
+	(void)snprintf(text + first, bytes - first, "; service %s (call %u) was made to fail%s",
+		       atomic_load(&t->failed_name), atomic_load(&t->failed_call), rest);
+}
+
 void gm_ct_fail(struct gm_ct *t, const char *what, const char *format, ...)
 {
 	char text[GM_CT_REASON_BYTES];
@@ -100,6 +111,8 @@ void gm_ct_fail(struct gm_ct *t, const char *what, const char *format, ...)
 	va_start(args, format);
 	(void)vsnprintf(text + n, sizeof(text) - (size_t)n, format, args);
 	va_end(args);
+	if (atomic_load(&t->failed_service))
+		say_service(t, text, sizeof(text));
 	end(t, GM_CT_FAILED, text);
 }
 
@@ -166,17 +179,18 @@ static void say_end(const struct gm_ct_shared *shared, bool hangs, int status, c
 	struct gm_ct_note note = { .op = atomic_load(&shared->op), .va = atomic_load(&shared->va),
 				   .pa = atomic_load(&shared->pa), .bytes = atomic_load(&shared->bytes),
 				   .pte = atomic_load(&shared->pte) };
+	const char *who = atomic_load(&shared->threads) ? ", but it may have been a thread of the backend" : "";
 	char op[256];
 
 	note_text(&note, op, sizeof(op));
 	if (hangs)
 		(void)snprintf(reason, bytes, "hang: nothing happened any more; the last operation was %s", op);
 	else if (WIFSIGNALED(status))
-		(void)snprintf(reason, bytes, "crash: signal %d (%s); the last operation was %s", WTERMSIG(status),
-			       strsignal(WTERMSIG(status)), op);
+		(void)snprintf(reason, bytes, "crash: signal %d (%s); the last operation was %s%s", WTERMSIG(status),
+			       strsignal(WTERMSIG(status)), op, who);
 	else
-		(void)snprintf(reason, bytes, "exit: the process ended itself with status %d; the last operation was %s",
-			       WEXITSTATUS(status), op);
+		(void)snprintf(reason, bytes, "exit: the process ended itself with status %d; the last operation was %s%s",
+			       WEXITSTATUS(status), op, who);
 }
 
 static enum gm_ct_state outcome(const struct gm_ct_shared *shared, pid_t pid, bool hangs, char *reason, size_t bytes)

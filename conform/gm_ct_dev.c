@@ -8,6 +8,7 @@
 #include "config.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "conform/gm_ct.h"
 
@@ -36,6 +37,7 @@ static void close_data(struct gm_ct_dev *d)
 /* dev_init(); after a failure the caller gives `d` back. */
 static gm_ret_t open_table(struct gm_ct_dev *d, const struct gm_mmu *mmu)
 {
+	const struct gm_dev_caps none = { .caps = 0 };
 	struct gm_ct *t = d->t;
 	gm_ret_t ret;
 
@@ -46,6 +48,9 @@ static gm_ret_t open_table(struct gm_ct_dev *d, const struct gm_mmu *mmu)
 	if (ret) {
 		if (d->dev)
 			gm_ct_fail(t, "out-parameter", "dev_init failed with %s, but wrote a device", gm_ret_name(ret));
+		if (memcmp(&d->caps, &none, sizeof(none)) != 0)
+			gm_ct_fail(t, "out-parameter", "dev_init failed with %s, but wrote to caps: fill it in last",
+				   gm_ret_name(ret));
 		gm_ct_unwrap(d);
 		return ret;
 	}
@@ -63,18 +68,29 @@ static struct gm_ct_dev *dev_alloc(struct gm_ct *t)
 	return d;
 }
 
+/* What the plugin makes of the options. */
+static void open_data(struct gm_ct_dev *d)
+{
+	struct gm_ct *t = d->t;
+	gm_ret_t ret;
+
+	gm_ct_note(t, "gm_plugin.open", 0, 0, 0, 0);
+	if (!t->plugin->open && t->options[0])
+		gm_ct_fail(t, "options", "\"%s\" was given, but gm_plugin.open is NULL: the backend takes none", t->options);
+	if (!t->plugin->open)
+		return;
+	ret = t->plugin->open(t->options, &d->dev_data);
+	if (ret)
+		gm_ct_fail(t, "options", "gm_plugin.open(\"%s\") returned %s%s", t->options, gm_ret_name(ret),
+			   ret == GM_RET_INVAL ? ": the backend does not understand them" : "");
+}
+
 gm_ret_t gm_ct_try_open(struct gm_ct *t, struct gm_ct_dev **out)
 {
 	struct gm_ct_dev *d = dev_alloc(t);
-	gm_ret_t ret = GM_RET_SUCCESS;
+	gm_ret_t ret;
 
-	gm_ct_note(t, "gm_plugin.open", 0, 0, 0, 0);
-	if (t->plugin->open)
-		ret = t->plugin->open(t->options, &d->dev_data);
-	else if (t->options[0])
-		ret = GM_RET_INVAL;
-	if (ret)
-		gm_ct_fail(t, "options", "gm_plugin.open(\"%s\") returned %s", t->options, gm_ret_name(ret));
+	open_data(d);
 	ret = open_table(d, gm_ct_gap(t));
 	if (ret) {
 		close_data(d);

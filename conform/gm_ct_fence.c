@@ -12,6 +12,8 @@
 #define ROUNDS 50u
 #define IN_FLIGHT 16u
 #define THREADS 3u
+#define LINKS 8u
+#define BURST 200u
 
 /* The last page, in another way than by a copy, which the engine might do in order. */
 static void look(struct gm_ct_mem *m)
@@ -172,10 +174,122 @@ static void refused(struct gm_ct *t)
 	gm_ct_close(d);
 }
 
+struct chain {
+	struct gm_ct_dev *d;
+	struct gm_ct_mem *m;
+	unsigned char *host;        /* [BURST] pages */
+	unsigned links;             /* so far; one at a time */
+	struct gm_fence *burst[BURST];
+	struct gm_fence *all;       /* of the suite alone: done when the last link has done its work */
+};
+
+/* From the last link: many at once, all of the same page. A queue that is full may say so, but not wait. */
+static void start_burst(struct chain *c)
+{
+	struct gm_ct *t = c->d->t;
+
+	for (unsigned i = 0; i < BURST; i++) {
+		struct gm_copy copy = { .kind = GM_COPY_TO_HOST, .pa = c->m->pa,
+					.host = GM_VA(c->host) + i * GM_CT_PAGE, .bytes = GM_CT_PAGE };
+		gm_ret_t ret;
+
+		c->burst[i] = gm_ct_fence(t->services);
+		gm_ct_note(t, "copy (from a callback)", 0, copy.pa, copy.bytes, 0);
+		ret = c->d->mmu->copy(c->d->dev, &copy, 1, c->burst[i]);
+		if (ret == GM_RET_SUCCESS)
+			continue;
+		if (ret != GM_RET_NOMEM)
+			gm_ct_ok(t, ret);
+		gm_ct_fence_refused(c->burst[i]);
+		c->burst[i] = NULL;
+	}
+	c->d->svc.fence_signal(c->d->svc.self, c->all, GM_RET_SUCCESS);
+}
+
+/* The signal of one copy starts the next, on the thread that signals. */
+static void next_link(void *arg, gm_ret_t result)
+{
+	struct chain *c = arg;
+	struct gm_ct *t = c->d->t;
+	struct gm_copy copy = { .kind = GM_COPY_TO_DEV, .bytes = GM_CT_PAGE };
+	struct gm_fence *done;
+
+	if (result != GM_RET_SUCCESS)
+		gm_ct_fail(t, "fence", "copy was signalled with %s", gm_ret_name(result));
+	if (c->links == LINKS) {
+		start_burst(c);
+		return;
+	}
+	copy.pa = c->m->pa + c->links * GM_CT_PAGE;
+	copy.host = GM_VA(c->m->is) + c->links * GM_CT_PAGE;
+	c->links++;
+	done = gm_ct_fence(t->services);
+	gm_ct_fence_on_done(done, next_link, c);
+	gm_ct_note(t, c->links == 1 ? "copy" : "copy (from a callback)", 0, copy.pa, copy.bytes, 0);
+	gm_ct_ok(t, c->d->mmu->copy(c->d->dev, &copy, 1, done));
+}
+
+/* A callback of a fence may copy: who waits in copy() for what its own thread has to do first never ends. */
+static void chained(struct gm_ct *t)
+{
+	struct gm_ct_dev *d = gm_ct_open(t);
+	struct chain c = { .d = d };
+	struct gm_ct_mem m;
+
+	gm_ct_mem_init(&m, d, GM_CT_SMALL, t->seed);
+	gm_ct_fill(m.is, LINKS * GM_CT_PAGE, t->seed + 9);
+	c.m = &m;
+	c.host = gm_ct_pages(t, BURST * GM_CT_PAGE);
+	c.all = gm_ct_fence(t->services);
+	next_link(&c, GM_RET_SUCCESS);
+	if (gm_ct_fence_wait(c.all, t->bound_ns) == GM_RET_TIMEDOUT)
+		gm_ct_fail(t, "callback", "copy() called from a callback of a fence does not return, or never signals");
+	for (unsigned i = 0; i < BURST; i++) {
+		if (!c.burst[i])
+			continue;
+		gm_ct_ok(t, gm_ct_fence_wait(c.burst[i], t->bound_ns));
+		if (memcmp(c.host + i * GM_CT_PAGE, m.is, GM_CT_PAGE) != 0)
+			gm_ct_fail(t, "bytes", "copy %u of those started by a callback brought something else", i);
+	}
+	gm_ct_mem_check(&m);
+	gm_ct_pages_free(c.host, BURST * GM_CT_PAGE);
+	gm_ct_mem_fini(&m);
+	gm_ct_close(d);
+}
+
+/* What may be in flight when a call returns must be possible to stop. */
+static void can_halt(struct gm_ct *t)
+{
+	const struct gm_mmu *mmu = t->plugin->mmu;
+	bool halts = mmu->size >= offsetof(struct gm_mmu, dev_halt) + sizeof(mmu->dev_halt) && mmu->dev_halt;
+	struct gm_ct_dev *d = gm_ct_open(t);
+	struct gm_ct_mem m;
+
+	gm_ct_mem_init(&m, d, GM_CT_WINDOW, t->seed);
+	for (unsigned i = 0; i < 2 * ROUNDS; i++) {
+		struct gm_copy copy = { .kind = GM_COPY_TO_DEV, .pa = m.pa, .host = GM_VA(m.is), .bytes = m.bytes };
+		struct gm_step step = { .op = GM_STEP_COPY, .after = GM_STEP_FREE, .copy = copy };
+		bool plan = i % 2 && gm_ct_has(d, GM_CAP_SUBMIT);
+		struct gm_fence *done = gm_ct_fence(t->services);
+
+		gm_ct_note(t, plan ? "submit" : "copy", 0, copy.pa, copy.bytes, 0);
+		gm_ct_ok(t, plan ? d->mmu->submit(d->dev, &step, 1, done) : d->mmu->copy(d->dev, &copy, 1, done));
+		if (!halts && gm_ct_fence_wait(done, 0) == GM_RET_TIMEDOUT)
+			gm_ct_fail(t, "dev_halt", "%s() returned before its signal, but dev_halt is NULL",
+				   plan ? "submit" : "copy");
+		gm_ct_ok(t, gm_ct_fence_wait(done, t->bound_ns));
+	}
+	gm_ct_mem_check(&m);
+	gm_ct_mem_fini(&m);
+	gm_ct_close(d);
+}
+
 const struct gm_ct_test gm_ct_fence_tests[] = {
 	{ "not_early", 0, 0, not_early },
 	{ "in_flight", 0, 0, in_flight },
 	{ "threads", 0, 0, threads },
 	{ "refused", 0, GM_CT_FAIL, refused },
+	{ "chained", 0, 0, chained },
+	{ "can_halt", 0, 0, can_halt },
 	{ NULL, 0, 0, NULL },
 };

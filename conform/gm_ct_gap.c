@@ -19,34 +19,50 @@ static struct gm_ct *running; /* set once, by the thread that begins the test */
 static struct gm_services outer;
 static struct gm_mmu gap;
 
-static bool turn(void)
+enum service {
+	ALLOC,
+	THREAD_START,
+	FENCE_CREATE,
+	SERVICES,
+};
+
+/* Is it this call's turn to fail? For messages it is counted by name as well. */
+static bool turn(enum service service)
 {
+	static const char *const names[SERVICES] = { "alloc", "thread_start", "fence_create" };
+	static _Atomic unsigned calls[SERVICES]; /* since the last one that failed */
 	long n = atomic_load(&running->fail_service);
 
 	while (n > 0) {
 		if (!atomic_compare_exchange_weak(&running->fail_service, &n, n - 1))
 			continue;
-		if (n == 1)
-			atomic_store(&running->failed_service, true);
-		return n == 1;
+		atomic_fetch_add(&calls[service], 1);
+		if (n > 1)
+			return false;
+		atomic_store(&running->failed_call, atomic_load(&calls[service]));
+		atomic_store(&running->failed_name, names[service]);
+		atomic_store(&running->failed_service, true);
+		for (int i = 0; i < SERVICES; i++)
+			atomic_store(&calls[i], 0);
+		return true;
 	}
 	return false;
 }
 
 static void *gap_alloc(void *self, size_t bytes)
 {
-	return turn() ? NULL : outer.alloc(self, bytes);
+	return turn(ALLOC) ? NULL : outer.alloc(self, bytes);
 }
 
 static gm_ret_t gap_thread_start(void *self, const char *name, uint32_t flags, void (*fn)(void *arg), void *arg,
 				 struct gm_thread **thread)
 {
-	return turn() ? GM_RET_AGAIN : outer.thread_start(self, name, flags, fn, arg, thread);
+	return turn(THREAD_START) ? GM_RET_AGAIN : outer.thread_start(self, name, flags, fn, arg, thread);
 }
 
 static struct gm_fence *gap_fence_create(void *self)
 {
-	return turn() ? NULL : outer.fence_create(self);
+	return turn(FENCE_CREATE) ? NULL : outer.fence_create(self);
 }
 
 /*

@@ -5,16 +5,22 @@
  *
  * With threads: the main thread shows frame after frame at one address. A counter says which is the latest of which
  * the invalidation has returned. A reader looks at the counter, loads, and must not see an older frame than that; a
- * writer's stores must have ended: the old frame, copied back twice, is the same.
+ * writer's stores must have ended: the old frame, copied back twice, is the same; and what is then written to it is
+ * still there when it is mapped again, or when the writers are gone, so that a store that comes late is seen as well.
  */
 #include "config.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "conform/gm_ct.h"
 
 #define ROUNDS 400u
+#define STORE_ROUNDS 150u
 #define READERS 2u
+/* A writer's store is as long as the page, but not longer than this: long ones are in flight nearly always. */
+#define STORE_MAX ((size_t)64 << 10)
+#define STORE_OFF 64u
 
 /* A translation that was used before is not used again. */
 static void gone(struct gm_ct *t)
@@ -117,6 +123,7 @@ struct race {
 	_Atomic uint32_t latest; /* round whose predecessor is invalidated */
 	atomic_bool stop;
 	uint32_t page;           /* where in the window */
+	size_t span;             /* what writers reach of a page */
 };
 
 /* The frame of a round; its first word holds the number of the frame. */
@@ -161,46 +168,69 @@ static void *writer(void *arg)
 {
 	struct race *r = arg;
 	struct gm_ct *t = r->s.d->t;
-	unsigned char bytes[1024];
+	size_t bytes = r->span - STORE_OFF;
+	unsigned char *from = gm_ct_alloc(t, bytes);
 
 	for (unsigned n = 1; !atomic_load(&r->stop); n++) {
 		gm_ret_t ret;
 
-		/* long ones, so that there is nearly always one in flight */
-		memset(bytes, (int)(n % 251), sizeof(bytes));
-		ret = gm_ct_access(r->s.d, r->s.o.pmap, gm_ct_va(&r->s.o, r->page) + 64, bytes, sizeof(bytes), true);
+		memset(from, (int)(n % 251), bytes);
+		ret = gm_ct_access(r->s.d, r->s.o.pmap, gm_ct_va(&r->s.o, r->page) + STORE_OFF, from, bytes, true);
 		if (ret != GM_RET_SUCCESS && ret != GM_RET_FAULT)
 			gm_ct_fail(t, "result", "access returned %s", gm_ret_name(ret));
 	}
+	free(from);
 	return NULL;
 }
 
-/* What is in a frame now: one page of it. */
-static void look(struct race *r, uint32_t frame, void *host)
+/* What writers reach of a frame that nobody has mapped: from it, or to it. */
+static void move(struct race *r, enum gm_copy_kind kind, uint32_t frame, void *host)
 {
-	struct gm_copy copy = { .kind = GM_COPY_TO_HOST, .pa = gm_ct_pa(&r->s.m, frame), .host = GM_VA(host),
-				.bytes = GM_CT_PAGE };
+	struct gm_copy copy = { .kind = kind, .pa = gm_ct_pa(&r->s.m, frame), .host = GM_VA(host), .bytes = r->span };
 
 	gm_ct_ok(r->s.d->t, gm_ct_copy(r->s.d, &copy, 1));
+}
+
+static void late(struct gm_ct *t)
+{
+	gm_ct_fail(t, "access in flight", "a store reached the old frame after tlb_invl() had returned");
+}
+
+/* The frame is not mapped since it was left the last time. */
+static void was_left(struct race *r, uint32_t frame, void *host)
+{
+	move(r, GM_COPY_TO_HOST, frame, host);
+	if (memcmp(host, r->s.m.is + frame * r->s.d->granule, r->span) != 0)
+		late(r->s.d->t);
+}
+
+/* No store may be under way any more; what it now holds is the round's. */
+static void leave(struct race *r, uint32_t frame, uint32_t round, unsigned char *host)
+{
+	unsigned char *is = r->s.m.is + frame * r->s.d->granule;
+
+	move(r, GM_COPY_TO_HOST, frame, host);
+	move(r, GM_COPY_TO_HOST, frame, host + r->span);
+	if (memcmp(host, host + r->span, r->span) != 0)
+		late(r->s.d->t);
+	gm_ct_fill(is, r->span, r->s.d->t->seed + round);
+	move(r, GM_COPY_TO_DEV, frame, is);
 }
 
 static void swap_frames(struct race *r, bool stores, unsigned char *host)
 {
 	struct gm_ct_map *o = &r->s.o;
 
-	for (uint32_t round = 0; round < ROUNDS; round++) {
+	for (uint32_t round = 0; round < (stores ? STORE_ROUNDS : ROUNDS); round++) {
+		if (stores)
+			was_left(r, frame_of(r, round), host);
 		gm_ct_map_enter(o, r->page, frame_of(r, round), 1, stores ? GM_PTE_WRITE : 0);
-		if (round % 8 == 0)
+		if (stores || round % 8 == 0)
 			gm_ct_sleep_ns(50000);
 		gm_ct_map_remove(o, r->page, 1);
 		atomic_store(&r->latest, round + 1);
-		if (!stores)
-			continue;
-		look(r, frame_of(r, round), host);
-		look(r, frame_of(r, round), host + GM_CT_PAGE);
-		if (memcmp(host, host + GM_CT_PAGE, GM_CT_PAGE) != 0)
-			gm_ct_fail(o->d->t, "access in flight", "a store reached the old frame after tlb_invl() had returned");
-		memcpy(r->s.m.is + frame_of(r, round) * o->d->granule, host, GM_CT_PAGE);
+		if (stores)
+			leave(r, frame_of(r, round), round, host);
 	}
 }
 
@@ -208,9 +238,10 @@ static void race(struct gm_ct *t, bool stores)
 {
 	struct race r = { .page = 1 };
 	struct gm_ct_thread thread[READERS];
-	unsigned char *host = gm_ct_pages(t, 2 * GM_CT_PAGE);
+	unsigned char *host = gm_ct_pages(t, 2 * STORE_MAX);
 
 	gm_ct_begin(&r.s, t, GM_CT_SMALL);
+	r.span = r.s.d->granule < STORE_MAX ? (size_t)r.s.d->granule : STORE_MAX;
 	for (unsigned i = 0; i < READERS; i++)
 		gm_ct_thread_start(t, &thread[i], stores ? writer : reader, &r);
 	swap_frames(&r, stores, host);
@@ -218,7 +249,7 @@ static void race(struct gm_ct *t, bool stores)
 	for (unsigned i = 0; i < READERS; i++)
 		gm_ct_thread_join(&thread[i]);
 	gm_ct_finish(&r.s);
-	gm_ct_pages_free(host, 2 * GM_CT_PAGE);
+	gm_ct_pages_free(host, 2 * STORE_MAX);
 }
 
 static void readers(struct gm_ct *t)

@@ -6,14 +6,19 @@
 #include "config.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include <gmem/validate.h>
 
 #include "conform/gm_ct.h"
 
+/* The message names backend and rule, and then says the rule: of a backend that is known, what comes after. */
 static void broken(void *arg, const struct gm_violation *v)
 {
-	gm_ct_fail(arg, v->name, "%s%s", v->by_backend ? "" : "(an error of the suite) ", v->message);
+	const char *name = strstr(v->message, v->name), *text = name ? name + strlen(v->name) : v->message;
+
+	text += strspn(text, ": ");
+	gm_ct_fail(arg, v->name, "%s%s", v->by_backend ? "" : "(an error of the suite) ", text);
 }
 
 const struct gm_mmu *gm_ct_wrap(struct gm_ct_dev *d, const struct gm_mmu *mmu)

@@ -41,6 +41,8 @@ struct gm_fence {
 	enum fence_state state;
 	unsigned refs;         /* of a fence that the backend made */
 	gm_ret_t result;
+	void (*fn)(void *arg, gm_ret_t result); /* called by the signal; NULL: nothing */
+	void *arg;
 };
 
 struct host_range {
@@ -199,6 +201,7 @@ static gm_ret_t svc_thread_start(void *self, const char *name, uint32_t flags, v
 
 	(void)name;
 	(void)flags;
+	atomic_store(&s->t->shared->threads, true);
 	if (!t)
 		return GM_RET_NOMEM;
 	*t = (struct gm_thread){ .s = s, .fn = fn, .arg = arg };
@@ -260,6 +263,8 @@ static void svc_fence_signal(void *self, struct gm_fence *fence, gm_ret_t result
 	(void)pthread_cond_broadcast(&fence->cond);
 	(void)pthread_mutex_unlock(&fence->lock);
 	atomic_fetch_add(&s->t->shared->progress, 1);
+	if (fence->fn)
+		fence->fn(fence->arg, result);
 }
 
 static struct gm_fence *svc_fence_create(void *self)
@@ -468,6 +473,12 @@ void gm_ct_fence_refused(struct gm_fence *f)
 		gm_ct_fail(f->s->t, "fence", "signalled with %s although the operation itself failed", gm_ret_name(f->result));
 	f->state = FENCE_REFUSED;
 	(void)pthread_mutex_unlock(&f->lock);
+}
+
+void gm_ct_fence_on_done(struct gm_fence *f, void (*fn)(void *arg, gm_ret_t result), void *arg)
+{
+	f->fn = fn;
+	f->arg = arg;
 }
 
 void gm_ct_thread_start(struct gm_ct *t, struct gm_ct_thread *thread, void *(*fn)(void *arg), void *arg)

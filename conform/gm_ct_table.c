@@ -124,10 +124,31 @@ static void skips(struct gm_ct *t)
 	}
 }
 
+/* What becomes of options, without a device. */
+static void open_close(struct gm_ct *t)
+{
+	const struct gm_plugin *p = t->plugin;
+
+	if (!p->open && p->close)
+		gm_ct_fail(t, "open", "gm_plugin has close, but no open");
+	for (unsigned i = 0; p->open && i < 2; i++) {
+		void *dev_data = NULL;
+
+		gm_ct_note(t, "gm_plugin.open", 0, 0, 0, 0);
+		gm_ct_ok(t, p->open(t->options, &dev_data));
+		if (!dev_data)
+			gm_ct_fail(t, "open", "gm_plugin.open(\"%s\") succeeded, but dev_data is NULL", t->options);
+		gm_ct_note(t, "gm_plugin.close", 0, 0, 0, 0);
+		if (p->close)
+			p->close(dev_data);
+	}
+}
+
 const struct gm_ct_test gm_ct_table_tests[] = {
 	{ "slots", 0, 0, slots },
 	{ "caps", 0, 0, caps },
 	{ "limits", 0, 0, limits },
 	{ "skips", 0, 0, skips },
+	{ "open", 0, 0, open_close },
 	{ NULL, 0, 0, NULL },
 };

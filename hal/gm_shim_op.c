@@ -12,6 +12,7 @@
  */
 #include "config.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "hal/gm_shim.h"
@@ -160,12 +161,35 @@ static void end(struct gm_shim_call *c, bool has_ret, gm_ret_t ret)
 		gm_shim_report(d, GM_RULE_SLOW, &c->at, "it took %llu ns", (unsigned long long)took_ns);
 }
 
+/* The results that an operation may have, by name. */
+static void list_results(enum gm_shim_op op, char *text, size_t bytes)
+{
+	static const gm_ret_t all[] = {
+#define VALUE(name, value, what) GM_RET_##name,
+		GM_RET_LIST(VALUE)
+#undef VALUE
+	};
+	size_t at = 0;
+
+	text[0] = '\0';
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]) && at < bytes; i++)
+		if (gm_shim_listed(op, all[i]))
+			at += (size_t)snprintf(text + at, bytes - at, "%s%s", at ? ", " : "",
+					       gm_ret_name(all[i]) + sizeof("GM_RET_") - 1);
+}
+
 void gm_shim_end(struct gm_shim_call *c, gm_ret_t ret)
 {
+	char may[200];
+
 	end(c, true, ret);
-	if (!gm_shim_listed(c->op, ret))
-		gm_shim_report(c->dev, GM_RULE_RESULT, &c->at, "it returned %s (%d)", gm_ret_name(ret), (int)ret);
-	else if (c->was_lost && ret != GM_RET_NODEV)
+	if (!gm_shim_listed(c->op, ret)) {
+		list_results(c->op, may, sizeof(may));
+		gm_shim_report(c->dev, GM_RULE_RESULT, &c->at, "it returned %s (%d), which is not one of %s",
+			       gm_ret_name(ret), (int)ret, may);
+		return;
+	}
+	if (c->was_lost && ret != GM_RET_NODEV)
 		gm_shim_report(c->dev, GM_RULE_LOST_ALIVE, &c->at, "it returned %s", gm_ret_name(ret));
 }
 

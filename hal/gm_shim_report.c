@@ -128,8 +128,34 @@ static void add_history(struct text *t, struct gm_shim_dev *d, const struct gm_s
 	}
 }
 
-void gm_shim_report(struct gm_shim_dev *d, enum gm_rule rule, const struct gm_shim_at *at, const char *fmt, ...)
+/* What was found by looking at some 4 KiB of a page is told of the page that the device has there. */
+static struct gm_shim_at whole_page(struct gm_shim_dev *d, enum gm_rule rule, const struct gm_shim_at *at)
 {
+	struct gm_shim_at whole = *at;
+	uint64_t off = at->va % d->granule_bytes;
+
+	switch (rule) {
+	case GM_RULE_ENTER_LOST:
+	case GM_RULE_ENTER_ELSEWHERE:
+	case GM_RULE_WRITE_ALLOWED:
+	case GM_RULE_STALE:
+	case GM_RULE_FAILED_EFFECT:
+	case GM_RULE_CUT:
+	case GM_RULE_PROTECT_HOLE:
+	case GM_RULE_PROTECT_FILLED:
+		whole.va -= off;
+		whole.pa -= whole.pa % d->granule_bytes;
+		whole.bytes = (whole.bytes + off + d->granule_bytes - 1) / d->granule_bytes * d->granule_bytes;
+		break;
+	default:
+		break;
+	}
+	return whole;
+}
+
+void gm_shim_report(struct gm_shim_dev *d, enum gm_rule rule, const struct gm_shim_at *where, const char *fmt, ...)
+{
+	const struct gm_shim_at page = whole_page(d, rule, where), *at = &page;
 	struct gm_violation v = { .rule = rule, .name = rules[rule].name, .text = rules[rule].text,
 				  .by_backend = rules[rule].by_backend, .backend = d->mmu.name, .op = at->op,
 				  .step = at->step, .va = at->va, .pa = at->pa, .bytes = at->bytes };

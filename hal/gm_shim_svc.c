@@ -528,8 +528,11 @@ bool gm_shim_things_left(struct gm_shim_dev *d, const char *op)
 		n = count_left(d, rule[i], &bytes);
 		gm_shim_unlock(d);
 		threads |= rule[i] == GM_RULE_THREAD_LEFT && n;
-		if (n)
+		if (n && rule[i] == GM_RULE_LEAK)
 			gm_shim_report(d, rule[i], &at, "%zu left, %zu bytes", n, bytes);
+		else if (n)
+			gm_shim_report(d, rule[i], &at, "%zu %s left", n,
+				       rule[i] == GM_RULE_LOCK_LEFT ? "locks and queues" : "threads");
 	}
 	if (threads) /* they may use their records */
 		return true;

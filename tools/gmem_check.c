@@ -31,7 +31,8 @@ static const struct {
 static int usage(FILE *out)
 {
 	fprintf(out, "usage: gmem check --backend NAME[:OPTIONS] [--only GROUP[/TEST][,...]] [--seed N] [--bound SECONDS]\n"
-		"                  [--tap | --json | --list]\n\n"
+		"                  [--tap | --json | --list]\n"
+		"       gmem check --list\n\n"
 		"NAME is one of:");
 	for (size_t i = 0; i < sizeof(built_in) / sizeof(built_in[0]); i++)
 		fprintf(out, " %s,", built_in[i].name);
@@ -85,6 +86,7 @@ int gm_cmd_check(int argc, char **argv)
 	const struct gm_plugin *plugin = NULL;
 	char *options = NULL;
 	int n = 0, status = GM_CMD_USAGE;
+	bool list = false;
 
 	if (!rest)
 		return 1;
@@ -94,6 +96,7 @@ int gm_cmd_check(int argc, char **argv)
 			free(rest);
 			return usage(stdout);
 		}
+		list = list || strcmp(argv[i], "--list") == 0;
 		if (strcmp(argv[i], "--backend") != 0 || i + 1 == argc) {
 			rest[n++] = argv[i];
 			continue;
@@ -102,11 +105,13 @@ int gm_cmd_check(int argc, char **argv)
 		if (!plugin)
 			goto out;
 	}
+	if (!plugin && list) /* the list is the same for all */
+		plugin = built_in[0].plugin();
 	if (!plugin) {
 		usage(stderr);
 		goto out;
 	}
-	if (*options) {
+	if (options && *options) {
 		rest[n++] = with;
 		rest[n++] = options;
 	}

@@ -71,7 +71,10 @@ struct gm_waitq {
 };
 struct gm_thread; /**< a thread, or a coroutine of the simulation */
 
-/** This thread belongs to a device: it must never touch application addresses. */
+/**
+ * This thread belongs to a device: it must never touch application addresses. For threads of engines and of jobs;
+ * what gm_copy.host names is memory of the library, which it may touch.
+ */
 #define GM_THREAD_DEVICE 1u
 
 /**
@@ -102,13 +105,13 @@ struct gm_services {
 	/** Unmake it; nobody waits on it. */
 	void (*waitq_fini)(void *self, struct gm_waitq *queue);
 	/**
-	 * Give `mutex` back, sleep until wake() or `deadline_ns`, take it again.
-	 * GM_RET_SUCCESS (look again: it may be spurious) or GM_RET_TIMEDOUT.
+	 * Give `mutex` back, sleep until wake() or `deadline_ns`, take it again. The deadline is a time of now_ns(), or
+	 * GM_FOREVER_NS. GM_RET_SUCCESS (look again: it may be spurious) or GM_RET_TIMEDOUT.
 	 */
 	gm_ret_t (*wait)(void *self, struct gm_waitq *queue, struct gm_mutex *mutex, uint64_t deadline_ns);
-	/** Wake everybody who waits. */
+	/** Wake everybody who waits; with or without the lock they wait with. */
 	void (*wake)(void *self, struct gm_waitq *queue);
-	/** Start a thread with all signals blocked. SUCCESS, NOMEM, AGAIN. */
+	/** Start a thread with all signals blocked. SUCCESS, NOMEM, AGAIN (no thread to be had: operations say NOMEM). */
 	gm_ret_t (*thread_start)(void *self, const char *name, uint32_t flags, void (*fn)(void *arg), void *arg,
 				 struct gm_thread **thread);
 	/** Wait for its end; no lock is held. */
@@ -117,7 +120,8 @@ struct gm_services {
 	void (*yield)(void *self);
 	/**
 	 * Signal a fence that was given to copy(), submit() or sync_import(), or made by fence_create(): once. No lock is
-	 * held, nor anything an operation would wait for: callbacks of the fence run here, and may call any of them.
+	 * held, nor anything an operation would wait for: callbacks of the fence run here, and may call any of them but
+	 * pmap_destroy(), dev_halt() and dev_fini(); copy() on the thread of the engine, for example.
 	 */
 	void (*fence_signal)(void *self, struct gm_fence *fence, gm_ret_t result);
 	/** A new pending fence, one reference (for launches); NULL when out of memory. */
@@ -150,13 +154,14 @@ struct gm_dev_caps {
 	uint64_t page_sizes;  /**< bit n: pages of 2^n bytes; the smallest is 4 KiB, 64 KiB or 2 MiB */
 	uint32_t max_contexts; /**< pmaps at once, > 0 */
 	uint32_t slabs;       /**< used entries of slab */
-	struct gm_slab slab[GM_MAX_SLABS]; /**< memory to register at once; multiples of GM_UNIT_BYTES */
+	/** Memory to register at once; multiples of GM_UNIT_BYTES, or of the granule where that is larger. */
+	struct gm_slab slab[GM_MAX_SLABS];
 };
 
 /** @name Page table entry flags. */
 /**@{*/
 #define GM_PTE_WRITE GM_WRITE   /**< stores allowed */
-#define GM_PTE_ATOMIC GM_ATOMIC /**< read-modify-write allowed */
+#define GM_PTE_ATOMIC GM_ATOMIC /**< read-modify-write allowed; only with WRITE: a device without atomics ignores it */
 #define GM_PTE_HOST 256u        /**< pa is a host VA, accessed over the bus */
 /**@}*/
 
@@ -175,7 +180,7 @@ struct gm_copy {
 	/** Host address of library memory, stable until the fence is done; device-physical in `peer` for
 	 *  GM_COPY_FROM_PEER; 0 for GM_COPY_ZERO. */
 	uint64_t host;
-	uint64_t bytes; /**< multiple of GM_PAGE_BYTES */
+	uint64_t bytes; /**< multiple of GM_PAGE_BYTES, > 0 */
 	void *peer;     /**< GM_COPY_FROM_PEER: what the other device's dev_init() returned; else NULL */
 };
 
@@ -242,7 +247,7 @@ struct gm_mmu {
 	 *   dev_fini() has returned.
 	 * - Backend: fills `caps` (slabs: aligned, disjoint) and `dev` (never NULL).
 	 * - Returns: SUCCESS, INVAL (`dev_data` makes no sense), NOMEM, NODEV, NOTSUP, PERM, BUSY (somebody has it).
-	 * - After failure: nothing is left; every service object made is unmade.
+	 * - After failure: nothing is left; every service object made is unmade; `caps` and `dev` are as before.
 	 * - Again: a second device, independent of the first.
 	 */
 	gm_ret_t (*dev_init)(void *dev_data, const struct gm_services *svc, struct gm_dev_caps *caps, void **dev);
@@ -265,7 +270,7 @@ struct gm_mmu {
 	gm_ret_t (*pmap_create)(void *dev, void **pmap);
 	/**
 	 * Destroy it. **Required.**
-	 * - Called: once per page table; it has no mapping left, unless the device is lost.
+	 * - Called: once per page table; it has no mapping left, unless the device is lost: those go with it, unseen.
 	 * - Blocks: until accesses of the application's jobs through it have ended; faults that wait are
 	 *   answered with CANCELED.
 	 * - Backend: fault_next() never names it again.
@@ -275,10 +280,10 @@ struct gm_mmu {
 	 * Map `[va, va + bytes)` to `[pa, pa + bytes)`, readable, plus `pte`. **Required.**
 	 * - Called: step 5 of a migration, and to map host memory in place. Blocks: bounded.
 	 * - Core: what was mapped there before is nothing, or the same pa with fewer rights; nothing that
-	 *   was removed there still waits for tlb_invl(); the frames are registered memory, or with GM_PTE_HOST
-	 *   (needs GM_CAP_HOST_MAP) `pa` is a host VA; no copy writes to them.
-	 * - Backend: page sizes are its choice. When it returns accesses may use the mapping. Write is never
-	 *   allowed where `pte` does not say so.
+	 *   was removed there still waits for tlb_invl(); the frames are registered memory, of one slab or of slabs that
+	 *   adjoin, or with GM_PTE_HOST (needs GM_CAP_HOST_MAP) `pa` is a host VA; no copy writes to them.
+	 * - Backend: page sizes are its choice. When it returns accesses may use the mapping, with rights that grew as
+	 *   well: no tlb_invl() follows. Write is never allowed where `pte` does not say so.
 	 * - Returns: SUCCESS, NOMEM. After failure: nothing was mapped, no right grew.
 	 * - Again: no effect; what was mapped keeps its accessed and dirty bits, also where a right grows.
 	 */
@@ -306,9 +311,10 @@ struct gm_mmu {
 	/**
 	 * Copy `n` pieces and signal `done`. **Required.**
 	 * - Called: step 3 of a migration. Blocks: engine.
-	 * - Core: no piece overlaps another's destination, nor what a copy in flight reads or writes; sources and
-	 *   destinations are not written by anybody until `done`: device mappings of a source are read-only or gone and
-	 *   invalidated, those of a destination are gone and invalidated. `copies` is valid during the call only.
+	 * - Core: `n` > 0; a piece lies in registered memory, in one slab or in slabs that adjoin. No piece overlaps
+	 *   another's destination, nor what a copy in flight reads or writes; sources and destinations are not written by
+	 *   anybody until `done`: device mappings of a source are read-only or gone and invalidated, those of a destination
+	 *   are gone and invalidated. `copies` is valid during the call only.
 	 * - Backend: pieces are in any order. Signals `done` once, possibly before returning: SUCCESS when all bytes
 	 *   are where they belong, IO when the transfer failed (any part of the destinations may have changed), NODEV.
 	 *   Ends within the time its engine needs: a fence that stays pending is a lost device, see dev_halt().

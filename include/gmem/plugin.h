@@ -20,7 +20,7 @@ extern "C" {
 
 /**
  * What tests may need of a device beyond its ops table. Any of them may be NULL; what needs it is then skipped, and
- * gm_plugin.skips must say why.
+ * gm_plugin.skips must say why. `dev` and `pmap` are what the backend's own dev_init() and pmap_create() handed out.
  */
 struct gm_plugin_hooks {
 	uint32_t size; /**< sizeof(struct gm_plugin_hooks) */
@@ -32,7 +32,7 @@ struct gm_plugin_hooks {
 	/**
 	 * Make the n-th call from now (1: the next) of the operation called `op` ("pmap_enter", "copy", ...) fail as
 	 * its block in gmem/hal.h allows; 0 clears. A step of submit() is a call of its operation, too. SUCCESS, or
-	 * NOTSUP where this operation cannot be made to fail.
+	 * NOTSUP where this operation cannot be made to fail, or `op` is none that the backend knows.
 	 */
 	gm_ret_t (*fail)(void *dev, const char *op, uint64_t nth);
 	/** The device is gone from now on, as if unplugged. */
@@ -44,7 +44,8 @@ struct gm_plugin_hooks {
  *
  * A reason counts only where the capability or the hook that the test needs is missing; where it is there the test
  * runs, so that no line can hide a failure, and fails afterwards, because the line is out of date; unless the line
- * says that devices differ, so that one list serves a backend whose capabilities depend on its options.
+ * says that devices differ, so that one list serves a backend whose capabilities depend on its options. A line about a
+ * group is out of date when every test of the group has what it needs.
  */
 struct gm_plugin_skip {
 	const char *test;   /**< "group" or "group/test" */
@@ -58,9 +59,13 @@ struct gm_plugin {
 	uint32_t size;            /**< sizeof(struct gm_plugin) */
 	const char *name;         /**< for people */
 	const struct gm_mmu *mmu; /**< the ops table */
-	/** Make dev_data of option text (never NULL); NULL where the backend takes none. SUCCESS, INVAL, NOMEM. */
+	/**
+	 * Make dev_data, which is never NULL, of option text ("" for none, never NULL); NULL where the backend takes none.
+	 * Called once per device, before its dev_init(), so there are no services yet: memory comes from malloc(). Why it
+	 * refuses it may say on standard error. SUCCESS, INVAL, NOMEM.
+	 */
 	gm_ret_t (*open)(const char *options, void **dev_data);
-	/** Undo open(); the device made with it is gone. */
+	/** Undo open(), after dev_fini(), or where dev_init() failed. NULL where there is nothing to undo, or no open(). */
 	void (*close)(void *dev_data);
 	const struct gm_plugin_hooks *hooks; /**< NULL: none */
 	const struct gm_plugin_skip *skips;  /**< ends with a NULL test; NULL: none */

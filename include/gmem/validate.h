@@ -34,11 +34,11 @@ extern "C" {
 	X(DEV_NULL, BACKEND, "dev_init() fills in a device that is not NULL") \
 	X(CAPS, BACKEND, "what dev_init() announces makes sense: page sizes, address bits, contexts, memory") \
 	X(CAP_SLOT, BACKEND, "a capability that is announced has its slots filled") \
-	X(LEAK, BACKEND, "all memory is given back before dev_fini() returns") \
+	X(LEAK, BACKEND, "all memory is given back before dev_fini() returns, or dev_init() fails") \
 	X(FREE_UNKNOWN, BACKEND, "what is freed was allocated and not freed before") \
 	X(FREE_BYTES, BACKEND, "memory is freed with the size it was allocated with") \
-	X(THREAD_LEFT, BACKEND, "all threads are joined before dev_fini() returns") \
-	X(LOCK_LEFT, BACKEND, "all locks and queues are unmade before dev_fini() returns") \
+	X(THREAD_LEFT, BACKEND, "all threads are joined before dev_fini() returns, or dev_init() fails") \
+	X(LOCK_LEFT, BACKEND, "all locks and queues are unmade before dev_fini() returns, or dev_init() fails") \
 	/* results */ \
 	X(RESULT, BACKEND, "an operation returns only what its block lists") \
 	X(LOST_ALIVE, BACKEND, "a lost device stays lost: every later operation says NODEV") \

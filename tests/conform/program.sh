@@ -41,19 +41,20 @@ want 2 "unknown backend" ./gmem check --backend nonesuch
 has "unknown backend" nonesuch
 want 2 "no such object" ./gmem check --backend "$dir/nonesuch.so"
 want 2 "no such test" ./gmem check --backend mock --only map/nonesuch
+has "no such test" 'no test is called map/nonesuch; --list shows all$'
 want 2 "bad seed" ./gmem check --backend mock --seed x
 want 2 "no value" ./gmem check --backend mock --only
 
 want 1 "bad options" ./gmem check --backend mock:nonesuch=1
 has "bad options" 'options: '
 want 0 "table" ./gmem check --backend mock --only table
-has "table" '4 passed, 0 failed, 0 skipped'
+has "table" '5 passed, 0 failed, 0 skipped'
 want 0 "several" ./gmem check --backend mock --only table/slots,memory/zero
 has "several" '2 passed'
 want 0 "tap" ./gmem check --backend mock:faults=no --only table,fault --tap
-has "tap" '^1\.\.11$'
+has "tap" '^1\.\.12$'
 has "tap" '^ok 1 - table/slots$'
-has "tap" '^ok 5 - fault/served # SKIP .*GM_CAP_FAULTS'
+has "tap" '^ok 6 - fault/served # SKIP .*GM_CAP_FAULTS'
 want 1 "only skips" ./gmem check --backend mock:faults=no --only fault
 want 1 "tap, failing" ./gmem check --backend mock:bug=skip_zero --only memory --tap
 has "tap, failing" '^not ok 2 - memory/zero$'
@@ -61,6 +62,10 @@ want 1 "seed" ./gmem check --backend mock:bug=wrong_pa --only map/random --seed 
 has "seed" 'seed 7'
 want 0 "list" ./gmem check --backend mock --list
 has "list" '^map/random  *GM_CAP_ACCESS$'
+want 0 "list without a backend" ./gmem check --list
+has "list without a backend" '^map/random  *GM_CAP_ACCESS$'
+want 0 "list of one" ./gmem check --only map/random --list
+want 2 "list of none" ./gmem check --only map/nonesuch --list
 want 1 "json" ./gmem check --backend mock:bug=skip_zero --only memory --json
 has "json" '"outcome": "fail"'
 if command -v python3 >/dev/null; then

@@ -6,6 +6,7 @@
 #include "config.h"
 
 #include <criterion/criterion.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +18,7 @@
 struct seen {
 	unsigned n;
 	struct gm_conform_result last;
-	char reason[256];
+	char reason[512];
 };
 
 static void keep(void *arg, const struct gm_conform_result *result)
@@ -76,7 +77,7 @@ Test(conform, refuses)
 	cr_assert_eq(gm_conform_run(&bad, &summary), GM_RET_INVAL);
 	cr_assert_eq(summary.passed, 7u, "nothing is written where the call is refused");
 	cr_assert_eq(gm_conform_run(&good, &summary), GM_RET_SUCCESS);
-	cr_assert_eq(summary.passed, 4u);
+	cr_assert_eq(summary.passed, 5u);
 	cr_assert_eq(summary.failed + summary.skipped, 0u);
 }
 
@@ -195,4 +196,144 @@ Test(conform, an_empty_slot)
 	mmu.copy = NULL;
 	cr_assert_eq(run(&plugin, "", "table/slots", &seen), GM_RET_FAULT);
 	want(&seen, GM_CONFORM_FAIL, "slots: ");
+}
+
+/* What must be possible to stop where copies are in flight when the call returns. */
+Test(conform, an_engine_that_cannot_be_halted)
+{
+	struct gm_plugin plugin = *gm_mock_plugin();
+	struct gm_mmu mmu = *plugin.mmu;
+	struct seen seen;
+
+	plugin.mmu = &mmu;
+	cr_assert_eq(run(&plugin, "copy=async,submit=no", "fence/can_halt", &seen), GM_RET_SUCCESS, "%s", seen.reason);
+	mmu.dev_halt = NULL;
+	cr_assert_eq(run(&plugin, "copy=async,submit=no", "fence/can_halt", &seen), GM_RET_FAULT);
+	want(&seen, GM_CONFORM_FAIL, "dev_halt: copy() returned before its signal, but dev_halt is NULL");
+	cr_assert_eq(run(&plugin, "copy=sync", "fence/can_halt", &seen), GM_RET_SUCCESS, "%s", seen.reason);
+	mmu = *gm_mock_plugin()->mmu;
+	mmu.size = offsetof(struct gm_mmu, dev_halt);
+	cr_assert_eq(run(&plugin, "copy=async,submit=no", "fence/can_halt", &seen), GM_RET_FAULT);
+	want(&seen, GM_CONFORM_FAIL, "dev_halt: ");
+}
+
+static pthread_mutex_t one_copy = PTHREAD_MUTEX_INITIALIZER;
+
+static gm_ret_t one_copy_at_a_time(void *dev, const struct gm_copy *copies, size_t n, struct gm_fence *done)
+{
+	gm_ret_t ret;
+
+	(void)pthread_mutex_lock(&one_copy);
+	ret = gm_mock_plugin()->mmu->copy(dev, copies, n, done);
+	(void)pthread_mutex_unlock(&one_copy);
+	return ret;
+}
+
+/* A lock of the backend's own around copy(), the signal included: nobody sees it but who copies from a callback. */
+Test(conform, a_copy_that_waits_for_another, .timeout = 60)
+{
+	struct gm_plugin plugin = *gm_mock_plugin();
+	struct gm_mmu mmu = *plugin.mmu;
+	struct seen seen;
+
+	plugin.mmu = &mmu;
+	mmu.copy = one_copy_at_a_time;
+	cr_assert_eq(run(&plugin, "copy=sync", "memory/round_trip", &seen), GM_RET_SUCCESS, "%s", seen.reason);
+	cr_assert_eq(run(&plugin, "copy=sync", "fence/chained", &seen), GM_RET_FAULT);
+	want(&seen, GM_CONFORM_FAIL, "hang: ");
+	cr_assert(strstr(seen.reason, "copy (from a callback)"), "reason: %s", seen.reason);
+}
+
+static gm_ret_t open_nothing(const char *options, void **dev_data)
+{
+	(void)options, (void)dev_data;
+	return GM_RET_SUCCESS;
+}
+
+Test(conform, an_open_that_gives_nothing)
+{
+	struct gm_plugin plugin = *gm_mock_plugin();
+	struct seen seen;
+
+	cr_assert_eq(run(&plugin, "", "table/open", &seen), GM_RET_SUCCESS, "%s", seen.reason);
+	plugin.open = open_nothing;
+	plugin.close = NULL;
+	cr_assert_eq(run(&plugin, "", "table/open", &seen), GM_RET_FAULT);
+	want(&seen, GM_CONFORM_FAIL, "open: gm_plugin.open(\"\") succeeded, but dev_data is NULL");
+	plugin = *gm_mock_plugin();
+	plugin.open = NULL;
+	cr_assert_eq(run(&plugin, "", "table/open", &seen), GM_RET_FAULT);
+	want(&seen, GM_CONFORM_FAIL, "open: gm_plugin has close, but no open");
+}
+
+/* dev_init() of the next two; NULL: as it is. */
+static gm_ret_t (*init_that)(const struct gm_services *svc, struct gm_dev_caps *caps);
+
+static gm_ret_t init(void *dev_data, const struct gm_services *svc, struct gm_dev_caps *caps, void **dev)
+{
+	gm_ret_t ret = init_that(svc, caps);
+
+	return ret ? ret : gm_mock_plugin()->mmu->dev_init(dev_data, svc, caps, dev);
+}
+
+static gm_ret_t caps_then_nomem(const struct gm_services *svc, struct gm_dev_caps *caps)
+{
+	void *ptr = svc->alloc(svc->self, 1);
+
+	caps->va_bits = 48;
+	svc->free(svc->self, ptr, 1);
+	return ptr ? GM_RET_SUCCESS : GM_RET_NOMEM;
+}
+
+static void nothing(void *arg)
+{
+	(void)arg;
+}
+
+static gm_ret_t thread_as_it_comes(const struct gm_services *svc, struct gm_dev_caps *caps)
+{
+	struct gm_thread *thread;
+	gm_ret_t ret;
+
+	(void)caps;
+	ret = svc->thread_start(svc->self, "test", 0, nothing, NULL, &thread);
+	if (ret == GM_RET_SUCCESS)
+		svc->thread_join(svc->self, thread);
+	return ret;
+}
+
+/* A failure says which service was made to fail, and what would have been allowed. */
+Test(conform, an_opening_that_fails_badly)
+{
+	struct gm_plugin plugin = *gm_mock_plugin();
+	struct gm_mmu mmu = *plugin.mmu;
+	struct seen seen;
+
+	plugin.mmu = &mmu;
+	mmu.dev_init = init;
+	init_that = caps_then_nomem;
+	cr_assert_eq(run(&plugin, "", "nth/dev_init", &seen), GM_RET_FAULT);
+	want(&seen, GM_CONFORM_FAIL, "out-parameter: dev_init failed with GM_RET_NOMEM, but wrote to caps: fill it in last; "
+	     "service alloc (call 1) was made to fail");
+	init_that = thread_as_it_comes;
+	cr_assert_eq(run(&plugin, "", "nth/dev_init", &seen), GM_RET_FAULT);
+	want(&seen, GM_CONFORM_FAIL, "GM_RULE_RESULT: an operation returns only what its block lists; "
+	     "service thread_start (call 1) was made to fail\n");
+	cr_assert(strstr(seen.reason, "it returned GM_RET_AGAIN (-11), which is not one of SUCCESS, "), "%s", seen.reason);
+	cr_assert(strstr(seen.reason, "NOMEM"), "%s", seen.reason);
+}
+
+/* What is said of a page is said of one that the device has. */
+Test(conform, a_large_granule_is_named_whole)
+{
+	struct seen seen;
+	unsigned long long va = 1, bytes = 1;
+	const char *at;
+
+	cr_assert_eq(run(gm_mock_plugin(), "pages=64K,bug=invl_first", "invalidate/gone", &seen), GM_RET_FAULT);
+	want(&seen, GM_CONFORM_FAIL, "GM_RULE_STALE: after tlb_invl()");
+	at = strstr(seen.reason, ", va 0x");
+	cr_assert(at, "%s", seen.reason);
+	cr_assert_eq(sscanf(at, ", va 0x%llx, %llx bytes", &va, &bytes), 2, "%s", seen.reason);
+	cr_assert(va % 0x10000 == 0 && bytes && bytes % 0x10000 == 0, "%s", seen.reason);
 }
