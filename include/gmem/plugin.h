@@ -56,7 +56,7 @@ struct gm_plugin_skip {
 struct gm_plugin {
 	uint32_t abi;             /**< GM_PLUGIN_ABI */
 	uint32_t size;            /**< sizeof(struct gm_plugin) */
-	const char *name;         /**< for people */
+	const char *name;         /**< for people; not empty */
 	const struct gm_mmu *mmu; /**< the ops table */
 	/** Make dev_data of option text (never NULL); NULL where the backend takes none. SUCCESS, INVAL, NOMEM. */
 	gm_ret_t (*open)(const char *options, void **dev_data);
