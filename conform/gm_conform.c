@@ -243,18 +243,35 @@ static bool names_something(const char *only)
 	return !only || *only;
 }
 
-static bool plugin_valid(const struct gm_plugin *plugin)
+bool gm_ct_plugin_check(const struct gm_plugin *plugin, char *why, size_t bytes)
 {
-	return plugin && plugin->abi == GM_PLUGIN_ABI && plugin->size == sizeof(*plugin) && plugin->mmu &&
-	       (!plugin->hooks || plugin->hooks->size == sizeof(*plugin->hooks));
+	why[0] = '\0';
+	if (!plugin)
+		(void)snprintf(why, bytes, "there is no plugin");
+	else if (plugin->abi != GM_PLUGIN_ABI)
+		(void)snprintf(why, bytes, "gm_plugin.abi is %u, this suite speaks %u: rebuild the backend",
+			       (unsigned)plugin->abi, GM_PLUGIN_ABI);
+	else if (plugin->size != sizeof(*plugin))
+		(void)snprintf(why, bytes, "gm_plugin.size is %u, sizeof(struct gm_plugin) is %zu: rebuild the backend",
+			       (unsigned)plugin->size, sizeof(*plugin));
+	else if (!plugin->name || !plugin->name[0])
+		(void)snprintf(why, bytes, "gm_plugin.name is missing");
+	else if (!plugin->mmu)
+		(void)snprintf(why, bytes, "gm_plugin.mmu, the ops table, is missing");
+	else if (plugin->hooks && plugin->hooks->size != sizeof(*plugin->hooks))
+		(void)snprintf(why, bytes, "gm_plugin_hooks.size is %u, sizeof(struct gm_plugin_hooks) is %zu: rebuild the backend",
+			       (unsigned)plugin->hooks->size, sizeof(*plugin->hooks));
+	return !why[0];
 }
 
 gm_ret_t gm_conform_run(const struct gm_conform_config *config, struct gm_conform_summary *summary)
 {
 	struct gm_conform_config complete;
 	struct run r = { .config = &complete };
+	char why[160];
 
-	if (!config || config->size != sizeof(*config) || !plugin_valid(config->plugin) || !names_something(config->only))
+	if (!config || config->size != sizeof(*config) || !gm_ct_plugin_check(config->plugin, why, sizeof(why)) ||
+	    !names_something(config->only))
 		return GM_RET_INVAL;
 	complete = *config;
 	complete.seed = config->seed ? config->seed : GM_CT_SEED;

@@ -5,10 +5,13 @@
  */
 #include "config.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "conform/gm_ct.h"
 
@@ -16,7 +19,8 @@
 #define MAX_BOUND_S 3600u
 
 struct out {
-	const struct style *style;
+	const struct style *style; /* NULL: not chosen yet */
+	const char *word;          /* the option that chose it */
 	const struct gm_plugin *plugin;
 	const char *options;
 	uint64_t seed;
@@ -103,16 +107,36 @@ static void tap_end(struct out *o, const struct gm_conform_summary *s)
 
 /* --- JSON ------------------------------------------------------------------ */
 
+/* Bytes of the character of UTF-8 that `c` begins with, 0 where it is none: RFC 3629, table of section 4. */
+static unsigned utf8_bytes(const unsigned char *c)
+{
+	unsigned n = c[0] < 0x80 ? 1 : c[0] < 0xc2 ? 0 : c[0] < 0xe0 ? 2 : c[0] < 0xf0 ? 3 : c[0] < 0xf5 ? 4 : 0;
+
+	for (unsigned i = 1; i < n; i++) {
+		if ((c[i] & 0xc0) != 0x80)
+			return 0;
+	}
+	/* too long, a surrogate, too large */
+	if ((c[0] == 0xe0 && c[1] < 0xa0) || (c[0] == 0xed && c[1] > 0x9f) || (c[0] == 0xf0 && c[1] < 0x90) ||
+	    (c[0] == 0xf4 && c[1] > 0x8f))
+		return 0;
+	return n;
+}
+
+/* What is no UTF-8 shows as the characters with the numbers of its bytes. */
 static void json_string(const char *text)
 {
+	unsigned n;
+
 	putchar('"');
-	for (const unsigned char *c = (const unsigned char *)text; *c; c++) {
+	for (const unsigned char *c = (const unsigned char *)text; *c; c += n ? n : 1) {
+		n = utf8_bytes(c);
 		if (*c == '"' || *c == '\\')
 			printf("\\%c", *c);
-		else if (*c < 0x20)
+		else if (*c < 0x20 || !n)
 			printf("\\u%04x", *c);
 		else
-			putchar(*c);
+			printf("%.*s", (int)n, (const char *)c);
 	}
 	putchar('"');
 }
@@ -193,8 +217,9 @@ static bool parse_number(const char *text, uint64_t *out)
 
 	if (!text || *text < '0' || *text > '9')
 		return false;
+	errno = 0;
 	*out = strtoull(text, &end, 0);
-	return *end == '\0';
+	return *end == '\0' && errno == 0; /* ERANGE: more than 64 bits */
 }
 
 static bool parse_seconds(const char *text, uint64_t *ns)
@@ -207,7 +232,7 @@ static bool parse_seconds(const char *text, uint64_t *ns)
 	return true;
 }
 
-/* An option without a value. */
+/* An option without a value; two that differ choose none. */
 static bool parse_style(struct out *o, const char *word)
 {
 	static const struct {
@@ -216,10 +241,15 @@ static bool parse_style(struct out *o, const char *word)
 	} styles[] = { { "--tap", &tap }, { "--json", &json }, { "--list", &list } };
 
 	for (size_t i = 0; i < sizeof(styles) / sizeof(styles[0]); i++) {
-		if (strcmp(word, styles[i].word) == 0) {
-			o->style = styles[i].style;
-			return true;
+		if (strcmp(word, styles[i].word) != 0)
+			continue;
+		if (o->style && o->style != styles[i].style) {
+			fprintf(stderr, "%s and %s: one of them\n", o->word, word);
+			return false;
 		}
+		o->style = styles[i].style;
+		o->word = word;
+		return true;
 	}
 	return false;
 }
@@ -260,7 +290,7 @@ static int usage(const char *program)
 	return EXIT_USAGE;
 }
 
-/* How many tests a run would have; 0: no such test, or no such plugin. */
+/* How many tests a run would have; 0: no such test. */
 static unsigned count_tests(struct gm_conform_config config)
 {
 	unsigned n = 0;
@@ -271,27 +301,37 @@ static unsigned count_tests(struct gm_conform_config config)
 	return gm_conform_run(&config, NULL) == GM_RET_SUCCESS ? n : 0;
 }
 
-/* Nothing could be run: because of --only, or of the plugin? */
-static int nothing(const char *program, struct gm_conform_config config)
+/* Can it be run, and can anybody see the results? Says what is wrong. */
+static bool ready(struct out *o, const struct gm_conform_config *config, const char *program)
 {
-	const struct gm_plugin *p = config.plugin;
-	const char *only = config.only;
+	char why[160];
 
-	config.only = NULL;
-	if (count_tests(config))
-		fprintf(stderr, "%s: no test is called %s; --list shows all\n", program, only);
-	else if (p)
-		fprintf(stderr, "%s: gm_plugin was built for another libgmem, or is not filled in: abi %u, size %u, %s; "
-			"here abi %u, size %zu, hooks of size %zu\n", program, (unsigned)p->abi, (unsigned)p->size,
-			p->mmu ? "with a table" : "no table", GM_PLUGIN_ABI, sizeof(*p), sizeof(*p->hooks));
-	else
-		fprintf(stderr, "%s: no plugin\n", program);
+	if (fcntl(STDOUT_FILENO, F_GETFD) < 0) {
+		fprintf(stderr, "%s: standard output is closed\n", program);
+		return false;
+	}
+	if (!gm_ct_plugin_check(o->plugin, why, sizeof(why))) {
+		fprintf(stderr, "%s: %s\n", program, why);
+		return false;
+	}
+	o->count = count_tests(*config);
+	if (o->count == 0)
+		fprintf(stderr, "%s: no test is called %s (--list shows all)\n", program, config->only ? config->only : "so");
+	return o->count > 0;
+}
+
+/* Results that nobody got are none. */
+static int written(const char *program, int status)
+{
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return status;
+	fprintf(stderr, "%s: the results could not be written to standard output\n", program);
 	return EXIT_USAGE;
 }
 
 int gm_conform_main(int argc, char **argv, const struct gm_plugin *plugin)
 {
-	struct out o = { .style = &table, .plugin = plugin };
+	struct out o = { .plugin = plugin };
 	struct gm_conform_config config = { .size = sizeof(config), .plugin = plugin, .report = report, .arg = &o };
 	struct gm_conform_summary summary = { 0 };
 	const char *program = argc > 0 && argv && argv[0] ? argv[0] : "conformance";
@@ -299,15 +339,15 @@ int gm_conform_main(int argc, char **argv, const struct gm_plugin *plugin)
 
 	if ((argc > 0 && !argv) || !parse(&config, &o, argc, argv))
 		return usage(program);
+	o.style = o.style ? o.style : &table;
 	o.options = config.options ? config.options : "";
-	o.count = count_tests(config);
-	if (o.count == 0)
-		return nothing(program, config);
+	if (!ready(&o, &config, program))
+		return EXIT_USAGE;
 	config.seed = config.seed ? config.seed : GM_CT_SEED;
 	o.seed = config.seed;
 	config.list = o.style == &list;
 	o.style->begin(&o);
 	ret = gm_conform_run(&config, &summary);
 	o.style->end(&o, &summary);
-	return ret == GM_RET_SUCCESS ? EXIT_SUCCESS : EXIT_FAILURE;
+	return written(program, ret == GM_RET_SUCCESS ? EXIT_SUCCESS : EXIT_FAILURE);
 }

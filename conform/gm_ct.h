@@ -124,6 +124,8 @@ struct gm_ct_group {
 
 /* gm_conform.c: all groups, in order; ends with a NULL name. */
 extern const struct gm_ct_group gm_ct_groups[];
+/* Is it one that can be looked at? If not, `why` says what is wrong. */
+bool gm_ct_plugin_check(const struct gm_plugin *plugin, char *why, size_t bytes);
 
 /* --- gm_ct_child.c: how a test ends ---------------------------------------- */
 

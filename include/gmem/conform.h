@@ -76,13 +76,14 @@ struct gm_conform_summary {
  * @brief Run the suite.
  *
  * Each test is a fork(): standard output is flushed before, and the backend's code is the same in the child, its
- * state not. Call it before the program starts threads.
+ * state not. The child's standard output is standard error. It is a process group of its own, and what is left of that
+ * after the test is killed. Call it before the program starts threads.
  *
  * @param[in]  config   what to run
  * @param[out] summary  filled in; NULL if not wanted
  * @retval GM_RET_SUCCESS  every test passed or was skipped with a written reason, and at least one passed
- * @retval GM_RET_INVAL    @p config is NULL, of another size, without a plugin, or its plugin has another abi; `only`
- *                         names nothing
+ * @retval GM_RET_INVAL    @p config is NULL, of another size, without a plugin, or its plugin has another abi or size,
+ *                         or lacks its name or its ops table; `only` names nothing
  * @retval GM_RET_FAULT    a test failed, or none passed
  * @threads any; one run per plugin at a time; blocks
  */
@@ -91,13 +92,14 @@ GM_API GM_MUST_CHECK gm_ret_t gm_conform_run(const struct gm_conform_config *con
 /**
  * @brief A main() for a program that links a backend and libgmem-conform.a.
  *
- * Options: `--options TEXT`, `--only GROUP[/TEST][,...]`, `--seed N`, `--bound SECONDS`, `--tap`, `--json`, `--list`;
- * without, a table for people.
+ * Options: `--options TEXT`, `--only GROUP[/TEST][,...]`, `--seed N`, `--bound SECONDS`, and one of `--tap`, `--json`,
+ * `--list`; without, a table for people. Standard output has nothing else: what the backend prints in a test goes to
+ * standard error.
  *
  * @param[in] argc    as main() got it
  * @param[in] argv    as main() got it
  * @param[in] plugin  the backend
- * @return 0 passed, 1 a test failed, 2 wrong use
+ * @return 0 passed, 1 a test failed, 2 wrong use, or the results could not be written
  * @threads main
  */
 GM_API int gm_conform_main(int argc, char **argv, const struct gm_plugin *plugin);

@@ -57,7 +57,7 @@ struct gm_plugin_skip {
 struct gm_plugin {
 	uint32_t abi;             /**< GM_PLUGIN_ABI */
 	uint32_t size;            /**< sizeof(struct gm_plugin) */
-	const char *name;         /**< for people */
+	const char *name;         /**< for people; not empty */
 	const struct gm_mmu *mmu; /**< the ops table */
 	/**
 	 * Make dev_data, which is never NULL, of option text ("" for none, never NULL); NULL where the backend takes none.
