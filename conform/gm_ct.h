@@ -247,7 +247,7 @@ void *gm_ct_pages(struct gm_ct *t, size_t bytes);
 void gm_ct_pages_free(void *at, size_t bytes);
 void gm_ct_fill(void *at, size_t bytes, uint64_t seed);
 
-/* --- gm_ct_map.c: the array oracle of a page table ------------------------------ */
+/* --- gm_ct_oracle.c: the array oracle of a page table --------------------------- */
 
 struct gm_ct_map {
 	struct gm_ct_dev *d;
@@ -283,16 +283,6 @@ void gm_ct_map_probe(struct gm_ct_map *o, uint32_t page, bool store);
 /* Every page of the window, loads only. */
 void gm_ct_map_check(struct gm_ct_map *o);
 
-/* One device, one window, one page table: what most tests work on. */
-struct gm_ct_stage {
-	struct gm_ct_dev *d;
-	struct gm_ct_mem m;
-	struct gm_ct_map o;
-};
-void gm_ct_begin(struct gm_ct_stage *s, struct gm_ct *t, uint64_t window);
-/* What is mapped goes; every store that was made must be in memory. */
-void gm_ct_finish(struct gm_ct_stage *s);
-
 /* What a random step does; made so that the contract of the caller is kept. */
 enum gm_ct_step_kind {
 	GM_CT_STEP_ENTER,
@@ -318,7 +308,18 @@ static inline uint64_t gm_ct_pa(const struct gm_ct_mem *m, uint32_t frame)
 	return m->pa + frame * m->d->granule;
 }
 
-/* --- the groups, a file each ------------------------------------------------------ */
+/* --- gm_ct_stage.c: one device, one window, one page table ----------------------- */
+
+struct gm_ct_stage {
+	struct gm_ct_dev *d;
+	struct gm_ct_mem m;
+	struct gm_ct_map o;
+};
+void gm_ct_begin(struct gm_ct_stage *s, struct gm_ct *t, uint64_t window);
+/* What is mapped goes; every store that was made must be in memory. */
+void gm_ct_finish(struct gm_ct_stage *s);
+
+/* --- gm_ct_group_*.c: the groups, a file each, with the group's name -------------- */
 
 extern const struct gm_ct_test gm_ct_table_tests[], gm_ct_lifecycle_tests[], gm_ct_memory_tests[], gm_ct_map_tests[],
 	gm_ct_protect_tests[], gm_ct_invalidate_tests[], gm_ct_fence_tests[], gm_ct_plan_tests[], gm_ct_fault_tests[],

@@ -397,6 +397,30 @@ gm_ret_t gm_mock_job_start(struct gm_mock *m, struct gm_step *steps, const struc
 	return GM_RET_SUCCESS;
 }
 
+/*
+ * What hung ends with `ret`, and what had not begun is CANCELED; of a call that hung as a whole the first step counts
+ * as begun. The first failure by index, which the fence says.
+ */
+static gm_ret_t hung_result(struct gm_mock *m, struct gm_mock_job *job, gm_ret_t ret)
+{
+	bool whole = job->v.hang;
+
+	for (size_t i = 0; job->steps && i < job->n; i++) {
+		if (job->state[i] == DONE)
+			continue;
+		if (job->state[i] == TAKEN || (whole && i == 0)) {
+			gm_mock_bug_step_ret(m, &job->steps[i], ret);
+			if (i < job->failed) {
+				job->failed = i;
+				job->ret = ret;
+			}
+		} else {
+			gm_mock_bug_step_ret(m, &job->steps[i], GM_RET_CANCELED);
+		}
+	}
+	return job->steps ? job->ret : ret;
+}
+
 void gm_mock_hung_end(struct gm_mock *m, gm_ret_t ret)
 {
 	const struct gm_services *svc = m->svc;
@@ -409,7 +433,7 @@ void gm_mock_hung_end(struct gm_mock *m, gm_ret_t ret)
 			TAILQ_REMOVE(&m->hung, job, link);
 		svc->unlock(svc->self, &m->lock);
 		if (job) {
-			svc->fence_signal(svc->self, job->done, ret);
+			svc->fence_signal(svc->self, job->done, hung_result(m, job, ret));
 			gm_mock_run_late(m, &job->late);
 			svc->free(svc->self, job, job->bytes);
 			atomic_fetch_sub(&m->working, 1);
