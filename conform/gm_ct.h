@@ -46,6 +46,7 @@
 #define GM_CT_TOUCH 1u
 #define GM_CT_FAIL 2u
 #define GM_CT_LOSE 4u
+#define GM_CT_HANG 8u
 
 /* The operation that runs, or ran last. */
 struct gm_ct_note {
@@ -109,7 +110,7 @@ struct gm_ct_dev {
 struct gm_ct_test {
 	const char *name;
 	uint32_t caps;   /* needed GM_CAP_* */
-	uint32_t hooks;  /* needed GM_CT_TOUCH, _FAIL, _LOSE */
+	uint32_t hooks;  /* needed GM_CT_TOUCH, _FAIL, _LOSE, _HANG */
 	void (*run)(struct gm_ct *t);
 };
 
@@ -221,6 +222,7 @@ void *gm_ct_cpu_ptr(struct gm_ct_dev *d, uint64_t pa, uint64_t bytes);
 gm_ret_t gm_ct_touch(struct gm_ct_dev *d, void *pmap, uint64_t va, void *buf, size_t bytes, bool write);
 gm_ret_t gm_ct_fail_op(struct gm_ct_dev *d, const char *op, uint64_t nth);
 void gm_ct_lose(struct gm_ct_dev *d);
+void gm_ct_hang(struct gm_ct_dev *d);
 
 /* --- gm_ct_mem.c: a window of device memory, and what must be in it ------------- */
 
