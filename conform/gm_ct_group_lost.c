@@ -21,6 +21,7 @@ struct scene {
 	struct gm_ct_dev *other; /* with GM_CAP_PEER */
 	void *sync;              /* with GM_CAP_SYNC */
 	int fd;
+	atomic_bool ended;       /* the job that waited */
 };
 
 static gm_ret_t op_pmap_create(struct scene *c)
@@ -245,6 +246,7 @@ static void *touch(void *arg)
 	if (ret != GM_RET_NODEV)
 		gm_ct_fail(c->s.d->t, "lost", "an access that waited for its fault ended with %s, expected GM_RET_NODEV",
 			   gm_ret_name(ret));
+	atomic_store(&c->ended, true);
 	return NULL;
 }
 
@@ -253,12 +255,19 @@ static void faults(struct gm_ct *t)
 {
 	struct gm_ct_thread thread;
 	struct scene c;
+	uint64_t deadline;
 
 	begin(&c, t);
 	gm_ct_thread_start(t, &thread, touch, &c);
 	if (!gm_ct_faults_wait(t->services, 0))
 		gm_ct_fail(t, "fault", "an access without mapping waits, but fault_ready was not called");
 	gm_ct_lose(c.s.d);
+	deadline = gm_ct_now_ns() + t->bound_ns;
+	while (!atomic_load(&c.ended)) {
+		if (gm_ct_now_ns() > deadline)
+			gm_ct_fail(t, "lost", "an access still waits for its fault although the device is lost");
+		gm_ct_sleep_ns(100000);
+	}
 	gm_ct_thread_join(&thread);
 	end(&c);
 }

@@ -98,6 +98,7 @@ tests_unit_test_api_bad_t_LDADD = libgm_conform.a $(LDADD)
 tests_unit_test_conform_t_LDADD = libgm_conform.a $(LDADD)
 
 tests_unit_test_mock_bug_t_SOURCES = \
+	tests/unit/mock_bug_dev.c \
 	tests/unit/mock_bug_io.c \
 	tests/unit/mock_bug_pt.c \
 	tests/unit/test_mock_bug.c
