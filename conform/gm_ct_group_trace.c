@@ -6,7 +6,7 @@
  *
  * The twin has the same capabilities (all of hal.h but GM_CAP_HOST), page sizes, address bits, page tables at once,
  * and a memory as large as the window; of these it cannot have page sizes but 4 KiB, 64 KiB and 2 MiB, more than 48
- * address bits, more than its own number of page tables, and several pieces of memory. None of that is seen by a
+ * address bits, more than 8 page tables, and several pieces of memory. None of that is seen by a
  * trace in one page table, in a window that is one piece below 2^32.
  */
 #include "config.h"

@@ -170,12 +170,13 @@ VALGRIND_TESTS = \
 # --- conformance: the mock, as it is and with errors planted ---
 
 CONFORM_TESTS = \
+	tests/conform/guide.sh \
 	tests/conform/mock.sh \
 	tests/conform/mutants.sh \
 	tests/conform/program.sh
 TESTS += $(CONFORM_TESTS)
-EXTRA_DIST += $(CONFORM_TESTS)
-tests/conform/mock.log tests/conform/mutants.log tests/conform/program.log: gmem$(EXEEXT)
+EXTRA_DIST += $(CONFORM_TESTS) tests/conform/guide_step.c
+tests/conform/guide.log tests/conform/mock.log tests/conform/mutants.log tests/conform/program.log: gmem$(EXEEXT)
 
 # make check-conformance BACKEND=mock [OPTIONS=faults=no], or BACKEND=./vendor.so
 PHONY_TARGETS += check-conformance
