@@ -43,6 +43,7 @@ static const struct {
 	{ GM_CAP_SYNC, "GM_CAP_SYNC" },       { GM_CAP_PEER, "GM_CAP_PEER" },
 }, hook_names[] = {
 	{ GM_CT_TOUCH, "hook touch" }, { GM_CT_FAIL, "hook fail" }, { GM_CT_LOSE, "hook lose" },
+	{ GM_CT_HANG, "hook hang" },
 };
 
 struct run {
@@ -77,7 +78,8 @@ static uint32_t hooks_of(const struct gm_plugin *plugin)
 
 	if (!h)
 		return 0;
-	return (h->touch ? GM_CT_TOUCH : 0) | (h->fail ? GM_CT_FAIL : 0) | (h->lose ? GM_CT_LOSE : 0);
+	return (h->touch ? GM_CT_TOUCH : 0) | (h->fail ? GM_CT_FAIL : 0) | (h->lose ? GM_CT_LOSE : 0) |
+	       (h->hang ? GM_CT_HANG : 0);
 }
 
 /* Is `name` ("group" or "group/test", `len` characters) this test or its group? */

@@ -46,6 +46,7 @@
 #define GM_CT_TOUCH 1u
 #define GM_CT_FAIL 2u
 #define GM_CT_LOSE 4u
+#define GM_CT_HANG 8u
 
 /* The operation that runs, or ran last. */
 struct gm_ct_note {
@@ -113,7 +114,7 @@ struct gm_ct_dev {
 struct gm_ct_test {
 	const char *name;
 	uint32_t caps;   /* needed GM_CAP_* */
-	uint32_t hooks;  /* needed GM_CT_TOUCH, _FAIL, _LOSE */
+	uint32_t hooks;  /* needed GM_CT_TOUCH, _FAIL, _LOSE, _HANG */
 	void (*run)(struct gm_ct *t);
 };
 
@@ -229,6 +230,7 @@ void *gm_ct_cpu_ptr(struct gm_ct_dev *d, uint64_t pa, uint64_t bytes);
 gm_ret_t gm_ct_touch(struct gm_ct_dev *d, void *pmap, uint64_t va, void *buf, size_t bytes, bool write);
 gm_ret_t gm_ct_fail_op(struct gm_ct_dev *d, const char *op, uint64_t nth);
 void gm_ct_lose(struct gm_ct_dev *d);
+void gm_ct_hang(struct gm_ct_dev *d);
 
 /* --- gm_ct_mem.c: a window of device memory, and what must be in it ------------- */
 
@@ -255,7 +257,7 @@ void *gm_ct_pages(struct gm_ct *t, size_t bytes);
 void gm_ct_pages_free(void *at, size_t bytes);
 void gm_ct_fill(void *at, size_t bytes, uint64_t seed);
 
-/* --- gm_ct_map.c: the array oracle of a page table ------------------------------ */
+/* --- gm_ct_oracle.c: the array oracle of a page table --------------------------- */
 
 struct gm_ct_map {
 	struct gm_ct_dev *d;
@@ -291,16 +293,6 @@ void gm_ct_map_probe(struct gm_ct_map *o, uint32_t page, bool store);
 /* Every page of the window, loads only. */
 void gm_ct_map_check(struct gm_ct_map *o);
 
-/* One device, one window, one page table: what most tests work on. */
-struct gm_ct_stage {
-	struct gm_ct_dev *d;
-	struct gm_ct_mem m;
-	struct gm_ct_map o;
-};
-void gm_ct_begin(struct gm_ct_stage *s, struct gm_ct *t, uint64_t window);
-/* What is mapped goes; every store that was made must be in memory. */
-void gm_ct_finish(struct gm_ct_stage *s);
-
 /* What a random step does; made so that the contract of the caller is kept. */
 enum gm_ct_step_kind {
 	GM_CT_STEP_ENTER,
@@ -326,7 +318,18 @@ static inline uint64_t gm_ct_pa(const struct gm_ct_mem *m, uint32_t frame)
 	return m->pa + frame * m->d->granule;
 }
 
-/* --- the groups, a file each ------------------------------------------------------ */
+/* --- gm_ct_stage.c: one device, one window, one page table ----------------------- */
+
+struct gm_ct_stage {
+	struct gm_ct_dev *d;
+	struct gm_ct_mem m;
+	struct gm_ct_map o;
+};
+void gm_ct_begin(struct gm_ct_stage *s, struct gm_ct *t, uint64_t window);
+/* What is mapped goes; every store that was made must be in memory. */
+void gm_ct_finish(struct gm_ct_stage *s);
+
+/* --- gm_ct_group_*.c: the groups, a file each, with the group's name -------------- */
 
 extern const struct gm_ct_test gm_ct_table_tests[], gm_ct_lifecycle_tests[], gm_ct_memory_tests[], gm_ct_map_tests[],
 	gm_ct_protect_tests[], gm_ct_invalidate_tests[], gm_ct_fence_tests[], gm_ct_plan_tests[], gm_ct_fault_tests[],

@@ -237,3 +237,9 @@ void gm_ct_lose(struct gm_ct_dev *d)
 	gm_ct_note(d->t, "hook lose", 0, 0, 0, 0);
 	d->t->plugin->hooks->lose(gm_ct_inner_dev(d));
 }
+
+void gm_ct_hang(struct gm_ct_dev *d)
+{
+	gm_ct_note(d->t, "hook hang", 0, 0, 0, 0);
+	gm_ct_ok(d->t, d->t->plugin->hooks->hang(gm_ct_inner_dev(d)));
+}

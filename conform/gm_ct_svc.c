@@ -4,10 +4,12 @@
  * All devices of a test share them; when the last one is closed every count must be zero.
  *
  *     fence given to copy(), submit(), sync_import():
- *         pending --fence_signal--> done; a second signal fails the test at once
- *         pending --the call itself failed--> refused; any signal fails the test at once
+ *         pending --fence_signal--> done
+ *         pending --the call itself failed--> refused
  *
- * These fences live until the end, so that a signal that comes too late meets memory that is still there.
+ * These fences live until the end, so that a signal that comes too late meets memory that is still there. What the
+ * shim catches before it comes here (a fence signalled twice or after a failure, a lock given back that is not held,
+ * taken twice, or not made) is not looked for again.
  */
 #include "config.h"
 
@@ -34,7 +36,6 @@ enum fence_state {
 };
 
 struct gm_fence {
-	struct gm_ct_services *s;
 	struct gm_fence *next; /* of those that live until the end */
 	pthread_mutex_t lock;
 	pthread_cond_t cond;
@@ -71,8 +72,6 @@ static void *svc_alloc(void *self, size_t bytes)
 	struct gm_ct_services *s = self;
 	void *ptr = NULL;
 
-	if (bytes == 0)
-		gm_ct_fail(s->t, "alloc", "the backend asks for 0 bytes");
 	if (posix_memalign(&ptr, 16, bytes) != 0)
 		return NULL;
 	memset(ptr, 0, bytes);
@@ -98,12 +97,8 @@ static uint64_t svc_now_ns(void *self)
 static void svc_mutex_init(void *self, struct gm_mutex *mutex)
 {
 	struct gm_ct_services *s = self;
-	pthread_mutexattr_t attr;
 
-	(void)pthread_mutexattr_init(&attr);
-	(void)pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ERRORCHECK);
-	(void)pthread_mutex_init((pthread_mutex_t *)(void *)mutex, &attr);
-	(void)pthread_mutexattr_destroy(&attr);
+	(void)pthread_mutex_init((pthread_mutex_t *)(void *)mutex, NULL);
 	atomic_fetch_add(&s->locks, 1);
 }
 
@@ -118,20 +113,14 @@ static void svc_mutex_fini(void *self, struct gm_mutex *mutex)
 
 static void svc_lock(void *self, struct gm_mutex *mutex)
 {
-	struct gm_ct_services *s = self;
-	int err = pthread_mutex_lock((pthread_mutex_t *)(void *)mutex);
-
-	if (err)
-		gm_ct_fail(s->t, "lock", "lock(): %s", strerror(err));
+	(void)self;
+	(void)pthread_mutex_lock((pthread_mutex_t *)(void *)mutex);
 }
 
 static void svc_unlock(void *self, struct gm_mutex *mutex)
 {
-	struct gm_ct_services *s = self;
-	int err = pthread_mutex_unlock((pthread_mutex_t *)(void *)mutex);
-
-	if (err)
-		gm_ct_fail(s->t, "lock", "unlock() of a lock that this thread does not hold: %s", strerror(err));
+	(void)self;
+	(void)pthread_mutex_unlock((pthread_mutex_t *)(void *)mutex);
 }
 
 static void cond_init(pthread_cond_t *cond)
@@ -233,9 +222,8 @@ static void svc_yield(void *self)
 	(void)sched_yield();
 }
 
-static void fence_init(struct gm_fence *f, struct gm_ct_services *s)
+static void fence_init(struct gm_fence *f)
 {
-	f->s = s;
 	f->refs = 1;
 	(void)pthread_mutex_init(&f->lock, NULL);
 	cond_init(&f->cond);
@@ -253,11 +241,6 @@ static void svc_fence_signal(void *self, struct gm_fence *fence, gm_ret_t result
 	struct gm_ct_services *s = self;
 
 	(void)pthread_mutex_lock(&fence->lock);
-	if (fence->state == FENCE_DONE)
-		gm_ct_fail(s->t, "fence", "signalled twice, with %s and then %s", gm_ret_name(fence->result),
-			   gm_ret_name(result));
-	if (fence->state == FENCE_REFUSED)
-		gm_ct_fail(s->t, "fence", "signalled although the operation itself had failed");
 	fence->state = FENCE_DONE;
 	fence->result = result;
 	(void)pthread_cond_broadcast(&fence->cond);
@@ -274,7 +257,7 @@ static struct gm_fence *svc_fence_create(void *self)
 
 	if (!f)
 		return NULL;
-	fence_init(f, s);
+	fence_init(f);
 	atomic_fetch_add(&s->fences, 1);
 	return f;
 }
@@ -445,7 +428,7 @@ struct gm_fence *gm_ct_fence(struct gm_ct_services *s)
 {
 	struct gm_fence *f = gm_ct_alloc(s->t, sizeof(*f));
 
-	fence_init(f, s);
+	fence_init(f);
 	(void)pthread_mutex_lock(&s->lock);
 	f->next = s->kept;
 	s->kept = f;
@@ -469,8 +452,6 @@ gm_ret_t gm_ct_fence_wait(struct gm_fence *f, uint64_t ns)
 void gm_ct_fence_refused(struct gm_fence *f)
 {
 	(void)pthread_mutex_lock(&f->lock);
-	if (f->state != FENCE_PENDING)
-		gm_ct_fail(f->s->t, "fence", "signalled with %s although the operation itself failed", gm_ret_name(f->result));
 	f->state = FENCE_REFUSED;
 	(void)pthread_mutex_unlock(&f->lock);
 }

@@ -239,6 +239,7 @@ void gm_shim_signal(void *self, struct gm_fence *fence, gm_ret_t result)
 	complete(d, f, result);
 	now_ns = gm_shim_now(d);
 	gm_shim_lock(d);
+	d->lost |= f->kind == GM_SHIM_FENCE_COPY && result == GM_RET_NODEV; /* of a plan the steps have said it */
 	for (size_t i = 0; f->kind == GM_SHIM_FENCE_COPY && i < f->n; i++) {
 		struct gm_shim_at piece = gm_shim_copy_at("copy signalled", &f->copies[i], GM_STEP_FREE);
 

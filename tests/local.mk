@@ -100,6 +100,7 @@ tests_unit_test_api_bad_t_LDADD = libgm_conform.a $(LDADD)
 tests_unit_test_conform_t_LDADD = libgm_conform.a $(LDADD)
 
 tests_unit_test_mock_bug_t_SOURCES = \
+	tests/unit/mock_bug_dev.c \
 	tests/unit/mock_bug_io.c \
 	tests/unit/mock_bug_pt.c \
 	tests/unit/test_mock_bug.c
@@ -171,12 +172,13 @@ VALGRIND_TESTS = \
 # --- conformance: the mock, as it is and with errors planted ---
 
 CONFORM_TESTS = \
+	tests/conform/guide.sh \
 	tests/conform/mock.sh \
 	tests/conform/mutants.sh \
 	tests/conform/program.sh
 TESTS += $(CONFORM_TESTS)
-EXTRA_DIST += $(CONFORM_TESTS)
-tests/conform/mock.log tests/conform/mutants.log tests/conform/program.log: gmem$(EXEEXT)
+EXTRA_DIST += $(CONFORM_TESTS) tests/conform/guide_step.c
+tests/conform/guide.log tests/conform/mock.log tests/conform/mutants.log tests/conform/program.log: gmem$(EXEEXT)
 
 # make check-conformance BACKEND=mock [OPTIONS=faults=no], or BACKEND=./vendor.so
 PHONY_TARGETS += check-conformance

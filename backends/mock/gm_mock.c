@@ -25,7 +25,7 @@ void *gm_mock_vram(struct gm_mock *m, uint64_t pa, uint64_t bytes)
 	assert(pa >= GM_MOCK_PA_BASE && pa - GM_MOCK_PA_BASE <= m->config.vram_bytes);
 	assert(bytes <= m->config.vram_bytes - (pa - GM_MOCK_PA_BASE));
 	(void)bytes;
-	return m->vram + (pa - GM_MOCK_PA_BASE);
+	return gm_mock_bug_vram(m) + (pa - GM_MOCK_PA_BASE);
 }
 
 gm_ret_t gm_mock_vram_map(uint64_t vram_bytes, char **vram)
@@ -171,7 +171,8 @@ err_memory:
 	memory_fini(m);
 err_queues:
 	fini_queues(m);
-	svc->free(svc->self, m, sizeof(*m));
+	if (config.bug != GM_MOCK_BUG_INIT_LEAK)
+		svc->free(svc->self, m, sizeof(*m));
 	return ret;
 }
 
@@ -180,7 +181,7 @@ static void mock_dev_fini(void *dev)
 	struct gm_mock *m = dev;
 	const struct gm_services *svc = m->svc;
 
-	assert(m->n_pmaps == 0);
+	assert(m->n_pmaps == 0 || atomic_load(&m->unsound));
 	gm_mock_engine_stop(m);
 	gm_mock_dev_rule_clear(m);
 	(void)gm_mock_dev_expect_end(m, NULL, 0);
@@ -188,6 +189,7 @@ static void mock_dev_fini(void *dev)
 	gm_mock_sync_stop(m);
 	assert(TAILQ_EMPTY(&m->launches) && TAILQ_EMPTY(&m->fault_waiters));
 	gm_mock_dismiss_dev(m);
+	gm_mock_bug_fini(m);
 	memory_fini(m);
 	fini_queues(m);
 	if (!gm_mock_has_bug(m, GM_MOCK_BUG_FINI_LEAK))
@@ -257,7 +259,8 @@ err_pt:
 err_pmap:
 	m->svc->free(m->svc->self, pmap, pmap_bytes(m));
 err_context:
-	context_give(m);
+	if (!gm_mock_has_bug(m, GM_MOCK_BUG_CREATE_HALF))
+		context_give(m);
 	return GM_RET_NOMEM;
 }
 
@@ -267,7 +270,7 @@ static gm_ret_t mock_pmap_create(void *dev, void **out)
 	struct gm_mock *m = dev;
 	gm_ret_t ret = gm_mock_begin(m, &(struct gm_mock_call){ .op = GM_MOCK_PMAP_CREATE });
 
-	if (ret == GM_RET_SUCCESS)
+	if (ret == GM_RET_SUCCESS || (ret == GM_RET_NODEV && gm_mock_has_bug(m, GM_MOCK_BUG_LOST_ALIVE)))
 		ret = pmap_make(dev, out);
 	event.ret = ret;
 	event.pmap = ret == GM_RET_SUCCESS ? *out : NULL;
@@ -293,6 +296,7 @@ static void mock_pmap_destroy(void *pmap_ptr)
 	LIST_REMOVE(pmap, link);
 	gm_mock_tlb_unlink(pmap, &pmap->job);
 	gm_mock_tlb_unlink(pmap, &pmap->own);
+	gm_mock_bug_destroyed(m);
 	gm_mock_spin_unlock(&m->pmaps_lock);
 	gm_mock_dirty_fini(pmap);
 	if (m->config.hw)
@@ -330,6 +334,8 @@ static gm_ret_t enter(struct gm_mock_pmap *pmap, uint64_t va, uint64_t pa, uint6
 		ret = GM_RET_NOMEM;
 	}
 	gm_mock_dirty_entered(pmap, va, bytes, ret);
+	if (ret == GM_RET_SUCCESS)
+		gm_mock_bug_entered(pmap, va, pa, bytes, pte);
 	return ret;
 }
 
@@ -412,6 +418,8 @@ static gm_ret_t mock_tlb_invl(void *pmap, uint64_t va, uint64_t bytes)
 	struct gm_mock *m = ((struct gm_mock_pmap *)pmap)->dev;
 	gm_ret_t ret = gm_mock_tlb_invl(pmap, va, bytes);
 
+	if (gm_mock_bug_short(m, GM_MOCK_BUG_NEEDS_MEMORY))
+		return GM_RET_NOMEM;
 	gm_mock_cost_op(m, m->config.no_fast_invl);
 	return ret;
 }
@@ -425,6 +433,8 @@ static gm_ret_t mock_harvest(void *pmap, uint64_t va, uint64_t bytes, uint8_t *b
 		for (uint64_t i = 0; i < bytes / m->granule_bytes; i++)
 			bits[i] &= GM_PAGE_ACCESSED;
 	}
+	if (gm_mock_bug_short(m, GM_MOCK_BUG_HARVEST_CLEARS))
+		ret = GM_RET_NOMEM;
 	gm_mock_cost_op(m, true);
 	return ret;
 }
@@ -433,6 +443,8 @@ static gm_ret_t mock_peer_reach(void *dev, void *other)
 {
 	gm_ret_t ret = gm_mock_begin(dev, &(struct gm_mock_call){ .op = GM_MOCK_PEER_REACH });
 
+	if (gm_mock_bug_short(dev, GM_MOCK_BUG_NEEDS_MEMORY))
+		return GM_RET_NOTSUP;
 	return ret == GM_RET_SUCCESS ? gm_mock_peer_reach(dev, other) : ret;
 }
 

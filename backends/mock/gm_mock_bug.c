@@ -4,10 +4,10 @@
  * each does is said in gmem/mock.h.
  *
  * Each is what somebody who writes a backend gets wrong one day, and each shows through the ops table and the services
- * alone. One is planted at a time. They strike in gm_mock_bug_pt.c (pt) and gm_mock_bug_io.c (io), which the sound code
- * calls in few places; and where that would take more words than the error itself, in a line that asks
- * gm_mock_has_bug(): in gm_mock.c (main), gm_mock_tlb.c (tlb), gm_mock_copy.c (copy), gm_mock_fault.c (fault),
- * gm_mock_sync.c (sync).
+ * alone. One is planted at a time. They strike in gm_mock_bug_pt.c (pt), gm_mock_bug_io.c (io) and gm_mock_bug_dev.c
+ * (dev), which the sound code calls in few places; and where that would take more words than the error itself, in a
+ * line that asks gm_mock_has_bug(): in gm_mock.c and gm_mock_rule.c (main), gm_mock_tlb.c (tlb), gm_mock_copy.c and
+ * gm_mock_engine.c (copy), gm_mock_fault.c (fault), gm_mock_sync.c (sync).
  */
 #include "config.h"
 
@@ -72,6 +72,24 @@ static const char *const names[GM_MOCK_BUGS] = {
 	[GM_MOCK_BUG_SYNC_SUCCESS] = "sync_success",         /* sync  the result of an export that failed */
 	[GM_MOCK_BUG_SYNC_SILENT] = "sync_silent",           /* sync  the result of an export */
 	[GM_MOCK_BUG_DIRTY_LOST] = "dirty_lost",             /* main  GM_PAGE_DIRTY after a store */
+	[GM_MOCK_BUG_ACCESS_STRAIGHT] = "access_straight",   /* pt    bytes of an access over two pages */
+	[GM_MOCK_BUG_ENTER_TOP] = "enter_top",               /* pt    an access to the last page there is */
+	[GM_MOCK_BUG_ENTER_ALL] = "enter_all",               /* dev   an access in another page table */
+	[GM_MOCK_BUG_PROTECT_HALF] = "protect_half",         /* pt    an access after the failure */
+	[GM_MOCK_BUG_DESTROY_OTHER] = "destroy_other",       /* dev   an access in another page table */
+	[GM_MOCK_BUG_DESTROY_RESULT] = "destroy_result",     /* fault the result of the access */
+	[GM_MOCK_BUG_CREATE_HALF] = "create_half",           /* main  the last of max_contexts after a failure */
+	[GM_MOCK_BUG_INIT_LEAK] = "init_leak",               /* main  memory that is left after the failure */
+	[GM_MOCK_BUG_DEVICES_SHARE] = "devices_share",       /* dev   bytes of the first device */
+	[GM_MOCK_BUG_PEER_WRONG] = "peer_wrong",             /* copy  bytes after a copy from another device */
+	[GM_MOCK_BUG_HARVEST_CLEARS] = "harvest_clears",     /* main  the bits after the failure */
+	[GM_MOCK_BUG_SYNC_WRITES] = "sync_writes",           /* sync  the out-parameters after the failure */
+	[GM_MOCK_BUG_NEEDS_MEMORY] = "needs_memory",         /* dev   the result, which is not in the list */
+	[GM_MOCK_BUG_LOST_ALIVE] = "lost_alive",             /* main  the result of an operation */
+	[GM_MOCK_BUG_LOST_FENCE] = "lost_fence",             /* copy  the bound of a wait */
+	[GM_MOCK_BUG_LOST_WAITS] = "lost_waits",             /* main  the bound of a wait */
+	[GM_MOCK_BUG_HALT_IGNORED] = "halt_ignored",         /* copy  a fence that is pending afterwards */
+	[GM_MOCK_BUG_HALT_LATE] = "halt_late",               /* copy  host memory that changes afterwards */
 };
 /* clang-format on */
 

@@ -6,6 +6,8 @@
  */
 #include "config.h"
 
+#include <string.h>
+
 #include "backends/mock/gm_mock_internal.h"
 
 /* So many pages are looked at for holes: ranges may be as large as the VA space. */
@@ -62,6 +64,9 @@ gm_ret_t gm_mock_bug_enter(struct gm_mock *m, struct gm_mock_pt *pt, uint64_t va
 		return GM_RET_EXIST;
 	if (gm_mock_has_bug(m, GM_MOCK_BUG_ENTER_SHORT) && several)
 		bytes -= m->granule_bytes;
+	if (gm_mock_has_bug(m, GM_MOCK_BUG_ENTER_TOP) && va + bytes == UINT64_C(1) << m->config.va_bits &&
+	    (bytes -= m->granule_bytes) == 0)
+		return GM_RET_SUCCESS;
 	if (gm_mock_has_bug(m, GM_MOCK_BUG_ENTER_WRITABLE))
 		pte |= GM_PTE_WRITE;
 	ret = gm_mock_pt_enter(m, pt, va, pa, bytes, pte);
@@ -162,6 +167,8 @@ gm_ret_t gm_mock_bug_protect(struct gm_mock *m, struct gm_mock_pt *pt, uint64_t 
 		bytes = m->granule_bytes;
 	rest_find(m, pt, va, bytes, &rest);
 	ret = gm_mock_pt_protect(m, pt, va, bytes, pte);
+	if (ret != GM_RET_SUCCESS && gm_mock_has_bug(m, GM_MOCK_BUG_PROTECT_HALF))
+		(void)gm_mock_pt_protect(m, pt, va, half(m, bytes), pte);
 	if (ret != GM_RET_SUCCESS)
 		return ret;
 	if (gm_mock_has_bug(m, GM_MOCK_BUG_SPLIT_RIGHTS))
@@ -173,4 +180,25 @@ gm_ret_t gm_mock_bug_protect(struct gm_mock *m, struct gm_mock_pt *pt, uint64_t 
 	if (gm_mock_has_bug(m, GM_MOCK_BUG_PROTECT_FILLS))
 		fill_holes(m, pt, va, bytes, pte);
 	return GM_RET_SUCCESS;
+}
+
+bool gm_mock_bug_straight(struct gm_mock_pmap *pmap, uint64_t va, uint64_t offset, void *buf, size_t bytes, bool write)
+{
+	struct gm_mock *m = pmap->dev;
+	struct gm_mock_xlate page;
+	uint64_t at;
+	char *vram;
+
+	if (!gm_mock_has_bug(m, GM_MOCK_BUG_ACCESS_STRAIGHT) || !gm_mock_pt_walk(m, pmap->vm, va, &page) ||
+	    (page.pte & GM_PTE_HOST))
+		return false;
+	at = page.pa + (va - page.va) + offset;
+	if (at - GM_MOCK_PA_BASE + bytes > m->config.vram_bytes)
+		return false;
+	vram = gm_mock_vram(m, at, bytes);
+	if (write)
+		memcpy(vram, buf, bytes);
+	else
+		memcpy(buf, vram, bytes);
+	return true;
 }

@@ -86,7 +86,8 @@ static void transfer(struct gm_mock *m, const struct gm_copy *c)
 		memset(vram, gm_mock_has_bug(m, GM_MOCK_BUG_SKIP_ZERO) ? GM_MOCK_GARBAGE : 0, c->bytes);
 		break;
 	case GM_COPY_FROM_PEER:
-		copy_bytes(vram, gm_mock_vram(c->peer, c->host, c->bytes), c->bytes);
+		copy_bytes(vram, gm_mock_vram(gm_mock_has_bug(m, GM_MOCK_BUG_PEER_WRONG) ? m : c->peer, c->host, c->bytes),
+			   c->bytes);
 		gm_mock_count(&m->bytes_from_peer, c->bytes);
 		break;
 	}
@@ -173,7 +174,7 @@ gm_ret_t gm_mock_run_piece(struct gm_mock *m, const struct gm_copy *c, bool fail
 	struct gm_mock_event event = { .kind = GM_MOCK_EV_COPY, .copy = (int)c->kind, .pa = c->pa, .host = c->host,
 				       .bytes = c->bytes };
 
-	if (gm_mock_is_lost(m)) {
+	if (gm_mock_is_lost(m) && !gm_mock_has_bug(m, GM_MOCK_BUG_HALT_LATE)) {
 		event.ret = GM_RET_NODEV;
 		goto out;
 	}

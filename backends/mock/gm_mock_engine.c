@@ -42,6 +42,7 @@ struct gm_mock_job {
 	uint64_t sleep_ns;        /* before the first unit */
 	uint64_t end_ns;          /* on the modelled clock */
 	bool early;               /* planted: signalled before it is done */
+	bool silent;              /* (L) planted: its fence is signalled already, or never */
 	bool warming, warm;       /* (L) somebody sleeps; slept */
 	bool hangs;               /* (L) one of its steps does not end: nothing more of it begins */
 	size_t prefix;            /* (L) units 0 .. prefix - 1 are DONE */
@@ -62,7 +63,7 @@ void gm_mock_sleep(struct gm_mock *m, uint64_t ns)
 
 	svc->lock(svc->self, &m->lock);
 	/* New work wakes it too early, so look at the clock. */
-	while (svc->now_ns(svc->self) < deadline && !gm_mock_is_lost(m))
+	while (svc->now_ns(svc->self) < deadline && (!gm_mock_is_lost(m) || gm_mock_has_bug(m, GM_MOCK_BUG_HALT_LATE)))
 		(void)svc->wait(svc->self, &m->engine_waitq, &m->lock, deadline);
 	svc->unlock(svc->self, &m->lock);
 }
@@ -108,7 +109,8 @@ static void job_finish(struct gm_mock *m, struct gm_mock_job *job)
 
 	STAILQ_CONCAT(&late, &job->late);
 	gm_mock_cost_done(m, job->end_ns);
-	gm_mock_bug_signal(m, job->done, job->ret);
+	if (!job->silent && !(gm_mock_has_bug(m, GM_MOCK_BUG_LOST_FENCE) && gm_mock_is_lost(m)))
+		gm_mock_bug_signal(m, job->done, job->ret);
 	if (job->early) {
 		if (job->sleep_ns > 0)
 			gm_mock_sleep(m, job->sleep_ns);
@@ -397,6 +399,30 @@ gm_ret_t gm_mock_job_start(struct gm_mock *m, struct gm_step *steps, const struc
 	return GM_RET_SUCCESS;
 }
 
+/*
+ * What hung ends with `ret`, and what had not begun is CANCELED; of a call that hung as a whole the first step counts
+ * as begun. The first failure by index, which the fence says.
+ */
+static gm_ret_t hung_result(struct gm_mock *m, struct gm_mock_job *job, gm_ret_t ret)
+{
+	bool whole = job->v.hang;
+
+	for (size_t i = 0; job->steps && i < job->n; i++) {
+		if (job->state[i] == DONE)
+			continue;
+		if (job->state[i] == TAKEN || (whole && i == 0)) {
+			gm_mock_bug_step_ret(m, &job->steps[i], ret);
+			if (i < job->failed) {
+				job->failed = i;
+				job->ret = ret;
+			}
+		} else {
+			gm_mock_bug_step_ret(m, &job->steps[i], GM_RET_CANCELED);
+		}
+	}
+	return job->steps ? job->ret : ret;
+}
+
 void gm_mock_hung_end(struct gm_mock *m, gm_ret_t ret)
 {
 	const struct gm_services *svc = m->svc;
@@ -409,7 +435,7 @@ void gm_mock_hung_end(struct gm_mock *m, gm_ret_t ret)
 			TAILQ_REMOVE(&m->hung, job, link);
 		svc->unlock(svc->self, &m->lock);
 		if (job) {
-			svc->fence_signal(svc->self, job->done, ret);
+			svc->fence_signal(svc->self, job->done, hung_result(m, job, ret));
 			gm_mock_run_late(m, &job->late);
 			svc->free(svc->self, job, job->bytes);
 			atomic_fetch_sub(&m->working, 1);
@@ -417,11 +443,41 @@ void gm_mock_hung_end(struct gm_mock *m, gm_ret_t ret)
 	} while (job);
 }
 
+/* Planted: what is pending is signalled, and goes on. */
+static void halt_late(struct gm_mock *m)
+{
+	const struct gm_services *svc = m->svc;
+	struct gm_mock_job *job;
+	struct gm_fence *done;
+
+	gm_mock_dev_lose(m);
+	do {
+		done = NULL;
+		svc->lock(svc->self, &m->lock);
+		TAILQ_FOREACH(job, &m->jobs, link) {
+			if (job->silent)
+				continue;
+			job->silent = true;
+			done = job->done;
+			break;
+		}
+		svc->unlock(svc->self, &m->lock);
+		if (done)
+			svc->fence_signal(svc->self, done, GM_RET_NODEV);
+	} while (done);
+}
+
 void gm_mock_halt(void *dev)
 {
 	struct gm_mock *m = dev;
 	const struct gm_services *svc = m->svc;
 
+	if (gm_mock_has_bug(m, GM_MOCK_BUG_HALT_IGNORED))
+		return;
+	if (gm_mock_has_bug(m, GM_MOCK_BUG_HALT_LATE)) {
+		halt_late(m);
+		return;
+	}
 	/* Whoever sleeps wakes up; what has not begun ends with NODEV; what copies finishes that. */
 	gm_mock_dev_lose(m);
 	svc->lock(svc->self, &m->lock);

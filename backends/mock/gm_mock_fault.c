@@ -123,7 +123,7 @@ void gm_mock_fault_cancel(struct gm_mock_pmap *pmap)
 
 	m->svc->lock(m->svc->self, &m->lock);
 	pmap->dying = true;
-	answer(pmap, 0, UINT64_MAX, GM_RET_CANCELED);
+	answer(pmap, 0, UINT64_MAX, gm_mock_has_bug(m, GM_MOCK_BUG_DESTROY_RESULT) ? GM_RET_FAULT : GM_RET_CANCELED);
 	m->svc->unlock(m->svc->self, &m->lock);
 	m->svc->wake(m->svc->self, &m->fault_waitq);
 }
@@ -160,6 +160,8 @@ gm_ret_t gm_mock_fault_done(void *pmap_ptr, uint64_t va, uint64_t bytes, gm_ret_
 	assert(va % m->granule_bytes == 0 && bytes > 0 && bytes % m->granule_bytes == 0);
 	if (gm_mock_is_lost(m))
 		return GM_RET_NODEV;
+	if (gm_mock_bug_short(m, GM_MOCK_BUG_NEEDS_MEMORY))
+		return GM_RET_NOMEM;
 	gm_mock_bug_fault_done(m, &bytes, &result);
 	gm_mock_note(m, &event);
 	m->svc->lock(m->svc->self, &m->lock);

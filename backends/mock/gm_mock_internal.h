@@ -345,6 +345,8 @@ gm_ret_t gm_mock_bug_enter_failed(struct gm_mock *m, struct gm_mock_pt *pt, uint
 gm_ret_t gm_mock_bug_remove(struct gm_mock *m, struct gm_mock_pt *pt, uint64_t va, uint64_t bytes);
 gm_ret_t gm_mock_bug_remove_failed(struct gm_mock *m, struct gm_mock_pt *pt, uint64_t va, uint64_t bytes);
 gm_ret_t gm_mock_bug_protect(struct gm_mock *m, struct gm_mock_pt *pt, uint64_t va, uint64_t bytes, uint32_t pte);
+/* Bytes behind the first page of an access, where they are planted to lie right behind it; false: they are not. */
+bool gm_mock_bug_straight(struct gm_mock_pmap *pmap, uint64_t va, uint64_t offset, void *buf, size_t bytes, bool write);
 
 /* gm_mock_bug_io.c */
 /* Piece i of a copy as it is done; false: it is not. */
@@ -362,6 +364,17 @@ void gm_mock_bug_step_ret(struct gm_mock *m, struct gm_step *step, gm_ret_t ret)
 void gm_mock_bug_fault_next(struct gm_mock *m);
 void gm_mock_bug_fault_named(struct gm_mock *m, struct gm_dev_fault *fault);
 void gm_mock_bug_fault_done(struct gm_mock *m, uint64_t *bytes, gm_ret_t *result);
+
+/* gm_mock_bug_dev.c */
+/* Device memory: its own, but where devices share it. */
+char *gm_mock_bug_vram(struct gm_mock *m);
+void gm_mock_bug_fini(struct gm_mock *m);
+/* This error is planted, it asks for memory, and there is none. */
+bool gm_mock_bug_short(struct gm_mock *m, enum gm_mock_bug bug);
+/* After a range was entered; and (P) after a page table has gone. */
+void gm_mock_bug_entered(struct gm_mock_pmap *pmap, uint64_t va, uint64_t pa, uint64_t bytes, uint32_t pte);
+void gm_mock_bug_destroyed(struct gm_mock *m);
+
 /* gm_mock_rule.c: scripted failures. */
 struct gm_mock_call {
 	enum gm_mock_op op;

@@ -201,7 +201,8 @@ void gm_mock_dev_lose(struct gm_mock *m)
 {
 	if (atomic_exchange(&m->lost, true))
 		return;
-	gm_mock_fault_answer_all(m, GM_RET_NODEV);
+	if (!gm_mock_has_bug(m, GM_MOCK_BUG_LOST_WAITS))
+		gm_mock_fault_answer_all(m, GM_RET_NODEV);
 	m->svc->wake(m->svc->self, &m->engine_waitq);
 	gm_mock_hung_end(m, GM_RET_NODEV);
 }

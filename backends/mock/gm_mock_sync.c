@@ -51,8 +51,11 @@ gm_ret_t gm_mock_sync_create(void *dev, void **out, int *fd)
 	if (gm_mock_is_lost(m))
 		return GM_RET_NODEV;
 	sync = m->svc->alloc(m->svc->self, sizeof(*sync));
-	if (!sync)
+	if (!sync) {
+		if (gm_mock_has_bug(m, GM_MOCK_BUG_SYNC_WRITES))
+			*out = m;
 		return GM_RET_NOMEM;
+	}
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, end) != 0) {
 		gm_ret_t ret = errno == EMFILE || errno == ENFILE ? GM_RET_NOSPC : GM_RET_NOMEM;
 
@@ -220,7 +223,7 @@ gm_ret_t gm_mock_sync_import(void *dev, int fd, struct gm_fence *done)
 	}
 	import = svc->alloc(svc->self, sizeof(*import));
 	if (!import)
-		return GM_RET_NOMEM;
+		return gm_mock_bug_refuse(m, done, GM_RET_NOMEM);
 	import->done = done;
 	import->fd = fcntl(fd, F_DUPFD_CLOEXEC, 0);
 	if (import->fd < 0)
@@ -237,7 +240,7 @@ err_fd:
 	(void)close(import->fd);
 err_import:
 	svc->free(svc->self, import, sizeof(*import));
-	return GM_RET_NOMEM;
+	return gm_mock_bug_refuse(m, done, GM_RET_NOMEM);
 }
 
 void gm_mock_sync_init(struct gm_mock *m)

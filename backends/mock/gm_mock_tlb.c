@@ -210,19 +210,22 @@ out:
 gm_ret_t gm_mock_access(void *pmap_ptr, uint64_t va, void *buf, size_t bytes, bool write)
 {
 	struct gm_mock_pmap *pmap = pmap_ptr;
-	uint64_t limit = UINT64_C(1) << pmap->dev->config.va_bits;
+	uint64_t limit = UINT64_C(1) << pmap->dev->config.va_bits, begin = va;
 	gm_ret_t ret = GM_RET_SUCCESS;
 
 	if (pmap->dev->config.no_access)
 		return GM_RET_UNIMPLEMENTED;
 	if (va >= limit || bytes > limit - va)
 		return GM_RET_FAULT;
+	if (gm_mock_bug_short(pmap->dev, GM_MOCK_BUG_NEEDS_MEMORY))
+		return GM_RET_NOMEM;
 	while (bytes > 0 && ret == GM_RET_SUCCESS) {
 		size_t n = GM_PAGE_BYTES - va % GM_PAGE_BYTES;
 
 		if (n > bytes)
 			n = bytes;
-		ret = gm_mock_tlb_access(pmap, &pmap->own, va, buf, n, write ? GM_MOCK_STORE : GM_MOCK_LOAD);
+		if (va == begin || !gm_mock_bug_straight(pmap, begin, va - begin, buf, n, write))
+			ret = gm_mock_tlb_access(pmap, &pmap->own, va, buf, n, write ? GM_MOCK_STORE : GM_MOCK_LOAD);
 		va += n;
 		buf = (char *)buf + n;
 		bytes -= n;

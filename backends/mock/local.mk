@@ -6,6 +6,7 @@ libgm_mock_a_SOURCES = \
 	backends/mock/gm_mock.c \
 	backends/mock/gm_mock_api.c \
 	backends/mock/gm_mock_bug.c \
+	backends/mock/gm_mock_bug_dev.c \
 	backends/mock/gm_mock_bug_io.c \
 	backends/mock/gm_mock_bug_pt.c \
 	backends/mock/gm_mock_cfg.c \

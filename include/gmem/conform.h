@@ -21,10 +21,21 @@
  * | fault | faults are named, served, replayed, cancelled | GM_CAP_FAULTS, hook touch |
  * | workset | whole plans of many ranges, held while others move | GM_CAP_ACCESS |
  * | dirty, sync, peer, visible, host | the optional operations | their capability |
- * | nth | every operation, and every service, fails at its n-th call: state as before | |
+ * | nth | the first, second, third ... service that an operation asks for fails: state as before; hook fail for a part | |
  * | threads | two threads on different ranges | |
- * | trace | the same random trace here and on the mock of the same capabilities | GM_CAP_ACCESS |
- * | lost | the device is lost in the middle | hook lose |
+ * | trace | the same random trace here and on the mock made like the device | GM_CAP_ACCESS |
+ * | lost | the device is lost, or given up (dev_halt), in the middle | hooks lose, hang for a part |
+ *
+ * nth: every operation with a result, but fault_next() which may ask for nothing that fails. An operation without a
+ * failure in hal.h (tlb_invl, access, fault_done), or whose answer holds (peer_reach), must do without the service.
+ * More than 2000 services in one call are a failure.
+ *
+ * trace: the mock has the same capabilities (GM_CAP_HOST aside), granule, memory as large as the window used, and, as
+ * far as the mock can, page sizes (4 KiB, 64 KiB, 2 MiB), address bits (48) and page tables at once (8). What the mock
+ * lacks of them no trace of one page table can see.
+ *
+ * lost: every operation with a result says GM_RET_NODEV; after dev_halt() every fence is signalled and host memory is
+ * not touched again.
  */
 #ifndef GMEM_CONFORM_H
 #define GMEM_CONFORM_H

@@ -66,7 +66,7 @@ enum gm_mock_bug {
 	GM_MOCK_BUG_COPY_SWAP, /**< two neighbouring pieces of one call exchange their host addresses */
 	GM_MOCK_BUG_COPY_LAST, /**< the last of several pieces is not copied */
 	GM_MOCK_BUG_FENCE_TWICE, /**< a fence is signalled twice (not async_copy) */
-	GM_MOCK_BUG_FENCE_AFTER_ERROR, /**< copy and submit that fail signal their fence too */
+	GM_MOCK_BUG_FENCE_AFTER_ERROR, /**< copy, submit and sync_import that fail signal their fence too */
 	GM_MOCK_BUG_FENCE_NEVER, /**< every 8th fence is not signalled */
 	GM_MOCK_BUG_FENCE_SUCCESS, /**< fences say SUCCESS, also where the transfer or the plan failed */
 	GM_MOCK_BUG_PLAN_REVERSED, /**< steps of a plan run last to first */
@@ -86,6 +86,24 @@ enum gm_mock_bug {
 	GM_MOCK_BUG_SYNC_SUCCESS, /**< sync_signal tells SUCCESS, whatever the result */
 	GM_MOCK_BUG_SYNC_SILENT, /**< sync_signal closes its end without telling the result */
 	GM_MOCK_BUG_DIRTY_LOST, /**< pmap_harvest says of no page that it was stored to */
+	GM_MOCK_BUG_ACCESS_STRAIGHT, /**< access over several pages goes on behind the frame of the first one */
+	GM_MOCK_BUG_ENTER_TOP, /**< pmap_enter leaves out the last page of the address bits */
+	GM_MOCK_BUG_ENTER_ALL, /**< pmap_enter maps in all page tables of the device */
+	GM_MOCK_BUG_PROTECT_HALF, /**< pmap_protect that fails has changed the first half */
+	GM_MOCK_BUG_DESTROY_OTHER, /**< pmap_destroy drops the mappings of the other page tables, too */
+	GM_MOCK_BUG_DESTROY_RESULT, /**< pmap_destroy answers faults with FAULT */
+	GM_MOCK_BUG_CREATE_HALF, /**< pmap_create that fails keeps its place of max_contexts */
+	GM_MOCK_BUG_INIT_LEAK, /**< dev_init that fails leaves memory behind */
+	GM_MOCK_BUG_DEVICES_SHARE, /**< all devices have the memory of the first one */
+	GM_MOCK_BUG_PEER_WRONG, /**< copies from another device read this one */
+	GM_MOCK_BUG_HARVEST_CLEARS, /**< pmap_harvest asks for memory, and fails without after it has cleared the bits */
+	GM_MOCK_BUG_SYNC_WRITES, /**< sync_create that fails writes its out-parameters */
+	GM_MOCK_BUG_NEEDS_MEMORY, /**< tlb_invl, access, fault_done and peer_reach ask for memory, and fail without */
+	GM_MOCK_BUG_LOST_ALIVE, /**< pmap_create of a lost device succeeds */
+	GM_MOCK_BUG_LOST_FENCE, /**< fences that are pending when the device is lost stay so (async_copy) */
+	GM_MOCK_BUG_LOST_WAITS, /**< accesses that wait for a fault when the device is lost go on waiting */
+	GM_MOCK_BUG_HALT_IGNORED, /**< dev_halt does nothing */
+	GM_MOCK_BUG_HALT_LATE, /**< dev_halt signals the fences, but the engine goes on (async_copy) */
 	GM_MOCK_BUGS, /**< how many there are, with none */
 };
 

@@ -37,6 +37,11 @@ struct gm_plugin_hooks {
 	gm_ret_t (*fail)(void *dev, const char *op, uint64_t nth);
 	/** The device is gone from now on, as if unplugged. */
 	void (*lose)(void *dev);
+	/**
+	 * The engine hangs: copy() and submit() are accepted from now on, but no byte is moved and their fences stay pending,
+	 * until dev_halt(). SUCCESS, or NOMEM.
+	 */
+	gm_ret_t (*hang)(void *dev);
 };
 
 /**

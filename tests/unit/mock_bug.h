@@ -17,9 +17,17 @@ struct bug_case {
 	bool (*probe)(struct mock_fixture *fx);
 };
 
-/* mock_bug_pt.c: page tables and TLBs; mock_bug_io.c: the rest. End with NONE. */
+/* Of devices that are gone afterwards. */
+struct lost_case {
+	enum gm_mock_bug bug;
+	bool (*probe)(enum gm_mock_bug bug); /* opens the device, with this error or NONE, and closes it */
+};
+
+/* mock_bug_pt.c: page tables and TLBs; mock_bug_dev.c: devices as a whole; mock_bug_io.c: the rest. End with NONE. */
 extern const struct bug_case bug_cases_pt[];
 extern const struct bug_case bug_cases_io[];
+extern const struct bug_case bug_cases_dev[];
+extern const struct lost_case lost_cases[];
 
 /* One access through the page table: its result, and what was read. */
 static inline gm_ret_t bug_read(struct mock_fixture *fx, uint64_t va, uint64_t *word)

@@ -531,6 +531,7 @@ static inline void toy_halt(void *dev)
 {
 	struct toy *t = dev;
 
+	t->lost = true;
 	if (t->late && !breaks(GM_RULE_HALT_PENDING))
 		t->svc->fence_signal(t->svc->self, t->late, GM_RET_NODEV);
 	t->late = NULL;

@@ -337,3 +337,37 @@ Test(conform, a_large_granule_is_named_whole)
 	cr_assert_eq(sscanf(at, ", va 0x%llx, %llx bytes", &va, &bytes), 2, "%s", seen.reason);
 	cr_assert(va % 0x10000 == 0 && bytes && bytes % 0x10000 == 0, "%s", seen.reason);
 }
+
+/* A capability without its slot. */
+Test(conform, a_capability_without_slot)
+{
+	struct gm_plugin plugin = *gm_mock_plugin();
+	struct gm_mmu mmu = *plugin.mmu;
+	struct seen seen;
+
+	plugin.mmu = &mmu;
+	mmu.pmap_harvest = NULL;
+	cr_assert_eq(run(&plugin, "dirty=yes", "table/caps", &seen), GM_RET_FAULT);
+	want(&seen, GM_CONFORM_FAIL, "caps: ");
+}
+
+static gm_ret_t init_few_bits(void *dev_data, const struct gm_services *svc, struct gm_dev_caps *caps, void **dev)
+{
+	gm_ret_t ret = gm_mock_mmu()->dev_init(dev_data, svc, caps, dev);
+
+	caps->va_bits = 31;
+	return ret;
+}
+
+/* A limit that is none. */
+Test(conform, a_limit_out_of_bounds)
+{
+	struct gm_plugin plugin = *gm_mock_plugin();
+	struct gm_mmu mmu = *plugin.mmu;
+	struct seen seen;
+
+	plugin.mmu = &mmu;
+	mmu.dev_init = init_few_bits;
+	cr_assert_eq(run(&plugin, "", "table/limits", &seen), GM_RET_FAULT);
+	want(&seen, GM_CONFORM_FAIL, "va_bits: ");
+}

@@ -241,6 +241,19 @@ Test(mock_bug, copies_and_faults)
 	cr_assert_gt(check_cases(bug_cases_io), 0);
 }
 
+Test(mock_bug, devices)
+{
+	cr_assert_gt(check_cases(bug_cases_dev), 0);
+}
+
+Test(mock_bug, lost_devices)
+{
+	for (const struct lost_case *c = lost_cases; c->bug != GM_MOCK_BUG_NONE; c++) {
+		cr_assert_not(c->probe(GM_MOCK_BUG_NONE), "a sound device shows %s", gm_mock_bug_name(c->bug));
+		cr_assert(c->probe(c->bug), "%s does not show", gm_mock_bug_name(c->bug));
+	}
+}
+
 /* The memory that a test lets go is kept here, for it to be given back after all. */
 static struct {
 	void *ptr;
@@ -292,6 +305,34 @@ Test(mock_bug, leaks)
 	cr_assert(leaks(GM_MOCK_BUG_FINI_LEAK, false));
 }
 
+/* Whether a dev_init() that cannot start its engine leaves memory behind. */
+static bool init_leaks(enum gm_mock_bug bug)
+{
+	struct mock_fixture fx = { .mmu = gm_mock_mmu() };
+	struct gm_mock_config config;
+	void *dev = NULL;
+	bool left;
+
+	mock_services_init(&fx.s);
+	fx.s.svc.alloc = noting_alloc;
+	last_alloc.ptr = NULL;
+	cr_assert_eq(gm_mock_parse("vram=1M,copy=async", &config), GM_RET_SUCCESS);
+	config.bug = bug;
+	atomic_store(&fx.s.fail_thread, 1);
+	cr_assert_eq(fx.mmu->dev_init(&config, &fx.s.svc, &fx.caps, &dev), GM_RET_NOMEM);
+	left = atomic_load(&fx.s.live_bytes) != 0;
+	if (left)
+		mock_svc_free(&fx.s, last_alloc.ptr, last_alloc.bytes);
+	cr_assert_eq(atomic_load(&fx.s.live_bytes), 0);
+	return left;
+}
+
+Test(mock_bug, init_leaks)
+{
+	cr_assert_not(init_leaks(GM_MOCK_BUG_NONE));
+	cr_assert(init_leaks(GM_MOCK_BUG_INIT_LEAK));
+}
+
 static void mark(bool *seen, const struct bug_case *c)
 {
 	for (; c->bug != GM_MOCK_BUG_NONE; c++)
@@ -306,6 +347,10 @@ Test(mock_bug, complete)
 	mark(seen, bug_cases_first);
 	mark(seen, bug_cases_pt);
 	mark(seen, bug_cases_io);
+	mark(seen, bug_cases_dev);
+	for (const struct lost_case *c = lost_cases; c->bug != GM_MOCK_BUG_NONE; c++)
+		seen[c->bug] = true;
+	seen[GM_MOCK_BUG_INIT_LEAK] = true;
 	seen[GM_MOCK_BUG_NONE] = seen[GM_MOCK_BUG_DESTROY_LEAK] = seen[GM_MOCK_BUG_FINI_LEAK] = true;
 	for (unsigned i = 0; i < GM_MOCK_BUGS; i++) {
 		cr_assert_not_null(gm_mock_bug_name((enum gm_mock_bug)i), "error %u has no name", i);

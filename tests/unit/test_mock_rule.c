@@ -169,7 +169,7 @@ static void run_hung_plan(const char *options)
 	for (unsigned i = 0; i < 3; i++) {
 		*fx_word(&fx, PA + i * PAGE) = 5;
 		steps[i].after = i ? i - 1 : GM_STEP_FREE;
-		steps[i].ret = GM_RET_CANCELED;
+		steps[i].ret = GM_RET_EXIST;
 		steps[i].copy = (struct gm_copy){ .kind = GM_COPY_ZERO, .pa = PA + i * PAGE, .bytes = PAGE };
 	}
 	add(&fx, (struct gm_mock_rule){ .op = GM_MOCK_COPY, .where = GM_MOCK_AT_PA, .begin = PA + PAGE,
@@ -181,7 +181,8 @@ static void run_hung_plan(const char *options)
 	cr_assert_eq(*fx_word(&fx, PA), 0);
 	gm_mock_dev_rule_clear(fx.m);
 	cr_assert_eq(fx_finish(&fx, fence), GM_RET_IO);
-	cr_assert_eq(steps[1].ret, GM_RET_CANCELED);
+	cr_assert_eq(steps[1].ret, GM_RET_IO);
+	cr_assert_eq(steps[2].ret, GM_RET_CANCELED);
 	cr_assert_eq(*fx_word(&fx, PA + PAGE), 5);
 	cr_assert_eq(*fx_word(&fx, PA + 2 * PAGE), 5);
 	fx_close(&fx);

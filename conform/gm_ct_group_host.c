@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Groups dirty and host: page bits, and host memory mapped in place. */
+/* Group host: host memory mapped in place. */
 #include "config.h"
 
 #include <inttypes.h>
@@ -10,92 +10,6 @@
 
 #define HOST_PAGES 16u
 #define QUIET_NS 50000000u
-
-/* Pages of the window, each entered alone and with its frames in reverse order: none can be part of a larger page. */
-static void enter_apart(struct gm_ct_stage *s, uint32_t pages)
-{
-	for (uint32_t i = 0; i < pages; i++)
-		gm_ct_map_enter(&s->o, i, pages - 1 - i, 1, GM_PTE_WRITE);
-}
-
-static void harvest(struct gm_ct_stage *s, uint32_t pages, uint8_t *bits)
-{
-	gm_ct_note(s->d->t, "pmap_harvest", s->o.va, 0, pages * s->d->granule, 0);
-	gm_ct_ok(s->d->t, s->d->mmu->pmap_harvest(s->o.pmap, s->o.va, pages * s->d->granule, bits));
-}
-
-/* Dirty where it was stored to and nowhere else; accessed may be lost, but not invented. */
-static void want_bits(struct gm_ct_stage *s, uint32_t pages, const uint8_t *want, const char *when)
-{
-	uint8_t bits[HOST_PAGES];
-
-	memset(bits, 0xff, sizeof(bits));
-	harvest(s, pages, bits);
-	for (uint32_t i = 0; i < pages; i++) {
-		if ((bits[i] & GM_PAGE_DIRTY) != (want[i] & GM_PAGE_DIRTY) || (bits[i] & ~want[i]))
-			gm_ct_fail(s->d->t, "page bits", "%s: page %u has bits %u, expected %u (accessed 1, dirty 2)", when,
-				   (unsigned)i, (unsigned)bits[i], (unsigned)want[i]);
-	}
-}
-
-/* Store to every third, load from the next, leave the next alone. */
-static void use(struct gm_ct_stage *s, uint32_t pages, uint8_t *want)
-{
-	memset(want, 0, pages);
-	for (uint32_t i = 0; i < pages; i++) {
-		if (i % 3 < 2)
-			gm_ct_map_probe(&s->o, i, i % 3 == 0);
-		want[i] = i % 3 == 0 ? GM_PAGE_ACCESSED | GM_PAGE_DIRTY : i % 3 == 1 ? GM_PAGE_ACCESSED : 0;
-	}
-}
-
-static void dirty_bits(struct gm_ct *t)
-{
-	static const uint8_t none[HOST_PAGES];
-	struct gm_ct_stage s;
-	uint8_t want[HOST_PAGES];
-
-	gm_ct_begin(&s, t, GM_CT_SMALL);
-	want_bits(&s, HOST_PAGES, none, "nothing is mapped");
-	enter_apart(&s, HOST_PAGES);
-	want_bits(&s, HOST_PAGES, none, "just entered");
-	use(&s, HOST_PAGES, want);
-	gm_ct_map_remove(&s.o, 0, HOST_PAGES);
-	want_bits(&s, HOST_PAGES, want, "used, then removed and invalidated");
-	want_bits(&s, HOST_PAGES, none, "harvested before");
-	enter_apart(&s, HOST_PAGES);
-	use(&s, HOST_PAGES, want);
-	gm_ct_map_remove(&s.o, 0, HOST_PAGES);
-	enter_apart(&s, HOST_PAGES);
-	want_bits(&s, HOST_PAGES, none, "entered again");
-	gm_ct_finish(&s);
-}
-
-/* What is dirty stays so through harvests of other pages, and while it is mapped. */
-static void dirty_mapped(struct gm_ct *t)
-{
-	struct gm_ct_stage s;
-	uint8_t bits[HOST_PAGES], total[HOST_PAGES] = { 0 }, want[HOST_PAGES];
-
-	gm_ct_begin(&s, t, GM_CT_SMALL);
-	enter_apart(&s, HOST_PAGES);
-	use(&s, HOST_PAGES, want);
-	harvest(&s, 1, bits);
-	total[0] |= bits[0];
-	harvest(&s, HOST_PAGES, bits);
-	for (uint32_t i = 0; i < HOST_PAGES; i++)
-		total[i] |= bits[i];
-	/* a device may keep bits in its TLB as long as a page is mapped: the rest comes with the invalidation */
-	gm_ct_map_remove(&s.o, 0, HOST_PAGES);
-	harvest(&s, HOST_PAGES, bits);
-	for (uint32_t i = 0; i < HOST_PAGES; i++) {
-		total[i] |= bits[i];
-		if ((want[i] ^ total[i]) & GM_PAGE_DIRTY)
-			gm_ct_fail(t, "page bits", "page %u: dirty is %s in all harvests together", (unsigned)i,
-				   want[i] & GM_PAGE_DIRTY ? "lost" : "invented");
-	}
-	gm_ct_finish(&s);
-}
 
 struct host_memory {
 	struct gm_ct_stage s;
@@ -231,12 +145,6 @@ static void in_flight(struct gm_ct *t)
 	gm_ct_thread_join(&invl);
 	host_end(&w.h);
 }
-
-const struct gm_ct_test gm_ct_dirty_tests[] = {
-	{ "bits", GM_CAP_DIRTY | GM_CAP_ACCESS, 0, dirty_bits },
-	{ "mapped", GM_CAP_DIRTY | GM_CAP_ACCESS, 0, dirty_mapped },
-	{ NULL, 0, 0, NULL },
-};
 
 const struct gm_ct_test gm_ct_host_tests[] = {
 	{ "in_place", GM_CAP_HOST_MAP | GM_CAP_ACCESS, 0, in_place },

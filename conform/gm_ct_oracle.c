@@ -268,18 +268,3 @@ void gm_ct_map_do(struct gm_ct_map *o, const struct gm_ct_step *step)
 		break;
 	}
 }
-
-void gm_ct_begin(struct gm_ct_stage *s, struct gm_ct *t, uint64_t window)
-{
-	s->d = gm_ct_open(t);
-	gm_ct_mem_init(&s->m, s->d, window, t->seed);
-	gm_ct_map_init(&s->o, &s->m, GM_CT_VA, t->seed);
-}
-
-void gm_ct_finish(struct gm_ct_stage *s)
-{
-	gm_ct_map_fini(&s->o);
-	gm_ct_mem_check(&s->m);
-	gm_ct_mem_fini(&s->m);
-	gm_ct_close(s->d);
-}

@@ -7,6 +7,9 @@
 #include "conform/gm_ct.h"
 
 #define MAX_PMAPS 64u
+/* So many page tables with mappings, of so many pages each: within GM_CT_MIN_PAGES. */
+#define APART 4u
+#define APART_PAGES 4u
 
 static void again(struct gm_ct *t)
 {
@@ -81,22 +84,36 @@ static void pmaps(struct gm_ct *t)
 	gm_ct_close(d);
 }
 
-/* What was mapped in a page table that is gone is not in a new one. */
-static void fresh(struct gm_ct *t)
+/*
+ * Page tables of one device, as many as there may be, each with the same addresses mapped to frames of its own; one
+ * in the middle goes, and its successor comes. None sees what another maps, nor loses anything with it.
+ */
+static void apart(struct gm_ct *t)
 {
 	struct gm_ct_dev *d = gm_ct_open(t);
+	uint32_t n = d->caps.max_contexts < APART ? d->caps.max_contexts : APART;
+	struct gm_ct_map o[APART];
 	struct gm_ct_mem m;
 
+	if (n < 2)
+		gm_ct_need(t, "max_contexts of at least 2");
 	gm_ct_mem_init(&m, d, GM_CT_SMALL, t->seed);
-	for (unsigned i = 0; i < 4; i++) {
-		struct gm_ct_map o;
-
-		gm_ct_map_init(&o, &m, GM_CT_VA, t->seed);
-		gm_ct_map_check(&o);
-		gm_ct_map_enter(&o, 0, 0, o.pages, 0);
-		gm_ct_map_check(&o);
-		gm_ct_map_fini(&o);
+	for (uint32_t i = 0; i < n; i++) {
+		gm_ct_map_init(&o[i], &m, GM_CT_VA, t->seed + i);
+		for (uint32_t k = 0; k <= i; k++)
+			gm_ct_map_check(&o[k]);
+		gm_ct_map_enter(&o[i], i, i * APART_PAGES, APART_PAGES, 0);
 	}
+	gm_ct_map_fini(&o[n / 2]);
+	for (uint32_t i = 0; i < n; i++) {
+		if (i != n / 2)
+			gm_ct_map_check(&o[i]);
+	}
+	gm_ct_map_init(&o[n / 2], &m, GM_CT_VA, t->seed);
+	for (uint32_t i = 0; i < n; i++)
+		gm_ct_map_check(&o[i]);
+	for (uint32_t i = 0; i < n; i++)
+		gm_ct_map_fini(&o[i]);
 	gm_ct_mem_fini(&m);
 	gm_ct_close(d);
 }
@@ -105,6 +122,6 @@ const struct gm_ct_test gm_ct_lifecycle_tests[] = {
 	{ "again", 0, 0, again },
 	{ "two_devices", 0, 0, two_devices },
 	{ "pmaps", 0, 0, pmaps },
-	{ "fresh", GM_CAP_ACCESS, 0, fresh },
+	{ "apart", GM_CAP_ACCESS, 0, apart },
 	{ NULL, 0, 0, NULL },
 };

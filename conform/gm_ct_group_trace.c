@@ -1,8 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Group trace: one random trace on the backend under test and on the mock, which is made with the same capabilities,
- * page sizes, address bits and size. After each step the results and the bytes seen must agree. No oracle is asked
- * what is right: it only chooses steps that keep the contract of the caller.
+ * Group trace: one random trace on the backend under test and on the mock, its twin. After each step the results and
+ * the bytes seen must agree. No oracle is asked what is right: it only chooses steps that keep the contract of the
+ * caller.
+ *
+ * The twin has the same capabilities (all of hal.h but GM_CAP_HOST), page sizes, address bits, page tables at once,
+ * and a memory as large as the window; of these it cannot have page sizes but 4 KiB, 64 KiB and 2 MiB, more than 48
+ * address bits, more than 8 page tables, and several pieces of memory. None of that is seen by a
+ * trace in one page table, in a window that is one piece below 2^32.
  */
 #include "config.h"
 
@@ -29,6 +34,11 @@ struct trace {
 	unsigned n;          /* steps so far */
 };
 
+/* What both must have alike. */
+#define TWIN_CAPS                                                                                                     \
+	(GM_CAP_FAULTS | GM_CAP_HOST_MAP | GM_CAP_CPU_VISIBLE | GM_CAP_FAST_INVL | GM_CAP_SUBMIT | GM_CAP_ACCESS |    \
+	 GM_CAP_PROTECT | GM_CAP_DIRTY | GM_CAP_SYNC | GM_CAP_PEER)
+
 /* The same device, as far as the mock can be it. */
 static struct gm_mock_config twin_of(const struct gm_ct_dev *d, uint64_t bytes)
 {
@@ -38,13 +48,28 @@ static struct gm_mock_config twin_of(const struct gm_ct_dev *d, uint64_t bytes)
 		gm_ct_fail(d->t, "mock", "no default configuration: an error of the library");
 	config.vram_bytes = (bytes + GM_BLOCK_BYTES - 1) / GM_BLOCK_BYTES * GM_BLOCK_BYTES;
 	config.page_sizes = d->caps.page_sizes & KNOWN_PAGES;
-	config.va_bits = d->caps.va_bits > 48 ? 48 : d->caps.va_bits;
-	config.max_contexts = d->caps.max_contexts > 8 ? 8 : d->caps.max_contexts;
+	if (d->caps.va_bits < config.va_bits)
+		config.va_bits = d->caps.va_bits;
+	if (d->caps.max_contexts < config.max_contexts)
+		config.max_contexts = d->caps.max_contexts;
 	config.no_faults = !gm_ct_has(d, GM_CAP_FAULTS);
 	config.no_host_map = !gm_ct_has(d, GM_CAP_HOST_MAP);
 	config.no_cpu_visible = !gm_ct_has(d, GM_CAP_CPU_VISIBLE);
+	config.no_fast_invl = !gm_ct_has(d, GM_CAP_FAST_INVL);
 	config.no_submit = !gm_ct_has(d, GM_CAP_SUBMIT);
+	config.no_access = !gm_ct_has(d, GM_CAP_ACCESS);
+	config.no_protect = !gm_ct_has(d, GM_CAP_PROTECT);
+	config.dirty_bits = gm_ct_has(d, GM_CAP_DIRTY);
+	config.no_sync = !gm_ct_has(d, GM_CAP_SYNC);
+	config.peer_group = gm_ct_has(d, GM_CAP_PEER);
 	return config;
+}
+
+static void want_twin(const struct gm_ct_dev *d, const struct gm_ct_dev *mock)
+{
+	if (((d->caps.caps ^ mock->caps.caps) & TWIN_CAPS) || mock->granule != d->granule)
+		gm_ct_fail(d->t, "mock", "its twin has capabilities 0x%x, page sizes 0x%llx: an error of the suite",
+			   (unsigned)mock->caps.caps, (unsigned long long)mock->caps.page_sizes);
 }
 
 static void want_same(struct trace *tr, gm_ret_t ret, gm_ret_t mock, const char *op, uint32_t page)
@@ -174,6 +199,7 @@ static void same_as_mock(struct gm_ct *t)
 	gm_ct_begin(&tr.s, t, GM_CT_WINDOW);
 	config = twin_of(tr.s.d, tr.s.m.bytes);
 	mock = gm_ct_open_other(t, gm_mock_mmu(), &config);
+	want_twin(tr.s.d, mock);
 	gm_ct_mem_init(&m, mock, tr.s.m.bytes, t->seed);
 	tr.side[0] = (struct side){ .d = tr.s.d, .pa = tr.s.m.pa, .pmap = tr.s.o.pmap };
 	tr.side[1] = (struct side){ .d = mock, .pa = m.pa };
