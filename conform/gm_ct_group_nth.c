@@ -12,6 +12,7 @@
  */
 #include "config.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -228,12 +229,13 @@ static void plan_done(struct scene *c, const struct gm_step *steps)
 
 static gm_ret_t act_submit(struct scene *c)
 {
-	struct gm_step steps[STEPS];
+	struct gm_step *steps = gm_ct_alloc(c->s.d->t, STEPS * sizeof(*steps));
 	gm_ret_t ret;
 
 	plan(c, steps);
 	ret = gm_ct_submit(c->s.d, steps, STEPS);
 	plan_done(c, steps);
+	free(steps);
 	return ret;
 }
 
