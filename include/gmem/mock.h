@@ -39,6 +39,7 @@ enum gm_mock_bug {
 	GM_MOCK_BUG_EARLY_FENCE, /**< copies are signalled before they are done (async_copy) */
 	GM_MOCK_BUG_LOST_FAULT, /**< every 64th fault is not reported: the thread waits for ever */
 	GM_MOCK_BUG_IGNORE_RIGHTS, /**< stores pass through read-only mappings */
+	GM_MOCK_BUG_VA_ALIAS, /**< accesses ignore the highest address bit */
 	GM_MOCK_BUG_ENTER_SHORT, /**< pmap_enter of several pages leaves the last one out */
 	GM_MOCK_BUG_ENTER_HALF, /**< pmap_enter that fails has mapped the first half */
 	GM_MOCK_BUG_ENTER_WRITABLE, /**< pmap_enter always gives write */

@@ -41,6 +41,7 @@ wrong_pa          -          map/random           GM_RULE_ENTER_ELSEWHERE:
 early_fence       copy=async fence/not_early      GM_RULE_COPY_BYTES:
 lost_fault        -          fault/many           fault:
 ignore_rights     -          protect/read_only    GM_RULE_WRITE_ALLOWED:
+va_alias          -          map/aliases          alias:
 enter_short       -          map/whole            GM_RULE_ENTER_LOST:
 enter_half        -          nth/pmap_enter       GM_RULE_FAILED_EFFECT:
 enter_half        -          plan/failed          hole:
