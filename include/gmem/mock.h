@@ -397,8 +397,9 @@ GM_API gm_ret_t gm_mock_lose(struct gm_dev *dev);
 /**
  * @brief A page of device memory cannot be read any more.
  *
- * Transfers from it fail with GM_RET_IO, accesses of kernels to it too (the operation `access` says FAULT), and
- * the CPU does not see it. What is written there by transfers is not missed. It stays so until the device is closed.
+ * Transfers from it fail with GM_RET_IO, accesses of kernels to it too, and the CPU does not see it. What is written
+ * there by transfers is not missed. The operation `access` has no result for it, because the mapping is there: it says
+ * SUCCESS, loads show bytes of 0xff, stores are lost. It stays so until the device is closed.
  *
  * @param[in] dev  a mock device
  * @param[in] pa   any device-physical address in the page
