@@ -8,10 +8,15 @@
  *                \--signal, exit of the backend--> FAILED, with the operation that ran
  *                \--no operation began or ended for longer than the bound--> killed, FAILED, the same
  *
- * The parent sleeps on a pipe that the child holds open: its end is seen at once, whatever ended it.
+ * The parent sleeps on a pipe that the child holds open: its end is seen at once, whatever ended it. A child that has
+ * closed the pipe, or left it to a process that it forked, is found by waiting for it.
+ *
+ * Standard output is the parent's, for results: in the child it is standard error. The child leads a process group, and
+ * what the backend forked goes with it (but for who left the group).
  */
 #include "config.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -135,6 +140,18 @@ void gm_ct_want(struct gm_ct *t, gm_ret_t ret, gm_ret_t want)
 /* LeakSanitizer's, where the program has it. */
 extern int gm_lsan_check(void) __asm__("__lsan_do_recoverable_leak_check") __attribute__((weak));
 
+/* Where standard error is closed nobody reads what is printed. */
+static void redirect_output(void)
+{
+	int fd;
+
+	if (dup2(STDERR_FILENO, STDOUT_FILENO) >= 0)
+		return;
+	fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	if (fd >= 0)
+		(void)dup2(fd, STDOUT_FILENO);
+}
+
 static _Noreturn void child(const struct gm_conform_config *config, const struct gm_ct_test *test,
 			    struct gm_ct_shared *shared)
 {
@@ -147,6 +164,8 @@ static _Noreturn void child(const struct gm_conform_config *config, const struct
 	};
 
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+	(void)setpgid(0, 0);
+	redirect_output();
 	t.services = gm_ct_services_create(&t);
 	test->run(&t);
 	gm_ct_services_check(t.services);
@@ -155,15 +174,28 @@ static _Noreturn void child(const struct gm_conform_config *config, const struct
 	end(&t, GM_CT_PASSED, "");
 }
 
-/* Until the child has ended, or does nothing any more. False: it hangs. */
-static bool watch(const struct gm_ct_shared *shared, int fd, uint64_t bound_ns)
+/* Its process is still there to be waited for, so that its number is nobody else's. */
+static bool has_ended(pid_t pid)
 {
-	struct pollfd p = { .fd = fd, .events = POLLIN };
-	uint64_t seen = 0, since = gm_ct_now_ns();
+	siginfo_t info = { .si_pid = 0 };
 
-	while (poll(&p, 1, TICK_MS) <= 0) {
+	return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == pid;
+}
+
+/* Until the child has ended, or does nothing any more. False: it hangs. */
+static bool watch(const struct gm_ct_shared *shared, pid_t pid, int fd, uint64_t bound_ns)
+{
+	struct pollfd p = { .fd = fd }; /* the end is told without being asked for; what is written is not looked at */
+	uint64_t seen = 0, since = gm_ct_now_ns();
+	int tick_ms = TICK_MS;
+
+	while (!has_ended(pid)) {
 		uint64_t progress = atomic_load(&shared->progress);
 
+		if (poll(&p, 1, tick_ms) > 0) {
+			p.fd = -1; /* it ends, in a moment; or has closed its side */
+			tick_ms = 1;
+		}
 		if (progress != seen) {
 			seen = progress;
 			since = gm_ct_now_ns();
@@ -200,6 +232,7 @@ static enum gm_ct_state outcome(const struct gm_ct_shared *shared, pid_t pid, bo
 
 	if (hangs)
 		(void)kill(pid, SIGKILL);
+	(void)kill(-pid, SIGKILL); /* before the wait: the number of the group is the child's */
 	(void)waitpid(pid, &status, 0);
 	state = (enum gm_ct_state)atomic_load(&shared->state);
 	/* what ends a test that passed is an exit handler, a sanitizer's for example */
@@ -209,6 +242,26 @@ static enum gm_ct_state outcome(const struct gm_ct_shared *shared, pid_t pid, bo
 	}
 	(void)snprintf(reason, bytes, "%s", shared->reason);
 	return state;
+}
+
+/* A pipe that is none of the three standard descriptors, also where one of those is closed. */
+static bool pipe_above(int *fds)
+{
+	int low[2];
+
+	if (pipe(low) != 0)
+		return false;
+	for (unsigned i = 0; i < 2; i++) {
+		fds[i] = fcntl(low[i], F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+		(void)close(low[i]);
+	}
+	if (fds[0] >= 0 && fds[1] >= 0)
+		return true;
+	for (unsigned i = 0; i < 2; i++) {
+		if (fds[i] >= 0)
+			(void)close(fds[i]);
+	}
+	return false;
 }
 
 enum gm_ct_state gm_ct_run(const struct gm_conform_config *config, const struct gm_ct_test *test, char *reason,
@@ -223,7 +276,7 @@ enum gm_ct_state gm_ct_run(const struct gm_conform_config *config, const struct 
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (shared == MAP_FAILED)
 		return state;
-	if (pipe(fds) != 0)
+	if (!pipe_above(fds))
 		goto out_unmap;
 	(void)fflush(NULL);
 	pid = fork();
@@ -232,8 +285,10 @@ enum gm_ct_state gm_ct_run(const struct gm_conform_config *config, const struct 
 		child(config, test, shared);
 	}
 	(void)close(fds[1]);
-	if (pid > 0)
-		state = outcome(shared, pid, !watch(shared, fds[0], config->bound_ns), reason, bytes);
+	if (pid > 0) {
+		(void)setpgid(pid, pid); /* whoever comes first */
+		state = outcome(shared, pid, !watch(shared, pid, fds[0], config->bound_ns), reason, bytes);
+	}
 	(void)close(fds[0]);
 	*caps = shared->caps;
 out_unmap:

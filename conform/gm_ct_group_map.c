@@ -136,6 +136,32 @@ static void ends(struct gm_ct *t)
 	gm_ct_finish(&s);
 }
 
+/* All address bits that are announced count: a page is not there, and another one can be, where one of them differs. */
+static void aliases(struct gm_ct *t)
+{
+	struct gm_ct_map other;
+	struct gm_ct_stage s;
+	uint64_t word;
+
+	gm_ct_begin(&s, t, GM_CT_SMALL);
+	gm_ct_map_share(&other, &s.o, GM_CT_VA, t->seed);
+	gm_ct_map_enter(&s.o, 0, 0, 1, GM_PTE_WRITE);
+	for (unsigned bit = (unsigned)__builtin_ctzll(s.d->granule); bit < s.d->caps.va_bits; bit++) {
+		other.va = GM_CT_VA ^ (UINT64_C(1) << bit);
+		gm_ct_map_probe(&s.o, 0, true);
+		if (gm_ct_access(s.d, s.o.pmap, other.va, &word, sizeof(word), false) != GM_RET_FAULT)
+			gm_ct_fail(t, "alias", "va 0x%llx is mapped, and a load at 0x%llx does not say FAULT: bit %u of %u is ignored",
+				   (unsigned long long)GM_CT_VA, (unsigned long long)other.va, bit,
+				   (unsigned)s.d->caps.va_bits);
+		gm_ct_map_enter(&other, 0, 1, 1, 0);
+		gm_ct_map_probe(&other, 0, false);
+		gm_ct_map_probe(&s.o, 0, true);
+		gm_ct_map_remove(&other, 0, 1);
+	}
+	gm_ct_map_fini(&other);
+	gm_ct_finish(&s);
+}
+
 /* One access over the boundary of two pages whose frames are not neighbours, and into a hole. */
 static void across(struct gm_ct *t)
 {
@@ -178,6 +204,7 @@ const struct gm_ct_test gm_ct_map_tests[] = {
 	{ "upgrade", GM_CAP_ACCESS, 0, upgrade },
 	{ "contexts", GM_CAP_ACCESS, 0, contexts },
 	{ "ends", GM_CAP_ACCESS, 0, ends },
+	{ "aliases", GM_CAP_ACCESS, 0, aliases },
 	{ "across", GM_CAP_ACCESS, 0, across },
 	{ "random", GM_CAP_ACCESS, 0, random_steps },
 	{ NULL, 0, 0, NULL },

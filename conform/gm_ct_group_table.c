@@ -53,6 +53,8 @@ static void caps(struct gm_ct *t)
 
 	if (gm_ct_has(d, GM_CAP_HOST))
 		gm_ct_fail(t, "caps", "GM_CAP_HOST is not for vendors");
+	if (m.host)
+		gm_ct_fail(t, "caps", "the slot host is not for vendors: it must be NULL");
 	for (size_t i = 0; i < sizeof(rules) / sizeof(rules[0]); i++) {
 		if (gm_ct_has(d, rules[i].cap) && !rules[i].filled)
 			gm_ct_fail(t, "caps", "capability 0x%x is announced, but not all its slots are filled: %s",

@@ -85,8 +85,6 @@ gm_ret_t gm_dev_create(struct gm_lib *lib, const struct gm_mmu *mmu, void *dev_d
 	TAILQ_INIT(&dev->ctxs);
 	dev->hal->fault_arg = dev;
 	dev->hal->fault_ready = gm_devq_ready;
-	if (gm_hal_has(dev->hal, GM_CAP_HOST))
-		ret = gm_fail(GM_RET_INVAL, "gm_dev_create: the host is there already");
 	for (uint32_t i = 0; i < dev->hal->caps.slabs && !ret; i++)
 		ret = gm_node_add_slab(&dev->node, dev->hal->caps.slab[i].begin, dev->hal->caps.slab[i].end);
 	if (!ret)

@@ -199,6 +199,8 @@ static gm_ret_t check_device(struct gm_hal_dev *d)
 	const struct gm_dev_caps *c = &d->caps;
 	const uint64_t legal = (UINT64_C(1) << 22) - (UINT64_C(1) << 12); /* 4 KiB .. 2 MiB may be the smallest */
 
+	if (d->host_dev && (m->host || gm_hal_has(d, GM_CAP_HOST)))
+		return gm_fail(GM_RET_INVAL, "backend %s: slot host and capability GM_CAP_HOST are not for devices", m->name);
 	if (gm_hal_has(d, GM_CAP_HOST))
 		return m->host ? GM_RET_SUCCESS : gm_fail(GM_RET_INVAL, "a host without a host table");
 	if (!m->pmap_enter || !m->pmap_remove || !m->tlb_invl || !m->copy)

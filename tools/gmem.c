@@ -30,17 +30,25 @@ static void help(FILE *out)
 	fprintf(out, "\ngmem COMMAND --help says more; gmem --version the version.\n");
 }
 
+int gm_cmd_written(void)
+{
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return 0;
+	fprintf(stderr, "gmem: standard output could not be written\n");
+	return GM_CMD_USAGE;
+}
+
 int main(int argc, char **argv)
 {
 	const char *name = argc > 1 ? argv[1] : "";
 
 	if (strcmp(name, "--version") == 0) {
 		printf("gmem %s\n", gm_version());
-		return 0;
+		return gm_cmd_written();
 	}
 	if (strcmp(name, "help") == 0 || strcmp(name, "--help") == 0) {
 		help(stdout);
-		return 0;
+		return gm_cmd_written();
 	}
 	for (size_t i = 0; i < N_COMMANDS; i++) {
 		if (strcmp(name, commands[i].name) == 0)

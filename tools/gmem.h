@@ -5,6 +5,9 @@
 
 #define GM_CMD_USAGE 2
 
+/* 0; or wrong use, and says so, where standard output did not take what was written. */
+int gm_cmd_written(void);
+
 /* gmem_check.c */
 int gm_cmd_check(int argc, char **argv);
 

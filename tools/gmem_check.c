@@ -10,9 +10,11 @@
 #include "config.h"
 
 #include <dlfcn.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <gmem/conform.h>
 #include <gmem/mock.h>
@@ -37,7 +39,24 @@ static int usage(FILE *out)
 	for (size_t i = 0; i < sizeof(built_in) / sizeof(built_in[0]); i++)
 		fprintf(out, " %s,", built_in[i].name);
 	fprintf(out, " or the path of a shared object that exports %s.\n", GM_PLUGIN_SYMBOL);
-	return out == stdout ? 0 : GM_CMD_USAGE;
+	return out == stdout ? gm_cmd_written() : GM_CMD_USAGE;
+}
+
+/* Standard output is for results: what the object's constructors print goes to standard error. */
+static void *open_object(const char *path)
+{
+	int kept = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+	void *object;
+
+	if (kept >= 0)
+		(void)dup2(STDERR_FILENO, STDOUT_FILENO);
+	object = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+	if (kept >= 0) {
+		(void)fflush(stdout);
+		(void)dup2(kept, STDOUT_FILENO);
+		(void)close(kept);
+	}
+	return object;
 }
 
 static const struct gm_plugin *load(const char *path)
@@ -48,7 +67,7 @@ static const struct gm_plugin *load(const char *path)
 	void *object;
 
 	(void)snprintf(here, sizeof(here), "%s%s", strchr(path, '/') ? "" : "./", path);
-	object = dlopen(here, RTLD_NOW | RTLD_LOCAL);
+	object = open_object(here);
 	if (!object) {
 		fprintf(stderr, "gmem check: %s\n", dlerror());
 		return NULL;

@@ -25,6 +25,7 @@ static const char *const names[GM_MOCK_BUGS] = {
 	[GM_MOCK_BUG_EARLY_FENCE] = "early_fence",           /* copy  bytes right after the fence */
 	[GM_MOCK_BUG_LOST_FAULT] = "lost_fault",             /* fault the bound of a wait */
 	[GM_MOCK_BUG_IGNORE_RIGHTS] = "ignore_rights",       /* tlb   a store that must answer PERM */
+	[GM_MOCK_BUG_VA_ALIAS] = "va_alias",                 /* pt    an access where the highest address bit differs */
 	[GM_MOCK_BUG_ENTER_SHORT] = "enter_short",           /* pt    an access to the last page */
 	[GM_MOCK_BUG_ENTER_HALF] = "enter_half",             /* pt    an access after the failure */
 	[GM_MOCK_BUG_ENTER_WRITABLE] = "enter_writable",     /* pt    a store that must answer PERM */

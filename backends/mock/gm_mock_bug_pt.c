@@ -20,6 +20,11 @@ static bool is_mapped(struct gm_mock *m, struct gm_mock_pt *pt, uint64_t va)
 	return gm_mock_pt_walk(m, pt, va, &page);
 }
 
+uint64_t gm_mock_bug_va(struct gm_mock *m, uint64_t va)
+{
+	return gm_mock_has_bug(m, GM_MOCK_BUG_VA_ALIAS) ? va & ~(UINT64_C(1) << (m->config.va_bits - 1)) : va;
+}
+
 /* The first half of a range, at least a page. */
 static uint64_t half(struct gm_mock *m, uint64_t bytes)
 {

@@ -338,6 +338,8 @@ void gm_mock_sync_signal(void *dev, void *sync, gm_ret_t result);
 gm_ret_t gm_mock_sync_import(void *dev, int fd, struct gm_fence *done);
 
 /* gm_mock_bug_pt.c: as in gm_mock_pt.c, with what is planted; and the answer where it was made to fail. */
+/* The address that an access is translated for. */
+uint64_t gm_mock_bug_va(struct gm_mock *m, uint64_t va);
 gm_ret_t gm_mock_bug_enter(struct gm_mock *m, struct gm_mock_pt *pt, uint64_t va, uint64_t pa, uint64_t bytes,
 			   uint32_t pte);
 gm_ret_t gm_mock_bug_enter_failed(struct gm_mock *m, struct gm_mock_pt *pt, uint64_t va, uint64_t pa, uint64_t bytes,

@@ -548,7 +548,7 @@ bool gm_mock_pt_walk(struct gm_mock *m, struct gm_mock_pt *pt, uint64_t va, stru
 	uint64_t entry;
 
 	gm_mock_spin_lock(m->svc, &pt->lock);
-	entry = walk_locked(pt, va, &shift);
+	entry = walk_locked(pt, gm_mock_bug_va(m, va), &shift);
 	gm_mock_spin_unlock(&pt->lock);
 	if (entry == 0)
 		return false;

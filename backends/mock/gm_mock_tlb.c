@@ -207,6 +207,17 @@ out:
 	return ret;
 }
 
+/*
+ * What is broken has no result of this operation: FAULT and PERM are about the mapping, which is there. So it answers as
+ * memory does that gives up a line: with nonsense.
+ */
+static gm_ret_t access_broken(void *buf, size_t bytes, bool write)
+{
+	if (!write)
+		memset(buf, 0xff, bytes);
+	return GM_RET_SUCCESS;
+}
+
 gm_ret_t gm_mock_access(void *pmap_ptr, uint64_t va, void *buf, size_t bytes, bool write)
 {
 	struct gm_mock_pmap *pmap = pmap_ptr;
@@ -226,11 +237,13 @@ gm_ret_t gm_mock_access(void *pmap_ptr, uint64_t va, void *buf, size_t bytes, bo
 			n = bytes;
 		if (va == begin || !gm_mock_bug_straight(pmap, begin, va - begin, buf, n, write))
 			ret = gm_mock_tlb_access(pmap, &pmap->own, va, buf, n, write ? GM_MOCK_STORE : GM_MOCK_LOAD);
+		if (ret == GM_RET_IO)
+			ret = access_broken(buf, n, write);
 		va += n;
 		buf = (char *)buf + n;
 		bytes -= n;
 	}
-	return ret == GM_RET_IO || ret == GM_RET_AGAIN ? GM_RET_FAULT : ret;
+	return ret == GM_RET_AGAIN ? GM_RET_FAULT : ret;
 }
 
 /* Wait until no access is in flight, and keep others out. False is the planted error: it did not wait. */

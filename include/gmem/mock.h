@@ -39,6 +39,7 @@ enum gm_mock_bug {
 	GM_MOCK_BUG_EARLY_FENCE, /**< copies are signalled before they are done (async_copy) */
 	GM_MOCK_BUG_LOST_FAULT, /**< every 64th fault is not reported: the thread waits for ever */
 	GM_MOCK_BUG_IGNORE_RIGHTS, /**< stores pass through read-only mappings */
+	GM_MOCK_BUG_VA_ALIAS, /**< accesses ignore the highest address bit */
 	GM_MOCK_BUG_ENTER_SHORT, /**< pmap_enter of several pages leaves the last one out */
 	GM_MOCK_BUG_ENTER_HALF, /**< pmap_enter that fails has mapped the first half */
 	GM_MOCK_BUG_ENTER_WRITABLE, /**< pmap_enter always gives write */
@@ -414,8 +415,9 @@ GM_API gm_ret_t gm_mock_lose(struct gm_dev *dev);
 /**
  * @brief A page of device memory cannot be read any more.
  *
- * Transfers from it fail with GM_RET_IO, accesses of kernels to it too (the operation `access` says FAULT), and
- * the CPU does not see it. What is written there by transfers is not missed. It stays so until the device is closed.
+ * Transfers from it fail with GM_RET_IO, accesses of kernels to it too, and the CPU does not see it. What is written
+ * there by transfers is not missed. The operation `access` has no result for it, because the mapping is there: it says
+ * SUCCESS, loads show bytes of 0xff, stores are lost. It stays so until the device is closed.
  *
  * @param[in] dev  a mock device
  * @param[in] pa   any device-physical address in the page

@@ -24,7 +24,9 @@ extern "C" {
  * To keep its addresses apart from those of managed memory is the runtime's job. Addresses that no program has (on
  * x86-64 those from 2^47 on), or that the runtime reserves with mmap(PROT_NONE), never meet. Where they do meet,
  * whoever comes second is refused: gm_mock_hw_map() with GM_RET_EXIST, the library with GM_RET_NOMEM from pmap_enter()
- * and a line in the log.
+ * and a line in the log. After a NOMEM of pmap_enter() the contract in hal.h wants nothing mapped, and the validation
+ * shim, which knows the library's mappings only, reports the runtime's page that it finds there
+ * (GM_RULE_FAILED_EFFECT); with GM_VALIDATE_ABORT, the default of builds with checks, the program ends there.
  *
  * @param[in]  config  as for a device, vram_bytes, page_sizes and va_bits count; NULL for the defaults
  * @param[out] hw      the hardware

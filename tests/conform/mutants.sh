@@ -79,6 +79,7 @@ dirty_lost        dirty=yes                dirty/bits            GM_RULE_HARVEST
 destroy_other     -                        lifecycle/apart       mapping:
 devices_share     -                        lifecycle/two_devices bytes:
 access_straight   -                        map/across            bytes:
+va_alias          -                        map/aliases           alias:
 enter_all         -                        map/contexts          hole:
 enter_top         vabits=32                map/ends              GM_RULE_ENTER_LOST:
 skip_copy         -                        fence/in_flight       GM_RULE_COPY_BYTES:

@@ -43,6 +43,22 @@ want 2 "no such object" ./gmem check --backend "$dir/nonesuch.so"
 want 2 "no such test" ./gmem check --backend mock --only map/nonesuch
 has "no such test" 'no test is called map/nonesuch; --list shows all$'
 want 2 "bad seed" ./gmem check --backend mock --seed x
+want 2 "seed of 23 digits" ./gmem check --backend mock --only table --seed 12345678901234567890123
+want 2 "json and list" ./gmem check --backend mock --only table --json --list
+has "json and list" '^--json and --list: '
+want 2 "tap and list" ./gmem check --backend mock --only table --tap --list
+want 2 "tap and json" ./gmem check --backend mock --only table --tap --json
+want 0 "tap twice" ./gmem check --backend mock --only table --tap --tap
+# Results that nobody got are none.
+for style in "" --tap --json --list; do
+	# shellcheck disable=SC2086
+	want 2 "closed $style" sh -c 'exec ./gmem check --backend mock --only table "$@" >&-' sh $style
+	has "closed $style" 'standard output'
+	test -w /dev/full || continue
+	# shellcheck disable=SC2086
+	want 2 "full $style" sh -c 'exec ./gmem check --backend mock --only table "$@" >/dev/full' sh $style
+	has "full $style" 'standard output'
+done
 want 2 "no value" ./gmem check --backend mock --only
 
 want 1 "bad options" ./gmem check --backend mock:nonesuch=1

@@ -287,7 +287,16 @@ static bool dirty_lost(struct mock_fixture *fx)
 	return !(bits & GM_PAGE_DIRTY);
 }
 
+static bool va_alias(struct mock_fixture *fx)
+{
+	fx_enter(fx, VA, PA, PAGE, 0);
+	cr_assert(bug_mapped(fx, VA));
+	cr_assert_not(bug_mapped(fx, VA + (UINT64_C(1) << 46)));
+	return bug_mapped(fx, VA + (UINT64_C(1) << 47));
+}
+
 const struct bug_case bug_cases_pt[] = {
+	{ GM_MOCK_BUG_VA_ALIAS, "vram=1M", va_alias },
 	{ GM_MOCK_BUG_ENTER_SHORT, "vram=1M", enter_short },
 	{ GM_MOCK_BUG_ENTER_HALF, "vram=1M", enter_half },
 	{ GM_MOCK_BUG_ENTER_HALF, "vram=1M", enter_half_alloc },

@@ -78,6 +78,9 @@ CORE_TEST(api, dev_create_checks_the_table, .bare = true)
 	SPOILT(fake.caps = GM_CAP_ACCESS);
 	SPOILT(fake.caps = GM_CAP_PROTECT);
 	SPOILT(fake.caps = GM_CAP_HOST);
+	SPOILT(m.host = (const void *)&fake);
+	cr_assert_not_null(strstr(gm_last_error(), "slot host"), "%s", gm_last_error());
+	SPOILT((fake.caps = GM_CAP_HOST, m.host = (const void *)&fake));
 	SPOILT(fake.page_sizes = 0);
 	SPOILT(fake.page_sizes = 1 << 11);
 	SPOILT(fake.page_sizes = 1 << 22);

@@ -6,6 +6,7 @@
 #include "config.h"
 
 #include <criterion/criterion.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -68,6 +69,9 @@ Test(conform, refuses)
 	plugin.size--;
 	cr_assert_eq(gm_conform_run(&bad, &summary), GM_RET_INVAL);
 	plugin.size++;
+	plugin.name = NULL;
+	cr_assert_eq(gm_conform_run(&bad, &summary), GM_RET_INVAL);
+	plugin.name = gm_mock_plugin()->name;
 	plugin.mmu = NULL;
 	cr_assert_eq(gm_conform_run(&bad, &summary), GM_RET_INVAL);
 	bad = good;
@@ -186,6 +190,108 @@ Test(conform, a_backend_that_misbehaves, .timeout = 60)
 }
 
 /* A required slot that is empty is said, not called. */
+static int pipe_of_fork[2];
+
+/* What is forked would hold the pipe for a minute. */
+static void destroy_fork(void *pmap)
+{
+	if (fork() == 0) {
+		(void)sleep(60);
+		_exit(0);
+	}
+	gm_mock_mmu()->pmap_destroy(pmap);
+}
+
+Test(conform, what_a_backend_forked_ends_with_the_test, .timeout = 60)
+{
+	struct gm_plugin plugin = *gm_mock_plugin();
+	struct gm_mmu table = *gm_mock_mmu();
+	struct pollfd p;
+	struct seen seen;
+
+	cr_assert_eq(pipe(pipe_of_fork), 0);
+	plugin.mmu = &table;
+	table.pmap_destroy = destroy_fork;
+	cr_assert_eq(run(&plugin, "", "map/across", &seen), GM_RET_SUCCESS);
+	want(&seen, GM_CONFORM_PASS, "");
+	close(pipe_of_fork[1]);
+	p = (struct pollfd){ .fd = pipe_of_fork[0] };
+	cr_assert_eq(poll(&p, 1, 10000), 1, "somebody has the other end still");
+	close(pipe_of_fork[0]);
+}
+
+/* What the suite watches its child by is closed. */
+static void destroy_close(void *pmap)
+{
+	(void)pmap;
+	for (int i = 3; i < 64; i++)
+		(void)close(i);
+	for (;;)
+		(void)pause();
+}
+
+Test(conform, a_backend_that_closes_what_is_not_its_own_is_still_bounded, .timeout = 60)
+{
+	struct gm_plugin plugin = *gm_mock_plugin();
+	struct gm_mmu table = *gm_mock_mmu();
+	struct seen seen;
+
+	plugin.mmu = &table;
+	table.pmap_destroy = destroy_close;
+	cr_assert_eq(run(&plugin, "", "map/across", &seen), GM_RET_FAULT);
+	want(&seen, GM_CONFORM_FAIL, "hang: ");
+}
+
+static void destroy_print(void *pmap)
+{
+	(void)dprintf(STDOUT_FILENO, "not ok 1\n");
+	gm_mock_mmu()->pmap_destroy(pmap);
+}
+
+/* What gm_conform_main() writes to standard output. */
+static int main_text(const struct gm_plugin *plugin, const char *only, char *text, size_t bytes)
+{
+	char style[] = "--json", option[] = "--only", words[64], program[] = "check";
+	char *argv[] = { program, style, option, words, NULL };
+	FILE *file = tmpfile();
+	int kept, status;
+	size_t n;
+
+	(void)snprintf(words, sizeof(words), "%s", only);
+	(void)fflush(stdout);
+	kept = dup(STDOUT_FILENO);
+	cr_assert(file && kept >= 0 && dup2(fileno(file), STDOUT_FILENO) >= 0);
+	status = gm_conform_main(4, argv, plugin);
+	(void)dup2(kept, STDOUT_FILENO);
+	close(kept);
+	rewind(file);
+	n = fread(text, 1, bytes - 1, file);
+	text[n] = '\0';
+	(void)fclose(file);
+	return status;
+}
+
+Test(conform, standard_output_is_for_results, .timeout = 60)
+{
+	static const struct gm_plugin_skip odd[] = {
+		{ .test = "dirty", .reason = "\xff\xc3\xa9\xc0\x80\xed\xa0\x80", .varies = true }, { .test = NULL },
+	};
+	struct gm_plugin plugin = *gm_mock_plugin();
+	struct gm_mmu table = *gm_mock_mmu();
+	char text[4096];
+
+	plugin.mmu = &table;
+	plugin.skips = odd;
+	table.pmap_destroy = destroy_print;
+	cr_assert_eq(main_text(&plugin, "map/across,dirty/bits", text, sizeof(text)), 0);
+	cr_assert_not_null(strstr(text, "\"passed\": 1, \"failed\": 0, \"skipped\": 1}"), "%s", text);
+	cr_assert_null(strstr(text, "not ok"), "%s", text);
+	cr_assert_not_null(strstr(text, "\"\\u00ff\xc3\xa9\\u00c0\\u0080\\u00ed\\u00a0\\u0080 ("), "%s", text);
+	plugin.name = NULL;
+	cr_assert_eq(main_text(&plugin, "table", text, sizeof(text)), 2);
+	cr_assert_str_eq(text, "");
+}
+
 Test(conform, an_empty_slot)
 {
 	struct gm_plugin plugin = *gm_mock_plugin();
