@@ -193,6 +193,17 @@ static void shim_dev_fini(void *dev)
 	out->free(out->self, d, sizeof(*d));
 }
 
+void gm_shim_lose(void *dev)
+{
+	struct gm_shim_dev *d = dev;
+
+	gm_shim_lock(d);
+	if (!d->given_up)
+		d->giver = pthread_self();
+	d->given_up = true;
+	gm_shim_unlock(d);
+}
+
 /* Not counted as a call: what it waits for may be one. A slot that is missing has nothing that could be stopped. */
 static void shim_dev_halt(void *dev)
 {

@@ -3,7 +3,7 @@
  * The validation shim, inside. What each file does:
  *
  *   gm_shim.c         life of device and page tables; the table
- *   gm_shim_op.c      the frame of every operation: what is in flight, results, bounds
+ *   gm_shim_op.c      around every operation: what is in flight, results, bounds
  *   gm_shim_map.c     operations on mappings          gm_shim_misc.c  all other operations
  *   gm_shim_shadow.c  what is mapped where            gm_shim_frame.c who uses which memory
  *   gm_shim_probe.c   looks through the device's own translation
@@ -16,7 +16,8 @@
  * never across a service that could switch, an operation of the backend, or a report. Memory is allocated before.
  *
  * Blind: when the shim gets no memory for its books, calls go through as before and nothing is judged by the books
- * any more; a program must not fail because it is watched.
+ * any more. But what cannot be passed on without a record fails as it may when the backend has no memory: dev_init(),
+ * pmap_create(), copy(), submit() and sync_import() say NOMEM, the services alloc() and fence_create() NULL.
  */
 #ifndef GM_HAL_SHIM_H
 #define GM_HAL_SHIM_H
@@ -222,6 +223,7 @@ struct gm_shim_dev {
 	uint64_t unsure_hosts;         /* (S) pages that may or may not be mapped to host memory */
 	bool lost;                     /* (S) an operation said NODEV */
 	bool given_up;                 /* (S) ... or the caller treats it so */
+	pthread_t giver;               /* (S) given_up: the first that said so */
 	bool tracked;                  /* (S) the caller says which frames are in use */
 	uint64_t ops;                  /* (S) operations so far */
 	uint64_t random;               /* (S) */
@@ -302,7 +304,7 @@ bool gm_shim_pte_ok(struct gm_shim_dev *d, const struct gm_shim_at *at, uint32_t
 bool gm_shim_listed(enum gm_shim_op op, gm_ret_t ret);
 /* The operation that calls a service now; NULL: none. (S) */
 struct gm_shim_call *gm_shim_caller(struct gm_shim_dev *d, uintptr_t stack);
-/* False (and reported): the range is none that the law of hal.h allows. `pa` counts if it is not UINT64_MAX. */
+/* False (and reported): the range is none that the law of hal.h allows. */
 bool gm_shim_range_ok(struct gm_shim_dev *d, const struct gm_shim_at *at);
 /* The page table lives; else reported. */
 bool gm_shim_alive(struct gm_shim_pmap *p, const struct gm_shim_at *at);
@@ -342,12 +344,8 @@ void gm_shim_forget_memory(struct gm_shim_dev *d, struct gm_shim_memories *all);
 void gm_shim_sweep_hosts(struct gm_shim_dev *d);
 void gm_shim_found_at(struct gm_shim_found *found, enum gm_rule rule, const struct gm_shim_at *at, uint64_t va,
 		      uint64_t pa);
-/*
- * The caller's books of device memory: [pa, pa + bytes) belongs to somebody from now on, or to nobody. `dev` is the
- * shim's. And: the caller treats the device as lost from now on.
- */
+/* The caller's books of device memory: [pa, pa + bytes) is somebody's from now on, or nobody's. `dev` is the shim's. */
 void gm_shim_frames(void *dev, uint64_t pa, uint64_t bytes, bool used);
-void gm_shim_lose(void *dev);
 
 /* gm_shim_probe.c: looks at a few pages after an operation; see there. */
 void gm_shim_probe_entered(struct gm_shim_pmap *p, const struct gm_shim_at *at);
@@ -400,6 +398,8 @@ struct gm_shim_thing *gm_shim_held(struct gm_shim_dev *d);
 bool gm_shim_things_left(struct gm_shim_dev *d, const char *op);
 
 /* gm_shim.c */
+/* The caller treats the device as lost from now on. */
+void gm_shim_lose(void *dev);
 /* The page table that the backend means, rather one that lives than one that goes; NULL: neither. (S) */
 struct gm_shim_pmap *gm_shim_pmap_of(struct gm_shim_dev *d, const void *inner);
 

@@ -168,12 +168,3 @@ void gm_shim_frames(void *dev, uint64_t pa, uint64_t bytes, bool used)
 	at.pa = where;
 	gm_shim_report(d, GM_RULE_FREED_BUSY, &at, "%s", why);
 }
-
-void gm_shim_lose(void *dev)
-{
-	struct gm_shim_dev *d = dev;
-
-	gm_shim_lock(d);
-	d->given_up = true;
-	gm_shim_unlock(d);
-}

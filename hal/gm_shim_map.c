@@ -21,14 +21,6 @@ static void report_found(struct gm_shim_dev *d, const struct gm_shim_found *foun
 		gm_shim_report(d, found->rule, &found->at, "%s", "");
 }
 
-bool gm_shim_pte_ok(struct gm_shim_dev *d, const struct gm_shim_at *at, uint32_t may)
-{
-	if (!(at->pte & ~may) && (!(at->pte & GM_PTE_HOST) || gm_shim_has(d, GM_CAP_HOST_MAP)))
-		return true;
-	gm_shim_report(d, GM_RULE_PTE, at, "%s", "");
-	return false;
-}
-
 /* It failed: then it had no effect. After a result that it does not list, who knows? */
 static void judge_failed(const struct gm_shim_call *c, gm_ret_t ret)
 {

@@ -9,6 +9,9 @@
  * Which operation calls a service is told by the stack: the services have no name for a thread that both threads and
  * coroutines know, but a service called by an operation runs a little below its wrapper on the same stack. An access()
  * by which the shim looks is a call of its own, so that what it uses is not taken for what the operation uses.
+ *
+ * Of a lost device a call is wrong only if its caller knew. Other threads may have begun theirs before they could, so
+ * just the thread is held to it that said that it gives the device up, as the core does when it has seen NODEV.
  */
 #include "config.h"
 
@@ -30,11 +33,12 @@ static const struct {
 	const char *name;
 	uint32_t may; /* bits of the results it may return, besides NODEV */
 	bool bounded;
+	bool lost_too; /* called of a lost device as well */
 } ops[GM_SHIM_OPS] = {
 	[GM_SHIM_OP_DEV_INIT] = { "dev_init", R(SUCCESS) | R(INVAL) | R(NOMEM) | R(NOTSUP) | R(PERM) | R(BUSY), false },
-	[GM_SHIM_OP_DEV_FINI] = { "dev_fini", 0, false },
+	[GM_SHIM_OP_DEV_FINI] = { "dev_fini", 0, false, true },
 	[GM_SHIM_OP_PMAP_CREATE] = { "pmap_create", R(SUCCESS) | R(NOMEM) | R(NOSPC), true },
-	[GM_SHIM_OP_PMAP_DESTROY] = { "pmap_destroy", 0, false },
+	[GM_SHIM_OP_PMAP_DESTROY] = { "pmap_destroy", 0, false, true },
 	[GM_SHIM_OP_PMAP_ENTER] = { "pmap_enter", R(SUCCESS) | R(NOMEM), true },
 	[GM_SHIM_OP_PMAP_REMOVE] = { "pmap_remove", R(SUCCESS) | R(NOMEM), true },
 	[GM_SHIM_OP_TLB_INVL] = { "tlb_invl", R(SUCCESS), true },
@@ -47,7 +51,7 @@ static const struct {
 	[GM_SHIM_OP_CPU_PTR] = { "cpu_ptr", 0, true },
 	[GM_SHIM_OP_HARVEST] = { "pmap_harvest", R(SUCCESS) | R(NOMEM), true },
 	[GM_SHIM_OP_SYNC_CREATE] = { "sync_create", R(SUCCESS) | R(NOMEM) | R(NOSPC), true },
-	[GM_SHIM_OP_SYNC_SIGNAL] = { "sync_signal", 0, true },
+	[GM_SHIM_OP_SYNC_SIGNAL] = { "sync_signal", 0, true, true },
 	[GM_SHIM_OP_SYNC_IMPORT] = { "sync_import", R(SUCCESS) | R(INVAL) | R(NOMEM), true },
 	[GM_SHIM_OP_PEER_REACH] = { "peer_reach", R(SUCCESS) | R(NOTSUP), true },
 };
@@ -84,7 +88,7 @@ static bool overlaps(const struct gm_shim_call *c)
 
 void gm_shim_begin(struct gm_shim_dev *d, struct gm_shim_call *c, enum gm_shim_op op, const struct gm_shim_at *at)
 {
-	bool overlap, silent;
+	bool overlap, silent, called;
 
 	/* What the operation calls lies below our caller's part of the stack, of which this is somewhere inside. */
 	*c = (struct gm_shim_call){ .dev = d, .op = op, .at = *at, .start_ns = gm_shim_now(d),
@@ -95,11 +99,14 @@ void gm_shim_begin(struct gm_shim_dev *d, struct gm_shim_call *c, enum gm_shim_o
 	c->seq = ++d->ops;
 	c->was_lost = d->lost;
 	overlap = overlaps(c);
+	called = !ops[op].lost_too && d->given_up && pthread_equal(d->giver, c->thread);
 	LIST_INSERT_HEAD(&d->calls, c, link);
 	silent = d->silent_ns && c->start_ns - d->silent_ns > d->bound_ns;
 	if (silent)
 		d->silent_ns = 0;
 	gm_shim_unlock(d);
+	if (called)
+		gm_shim_report(d, GM_RULE_LOST_CALLED, &c->at, "%s", "this thread gave the device up before");
 	if (overlap)
 		gm_shim_report(d, GM_RULE_OVERLAP, &c->at, "another call for a part of the range is in flight");
 	if (silent)
@@ -215,6 +222,14 @@ bool gm_shim_range_ok(struct gm_shim_dev *d, const struct gm_shim_at *at)
 		gm_shim_report(d, GM_RULE_RANGE, at, "the granule has 0x%llx bytes, addresses %u bits",
 			       (unsigned long long)d->granule_bytes, (unsigned)d->caps.va_bits);
 	return ok;
+}
+
+bool gm_shim_pte_ok(struct gm_shim_dev *d, const struct gm_shim_at *at, uint32_t may)
+{
+	if (!(at->pte & ~may) && (!(at->pte & GM_PTE_HOST) || gm_shim_has(d, GM_CAP_HOST_MAP)))
+		return true;
+	gm_shim_report(d, GM_RULE_PTE, at, "%s", "");
+	return false;
 }
 
 bool gm_shim_alive(struct gm_shim_pmap *p, const struct gm_shim_at *at)

@@ -242,7 +242,7 @@ static void look_beside(struct gm_shim_pmap *p, const struct gm_shim_at *at, uin
 {
 	struct gm_shim_dev *d = p->dev;
 	struct gm_shim_at here = *at;
-	struct gm_shim_page page, again;
+	struct gm_shim_page page, after;
 	struct gm_shim_fence *f;
 	const struct look look = choose(d);
 	uint64_t words[WORDS], ops;
@@ -258,7 +258,7 @@ static void look_beside(struct gm_shim_pmap *p, const struct gm_shim_at *at, uin
 	if (!calm || !look_up(p, va, &page) || page.old || !(page.cur & GM_SHIM_M))
 		return;
 	ret = device_load(p, va, &look, words);
-	if (ret != GM_RET_FAULT || !look_up(p, va, &again) || again.old || !(again.cur & GM_SHIM_M))
+	if (ret != GM_RET_FAULT || !look_up(p, va, &after) || after.old || !(after.cur & GM_SHIM_M))
 		return;
 	gm_shim_lock(d);
 	calm = ops == d->ops;

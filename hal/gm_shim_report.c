@@ -162,12 +162,12 @@ void gm_shim_report(struct gm_shim_dev *d, enum gm_rule rule, const struct gm_sh
 	struct text t;
 	char detail[300];
 	va_list args;
-	bool again;
+	bool shown;
 
 	gm_shim_lock(d);
-	again = d->reports[rule]++ < GM_SHIM_REPORTS;
+	shown = d->reports[rule]++ < GM_SHIM_REPORTS;
 	gm_shim_unlock(d);
-	if (!again)
+	if (!shown)
 		return;
 	va_start(args, fmt);
 	vsnprintf(detail, sizeof(detail), fmt, args);

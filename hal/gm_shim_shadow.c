@@ -247,7 +247,7 @@ static void check_frame(struct gm_shim_pmap *p, const struct gm_shim_at *at, uin
 	struct gm_shim_dev *d = p->dev;
 	uint64_t pa = entry & ~GM_SHIM_FLAGS;
 	const struct gm_shim_frame *f = frame_of(d, entry);
-	bool again = (page->cur & GM_SHIM_M) && !((page->cur ^ entry) & (~GM_SHIM_FLAGS | GM_SHIM_H));
+	bool same = (page->cur & GM_SHIM_M) && !((page->cur ^ entry) & (~GM_SHIM_FLAGS | GM_SHIM_H));
 
 	if (entry & GM_SHIM_H || !f)
 		return;
@@ -255,7 +255,7 @@ static void check_frame(struct gm_shim_pmap *p, const struct gm_shim_at *at, uin
 		gm_shim_found_at(found, GM_RULE_USED_FREE, at, va, pa);
 	else if (!gm_shim_registered(d, pa, GM_PAGE_BYTES))
 		gm_shim_found_at(found, GM_RULE_OUTSIDE, at, va, pa);
-	else if (f->old_maps && !again && !page->old)
+	else if (f->old_maps && !same && !page->old)
 		gm_shim_found_at(found, GM_RULE_REUSE_STALE, at, va, pa);
 	else if (gm_shim_copying(d, pa, GM_PAGE_BYTES, (entry & GM_SHIM_W) != 0))
 		gm_shim_found_at(found, GM_RULE_ENTER_COPYING, at, va, pa);

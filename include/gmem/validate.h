@@ -111,6 +111,7 @@ extern "C" {
 	X(COPY_OVERLAP, CALLER, "no piece of a copy overlaps what another one writes, or one in flight reads") \
 	X(PLAN_AFTER, CALLER, "`after` is smaller than the step's own index, or GM_STEP_FREE") \
 	X(PLAN_ORDER, CALLER, "a step depends on the steps of its plan that make it legal") \
+	X(LOST_CALLED, CALLER, "who gave a lost device up calls only sync_signal, dev_halt, pmap_destroy, dev_fini") \
 	X(DESTROY_MAPPED, CALLER, "a page table has no mapping left when it is destroyed") \
 	X(FINI_BUSY, CALLER, "no page table is left when the device is closed")
 

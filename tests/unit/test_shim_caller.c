@@ -322,6 +322,40 @@ static void bad_plan_source(void)
 	cr_assert_eq(rig.first.step, 1);
 }
 
+/* Two calls are wrong, what ends the device is not. */
+static void bad_lost(void)
+{
+	(void)rig_enter(0, 0, 1, RW_PTE);
+	gm_shim_lose(rig.dev);
+	(void)rig_enter(1, 1, 1, RW_PTE);
+	(void)rig.mmu->cpu_ptr(rig.dev, TOY_PA, PAGE);
+	cr_assert_eq(rig.n, 2);
+	rig.mmu->dev_halt(rig.dev);
+	rig.mmu->pmap_destroy(rig.pmap);
+	rig.pmap = NULL;
+	cr_assert_eq(rig.n, 2);
+}
+
+static void *give_up(void *dev)
+{
+	gm_shim_lose(dev);
+	return NULL;
+}
+
+/* Who did not hear of it has done nothing wrong. */
+Test(shim_caller, another_thread_may_not_know)
+{
+	pthread_t thread;
+
+	rig_open(GM_RULES);
+	cr_assert_eq(rig.mmu->pmap_create(rig.dev, &rig.pmap), GM_RET_SUCCESS);
+	cr_assert_eq(pthread_create(&thread, NULL, give_up, rig.dev), 0);
+	(void)pthread_join(thread, NULL);
+	(void)rig_enter(0, 0, 1, RW_PTE);
+	rig_close();
+	rig_expect(GM_RULES, "another thread");
+}
+
 static void bad_destroy(void)
 {
 	(void)rig_enter(0, 0, 1, RW_PTE);
@@ -369,6 +403,7 @@ static const struct row {
 	{ GM_RULE_PLAN_ORDER, bad_order_enter, "submit, pmap_enter" },
 	{ GM_RULE_PLAN_ORDER, bad_order_copy_reuse, "submit, copy" },
 	{ GM_RULE_PLAN_ORDER, bad_order_enter_reuse, "submit, pmap_enter" },
+	{ GM_RULE_LOST_CALLED, bad_lost, "pmap_enter" },
 	{ GM_RULE_DESTROY_MAPPED, bad_destroy, "pmap_destroy" },
 	{ GM_RULE_FINI_BUSY, bad_fini, "dev_fini" },
 };

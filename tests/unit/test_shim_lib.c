@@ -62,9 +62,9 @@ CORE_TEST(shim_lib, the_log_names_a_broken_backend, .validate = GM_VALIDATE_LOG)
 	OK(gm_mock_plant(w->dev[0], GM_MOCK_BUG_NONE));
 }
 
+#ifdef GM_ENABLE_CHECKS /* errors can be planted in the core */
 CORE_TEST(shim_lib, the_log_names_a_broken_core, .validate = GM_VALIDATE_LOG)
 {
-#ifdef GM_ENABLE_CHECKS
 	uint64_t va = app_adopted(w, 1, 1);
 
 	dev_fill(w->ctx[0], va, 16, 2);
@@ -72,9 +72,8 @@ CORE_TEST(shim_lib, the_log_names_a_broken_core, .validate = GM_VALIDATE_LOG)
 	OK(gm_migrate(w->as, va, BLOCK, NULL, NULL));
 	w->as->plant = GM_PLANT_NONE;
 	cr_assert(w->errors && strstr(w->log, "caller of backend mock broke GM_RULE_"), "%s", w->log);
-#endif
-	cr_assert_not_null(w->as);
 }
+#endif
 
 /* Of what is lost nothing is asked any more. */
 CORE_TEST(shim_lib, a_lost_device_is_left_alone)
