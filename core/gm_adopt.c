@@ -239,20 +239,43 @@ static gm_ret_t stop_edge(struct gm_as *as, uint64_t va, uint64_t deadline_ns)
 	return ret;
 }
 
-/* One user less. True: it was the last and took the region along, so that nobody learns of the edge any more. */
-static bool carve_edge(struct gm_as *as, uint64_t va)
+/*
+ * One user less. *last: it was the last and took the region along, so that nobody learns of the edge any more; that
+ * it can be put back is promised. SUCCESS, or NOMEM: nothing done.
+ */
+static gm_ret_t carve_edge(struct gm_as *as, uint64_t va, bool *last)
 {
 	struct gm_region buf, *r;
-	bool last = false;
+	bool done;
+	gm_ret_t ret;
+
+	do {
+		ret = gm_mem_stock(as, 1);
+		if (ret)
+			return ret;
+		gm_lock(as->env, &as->lock);
+		r = gm_regions_find(&as->regions, va, &buf);
+		r = r && r->kind == GM_REGION_EDGE ? r : NULL;
+		*last = r && r->users == 1;
+		done = !*last || gm_regions_promise(&as->regions);
+		if (r && done)
+			(void)gm_regions_carve(&as->regions, va, va + GM_PAGE_BYTES, GM_REGION_EDGE);
+		gm_unlock(as->env, &as->lock);
+	} while (!done);
+	return GM_RET_SUCCESS;
+}
+
+/* What was promised when [va, end) was taken out. Back it goes unless others have the address meanwhile; true: it is. */
+static bool end_promise(struct gm_as *as, uint64_t va, uint64_t end, enum gm_region_kind kind, bool back)
+{
+	struct gm_region buf, *r;
 
 	gm_lock(as->env, &as->lock);
-	r = gm_regions_find(&as->regions, va, &buf);
-	if (r && r->kind == GM_REGION_EDGE) {
-		last = r->users == 1;
-		(void)gm_regions_carve(&as->regions, va, va + GM_PAGE_BYTES, GM_REGION_EDGE);
-	}
+	gm_regions_redeem(&as->regions);
+	r = gm_regions_first(&as->regions, va, end, &buf);
+	back = back && (!r || (kind == GM_REGION_EDGE && r->kind == kind)) && gm_regions_insert(&as->regions, va, end, kind);
 	gm_unlock(as->env, &as->lock);
-	return last;
+	return back;
 }
 
 static gm_ret_t release_edges(struct gm_as *as, const struct span *s, uint64_t deadline_ns)
@@ -260,14 +283,14 @@ static gm_ret_t release_edges(struct gm_as *as, const struct span *s, uint64_t d
 	gm_ret_t ret = GM_RET_SUCCESS;
 
 	for (unsigned i = 0; i < 2 && !ret; i++) {
-		if (!s->edge[i] || !carve_edge(as, s->edge[i]))
+		bool last = false;
+
+		if (s->edge[i])
+			ret = carve_edge(as, s->edge[i], &last);
+		if (ret || !last)
 			continue;
 		ret = stop_edge(as, s->edge[i], deadline_ns);
-		if (!ret)
-			continue;
-		gm_lock(as->env, &as->lock);
-		(void)gm_regions_insert(&as->regions, s->edge[i], s->edge[i] + GM_PAGE_BYTES, GM_REGION_EDGE);
-		gm_unlock(as->env, &as->lock);
+		(void)end_promise(as, s->edge[i], s->edge[i] + GM_PAGE_BYTES, GM_REGION_EDGE, ret != GM_RET_SUCCESS);
 	}
 	return ret;
 }
@@ -303,13 +326,17 @@ static bool next_piece(struct gm_as *as, uint64_t *va, uint64_t *end)
 	return r;
 }
 
-/* Its region out; false: no spare, nothing done. */
+/* Its region out, and that it can be put back promised; false: not enough in stock, nothing done. */
 static bool carve_piece(struct gm_as *as, uint64_t va, uint64_t end)
 {
 	bool ok;
 
 	gm_lock(as->env, &as->lock);
-	ok = gm_regions_carve(&as->regions, va, end, GM_REGION_ADOPTED);
+	ok = gm_regions_promise(&as->regions);
+	if (ok && !gm_regions_carve(&as->regions, va, end, GM_REGION_ADOPTED)) {
+		gm_regions_redeem(&as->regions);
+		ok = false;
+	}
 	gm_unlock(as->env, &as->lock);
 	return ok;
 }
@@ -345,8 +372,6 @@ static struct span release_span(struct gm_as *as, uint64_t va, uint64_t bytes)
 /* Its region is out; now the bytes. Puts the region back if that fails. */
 static gm_ret_t take_back(struct gm_as *as, uint64_t va, uint64_t end, uint64_t deadline_ns)
 {
-	struct gm_region other;
-	bool back;
 	gm_ret_t ret;
 
 	gm_mem_set_managed(as, va, end, false);
@@ -356,16 +381,10 @@ static gm_ret_t take_back(struct gm_as *as, uint64_t va, uint64_t end, uint64_t 
 			      (unsigned long long)va, (unsigned long long)end);
 	else
 		ret = bring_range_home(as, va, end, deadline_ns);
-	if (!ret) {
-		gm_mem_unwatch(as, va, end);
-		return ret;
-	}
-	gm_lock(as->env, &as->lock);
-	back = !gm_regions_first(&as->regions, va, end, &other) &&
-	       gm_regions_insert(&as->regions, va, end, GM_REGION_ADOPTED);
-	gm_unlock(as->env, &as->lock);
-	if (back)
+	if (end_promise(as, va, end, GM_REGION_ADOPTED, ret != GM_RET_SUCCESS))
 		gm_mem_set_managed(as, va, end, true);
+	if (!ret)
+		gm_mem_unwatch(as, va, end);
 	return ret;
 }
 

@@ -15,6 +15,8 @@ struct gm_devq_entry {
 };
 
 #define GM_DEVQ_BATCH 64
+/* So many that something is in the way of do not keep others waiting; a device that has more is served as they go. */
+#define GM_DEVQ_KEPT 1024
 
 struct gm_dev {
 	struct gm_lib *lib;
@@ -26,7 +28,8 @@ struct gm_dev {
 	TAILQ_HEAD(, gm_ctx) ctxs;  /* attached contexts */
 	unsigned contexts;
 	unsigned exports;           /* fences given out as descriptors, pending; see gm_sync.c */
-	bool started;               /* the fault thread is there, or coming */
+	bool started;               /* the fault thread is there, or coming: */
+	bool starting;              /* somebody is making it, and others wait for what becomes of it */
 	bool ready;                 /* fault_next() may have something */
 	bool stop;
 	bool serving;               /* somebody has the faults below: one at a time */
@@ -34,8 +37,10 @@ struct gm_dev {
 	struct gm_thread *thread;   /* services faults; see gm_devq.c */
 
 	/* who has `serving` */
-	struct gm_devq_entry fault[GM_DEVQ_BATCH];
+	struct gm_devq_entry fault[GM_DEVQ_BATCH]; /* of this round */
 	size_t faults;
+	struct gm_devq_entry kept[GM_DEVQ_KEPT];   /* for later ones */
+	size_t n_kept;
 };
 
 #endif

@@ -4,7 +4,7 @@
  * duplicates (the strongest access stays), serve block by block, replay.
  *
  *     fetched --served, with the others of its block--> replayed
- *             --in the way for long--> kept for the next batch, others go first
+ *             --in the way for long--> kept for a later batch, others go first
  *             --cannot be served--> the access fails with the reason
  *
  * Where all faults of a block were served one replay covers them all; an access
@@ -16,6 +16,10 @@
  * and then fails. The last attempt is as long as the others, or it would fail
  * for want of time instead of naming what is in the way. One thread per device,
  * for all spaces it is attached to.
+ *
+ * What is kept waits outside of the batch, of which a quarter is always for new faults.
+ * Its place is the device's, not allocated: an allocator's lock may be held by who
+ * waits for this fault.
  */
 #include "config.h"
 
@@ -31,14 +35,47 @@
 #define PLACE_BITS 6
 _Static_assert(GM_DEVQ_BATCH == 1u << PLACE_BITS && PLACE_BITS <= 12, "the place takes the bits of the page's offset");
 
+/* Those whose time has come are of this round; a part of it is left for new ones. */
+static void take_due(struct gm_dev *dev, uint64_t now_ns)
+{
+	size_t left = 0;
+
+	for (size_t i = 0; i < dev->n_kept; i++) {
+		struct gm_devq_entry e = dev->kept[i];
+
+		if (e.not_before_ns <= now_ns && dev->faults < GM_DEVQ_BATCH * 3 / 4)
+			dev->fault[dev->faults++] = e;
+		else
+			dev->kept[left++] = e;
+	}
+	dev->n_kept = left;
+}
+
+/* One more for a page that waits already: it has the same answer. */
+static bool joins_kept(struct gm_dev *dev, const struct gm_dev_fault *f)
+{
+	for (size_t i = 0; i < dev->n_kept; i++) {
+		struct gm_dev_fault *k = &dev->kept[i].fault;
+
+		if (k->va == f->va && k->pmap == f->pmap) {
+			k->access |= f->access;
+			return true;
+		}
+	}
+	return false;
+}
+
+/* No more than there is a place for, should all of them have to be kept. */
 static void fetch(struct gm_dev *dev, uint64_t now_ns)
 {
-	while (dev->faults < GM_DEVQ_BATCH) {
+	while (dev->faults < GM_DEVQ_BATCH && dev->n_kept + dev->faults < GM_DEVQ_KEPT) {
 		struct gm_devq_entry *e = &dev->fault[dev->faults];
 
 		if (gm_hal_fault_next(dev->hal, &e->fault))
 			break;
 		e->fault.va &= ~(uint64_t)(dev->hal->granule_bytes - 1);
+		if (joins_kept(dev, &e->fault))
+			continue;
 		e->since_ns = e->not_before_ns = now_ns;
 		e->pause_ns = FIRST_PAUSE_NS;
 		dev->faults++;
@@ -214,15 +251,15 @@ static void end_round(struct gm_dev *dev)
 
 void gm_devq_destroy_pmap(struct gm_dev *dev, void *pmap)
 {
-	size_t kept = 0;
+	size_t left = 0;
 
 	while (!begin_round(dev)) /* a round takes as long as its attempts */
 		gm_yield(dev->lib->env);
 	gm_hal_pmap_destroy(dev->hal, pmap); /* which answers what still waits */
-	for (size_t i = 0; i < dev->faults; i++)
-		if (dev->fault[i].fault.pmap != pmap)
-			dev->fault[kept++] = dev->fault[i];
-	dev->faults = kept;
+	for (size_t i = 0; i < dev->n_kept; i++)
+		if (dev->kept[i].fault.pmap != pmap)
+			dev->kept[left++] = dev->kept[i];
+	dev->n_kept = left;
 	end_round(dev);
 }
 
@@ -248,37 +285,22 @@ static void gather(struct gm_dev *dev, const uint8_t *order, uint64_t *left, str
 	}
 }
 
-/* Of the faults in order[], those whose time has come. */
-static uint64_t due(struct gm_dev *dev, const uint8_t *order, size_t n, uint64_t now_ns)
-{
-	uint64_t bits = 0;
-
-	for (size_t i = 0; i < n; i++)
-		bits |= (uint64_t)(dev->fault[order[i]].not_before_ns <= now_ns) << i;
-	return bits;
-}
-
-/* Only those that are not answered, in order. */
+/* Those that are not answered. */
 static void keep(struct gm_dev *dev, const uint8_t *order, uint64_t kept, uint64_t *again_ns)
 {
-	struct gm_devq_entry entry[GM_DEVQ_BATCH];
-	size_t n = 0;
-
-	for (; kept; kept &= kept - 1) {
-		entry[n] = dev->fault[order[__builtin_ctzll(kept)]];
-		*again_ns = entry[n].not_before_ns < *again_ns ? entry[n].not_before_ns : *again_ns;
-		n++;
-	}
-	for (size_t i = 0; i < n; i++)
-		dev->fault[i] = entry[i];
-	dev->faults = n;
+	for (; kept; kept &= kept - 1)
+		dev->kept[dev->n_kept++] = dev->fault[order[__builtin_ctzll(kept)]];
+	dev->faults = 0;
+	for (size_t i = 0; i < dev->n_kept; i++)
+		*again_ns = dev->kept[i].not_before_ns < *again_ns ? dev->kept[i].not_before_ns : *again_ns;
 }
 
 bool gm_devq_round(struct gm_dev *dev, uint64_t *again_ns)
 {
 	uint8_t order[GM_DEVQ_BATCH];
-	uint64_t now_ns, all, kept, left;
+	uint64_t now_ns, all, kept = 0, left;
 	struct group g;
+	bool full;
 	size_t n;
 
 	if (!gm_hal_has(dev->hal, GM_CAP_FAULTS))
@@ -286,18 +308,18 @@ bool gm_devq_round(struct gm_dev *dev, uint64_t *again_ns)
 	if (!begin_round(dev)) /* the device's thread, or another caller that serves */
 		return false;
 	now_ns = gm_now_ns(dev->lib->env);
+	take_due(dev, now_ns);
 	fetch(dev, now_ns);
+	full = dev->faults == GM_DEVQ_BATCH;
 	n = merge(dev, order);
-	all = n ? UINT64_MAX >> (64 - n) : 0;
-	left = due(dev, order, n, now_ns);
-	kept = all & ~left;
+	left = all = n ? UINT64_MAX >> (64 - n) : 0;
 	while (left) {
 		gather(dev, order, &left, &g);
 		kept |= serve(&g);
 	}
 	keep(dev, order, kept, again_ns);
 	end_round(dev);
-	return kept != all;
+	return kept != all || full;
 }
 
 static void devq_thread(void *arg)
@@ -346,16 +368,21 @@ gm_ret_t gm_devq_start(struct gm_dev *dev)
 	if (!gm_hal_has(dev->hal, GM_CAP_FAULTS))
 		return GM_RET_SUCCESS;
 	gm_lock(env, &dev->lock);
+	while (dev->starting)
+		(void)gm_wait(env, &dev->waitq, &dev->lock, GM_FOREVER_NS);
 	first = !dev->started;
 	dev->started = true;
+	dev->starting = first;
 	gm_unlock(env, &dev->lock);
 	if (!first)
 		return GM_RET_SUCCESS;
 	ret = env->ops->thread_start(env, "gm-devfault", 0, devq_thread, dev, &thread);
 	gm_lock(env, &dev->lock);
 	dev->started = !ret;
+	dev->starting = false;
 	dev->thread = ret ? NULL : thread;
 	gm_unlock(env, &dev->lock);
+	gm_wake(env, &dev->waitq);
 	return ret;
 }
 

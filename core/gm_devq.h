@@ -9,7 +9,7 @@
 void gm_devq_ready(void *dev);
 /*
  * One attempt at each fault the device has reported, in the calling thread. True if
- * there was something; *again_ns: lowered to when what could not be served is to be
+ * there was something and may be more; *again_ns: lowered to when what could not be served is to be
  * tried again.
  */
 bool gm_devq_round(struct gm_dev *dev, uint64_t *again_ns);

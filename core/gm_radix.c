@@ -32,7 +32,7 @@ static unsigned way_of(uint64_t key, unsigned shift)
 	return (unsigned)(key >> shift) & LAST;
 }
 
-/* Keys below a bit, and from a bit on. */
+/* Bits 0 to i - 1. */
 static uint64_t bits_below(unsigned i)
 {
 	return (UINT64_C(1) << i) - 1;

@@ -59,7 +59,10 @@ static inline void *gm_radix_get(const struct gm_radix *t, uint64_t key)
 void **gm_radix_floor(const struct gm_radix *t, uint64_t *key);
 void **gm_radix_ceil(const struct gm_radix *t, uint64_t *key);
 
-/* How many nodes gm_radix_put() of this key would use: at most GM_RADIX_MAX_HEIGHT + what is there already is higher. */
+/*
+ * How many nodes gm_radix_put() of this key would use: 2 * GM_RADIX_MAX_HEIGHT - 2 at most, where a tree of one level
+ * becomes as high as it can get.
+ */
 unsigned gm_radix_lacks(const struct gm_radix *t, uint64_t key);
 /* Store a value (not NULL) for a key that has none, with nodes of `s`, which has as many as it lacks. */
 void gm_radix_put(struct gm_radix *t, uint64_t key, void *value, struct gm_radix_spares *s);

@@ -10,14 +10,14 @@
  *   I1          (---)            ->        [===]           alone
  *   I2   [=====](---)            ->  [=========]           merges with the left
  *   I3          (---)[=====]     ->  [=========]           merges with the right
- *   I4   [=====](---)[=====]     ->  [===============]     joins both; one node becomes a spare
+ *   I4   [=====](---)[=====]     ->  [===============]     joins both; a leaf that is empty goes back into stock
  *   I5   an edge on an edge      ->  users + 1
  *
  * carve:
  *
  *   C1        [=====]      C2    [=====]       C3     [=====]     C4    [=====]
  *           (---------)        (---)                      (---)           (-)
- *      ->   nothing             ->  [==]        ->    [===]        ->   [=] [=]   uses a spare
+ *      ->   nothing             ->  [==]        ->    [===]        ->   [=] [=]   takes from the stock
  *   C5   an edge: users - 1, gone at 0 (a page has no inside, so C2..C4 cannot occur)
  *   C6   several regions: each by its own case, at most one of them by C4
  *
@@ -300,27 +300,31 @@ static void leaf_insert(struct gm_region_leaf *leaf, const struct gm_region *r)
 	leaf->n++;
 }
 
-/* False: not enough in stock, nothing changed. */
+/* Of the leaf that a page belongs to and that is full; the one it belongs to then. */
+static struct gm_region_leaf *make_room(struct gm_regions *rs, void **slot, struct gm_region_leaf *leaf, unsigned page)
+{
+	struct gm_region_leaf *fresh = take_large(rs);
+
+	if (leaf->max == SMALL)
+		enlarge(rs, slot, leaf, fresh);
+	else
+		split(leaf, fresh);
+	return leaf_of(*slot, page);
+}
+
+/* False: not enough in stock beyond what is promised, nothing changed. */
 static bool add(struct gm_regions *rs, const struct gm_region *r)
 {
 	void **slot = gm_radix_slot(&rs->tree, key_of(r->va));
-	struct gm_region_leaf *leaf, *fresh;
+	struct gm_region_leaf *leaf = slot ? leaf_of(*slot, page_of(r->va)) : NULL;
+	bool full = leaf && leaf->n == leaf->max;
+	unsigned pieces = slot ? full : gm_radix_lacks(&rs->tree, key_of(r->va)) + !rs->small;
 
-	if (slot) {
-		leaf = leaf_of(*slot, page_of(r->va));
-		if (leaf->n == leaf->max) {
-			fresh = take_large(rs);
-			if (!fresh)
-				return false;
-			if (leaf->max == SMALL)
-				enlarge(rs, slot, leaf, fresh);
-			else
-				split(leaf, fresh);
-			leaf = leaf_of(*slot, page_of(r->va));
-		}
-	} else {
-		if (rs->stock.count < gm_radix_lacks(&rs->tree, key_of(r->va)) + !rs->small + gm_regions_kept(rs))
-			return false;
+	if (pieces && rs->stock.count < pieces + gm_regions_kept(rs))
+		return false;
+	if (full) {
+		leaf = make_room(rs, slot, leaf, page_of(r->va));
+	} else if (!slot) {
 		leaf = leaf_take(rs);
 		gm_radix_put(&rs->tree, key_of(r->va), leaf, &rs->stock);
 	}

@@ -285,6 +285,92 @@ CORE_TEST(devq, what_is_in_the_way_waits_alone, .as = { .flags = GM_AS_NO_THREAD
 	OK(answer_of(w->ctx[1], va + 40 * PAGE));
 }
 
+/* More of that than a batch holds keeps nobody waiting. */
+CORE_TEST(devq, what_is_kept_does_not_fill_the_batch, .as = { .flags = GM_AS_NO_THREADS }, SCRIPTED)
+{
+	const unsigned pinned = 2 * GM_DEVQ_BATCH + 10;
+	uint64_t va, again_ns = 0;
+
+	script_open(w, "submit=no,vram=4M,hostmap=no");
+	va = app_adopted(w, 2, 1);
+	for (unsigned p = 0; p < pinned; p++) {
+		OK(gm_sim_pin(w->sim, va + p * PAGE));
+		raise_in(w->ctx[1], va + p * PAGE, GM_READ);
+	}
+	raise_in(w->ctx[1], va, GM_WRITE); /* one waits for it already */
+	raise_in(w->ctx[1], va + BLOCK, GM_WRITE);
+	for (unsigned rounds = 0; rounds < 3; rounds++)
+		again_ns = serve_round(w);
+	OK(answer_of(w->ctx[1], va + BLOCK));
+	cr_assert_eq(s.answers, 1);
+	for (unsigned p = 0; p < pinned; p++)
+		gm_sim_unpin(w->sim, va + p * PAGE);
+	for (unsigned rounds = 0; again_ns != UINT64_MAX; rounds++) {
+		cr_assert_lt(rounds, 100);
+		if (again_ns > gm_now_ns(w->env))
+			gm_sim_sleep_ns(w->sim, again_ns - gm_now_ns(w->env));
+		again_ns = serve_round(w);
+		for (unsigned i = 0; i < s.answers; i++)
+			OK(s.answer[i].ret);
+	}
+	for (unsigned p = 0; p < pinned; p++)
+		OK(access_of(w->ctx[1], va + p * PAGE, p == 0));
+}
+
+static struct {
+	struct gm_env_ops ops;
+	const struct gm_env_ops *real;
+	unsigned starts;
+} slow;
+
+/* The first thread cannot be made, which takes its time. */
+static gm_ret_t start_slowly(struct gm_env *env, const char *name, uint32_t flags, void (*fn)(void *arg), void *arg,
+			     struct gm_thread **out)
+{
+	if (slow.starts++)
+		return slow.real->thread_start(env, name, flags, fn, arg, out);
+	for (unsigned i = 0; i < 10; i++)
+		gm_yield(env);
+	return GM_RET_NOMEM;
+}
+
+struct starter {
+	struct gm_dev *dev;
+	gm_ret_t ret;
+};
+
+static void start_queue(void *arg)
+{
+	struct starter *st = arg;
+
+	st->ret = gm_devq_start(st->dev);
+}
+
+/* Who attaches second has a fault thread, or is told that there is none. */
+CORE_TEST(devq, the_thread_that_could_not_be_made, .as = { .flags = GM_AS_NO_THREADS }, SCRIPTED)
+{
+	struct starter st[2];
+	struct gm_thread *t[2];
+
+	script_open(w, "submit=no");
+	slow.real = w->env->ops;
+	slow.ops = *slow.real;
+	slow.ops.thread_start = start_slowly;
+	slow.starts = 0;
+	for (unsigned i = 0; i < 2; i++) {
+		st[i] = (struct starter){ .dev = w->dev[1], .ret = GM_RET_AGAIN };
+		t[i] = spawn(w, start_queue, &st[i]);
+	}
+	w->env->ops = &slow.ops;
+	for (unsigned i = 0; i < 2; i++)
+		join(w, t[i]);
+	w->env->ops = slow.real;
+	cr_assert(st[0].ret == GM_RET_NOMEM || st[1].ret == GM_RET_NOMEM);
+	cr_assert(st[0].ret == GM_RET_SUCCESS || st[1].ret == GM_RET_SUCCESS);
+	cr_assert_not_null(w->dev[1]->thread);
+	cr_assert_eq(slow.starts, 2);
+}
+
 /* What the device refuses once is done page by page; what it refuses always fails, and nothing is left of it. */
 CORE_TEST(devq, a_device_that_refuses, .as = { .flags = GM_AS_NO_THREADS }, SCRIPTED)
 {

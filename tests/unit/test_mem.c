@@ -420,6 +420,48 @@ CORE_TEST(mem, free_fails_without_memory, .dev = { "mock:vram=16M,submit=no" }, 
 	world_check(w);
 }
 
+/* Others use up all that is not promised. */
+static void drain_stock(void *arg)
+{
+	struct world *w = arg;
+	struct gm_regions *rs = &w->as->regions;
+
+	gm_sim_sleep_ns(w->sim, 2 * MS);
+	gm_lock(w->env, &w->as->lock);
+	while (rs->small)
+		gm_mem_free(w->env, gm_regions_take_small(rs), GM_REGION_SMALL_BYTES);
+	while (rs->stock.count > gm_regions_kept(rs))
+		gm_mem_free(w->env, gm_radix_spares_take(&rs->stock), GM_REGION_PIECE_BYTES);
+	gm_unlock(w->env, &w->as->lock);
+}
+
+/* A gm_release() that fails leaves the memory adopted, and a page that a buffer shares with others an edge. */
+CORE_TEST(mem, release_fails_without_stock, .dev = { "mock:vram=4M,submit=no" })
+{
+	uint64_t va = app_map_blocks(w, 2);
+	void *buffer[2] = { ptr(va), ptr(va + BLOCK + 64) };
+	uint64_t bytes[2] = { BLOCK, 128 };
+
+	app_fill(w, va, 2 * GM_BLOCK_PAGES, 1);
+	for (unsigned i = 0; i < 2; i++) {
+		struct gm_mock_rule slow = { .size = sizeof(slow), .op = GM_MOCK_PMAP_REMOVE, .nth = 1,
+					     .count = UINT64_MAX, .delay_ns = 20 * MS, .result = GM_RET_NOMEM };
+		struct gm_thread *t;
+
+		OK(gm_adopt(w->as, buffer[i], bytes[i], 0));
+		OK(gm_dev_fault(w->ctx[0], GM_VA(buffer[i]), GM_READ));
+		OK(gm_mock_rule_add(w->dev[0], &slow));
+		t = spawn(w, drain_stock, w);
+		IS(gm_release(w->as, buffer[i], bytes[i]), GM_RET_NOMEM);
+		join(w, t);
+		OK(gm_mock_rule_clear(w->dev[0]));
+		cr_assert_neq(page_info(w, GM_VA(buffer[i])).place, GM_PLACE_OUTSIDE, "the region is lost");
+		OK(gm_release(w->as, buffer[i], bytes[i]));
+		cr_assert_eq(page_info(w, GM_VA(buffer[i])).place, GM_PLACE_OUTSIDE);
+	}
+	cr_assert_eq(app_wrong(w, va, 2 * GM_BLOCK_PAGES, 1), 0);
+}
+
 /* Two spaces want the same memory: the second one's devices are refused, and no byte is lost. */
 CORE_TEST(mem, two_spaces_and_one_buffer)
 {

@@ -20,6 +20,7 @@
 #define EDGE GM_REGION_EDGE
 /* Regions of a leaf, as core/gm_region.c has it. */
 #define LEAF 60u
+#define SMALL_LEAF 30u
 
 static struct failing_alloc fa;
 static struct gm_env env;
@@ -391,6 +392,53 @@ Test(region, small_leaves)
 	cr_assert_null(gm_regions_excess_small(&rs));
 	cr_assert(carve(0, 100, OWNED));
 	cr_assert_eq(rs.stock.count, before);
+}
+
+/* What is promised is no room for others, whether they need a new leaf, a larger one or half of one. */
+static void promise_survives(unsigned leaf)
+{
+	const uint64_t far = UINT64_C(1) << 56;
+	const unsigned blocks = 20;
+	unsigned kept;
+
+	for (unsigned b = 0; b < blocks; b++) {
+		while (gm_regions_room(&rs) < 2)
+			stock(1);
+		for (unsigned i = 0; i < leaf; i++) {
+			if (leaf < LEAF && !rs.small)
+				stock_small();
+			cr_assert(insert(b * GM_BLOCK_PAGES + i * 2, b * GM_BLOCK_PAGES + i * 2 + 1, OWNED));
+		}
+	}
+	while (rs.small)
+		gm_mem_free(&env, gm_regions_take_small(&rs), GM_REGION_SMALL_BYTES);
+	while (gm_regions_room(&rs) > 1)
+		take_stock(1);
+	cr_assert(gm_regions_promise(&rs));
+	kept = gm_regions_kept(&rs);
+	cr_assert_geq(rs.stock.count, kept);
+	for (unsigned b = 0; b < blocks; b++) {
+		uint64_t page = b * GM_BLOCK_PAGES + leaf * 2;
+		unsigned before = rs.stock.count;
+
+		cr_assert_eq(insert(page, page + 1, OWNED), before > kept, "block %u", b);
+		cr_assert_geq(rs.stock.count, kept);
+	}
+	cr_assert_null(gm_regions_check(&rs));
+	while (rs.small)
+		gm_mem_free(&env, gm_regions_take_small(&rs), GM_REGION_SMALL_BYTES);
+	gm_regions_redeem(&rs);
+	cr_assert(gm_regions_insert(&rs, far, far + PAGE, OWNED), "what was promised");
+}
+
+Test(region, splits_leave_what_is_promised)
+{
+	promise_survives(LEAF);
+}
+
+Test(region, larger_leaves_leave_what_is_promised)
+{
+	promise_survives(SMALL_LEAF);
 }
 
 /* ---------------------------------------------------------------- oracle */
