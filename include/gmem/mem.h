@@ -121,8 +121,10 @@ GM_API gm_ret_t gm_release(struct gm_as *as, void *ptr, uint64_t bytes);
  *                         outside the address space
  * @retval GM_RET_FAULT    not all of it is managed memory; the rest was moved
  * @retval GM_RET_BUSY     some pages cannot move now; the others did
- * @retval GM_RET_NOSPC    the device's memory is too small, or held; part may have moved
- * @retval GM_RET_IO, GM_RET_NODEV, GM_RET_NOMEM, GM_RET_TIMEDOUT  part may have moved; no byte is lost
+ * @retval GM_RET_NOSPC    the device's memory is too small, or held; told at once where the whole range does not fit, and
+ *                         nothing moved; else part may have moved
+ * @retval GM_RET_NODEV    @p dev is lost; or the content of some pages was lost with a device, the others moved
+ * @retval GM_RET_IO, GM_RET_NOMEM, GM_RET_TIMEDOUT  part may have moved; no byte is lost
  * @threads any; blocks
  */
 GM_API gm_ret_t gm_migrate(struct gm_as *as, uint64_t va, uint64_t bytes, struct gm_dev *dev, uint64_t *moved_bytes);
