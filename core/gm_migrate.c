@@ -240,8 +240,8 @@ static gm_ret_t check_fit(struct gm_as *as, struct gm_dev *dev, uint64_t va, uin
 	gm_node_room(&dev->node, &total, &avail, &reserved);
 	if (units <= total - reserved + held)
 		return GM_RET_SUCCESS;
-	return gm_fail(GM_RET_NOSPC, "gm_migrate: 0x%llx + %llu KiB needs %llu KiB; device %s has %llu KiB, of which working sets "
-		       "hold %llu KiB", (unsigned long long)va, (unsigned long long)((end - va) >> 10),
+	return gm_fail(GM_RET_NOSPC, "gm_migrate: 0x%llx + %llu KiB needs %llu KiB; device %s has %llu KiB, of which "
+		       "working sets hold %llu KiB", (unsigned long long)va, (unsigned long long)((end - va) >> 10),
 		       (unsigned long long)(units * (GM_UNIT_BYTES >> 10)), dev->hal->caps.name,
 		       (unsigned long long)(total * (GM_UNIT_BYTES >> 10)),
 		       (unsigned long long)(reserved * (GM_UNIT_BYTES >> 10)));
@@ -253,7 +253,8 @@ static gm_ret_t judge(struct gm_as *as, uint64_t va, uint64_t end, uint64_t ther
 	uint64_t lost = there < managed ? count_lost(as, va, end) : 0;
 
 	if (lost)
-		return gm_fail(GM_RET_NODEV, "gm_migrate: the content of %llu pages was lost with a device", (unsigned long long)lost);
+		return gm_fail(GM_RET_NODEV, "gm_migrate: the content of %llu pages was lost with a device",
+			       (unsigned long long)lost);
 	if (managed * GM_PAGE_BYTES < end - va)
 		return gm_fail(GM_RET_FAULT, "gm_migrate: %llu KiB of the range are not managed memory",
 			       (unsigned long long)((end - va - managed * GM_PAGE_BYTES) >> 10));
@@ -300,8 +301,8 @@ gm_ret_t gm_migrate(struct gm_as *as, uint64_t va, uint64_t bytes, struct gm_dev
 /* ------------------------------------------------------------- discard */
 
 /*
- * A page the host will not give up is overwritten where it is; as a device would, as nobody serves a busy page. One that
- * is marked, so that accesses fail, gets zeros in place of the mark.
+ * A page the host will not give up is overwritten where it is; as a device would, as nobody serves a busy page. One
+ * that is marked, so that accesses fail, gets zeros in place of the mark.
  */
 static gm_ret_t overwrite_page(struct gm_txn *t, struct gm_block *b, unsigned page, bool marked)
 {

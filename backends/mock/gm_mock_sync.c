@@ -248,7 +248,8 @@ gm_ret_t gm_mock_sync_import(void *dev, int fd, struct gm_fence *done)
 	if (sync_start(m) != GM_RET_SUCCESS)
 		goto err_fd;
 	svc->lock(svc->self, &m->lock);
-	ret = gm_mock_is_lost(m) ? GM_RET_NODEV : GM_RET_SUCCESS; /* looked at under the lock: who loses it ends what is in the list */
+	/* Looked at under the lock: who loses it ends what is in the list. */
+	ret = gm_mock_is_lost(m) ? GM_RET_NODEV : GM_RET_SUCCESS;
 	if (ret == GM_RET_SUCCESS) {
 		TAILQ_INSERT_TAIL(&m->imports, import, link);
 		atomic_fetch_add(&m->importing, 1);

@@ -19,8 +19,8 @@ extern "C" {
 
 /**
  * With GM_WRITE: the old content does not matter, do not copy it in. Read before it is written, it is zeros or the old
- * content. After a failure of gm_ws_acquire() too the content of such a range may be gone: it reads as zeros then, where
- * pages had moved already.
+ * content. After a failure of gm_ws_acquire() too the content of such a range may be gone: it reads as zeros then,
+ * where pages had moved already.
  */
 #define GM_WS_DISCARD 16u
 

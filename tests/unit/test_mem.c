@@ -443,7 +443,7 @@ CORE_TEST(mem, two_spaces_and_one_buffer)
 	OK(gm_as_destroy(as));
 }
 
-/* What cannot be on the device all at once is refused before anybody waits; what it takes there is counted in its frames. */
+/* What cannot be on the device all at once is refused before anybody waits; counted are the frames it takes there. */
 CORE_TEST(mem, migrate_what_never_fits, .dev = { "mock:vram=1M" })
 {
 	uint64_t va = app_adopted(w, 1, 1), start = gm_now_ns(w->env), moved = 1;

@@ -230,7 +230,7 @@ CORE_TEST(sync, lost_device)
 	gm_fence_put(fence);
 }
 
-/* Whoever waits for an import of a device that is lost or stopped learns that: nobody looks at the descriptor any more. */
+/* Whoever waits for an import of a device that is lost or stopped learns that: nobody looks at its descriptor. */
 CORE_TEST(sync, imports_of_a_lost_device)
 {
 	for (unsigned halt = 0; halt < 2; halt++) {

@@ -165,7 +165,8 @@ CORE_TEST(ws_stuck, a_wait_without_bound, .dev = { "mock:vram=512K,hostmap=no,vi
 }
 
 /* The page's access failed at its bound while its device failed every copy: given up, it is a page like any other. */
-CORE_TEST(ws_stuck, discarded_after_the_bound, .dev = { "mock:vram=512K,visible=no,submit=no" }, .as = { .wait_ns = 300 * MS })
+CORE_TEST(ws_stuck, discarded_after_the_bound, .dev = { "mock:vram=512K,visible=no,submit=no" },
+	  .as = { .wait_ns = 300 * MS })
 {
 	uint64_t va = app_adopted(w, 1, 1), value;
 
