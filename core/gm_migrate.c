@@ -5,7 +5,9 @@
  * gm_migrate() goes block by block and stops at nothing but the end: pages in
  * the way (held, pinned) are left out and counted. gm_discard() takes the
  * host's pages away as a migration would, and drops them: its own madvise()
- * would raise an event for itself.
+ * would raise an event for itself. A page whose accesses fail (poisoned, or
+ * given up at its bound) has a mark on the host, which cannot be taken: zeros
+ * replace it.
  */
 #include "config.h"
 
@@ -85,6 +87,23 @@ static gm_ret_t block_to_host(struct gm_block *b, uint64_t va, uint64_t end, uin
 	return GM_RET_SUCCESS;
 }
 
+/* How many pages of the range were lost with a device. */
+static uint64_t count_lost(struct gm_as *as, uint64_t va, uint64_t end)
+{
+	uint64_t at = va, lost = 0;
+
+	for (struct gm_block *b; (b = gm_block_next(as, at, end)); gm_block_put(b)) {
+		struct gm_mask pages = gm_block_clip(b, va, end);
+
+		gm_lock(as->env, &b->lock);
+		pages = gm_mask_and(pages, b->poisoned);
+		gm_unlock(as->env, &b->lock);
+		lost += gm_mask_count(&pages);
+		at = b->va + GM_BLOCK_BYTES;
+	}
+	return lost;
+}
+
 /* How many pages of the range are where they should be, and how many are managed at all. */
 static void count(struct gm_as *as, uint64_t va, uint64_t end, const struct gm_dev *dev, uint64_t *there, uint64_t *managed)
 {
@@ -152,20 +171,96 @@ static gm_ret_t move_range(struct gm_as *as, uint64_t va, uint64_t end, struct g
 	return ret;
 }
 
+static uint64_t up(uint64_t va, uint64_t align)
+{
+	return (va + align - 1) & ~(align - 1);
+}
+
+/*
+ * How many units of the device's memory the range takes, whole granules of managed memory only. Regions come in order;
+ * two that meet are one run, and two runs may share a frame, which is counted once.
+ */
+static uint64_t count_units(struct gm_as *as, const struct gm_dev *dev, uint64_t va, uint64_t end)
+{
+	uint64_t granule = dev->hal->granule_bytes, frame = dev->node.min_order ? GM_BLOCK_BYTES : GM_UNIT_BYTES;
+	uint64_t bytes = 0, counted = 0;
+	struct gm_region buf, *r;
+
+	gm_lock(as->env, &as->lock);
+	r = gm_regions_first(&as->regions, va, end, &buf);
+	while (r) {
+		uint64_t lo = r->va > va ? r->va : va, hi = lo;
+
+		for (; r && r->va <= hi && r->kind != GM_REGION_EDGE; r = gm_regions_next(&as->regions, r, end))
+			hi = r->end < end ? r->end : end;
+		if (r && r->kind == GM_REGION_EDGE)
+			r = gm_regions_next(&as->regions, r, end);
+		lo = up(lo, granule);
+		hi &= ~(granule - 1);
+		if (lo >= hi)
+			continue;
+		lo &= ~(frame - 1);
+		hi = up(hi, frame);
+		bytes += hi - (lo > counted ? lo : counted);
+		counted = hi;
+	}
+	gm_unlock(as->env, &as->lock);
+	return bytes / GM_UNIT_BYTES;
+}
+
+/* Of those, how many a working set has there already: they are among what is reserved. */
+static uint64_t count_held(struct gm_as *as, const struct gm_dev *dev, uint64_t va, uint64_t end)
+{
+	uint64_t at = va, units = 0;
+
+	for (struct gm_block *b; (b = gm_block_next(as, at, end)); gm_block_put(b)) {
+		struct gm_mask held = gm_block_clip(b, va, end);
+
+		held = gm_mask_shrink(&held, dev->hal->granule_bytes / GM_PAGE_BYTES);
+		gm_lock(as->env, &b->lock);
+		held = gm_mask_and(gm_mask_and(held, b->held), gm_block_on_dev(b, dev->index));
+		gm_unlock(as->env, &b->lock);
+		if (!gm_mask_empty(&held))
+			units += dev->node.min_order ? GM_BLOCK_UNITS : (unsigned)__builtin_popcount(gm_mask_units(&held));
+		at = b->va + GM_BLOCK_BYTES;
+	}
+	return units;
+}
+
+/* Does it fit, all of it at once? Nobody could bring what does not, however long they wait. */
 static gm_ret_t check_fit(struct gm_as *as, struct gm_dev *dev, uint64_t va, uint64_t end)
 {
-	uint64_t total, avail, reserved, units = (end - va + GM_UNIT_BYTES - 1) / GM_UNIT_BYTES, there, managed;
+	uint64_t total, avail, reserved, there, managed, units, held;
 
 	count(as, va, end, dev, &there, &managed);
 	if (there == managed)
 		return GM_RET_SUCCESS; /* all of it is there, held or not */
-
+	units = count_units(as, dev, va, end);
+	held = count_held(as, dev, va, end);
 	gm_node_room(&dev->node, &total, &avail, &reserved);
-	if (units <= total - reserved)
+	if (units <= total - reserved + held)
 		return GM_RET_SUCCESS;
-	return gm_fail(GM_RET_NOSPC, "gm_migrate: %llu KiB do not fit into device %s, which has %llu KiB not held",
-		       (unsigned long long)((end - va) >> 10), dev->hal->caps.name,
-		       (unsigned long long)((total - reserved) * (GM_UNIT_BYTES >> 10)));
+	return gm_fail(GM_RET_NOSPC, "gm_migrate: 0x%llx + %llu KiB needs %llu KiB; device %s has %llu KiB, of which "
+		       "working sets hold %llu KiB", (unsigned long long)va, (unsigned long long)((end - va) >> 10),
+		       (unsigned long long)(units * (GM_UNIT_BYTES >> 10)), dev->hal->caps.name,
+		       (unsigned long long)(total * (GM_UNIT_BYTES >> 10)),
+		       (unsigned long long)(reserved * (GM_UNIT_BYTES >> 10)));
+}
+
+/* Everything was tried, and `there` of the `managed` pages are where they should be. */
+static gm_ret_t judge(struct gm_as *as, uint64_t va, uint64_t end, uint64_t there, uint64_t managed)
+{
+	uint64_t lost = there < managed ? count_lost(as, va, end) : 0;
+
+	if (lost)
+		return gm_fail(GM_RET_NODEV, "gm_migrate: the content of %llu pages was lost with a device",
+			       (unsigned long long)lost);
+	if (managed * GM_PAGE_BYTES < end - va)
+		return gm_fail(GM_RET_FAULT, "gm_migrate: %llu KiB of the range are not managed memory",
+			       (unsigned long long)((end - va - managed * GM_PAGE_BYTES) >> 10));
+	if (there < managed)
+		return gm_fail(GM_RET_BUSY, "gm_migrate: %llu pages cannot move now", (unsigned long long)(managed - there));
+	return GM_RET_SUCCESS;
 }
 
 gm_ret_t gm_migrate(struct gm_as *as, uint64_t va, uint64_t bytes, struct gm_dev *dev, uint64_t *moved_bytes)
@@ -200,26 +295,74 @@ gm_ret_t gm_migrate(struct gm_as *as, uint64_t va, uint64_t bytes, struct gm_dev
 	count(as, va, end, dev, &there, &managed);
 	if (moved_bytes)
 		*moved_bytes = there * GM_PAGE_BYTES;
-	if (!ret && managed * GM_PAGE_BYTES < end - va)
-		ret = gm_fail(GM_RET_FAULT, "gm_migrate: %llu KiB of the range are not managed memory",
-			      (unsigned long long)((end - va - managed * GM_PAGE_BYTES) >> 10));
-	if (!ret && there < managed)
-		ret = gm_fail(GM_RET_BUSY, "gm_migrate: %llu pages cannot move now", (unsigned long long)(managed - there));
-	return ret;
+	return ret ? ret : judge(as, va, end, there, managed);
 }
 
 /* ------------------------------------------------------------- discard */
 
-/* Pages the host will not give up are overwritten where they are; as a device would, as nobody serves a busy page. */
-static gm_ret_t overwrite(struct gm_block *b, const struct gm_mask *pages)
+/*
+ * A page the host will not give up is overwritten where it is; as a device would, as nobody serves a busy page. One
+ * that is marked, so that accesses fail, gets zeros in place of the mark.
+ */
+static gm_ret_t overwrite_page(struct gm_txn *t, struct gm_block *b, unsigned page, bool marked)
 {
 	static const char zeros[GM_PAGE_BYTES];
+	uint64_t va = b->va + (uint64_t)page * GM_PAGE_BYTES;
+	gm_ret_t ret = marked ? gm_txn_zero(b, page) : GM_RET_EXIST;
+
+	while (ret == GM_RET_AGAIN && gm_txn_let_reader_run(t))
+		ret = gm_txn_zero(b, page);
+	if (ret == GM_RET_AGAIN)
+		return gm_fail(GM_RET_TIMEDOUT, "gm_discard: events of 0x%llx were not read in time", (unsigned long long)va);
+	if (ret == GM_RET_FAULT)
+		return GM_RET_SUCCESS; /* the application unmapped or dropped it meanwhile, and the mark with it */
+	if (ret != GM_RET_EXIST)
+		return ret ? gm_fail(ret, "gm_discard: no zeros for 0x%llx: %s", (unsigned long long)va, gm_ret_text(ret)) : ret;
+	ret = gm_hal_bus_access(b->as->host, va, (void *)(uintptr_t)zeros, GM_PAGE_BYTES, true);
+	return ret ? gm_fail(ret, "gm_discard: 0x%llx can neither be taken nor written", (unsigned long long)va) : ret;
+}
+
+/* Those that are done leave `marked`. */
+static gm_ret_t overwrite(struct gm_txn *t, struct gm_block *b, const struct gm_mask *pages, struct gm_mask *marked)
+{
+	struct gm_mask done = gm_mask_none();
 	gm_ret_t ret = GM_RET_SUCCESS;
 
 	GM_MASK_FOR_RUN(pages, first, end)
-		for (unsigned page = first; page < end && !ret; page++)
-			ret = gm_hal_bus_access(b->as->host, b->va + (uint64_t)page * GM_PAGE_BYTES, (void *)(uintptr_t)zeros,
-						GM_PAGE_BYTES, true);
+		for (unsigned page = first; page < end && !ret; page++) {
+			ret = overwrite_page(t, b, page, gm_mask_test(marked, page));
+			if (!ret)
+				gm_mask_set(&done, page);
+		}
+	*marked = gm_mask_sub(*marked, done);
+	return ret;
+}
+
+/* Off the host and dropped, or `refused`; what is left in `want` is as it was. A page that is taken had no mark. */
+static gm_ret_t take_away(struct gm_txn *t, struct gm_block *b, struct gm_mask *want, struct gm_mask *refused,
+			  struct gm_mask *marked)
+{
+	struct gm_as *as = b->as;
+	gm_ret_t ret = GM_RET_SUCCESS;
+
+	*refused = gm_mask_none();
+	while (!ret && !gm_mask_empty(want)) {
+		struct gm_host_steal s = { .huge = false };
+
+		ret = gm_txn_steal(b, want, &s);
+		GM_MASK_FOR_RUN(&s.moved, first, end)
+			gm_hal_slot_drop(as->host, as->hpmap, b->slot + (uint64_t)first * GM_PAGE_BYTES,
+					 (uint64_t)(end - first) * GM_PAGE_BYTES);
+		*refused = gm_mask_or(*refused, gm_mask_or(s.pinned, s.fixed));
+		*marked = gm_mask_sub(*marked, s.moved);
+		*want = gm_mask_sub(gm_mask_sub(*want, s.moved), *refused);
+		if (ret == GM_RET_FAULT)
+			return gm_fail(ret, "gm_discard: memory near 0x%llx was unmapped meanwhile", (unsigned long long)b->va);
+		if (ret == GM_RET_AGAIN)
+			ret = gm_txn_let_reader_run(t) ? GM_RET_SUCCESS
+			      : gm_fail(GM_RET_TIMEDOUT, "gm_discard: events near 0x%llx were not read in time",
+					(unsigned long long)b->va);
+	}
 	return ret;
 }
 
@@ -228,35 +371,26 @@ static gm_ret_t discard_busy(struct gm_block *b, const struct gm_mask *pages, ui
 {
 	struct gm_as *as = b->as;
 	struct gm_txn t = { .as = as, .deadline_ns = deadline_ns };
-	struct gm_mask want, keep, refused = gm_mask_none();
+	struct gm_mask want, keep, marked, refused;
 	gm_ret_t ret = gm_txn_need_host(&t, b);
 
 	gm_lock(as->env, &b->lock);
 	want = gm_mask_and(*pages, b->managed); /* some may have turned out to be gone */
 	keep = gm_mask_and(want, b->host);
+	marked = gm_mask_and(want, gm_mask_or(b->poisoned, b->failed));
 	gm_unlock(as->env, &b->lock);
 	if (!ret)
 		ret = gm_take_apart(b, &want, deadline_ns);
 	if (ret)
 		return ret; /* nothing changed */
-	while (!ret && !gm_mask_empty(&want)) {
-		struct gm_host_steal s = { .huge = false };
-
-		ret = gm_txn_steal(b, &want, &s);
-		GM_MASK_FOR_RUN(&s.moved, first, end)
-			gm_hal_slot_drop(as->host, as->hpmap, b->slot + (uint64_t)first * GM_PAGE_BYTES,
-					 (uint64_t)(end - first) * GM_PAGE_BYTES);
-		refused = gm_mask_or(refused, gm_mask_or(s.pinned, s.fixed));
-		want = gm_mask_sub(gm_mask_sub(want, s.moved), refused);
-		if (ret == GM_RET_AGAIN)
-			ret = gm_txn_let_reader_run(&t) ? GM_RET_SUCCESS : GM_RET_TIMEDOUT;
-	}
+	ret = take_away(&t, b, &want, &refused, &marked);
 	if (!ret)
-		ret = overwrite(b, &refused);
-	/* What the host did not give is as it was. */
-	keep = gm_mask_or(refused, gm_mask_and(keep, want));
+		ret = overwrite(&t, b, &refused, &marked);
+	/* What the host did not give is as it was. Where a mark is left, there is no content. */
+	keep = gm_mask_sub(gm_mask_or(refused, gm_mask_and(keep, want)), marked);
 	gm_lock(as->env, &b->lock);
 	b->host = gm_mask_or(b->host, gm_mask_and(keep, b->managed));
+	b->poisoned = gm_mask_or(b->poisoned, gm_mask_and(marked, b->managed));
 	gm_unlock(as->env, &b->lock);
 	return ret;
 }

@@ -11,7 +11,8 @@
  *
  * An import has two fences, because the backend signals its own however often
  * the caller cancels and forgets the other: `inner` lives by the reference of
- * its callback until the backend is done with it, at dev_fini() at the latest.
+ * its callback until the backend is done with it: at dev_halt() (NODEV) or
+ * dev_fini() (CANCELED) at the latest.
  *
  * On failure: what was made is taken apart in reverse; an import whose
  * callback is in place is ended by signalling `inner` with the failure.
@@ -87,7 +88,8 @@ gm_ret_t gm_fence_export(struct gm_fence *fence, struct gm_dev *dev, int *fd)
 	ret = gm_hal_sync_create(dev->hal, &export->sync, &made);
 	if (ret) {
 		gm_mem_free(env, export, sizeof(*export));
-		return gm_fail(ret, "gm_fence_export: device %s: %s", dev->hal->caps.name, gm_ret_text(ret));
+		return gm_fail(ret, "gm_fence_export: device %s: %s", dev->hal->caps.name,
+			       ret == GM_RET_NOSPC ? "no descriptors are left: close some" : gm_ret_text(ret));
 	}
 	count_export(dev, 1);
 	ret = gm_fence_on_done(fence, exported, export);

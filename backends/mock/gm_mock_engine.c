@@ -481,7 +481,7 @@ void gm_mock_halt(void *dev)
 	/* Whoever sleeps wakes up; what has not begun ends with NODEV; what copies finishes that. */
 	gm_mock_dev_lose(m);
 	svc->lock(svc->self, &m->lock);
-	while (atomic_load(&m->working) > 0)
+	while (atomic_load(&m->working) > 0 || atomic_load(&m->importing) > 0)
 		(void)svc->wait(svc->self, &m->engine_waitq, &m->lock, svc->now_ns(svc->self) + HALT_POLL_NS);
 	svc->unlock(svc->self, &m->lock);
 }

@@ -218,6 +218,7 @@ struct gm_mock {
 
 	_Atomic long syncs;                /* (a) created, not signalled */
 	struct gm_mock_imports imports;    /* (L) */
+	_Atomic unsigned importing;        /* (a) imports whose fence is not signalled */
 	struct gm_waitq sync_waitq;
 	struct gm_thread *sync_thread;     /* (L) looks at the imports; NULL: none was needed yet */
 	bool sync_starting, sync_stop;     /* (L) */
@@ -330,6 +331,8 @@ gm_ret_t gm_mock_submit(void *dev, struct gm_step *steps, size_t n, struct gm_fe
 
 /* gm_mock_sync.c */
 void gm_mock_sync_init(struct gm_mock *m);
+/* Imports that are pending are done with this result. */
+void gm_mock_sync_end(struct gm_mock *m, gm_ret_t result);
 /* End the thread; imports that are pending are done with CANCELED. */
 void gm_mock_sync_stop(struct gm_mock *m);
 void gm_mock_sync_fini(struct gm_mock *m);

@@ -205,6 +205,7 @@ void gm_mock_dev_lose(struct gm_mock *m)
 		gm_mock_fault_answer_all(m, GM_RET_NODEV);
 	m->svc->wake(m->svc->self, &m->engine_waitq);
 	gm_mock_hung_end(m, GM_RET_NODEV);
+	gm_mock_sync_end(m, GM_RET_NODEV);
 }
 
 bool gm_mock_is_bad(struct gm_mock *m, uint64_t pa, uint64_t bytes)

@@ -6,6 +6,7 @@
  *     create: pair made, one end given out --signal--> result sent on the other end, which is closed
  *     import: descriptor duplicated, in the list --result readable--> fence signalled
  *                                                --closed without a result--> IO
+ *                                                --device lost or halted--> NODEV
  *                                                --dev_fini--> CANCELED
  *
  * The result is one message of four bytes, in the machine's order. It is only
@@ -130,6 +131,24 @@ static void import_end(struct gm_mock *m, struct gm_mock_import *import, gm_ret_
 	(void)close(import->fd);
 	m->svc->fence_signal(m->svc->self, import->done, result);
 	m->svc->free(m->svc->self, import, sizeof(*import));
+	atomic_fetch_sub(&m->importing, 1);
+}
+
+/* One at a time, as the thread that looks takes from the list as well. */
+void gm_mock_sync_end(struct gm_mock *m, gm_ret_t result)
+{
+	const struct gm_services *svc = m->svc;
+	struct gm_mock_import *import;
+
+	do {
+		svc->lock(svc->self, &m->lock);
+		import = TAILQ_FIRST(&m->imports);
+		if (import)
+			TAILQ_REMOVE(&m->imports, import, link);
+		svc->unlock(svc->self, &m->lock);
+		if (import)
+			import_end(m, import, result);
+	} while (import);
 }
 
 /* Take those whose result is there out of the list. Under the lock. */
@@ -210,6 +229,7 @@ gm_ret_t gm_mock_sync_import(void *dev, int fd, struct gm_fence *done)
 	struct gm_mock *m = dev;
 	const struct gm_services *svc = m->svc;
 	struct gm_mock_import *import;
+	gm_ret_t ret = GM_RET_NOMEM;
 
 	if (m->config.no_sync)
 		return GM_RET_UNIMPLEMENTED;
@@ -231,8 +251,15 @@ gm_ret_t gm_mock_sync_import(void *dev, int fd, struct gm_fence *done)
 	if (sync_start(m) != GM_RET_SUCCESS)
 		goto err_fd;
 	svc->lock(svc->self, &m->lock);
-	TAILQ_INSERT_TAIL(&m->imports, import, link);
+	/* Looked at under the lock: who loses it ends what is in the list. */
+	ret = gm_mock_is_lost(m) ? GM_RET_NODEV : GM_RET_SUCCESS;
+	if (ret == GM_RET_SUCCESS) {
+		TAILQ_INSERT_TAIL(&m->imports, import, link);
+		atomic_fetch_add(&m->importing, 1);
+	}
 	svc->unlock(svc->self, &m->lock);
+	if (ret != GM_RET_SUCCESS)
+		goto err_fd;
 	svc->wake(svc->self, &m->sync_waitq);
 	return GM_RET_SUCCESS;
 
@@ -240,7 +267,7 @@ err_fd:
 	(void)close(import->fd);
 err_import:
 	svc->free(svc->self, import, sizeof(*import));
-	return gm_mock_bug_refuse(m, done, GM_RET_NOMEM);
+	return gm_mock_bug_refuse(m, done, ret);
 }
 
 void gm_mock_sync_init(struct gm_mock *m)
@@ -257,7 +284,6 @@ void gm_mock_sync_fini(struct gm_mock *m)
 void gm_mock_sync_stop(struct gm_mock *m)
 {
 	const struct gm_services *svc = m->svc;
-	struct gm_mock_import *import;
 
 	assert(atomic_load(&m->syncs) == 0);
 	svc->lock(svc->self, &m->lock);
@@ -266,8 +292,5 @@ void gm_mock_sync_stop(struct gm_mock *m)
 	svc->wake(svc->self, &m->sync_waitq);
 	if (m->sync_thread)
 		svc->thread_join(svc->self, m->sync_thread);
-	while ((import = TAILQ_FIRST(&m->imports))) {
-		TAILQ_REMOVE(&m->imports, import, link);
-		import_end(m, import, GM_RET_CANCELED);
-	}
+	gm_mock_sync_end(m, GM_RET_CANCELED);
 }

@@ -405,7 +405,7 @@ struct gm_mmu {
 	 * Signal `done` when what `fd` stands for is complete. **GM_CAP_SYNC**; default UNIMPLEMENTED.
 	 * - Called: gm_fence_import(). Blocks: bounded. `fd` stays the caller's, who may close it at once.
 	 * - Backend: signals `done` once: the result of a completion made by sync_create(), SUCCESS or IO for others,
-	 *   CANCELED at dev_fini().
+	 *   NODEV at dev_halt(), CANCELED at dev_fini().
 	 * - Returns: SUCCESS, INVAL (no completion is behind `fd`), NOMEM. After failure `done` is never signalled.
 	 */
 	gm_ret_t (*sync_import)(void *dev, int fd, struct gm_fence *done);

@@ -122,8 +122,10 @@ GM_API gm_ret_t gm_release(struct gm_as *as, void *ptr, uint64_t bytes);
  *                         outside the address space
  * @retval GM_RET_FAULT    not all of it is managed memory; the rest was moved
  * @retval GM_RET_BUSY     some pages cannot move now; the others did
- * @retval GM_RET_NOSPC    the device's memory is too small, or held; part may have moved
- * @retval GM_RET_IO, GM_RET_NODEV, GM_RET_NOMEM, GM_RET_TIMEDOUT  part may have moved; no byte is lost
+ * @retval GM_RET_NOSPC    the device's memory is too small, or held; told at once where the whole range does not fit, and
+ *                         nothing moved; else part may have moved
+ * @retval GM_RET_NODEV    @p dev is lost; or the content of some pages was lost with a device, the others moved
+ * @retval GM_RET_IO, GM_RET_NOMEM, GM_RET_TIMEDOUT  part may have moved; no byte is lost
  * @threads any; blocks
  */
 GM_API gm_ret_t gm_migrate(struct gm_as *as, uint64_t va, uint64_t bytes, struct gm_dev *dev, uint64_t *moved_bytes);
@@ -132,14 +134,17 @@ GM_API gm_ret_t gm_migrate(struct gm_as *as, uint64_t va, uint64_t bytes, struct
  * @brief Say that the content of a range no longer matters.
  *
  * From then on it reads as zeros, on every device and on the CPU, before the
- * call returns. Only whole pages inside the range are discarded.
+ * call returns; also where the content was lost with a device, or accesses
+ * failed at a bound (hold_ns): they fail no longer. Only whole pages inside
+ * the range are discarded.
  *
  * @param[in] as     the address space
  * @param[in] va     first byte
  * @param[in] bytes  length, > 0
  * @retval GM_RET_SUCCESS  discarded
  * @retval GM_RET_INVAL    @p as is no address space that lives; empty, overflowing, outside the address space
- * @retval GM_RET_FAULT    not all of it is managed memory; nothing changed
+ * @retval GM_RET_FAULT    not all of it is managed memory; nothing changed. Or part was unmapped meanwhile, or can neither
+ *                         be moved nor written; then part may be discarded
  * @retval GM_RET_BUSY     a working set holds part of it; nothing changed
  * @retval GM_RET_TIMEDOUT a device did not let go in time; part may be discarded
  * @threads any; blocks

@@ -402,8 +402,8 @@ GM_API gm_ret_t gm_mock_rule_clear(struct gm_dev *dev);
 /**
  * @brief The device is gone, as if unplugged, and for ever.
  *
- * Every operation answers GM_RET_NODEV, fences that are pending are signalled with it, kernel threads that wait for a
- * fault wake up with it, and so does every later access of a kernel.
+ * Every operation answers GM_RET_NODEV, fences that are pending, imported ones too, are signalled with it, kernel
+ * threads that wait for a fault wake up with it, and so does every later access of a kernel.
  *
  * @param[in] dev  a mock device
  * @retval GM_RET_SUCCESS  gone

@@ -17,7 +17,11 @@
 extern "C" {
 #endif
 
-/** With GM_WRITE: the old content does not matter, do not copy it in. Read before it is written, it is zeros or the old content. */
+/**
+ * With GM_WRITE: the old content does not matter, do not copy it in. Read before it is written, it is zeros or the old
+ * content. After a failure of gm_ws_acquire() too the content of such a range may be gone: it reads as zeros then,
+ * where pages had moved already.
+ */
 #define GM_WS_DISCARD 16u
 
 /** One range of a working set. */

@@ -197,3 +197,52 @@ CORE_TEST(lost, a_child)
 	cr_assert_eq(value, word(100, 1));
 	close_losing(dev, ctx);
 }
+
+/* Given up: zeros on both sides, the marks are gone; what was good beside them too. */
+CORE_TEST(lost, discarded)
+{
+	uint64_t va = app_adopted(w, 1, 1), value, at = va + 8 * PAGE;
+	struct gm_ctx *ctx;
+	struct gm_dev *dev = open_losing(w, "vram=4M", &ctx);
+
+	dev_fill(ctx, va + 32 * PAGE, 32, 2);
+	OK(gm_sim_pin(w->sim, va + 9 * PAGE)); /* a page that is overwritten in place */
+	losing.lost = true;
+	IS(gm_sim_load(w->sim, word_va(va, 40), &value, sizeof(value)), GM_RET_IO);
+	OK(gm_discard(w->as, at, 50 * PAGE));
+	for (unsigned k = 8; k < 58; k++)
+		cr_assert_eq(app_get(w, word_va(va, k)), 0, "page %u", k);
+	for (unsigned k = 58; k < 64; k++)
+		IS(gm_sim_load(w->sim, word_va(va, k), &value, sizeof(value)), GM_RET_IO);
+	cr_assert_eq(pages_in(w, va, GM_BLOCK_PAGES, GM_PLACE_POISONED), 6, "what was not discarded");
+	gm_sim_unpin(w->sim, va + 9 * PAGE);
+	OK(gm_discard(w->as, va, BLOCK));
+	world_check(w);
+	IS(dev_touch(w->ctx[0], va + 63 * PAGE, false), GM_RET_SUCCESS);
+	dev_fill(w->ctx[0], va, GM_BLOCK_PAGES, 3);
+	cr_assert_eq(app_wrong(w, va, GM_BLOCK_PAGES, 3), 0);
+	world_check(w);
+	close_losing(dev, ctx);
+}
+
+/* A move finds what is lost: it says so, and does not call it busy; the rest has moved. */
+CORE_TEST(lost, moved)
+{
+	uint64_t va = app_adopted(w, 1, 1), value, moved;
+	struct gm_ctx *ctx;
+	struct gm_dev *dev = open_losing(w, "vram=4M", &ctx);
+
+	dev_fill(ctx, va + 16 * PAGE, 16, 2);
+	losing.lost = true;
+	IS(gm_sim_load(w->sim, word_va(va, 20), &value, sizeof(value)), GM_RET_IO);
+	IS(gm_migrate(w->as, va, 64 * PAGE, NULL, &moved), GM_RET_NODEV);
+	cr_assert_not_null(strstr(gm_last_error(), "16 pages"), "%s", gm_last_error());
+	cr_assert_eq(moved, 48 * PAGE);
+	IS(gm_migrate(w->as, va, 64 * PAGE, w->dev[0], &moved), GM_RET_NODEV);
+	cr_assert_not_null(strstr(gm_last_error(), "lost"), "%s", gm_last_error());
+	cr_assert_eq(moved, 48 * PAGE);
+	OK(gm_discard(w->as, va + 16 * PAGE, 16 * PAGE));
+	OK(gm_migrate(w->as, va, 64 * PAGE, w->dev[0], NULL));
+	OK(gm_migrate(w->as, va, 64 * PAGE, NULL, NULL));
+	close_losing(dev, ctx);
+}

@@ -484,3 +484,47 @@ CORE_TEST(mem, two_spaces_and_one_buffer)
 	cr_assert_eq(dev_wrong(w->ctx[0], va, 16, 2), 0);
 	OK(gm_as_destroy(as));
 }
+
+/* What cannot be on the device all at once is refused before anybody waits; counted are the frames it takes there. */
+CORE_TEST(mem, migrate_what_never_fits, .dev = { "mock:vram=1M" })
+{
+	uint64_t va = app_adopted(w, 1, 1), start = gm_now_ns(w->env), moved = 1;
+
+	IS(gm_migrate(w->as, va + PAGE, 1 << 20, w->dev[0], &moved), GM_RET_NOSPC);
+	cr_assert_eq(moved, 0);
+	cr_assert_lt(gm_now_ns(w->env) - start, MS);
+	cr_assert_not_null(strstr(gm_last_error(), "1088 KiB"), "%s", gm_last_error());
+	OK(gm_migrate(w->as, va, 1 << 20, w->dev[0], NULL));
+	OK(gm_migrate(w->as, va + (1 << 20), 1 << 20, w->dev[0], NULL));
+	OK(gm_migrate(w->as, va + PAGE, (1 << 20) - UNIT, w->dev[0], NULL));
+	OK(gm_release(w->as, ptr(va + UNIT), 2 * UNIT));
+	start = gm_now_ns(w->env);
+	IS(gm_migrate(w->as, va, (1 << 20) + 2 * UNIT, w->dev[0], &moved), GM_RET_FAULT); /* the hole takes no frames */
+	cr_assert_eq(moved, 1 << 20);
+	IS(gm_migrate(w->as, va, (1 << 20) + 3 * UNIT, w->dev[0], NULL), GM_RET_NOSPC);
+	cr_assert_lt(gm_now_ns(w->env) - start, SECOND);
+}
+
+/* Frames of a working set are not needed again where the range is what the set holds. */
+CORE_TEST(mem, migrate_around_a_set, .dev = { "mock:vram=1M,faults=no" })
+{
+	uint64_t va = app_adopted(w, 1, 1), start = gm_now_ns(w->env);
+	struct gm_ws_range range = { .va = va + UNIT, .bytes = 4 * UNIT, .access = GM_READ };
+	struct gm_ws *ws = NULL;
+
+	OK(gm_ws_acquire(w->ctx[0], &range, 1, SECOND, &ws));
+	OK(gm_migrate(w->as, va, 1 << 20, w->dev[0], NULL));
+	cr_assert_eq(pages_in(w, va, 256, GM_PLACE_DEVICE), 256);
+	IS(gm_migrate(w->as, va + 5 * UNIT, 13 * UNIT, w->dev[0], NULL), GM_RET_NOSPC);
+	cr_assert_lt(gm_now_ns(w->env) - start, SECOND);
+	OK(gm_ws_release(ws, NULL));
+}
+
+/* A device of large pages only: what no whole one fits into needs nothing. */
+CORE_TEST(mem, migrate_whole_granules, .dev = { "mock:vram=1M,pages=64K" })
+{
+	uint64_t va = app_adopted(w, 1, 1), moved;
+
+	IS(gm_migrate(w->as, va + PAGE, 1 << 20, w->dev[0], &moved), GM_RET_BUSY);
+	cr_assert_eq(moved, (1 << 20) - UNIT);
+}

@@ -3,6 +3,7 @@
 #include "config.h"
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include <gmem/plugin.h>
@@ -226,6 +227,55 @@ CORE_TEST(sync, lost_device)
 	IS(wait_put(in), GM_RET_NODEV);
 	OK(gm_dev_destroy(dev));
 	close(fd);
+	gm_fence_put(fence);
+}
+
+/* Whoever waits for an import of a device that is lost or stopped learns that: nobody looks at its descriptor. */
+CORE_TEST(sync, imports_of_a_lost_device)
+{
+	for (unsigned halt = 0; halt < 2; halt++) {
+		struct gm_fence *in, *other;
+		struct gm_dev *dev;
+		int end[2];
+
+		cr_assert_eq(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, end), 0);
+		OK(gm_dev_open(w->lib, "mock:vram=1M", &dev));
+		OK(gm_fence_import(dev, end[0], &in));
+		OK(gm_fence_import(w->dev[0], end[0], &other));
+		IS(gm_fence_wait(in, MS), GM_RET_TIMEDOUT);
+		if (halt) {
+			dev->hal->mmu.dev_halt(dev->hal->dev);
+			IS(gm_fence_wait(in, 0), GM_RET_NODEV); /* when it returns, all it was given is signalled */
+		} else {
+			OK(gm_mock_lose(dev));
+		}
+		IS(wait_put(in), GM_RET_NODEV);
+		IS(gm_fence_wait(other, MS), GM_RET_TIMEDOUT);
+		OK(gm_dev_destroy(dev));
+		close(end[1]);
+		IS(wait_put(other), GM_RET_IO);
+		close(end[0]);
+	}
+}
+
+CORE_TEST(sync, no_descriptors_left)
+{
+	struct gm_fence *fence = fence_new(w);
+	struct rlimit was, few;
+	int fd = -3;
+	gm_ret_t ret;
+
+	cr_assert_eq(getrlimit(RLIMIT_NOFILE, &was), 0);
+	few = (struct rlimit){ .rlim_cur = 0, .rlim_max = was.rlim_max };
+	cr_assert_eq(setrlimit(RLIMIT_NOFILE, &few), 0);
+	ret = gm_fence_export(fence, w->dev[0], &fd);
+	cr_assert_eq(setrlimit(RLIMIT_NOFILE, &was), 0);
+	IS(ret, GM_RET_NOSPC);
+	cr_assert_eq(fd, -3);
+	cr_assert_not_null(strstr(gm_last_error(), "descriptors"), "%s", gm_last_error());
+	OK(gm_fence_export(fence, w->dev[0], &fd));
+	close(fd);
+	OK(gm_fence_cancel(fence));
 	gm_fence_put(fence);
 }
 

@@ -163,3 +163,21 @@ CORE_TEST(ws_stuck, a_wait_without_bound, .dev = { "mock:vram=512K,hostmap=no,vi
 	cr_assert_eq(app_wrong(w, va, 16, 2), 0); /* a CPU that waits for a copy which fails */
 	join(w, t);
 }
+
+/* The page's access failed at its bound while its device failed every copy: given up, it is a page like any other. */
+CORE_TEST(ws_stuck, discarded_after_the_bound, .dev = { "mock:vram=512K,visible=no,submit=no" },
+	  .as = { .wait_ns = 300 * MS })
+{
+	uint64_t va = app_adopted(w, 1, 1), value;
+
+	dev_fill(w->ctx[0], va, 16, 2);
+	OK(gm_mock_fail(w->dev[0], GM_MOCK_COPY, 1, UINT64_MAX));
+	IS(gm_sim_load(w->sim, word_va(va, 3), &value, sizeof(value)), GM_RET_IO);
+	cr_assert_eq(page_info(w, va + 3 * PAGE).place, GM_PLACE_DEVICE);
+	OK(gm_discard(w->as, va, 16 * PAGE));
+	for (unsigned k = 0; k < 16; k++)
+		cr_assert_eq(app_get(w, word_va(va, k)), 0, "page %u", k);
+	OK(gm_mock_fail(w->dev[0], GM_MOCK_COPY, 0, 0));
+	dev_fill(w->ctx[0], va, 16, 3);
+	cr_assert_eq(app_wrong(w, va, 16, 3), 0);
+}
