@@ -16,6 +16,7 @@ sed '/^const struct gm_plugin gm_plugin = {/,/^};/d' "$src/examples/backend-temp
 for step in 1 2 3 4 5 6 7 8; do
 	# | step | slots | `--only X` |
 	row=$(grep "^| $step | " "$guide")
+	# shellcheck disable=SC2016 # backquotes of the table
 	only=$(echo "$row" | sed -n 's/.*`--only \([^`]*\)`.*/\1/p')
 	if [ -z "$row" ] || { [ -z "$only" ] && [ $step -lt 8 ]; }; then
 		echo "step $step: no row of the table with a command"

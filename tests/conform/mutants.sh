@@ -130,6 +130,7 @@ tests()
 }
 
 # Without an error all pass: a run for each kind of device.
+# shellcheck disable=SC2013 # words without blanks, here and below
 for options in $(awk '{ print $2 }' "$list" | sort -u); do
 	words=${options#-}
 	out=$(./gmem check --tap --bound 10 --only "$(tests "$options")" --backend "mock:$words" 2>/dev/null) ||
@@ -138,6 +139,7 @@ for options in $(awk '{ print $2 }' "$list" | sort -u); do
 done
 
 # With one each of its tests fails as it must: a run for each error on each kind of device.
+# shellcheck disable=SC2013
 for pair in $(awk '{ print $1 "/" $2 }' "$list" | sort -u); do
 	bug=${pair%%/*}
 	options=${pair#*/}
@@ -160,6 +162,7 @@ for pair in $(awk '{ print $1 "/" $2 }' "$list" | sort -u); do
 done
 
 # No error is forgotten: the mock's own list of names.
+# shellcheck disable=SC2013
 for bug in $(sed -n 's/^.*\[GM_MOCK_BUG_[A-Z_]*\] = "\([a-z_]*\)".*/\1/p' "${srcdir:-.}/backends/mock/gm_mock_bug.c"); do
 	test "$bug" = none || grep -q "^$bug " "$list" || say "$bug: no test is named that finds it"
 done
