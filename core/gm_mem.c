@@ -37,8 +37,7 @@ gm_ret_t gm_mem_block_home(struct gm_block *b, uint64_t va, uint64_t end, uint64
 		if (ret == GM_RET_NODEV) /* what the device had is poisoned, the rest is home: look again */
 			ret = GM_RET_SUCCESS;
 		if (ret && ret != GM_RET_FAULT && ret != GM_RET_EXIST && ret != GM_RET_AGAIN)
-			return ret == GM_RET_IO ? gm_fail(ret, "pages near 0x%llx could not be copied from a device",
-							  (unsigned long long)b->va) : ret;
+			return ret;
 		if (gm_now_ns(as->env) >= deadline_ns)
 			return gm_fail(GM_RET_TIMEDOUT, "pages near 0x%llx could not be brought home in time",
 				       (unsigned long long)b->va);
