@@ -305,6 +305,7 @@ static struct gm_region_leaf *make_room(struct gm_regions *rs, void **slot, stru
 {
 	struct gm_region_leaf *fresh = take_large(rs);
 
+	assert(fresh); /* add() has counted */
 	if (leaf->max == SMALL)
 		enlarge(rs, slot, leaf, fresh);
 	else
@@ -328,6 +329,7 @@ static bool add(struct gm_regions *rs, const struct gm_region *r)
 		leaf = leaf_take(rs);
 		gm_radix_put(&rs->tree, key_of(r->va), leaf, &rs->stock);
 	}
+	assert(leaf);
 	leaf_insert(leaf, r);
 	rs->count++;
 	return true;

@@ -406,8 +406,11 @@ gm_ret_t gm_move_home(struct gm_block *b, const struct gm_mask *pages, uint32_t 
 {
 	struct gm_move m = { .block = b, .want = *pages };
 	struct gm_txn t = { .as = b->as, .flags = flags, .deadline_ns = deadline_ns, .move = &m, .moves = 1 };
+	gm_ret_t ret;
 
-	return gm_txn_run(&t);
+	ret = gm_txn_run(&t);
+	return ret == GM_RET_IO ? gm_fail(ret, "pages near 0x%llx could not be copied from a device",
+					  (unsigned long long)b->va) : ret;
 }
 
 void gm_txn_fail(struct gm_txn *t, gm_ret_t ret)

@@ -245,8 +245,6 @@ extern const struct gm_mmu gm_mock_table;
 
 /* Address of device memory; [pa, pa + bytes) must lie in it. */
 void *gm_mock_vram(struct gm_mock *m, uint64_t pa, uint64_t bytes);
-/* Must this call of `op` fail? Counts the call. */
-bool gm_mock_fails(struct gm_mock *m, enum gm_mock_op op);
 
 /* What the public gm_mock_fail(), _plant() and _stats() do, on the device itself. INVAL for unknown numbers. */
 gm_ret_t gm_mock_dev_fail(struct gm_mock *m, enum gm_mock_op op, uint64_t nth, uint64_t count);

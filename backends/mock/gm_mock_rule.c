@@ -192,11 +192,6 @@ gm_ret_t gm_mock_dev_fail(struct gm_mock *m, enum gm_mock_op op, uint64_t nth, u
 	return add(m, &rule, true);
 }
 
-bool gm_mock_fails(struct gm_mock *m, enum gm_mock_op op)
-{
-	return gm_mock_judge(m, &(struct gm_mock_call){ .op = op }).ret != GM_RET_SUCCESS;
-}
-
 void gm_mock_dev_lose(struct gm_mock *m)
 {
 	if (atomic_exchange(&m->lost, true))

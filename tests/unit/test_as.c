@@ -79,8 +79,10 @@ CORE_TEST(as, not_destroyed_while_bytes_are_away, .dev = { "mock:visible=no,subm
 	dev_fill(w->ctx[0], va, GM_BLOCK_PAGES, 2);
 	OK(gm_mock_fail(w->dev[0], GM_MOCK_COPY, 1, UINT64_MAX));
 	cr_assert_neq(gm_as_detach(w->ctx[0]), GM_RET_SUCCESS);
-	cr_assert_neq(gm_as_destroy(w->as), GM_RET_SUCCESS);
-	cr_assert_neq(gm_release(w->as, ptr(va), BLOCK), GM_RET_SUCCESS);
+	IS(gm_as_destroy(w->as), GM_RET_IO);
+	cr_assert_not_null(strstr(gm_last_error(), "copied from a device"), "%s", gm_last_error());
+	IS(gm_release(w->as, ptr(va), BLOCK), GM_RET_IO);
+	cr_assert_not_null(strstr(gm_last_error(), "copied from a device"), "%s", gm_last_error());
 	world_check(w);
 	OK(gm_mock_fail(w->dev[0], GM_MOCK_COPY, 0, 0));
 	cr_assert_eq(dev_wrong(w->ctx[0], va, GM_BLOCK_PAGES, 2), 0, "it is still attached");
