@@ -48,7 +48,7 @@ static void batch_init(struct batch *t, struct gm_ctx *ctx, struct gm_fault_ask 
 	t->n = n;
 	t->open = UINT64_MAX >> (64 - n);
 	t->movable = t->edges = t->write = t->had_read = t->had_write = t->fresh = 0;
-	t->busy = gm_mask_none();
+	t->busy = t->doubtful = gm_mask_none();
 	t->served = t->in_place = t->spurious = 0;
 }
 
@@ -83,7 +83,8 @@ static bool is_simple(const struct batch *t, unsigned page, uint32_t access)
 	const struct gm_block *b = t->b;
 
 	return !gm_mask_test(&b->busy, page) && !(b->is_doomed && gm_mask_test(&b->doomed, page)) &&
-	       !gm_mask_test(&b->registered, page) && !(access & GM_ATOMIC) && hal->granule_bytes == GM_PAGE_BYTES && gm_hal_has(hal, GM_CAP_HOST_MAP);
+	       !gm_mask_test(&b->registered, page) && !(access & GM_ATOMIC) && hal->granule_bytes == GM_PAGE_BYTES &&
+	       gm_hal_has(hal, GM_CAP_HOST_MAP);
 }
 
 /* (block) */

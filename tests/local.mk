@@ -16,6 +16,7 @@ libgm_testkit_a_SOURCES = \
 	tests/unit/api_rows_mock.h \
 	tests/unit/api_rows_validate.h \
 	tests/unit/core_fixture.h \
+	tests/unit/devq_script.h \
 	tests/unit/failing_alloc.h \
 	tests/unit/fake_backend.h \
 	tests/unit/host_fixture.h \
@@ -43,6 +44,7 @@ UNIT_TESTS = \
 	tests/unit/test_call.t \
 	tests/unit/test_conform.t \
 	tests/unit/test_devq.t \
+	tests/unit/test_devq_doubt.t \
 	tests/unit/test_env.t \
 	tests/unit/test_err.t \
 	tests/unit/test_events.t \

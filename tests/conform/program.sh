@@ -41,7 +41,7 @@ want 2 "unknown backend" ./gmem check --backend nonesuch
 has "unknown backend" nonesuch
 want 2 "no such object" ./gmem check --backend "$dir/nonesuch.so"
 want 2 "no such test" ./gmem check --backend mock --only map/nonesuch
-has "no such test" 'no test is called map/nonesuch; --list shows all$'
+has "no such test" 'no test is called map/nonesuch (--list shows all)$'
 want 2 "bad seed" ./gmem check --backend mock --seed x
 want 2 "seed of 23 digits" ./gmem check --backend mock --only table --seed 12345678901234567890123
 want 2 "json and list" ./gmem check --backend mock --only table --json --list
