@@ -29,7 +29,7 @@ done <<END
 10 preset=blind
 5 preset=bigpage
 5 preset=page64k
-59 preset=minimal
+60 preset=minimal
 5 preset=async
 2 preset=chaos
 8 preset=single
