@@ -16,7 +16,8 @@ status=$?
 cat "$dir/out"
 if [ $status = 124 ] || [ $status = 137 ]; then
 	echo "Bail out! not finished in ${GM_TEST_TIMEOUT:-300} s, or killed"
-elif [ -n "$(find "$dir" -name 'sanitizer*')" ]; then
+elif find "$dir" -name 'sanitizer*' -exec cat {} + | grep -qv 'Running thread [0-9]* was not suspended. False leaks are possible.$'; then
+	# (that line is no report: a child of the conformance suite looked for leaks while its own threads ran)
 	cat "$dir"/sanitizer*
 	echo "Bail out! a sanitizer reported, see above"
 	status=1
