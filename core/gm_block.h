@@ -51,8 +51,6 @@ struct gm_block {
 	unsigned waits;                           /* how many of wait[] */
 	atomic_bool has_node[GM_MAX_DEVS];        /* node[i] is there: read without the lock */
 	uint64_t used_ns;                         /* when a transaction last ended */
-	bool indexed;                             /* (A) */
-	bool queued;                              /* (Q), see work_link */
 	bool is_doomed;                           /* something is: counted in the space's doomed_blocks */
 	bool watched;                             /* the host reports faults and events of its managed pages */
 	bool huge;                                /* staged came as one huge page and is still whole */
@@ -82,9 +80,12 @@ struct gm_block {
 	struct gm_slice slice_cpu, slice_dev;
 	SLIST_HEAD(, gm_hold) holds;              /* working sets over this block */
 
+	/* Flags of other locks lie apart from the block's own, which may be read several at once. */
+	bool indexed;                             /* (A) */
 	/* the worker's queue: (Q) the space's queue lock */
 	TAILQ_ENTRY(gm_block) work_link;
 	uint64_t not_before_ns;
+	bool queued;                              /* see work_link */
 	/* with the block's lock */
 	struct gm_wait wait[GM_BLOCK_WAITS];
 };
