@@ -294,7 +294,7 @@ static const struct gm_plugin_skip toy_skips[] = {
 	SKIP("sync", "completion is immediate, nobody waits for it"),
 	SKIP("peer", "there is one device"),
 	SKIP("host", "it maps its own memory only"),
-	SKIP("nth", "what is not implemented cannot fail"),
+	SKIP("nth", "an operation that this device does not have cannot fail"),
 	SKIP("lost", "memory of this process is never unplugged"),
 	{ .test = NULL },
 };
