@@ -224,7 +224,8 @@ AM_TESTS_ENVIRONMENT = $(LINT_ENVIRONMENT) GM_TEST_NO_ASLR='$(NO_ASLR)'; export 
 PHONY_TARGETS += check-stress check-valgrind
 check-stress: all
 	@test -n "$(STRESS_TESTS)" || { echo "no stress program" >&2; exit 1; }
-	$(MAKE) $(AM_MAKEFLAGS) check-TESTS TESTS="$(STRESS_ALONE) tests/stress/race_variants.sh tests/conform/mock.sh"
+	GM_TEST_ENGINES=1 $(MAKE) $(AM_MAKEFLAGS) check-TESTS \
+		TESTS="$(STRESS_ALONE) tests/stress/race_variants.sh tests/conform/mock.sh"
 
 check-valgrind: all
 	@test -n "$(VALGRIND)" || { echo "make check-valgrind needs valgrind" >&2; exit 1; }
