@@ -5,6 +5,7 @@
 
 #include "core/gm_block.h"
 #include "core/gm_dev.h"
+#include "core/gm_pack.h"
 #include "core/gm_plant.h"
 #include "core/gm_region.h"
 #include "core/gm_remap.h"
@@ -54,8 +55,9 @@ struct gm_as {
 	struct gm_mutex lock;            /* GM_RANK_AS (A) */
 	struct gm_waitq waitq;           /* (A) frozen, settled, counts that reach zero */
 	struct gm_regions regions;       /* (A) */
-	struct gm_radix blocks;          /* by VA / 2 MiB: struct gm_block. (A), or read as one of: */
+	struct gm_radix blocks;          /* by VA / 2 MiB: struct gm_block, or packed. (A), or read as one of: */
 	struct gm_readers readers;
+	struct gm_pack pack;
 	struct gm_ctx *ctx[GM_MAX_CTXS]; /* (A) */
 	atomic_uint granule_pages;       /* largest granule of the devices attached so far */
 	atomic_uint live_blocks;

@@ -86,32 +86,50 @@ static uint64_t key_of(uint64_t va)
 	return va / GM_BLOCK_BYTES;
 }
 
-struct gm_block *gm_block_find(struct gm_as *as, uint64_t va)
+/* What the index has for va; if that is a block, with a reference. */
+static void *look_up(struct gm_as *as, uint64_t va)
 {
 	atomic_uint *reading;
-	struct gm_block *b;
+	void *home;
 
 	gm_may_switch(as->env);
 	reading = gm_readers_enter(as->env, &as->readers);
 	if (!reading)
 		gm_lock(as->env, &as->lock);
-	b = gm_radix_get(&as->blocks, key_of(va));
-	if (b)
-		gm_block_get(b);
+	home = gm_radix_get(&as->blocks, key_of(va));
+	if (home && !gm_packed_of(home))
+		gm_block_get(home);
 	if (reading)
 		gm_readers_leave(reading);
 	else
 		gm_unlock(as->env, &as->lock);
-	return b;
+	return home;
+}
+
+struct gm_block *gm_block_find(struct gm_as *as, uint64_t va)
+{
+	void *home = look_up(as, va);
+
+	return gm_packed_of(home) ? gm_pack_open_sure(as, va) : home;
+}
+
+/* (A) The first in [*va, end), packed or not, of the block at *va then. */
+static void *first_home(struct gm_as *as, uint64_t *va, uint64_t end)
+{
+	uint64_t key = key_of(*va);
+	void **slot = gm_radix_ceil(&as->blocks, &key);
+
+	*va = key * GM_BLOCK_BYTES;
+	return slot && *va < end ? *slot : NULL;
 }
 
 struct gm_block *gm_block_first(struct gm_as *as, uint64_t va, uint64_t end)
 {
-	uint64_t key = key_of(va);
-	void **slot = gm_radix_ceil(&as->blocks, &key);
-	struct gm_block *b = slot ? *slot : NULL;
+	void *home;
 
-	return b && b->va < end ? b : NULL;
+	while ((home = first_home(as, &va, end)) && gm_packed_of(home))
+		va += GM_BLOCK_BYTES;
+	return home;
 }
 
 struct gm_block *gm_block_after(struct gm_block *b, uint64_t end)
@@ -120,6 +138,23 @@ struct gm_block *gm_block_after(struct gm_block *b, uint64_t end)
 }
 
 struct gm_block *gm_block_next(struct gm_as *as, uint64_t va, uint64_t end)
+{
+	void *home;
+
+	do {
+		gm_lock(as->env, &as->lock);
+		home = first_home(as, &va, end);
+		if (home && !gm_packed_of(home))
+			gm_block_get(home);
+		gm_unlock(as->env, &as->lock);
+		if (!gm_packed_of(home))
+			return home;
+		home = gm_pack_open_sure(as, va);
+	} while (!home); /* it is gone meanwhile */
+	return home;
+}
+
+struct gm_block *gm_block_next_live(struct gm_as *as, uint64_t va, uint64_t end)
 {
 	struct gm_block *b;
 
@@ -157,7 +192,7 @@ static void learn_regions(struct gm_block *b)
 	b->host = b->managed;
 }
 
-static struct gm_block *block_new(struct gm_as *as, uint64_t va)
+struct gm_block *gm_block_new(struct gm_as *as, uint64_t va)
 {
 	struct gm_block *b = gm_mem_alloc(as->env, sizeof(*b));
 
@@ -174,11 +209,11 @@ static struct gm_block *block_new(struct gm_as *as, uint64_t va)
 }
 
 /*
- * (A) The block of va. If there is none but a region, *fresh becomes it. *lacks, if not 0: nothing was done, as the
- * index needs so many nodes.
+ * (A) The block of va, or its packed form. If there is none but a region, *fresh becomes it. *lacks, if not 0: nothing
+ * was done, as the index needs so many nodes.
  */
-static struct gm_block *find_or_index(struct gm_as *as, uint64_t va, struct gm_block **fresh,
-				      struct gm_radix_spares *nodes, unsigned *lacks)
+static void *find_or_index(struct gm_as *as, uint64_t va, struct gm_block **fresh, struct gm_radix_spares *nodes,
+			   unsigned *lacks)
 {
 	uint64_t key = key_of(va);
 	struct gm_block *b;
@@ -189,7 +224,7 @@ static struct gm_block *find_or_index(struct gm_as *as, uint64_t va, struct gm_b
 		return NULL;
 	b = gm_radix_get(&as->blocks, key);
 	if (b)
-		return gm_block_get(b);
+		return gm_packed_of(b) ? b : gm_block_get(b);
 	if (gm_radix_lacks(&as->blocks, key) > nodes->count) {
 		*lacks = gm_radix_lacks(&as->blocks, key);
 		return NULL;
@@ -204,36 +239,50 @@ static struct gm_block *find_or_index(struct gm_as *as, uint64_t va, struct gm_b
 	return gm_block_get(b);
 }
 
-gm_ret_t gm_block_obtain(struct gm_as *as, uint64_t va, struct gm_block **out)
+/* The block of va, if a region is there. *home: the block, with a reference, or what others put there meanwhile. */
+static gm_ret_t make(struct gm_as *as, uint64_t va, void **home)
 {
 	struct gm_radix_spares nodes = { .count = 0 };
-	struct gm_block *fresh, *b = gm_block_find(as, va);
+	struct gm_block *fresh = gm_block_new(as, va);
 	unsigned lacks = 0;
-	bool ok;
+	bool ok = fresh;
 
-	*out = b;
-	if (b)
-		return GM_RET_SUCCESS;
-	fresh = block_new(as, va);
-	ok = fresh;
+	*home = NULL;
 	do { /* again only if nodes are lacking, of which one serves 64 blocks; they are made without the lock */
 		while (ok && nodes.count < lacks)
 			ok = gm_radix_more(as->env, &nodes);
 		if (!ok)
 			break;
 		gm_lock(as->env, &as->lock);
-		b = find_or_index(as, va, &fresh, &nodes, &lacks);
+		*home = find_or_index(as, va, &fresh, &nodes, &lacks);
 		gm_unlock(as->env, &as->lock);
 	} while (lacks);
 	gm_block_put(fresh);
 	gm_radix_spares_free(as->env, &nodes);
-	*out = b;
 	if (!ok)
 		return gm_fail(GM_RET_NOMEM, "no memory for the page state of 0x%llx", (unsigned long long)va);
-	if (!b)
+	if (!*home)
 		return gm_fail(GM_RET_FAULT, "0x%llx is not managed memory: gm_alloc() or gm_adopt() it first",
 			       (unsigned long long)va);
+	gm_pack_stirred(as);
 	return GM_RET_SUCCESS;
+}
+
+gm_ret_t gm_block_obtain(struct gm_as *as, uint64_t va, struct gm_block **out)
+{
+	void *home = look_up(as, va);
+	gm_ret_t ret = GM_RET_SUCCESS;
+
+	while (!ret && (!home || gm_packed_of(home))) {
+		if (!home) {
+			ret = make(as, va, &home);
+		} else {
+			ret = gm_pack_open(as, va, out);
+			home = *out; /* NULL: it is gone meanwhile */
+		}
+	}
+	*out = ret ? NULL : home;
+	return ret;
 }
 
 bool gm_block_all_host(const struct gm_block *b)

@@ -90,7 +90,10 @@ struct gm_block {
 	struct gm_wait wait[GM_BLOCK_WAITS];
 };
 
-/* Index. */
+/* A bare one, in no index; NULL: no memory. */
+struct gm_block *gm_block_new(struct gm_as *as, uint64_t va);
+
+/* Index. What is packed is made a block again (gm_pack.c), for which gm_block_find() and gm_block_next() wait. */
 struct gm_block *gm_block_get(struct gm_block *b);
 void gm_block_put(struct gm_block *b);
 /* With a reference; NULL if no state is kept there. */
@@ -99,7 +102,9 @@ struct gm_block *gm_block_find(struct gm_as *as, uint64_t va);
 gm_ret_t gm_block_obtain(struct gm_as *as, uint64_t va, struct gm_block **out);
 /* The next block at or above va and below end, with a reference; NULL at the end. */
 struct gm_block *gm_block_next(struct gm_as *as, uint64_t va, uint64_t end);
-/* (A) The first block that meets [va, end), and the one after b; no reference. */
+/* The same of those that are not packed: nothing waits in the others, is held, dropped, leaving, or lost. */
+struct gm_block *gm_block_next_live(struct gm_as *as, uint64_t va, uint64_t end);
+/* (A) The first block that meets [va, end) and is not packed, and the one after b; no reference. */
 struct gm_block *gm_block_first(struct gm_as *as, uint64_t va, uint64_t end);
 struct gm_block *gm_block_after(struct gm_block *b, uint64_t end);
 /* Drop it from the index if nothing distinguishes it from an untracked one. Takes the space's lock. */

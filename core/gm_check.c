@@ -90,7 +90,7 @@ static const char *check_frames(const struct gm_block *b)
 				return "a resident page has no frame";
 			if ((c != NULL) != (b->backed[i] >> u & 1))
 				return "the units with frames are miscounted";
-			if (c && (c->block != b || c->state != GM_CHUNK_RESIDENT ||
+			if (c && (c->home != b || c->state != GM_CHUNK_RESIDENT ||
 				  u * GM_UNIT_PAGES < c->first || u * GM_UNIT_PAGES >= c->first + (GM_UNIT_PAGES << c->order)))
 				return "a chunk does not know its block";
 		}
@@ -143,17 +143,22 @@ static const char *check_block(struct gm_block *b)
 static const char *check_index(struct gm_as *as)
 {
 	const char *wrong = gm_radix_check(&as->blocks);
+	unsigned packed = 0;
 
 	for (uint64_t key = 0; !wrong; key++) {
 		void **slot = gm_radix_ceil(&as->blocks, &key);
+		const struct gm_packed *p = slot ? gm_packed_of(*slot) : NULL;
 		const struct gm_block *b = slot ? *slot : NULL;
 
 		if (!b)
 			break;
-		if (b->as != as || !b->indexed || b->va != key * GM_BLOCK_BYTES)
+		if ((p ? p->as : b->as) != as || (p ? p->va : b->va) != key * GM_BLOCK_BYTES || (!p && !b->indexed))
 			wrong = "a block stands in the wrong place of the index";
+		else if (p)
+			wrong = gm_pack_check(p);
+		packed += p != NULL;
 	}
-	return wrong;
+	return !wrong && packed != atomic_load(&as->pack.count) ? "packed blocks are miscounted" : wrong;
 }
 
 gm_ret_t gm_as_check(struct gm_as *as, char *text, size_t bytes)
@@ -169,7 +174,7 @@ gm_ret_t gm_as_check(struct gm_as *as, char *text, size_t bytes)
 	if (!wrong)
 		wrong = check_index(as);
 	gm_unlock(as->env, &as->lock);
-	for (struct gm_block *b; !wrong && (b = gm_block_next(as, va, UINT64_MAX)); gm_block_put(b)) {
+	for (struct gm_block *b; !wrong && (b = gm_block_next_live(as, va, UINT64_MAX)); gm_block_put(b)) {
 		va = b->va + GM_BLOCK_BYTES;
 		wrong = check_block(b);
 	}

@@ -11,7 +11,7 @@
  *     REMAP   the mapping is elsewhere: gm_remap.c
  *
  * The handler never allocates and never waits. Where it would have to (no spare
- * region, no spare entry for a remap) the message stays at the head of its list,
+ * region, no spare entry for a remap, none for a block that is packed) the message stays at the head of its list,
  * the worker or whoever waits for it refills, and the handler tries again: order is kept.
  *
  * munmap() and madvise() return to the application as soon as their event has
@@ -154,6 +154,8 @@ static bool handle(struct gm_as *as, const struct gm_host_msg *msg)
 	uint64_t end = msg->va + msg->bytes;
 	bool ok = true;
 
+	if (!gm_pack_open_stocked(as, msg->va, msg->kind == GM_HOST_FAULT ? msg->va + 1 : end))
+		return false;
 	switch (msg->kind) {
 	case GM_HOST_FAULT:
 		gm_fault_cpu(as, msg->va, msg->write, msg->thread_id);
@@ -229,10 +231,7 @@ static bool handle_batch(struct gm_as *as)
 {
 	while (as->next_msg < as->msgs) {
 		if (!handle(as, &as->msg[as->next_msg])) {
-			gm_lock(as->env, &as->queue_lock);
-			as->refill = true;
-			gm_unlock(as->env, &as->queue_lock);
-			gm_work_kick(as);
+			gm_work_refill(as);
 			return false;
 		}
 		as->next_msg++;
@@ -302,6 +301,7 @@ void gm_events_refill(struct gm_as *as)
 		gm_unlock(as->env, &as->lock);
 	}
 	gm_remap_stock(as);
+	gm_pack_refill(as);
 }
 
 bool gm_events_let_run(struct gm_as *as)
@@ -339,7 +339,7 @@ static gm_ret_t settle_doomed(struct gm_as *as, uint64_t deadline_ns)
 
 	if (!atomic_load(&as->doomed_blocks))
 		return ret;
-	for (struct gm_block *b; !ret && (b = gm_block_next(as, va, UINT64_MAX)); gm_block_put(b)) {
+	for (struct gm_block *b; !ret && (b = gm_block_next_live(as, va, UINT64_MAX)); gm_block_put(b)) {
 		gm_drop_doomed(b);
 		gm_lock(as->env, &b->lock);
 		while (!ret && b->is_doomed)

@@ -18,6 +18,16 @@
 #include "core/gm_evict.h"
 #include "core/gm_events.h"
 
+/* A packed one as a block. False: there is no memory for it, or it is gone meanwhile. */
+static bool open_victim(struct gm_victim *v)
+{
+	if (!v->block) {
+		(void)gm_pack_open(v->as, v->va, &v->block); /* NOMEM is no victim */
+		gm_pack_unpin(v->as);
+	}
+	return v->block;
+}
+
 /* True if memory may have become free. */
 static bool evict_one(struct gm_dev *dev, const struct gm_policy *policy, uint64_t deadline_ns)
 {
@@ -26,7 +36,7 @@ static bool evict_one(struct gm_dev *dev, const struct gm_policy *policy, uint64
 	struct gm_txn t = { .flags = GM_TXN_EVICT, .deadline_ns = deadline_ns, .move = &m, .moves = 1 };
 	bool progress = false;
 
-	if (!gm_node_pick(&dev->node, policy, &v))
+	if (!gm_node_pick(&dev->node, policy, &v) || !open_victim(&v))
 		return false;
 	t.as = v.block->as;
 	m.block = v.block;

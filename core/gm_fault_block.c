@@ -308,6 +308,7 @@ static void end_served(struct batch *t)
 		last = c;
 	}
 	gm_unlock(as->env, &b->lock);
+	gm_pack_stirred(as);
 }
 
 /* What is outside of the device's window fails; the block of the others, or why there is none. */

@@ -90,7 +90,7 @@ bool gm_mem_is_held(struct gm_as *as, uint64_t va, uint64_t end)
 {
 	bool held = false;
 
-	for (struct gm_block *b; !held && (b = gm_block_next(as, va, end)); gm_block_put(b)) {
+	for (struct gm_block *b; !held && (b = gm_block_next_live(as, va, end)); gm_block_put(b)) {
 		struct gm_mask range = gm_block_clip(b, va, end);
 
 		gm_lock(as->env, &b->lock);
@@ -275,7 +275,7 @@ gm_ret_t gm_mem_wait_dropped(struct gm_as *as, uint64_t va, uint64_t end, uint64
 	uint64_t at = va;
 	gm_ret_t ret = GM_RET_SUCCESS;
 
-	for (struct gm_block *b; !ret && (b = gm_block_next(as, at, end)); gm_block_put(b)) {
+	for (struct gm_block *b; !ret && (b = gm_block_next_live(as, at, end)); gm_block_put(b)) {
 		struct gm_mask range = gm_block_clip(b, va, end), left;
 
 		gm_drop_doomed(b);

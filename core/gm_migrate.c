@@ -92,7 +92,7 @@ static uint64_t count_lost(struct gm_as *as, uint64_t va, uint64_t end)
 {
 	uint64_t at = va, lost = 0;
 
-	for (struct gm_block *b; (b = gm_block_next(as, at, end)); gm_block_put(b)) {
+	for (struct gm_block *b; (b = gm_block_next_live(as, at, end)); gm_block_put(b)) {
 		struct gm_mask pages = gm_block_clip(b, va, end);
 
 		gm_lock(as->env, &b->lock);
@@ -213,7 +213,7 @@ static uint64_t count_held(struct gm_as *as, const struct gm_dev *dev, uint64_t 
 {
 	uint64_t at = va, units = 0;
 
-	for (struct gm_block *b; (b = gm_block_next(as, at, end)); gm_block_put(b)) {
+	for (struct gm_block *b; (b = gm_block_next_live(as, at, end)); gm_block_put(b)) {
 		struct gm_mask held = gm_block_clip(b, va, end);
 
 		held = gm_mask_shrink(&held, dev->hal->granule_bytes / GM_PAGE_BYTES);

@@ -14,16 +14,16 @@
  * chunk cannot collide. Picking moves it to the recent end of the list: the
  * next picker looks elsewhere.
  *
- * RESIDENT keeps its block alive: a block leaves the index only when nothing
+ * RESIDENT keeps its block alive, in either form: a block leaves the index only when nothing
  * of it is in any device, and taking the last page out passes through
- * gm_node_put(), under the same lock as gm_node_pick().
+ * gm_node_put(), under the same lock as gm_node_pick(); so does packing it (gm_node_rehome()).
  */
 #include "config.h"
 
 #include <assert.h>
 
-#include "core/gm_block.h"
 #include "core/gm_node.h"
+#include "core/gm_pack.h"
 #include "hal/gm_call.h"
 
 void gm_node_init(struct gm_node *node, struct gm_env *env, uint32_t granule_bytes)
@@ -174,7 +174,7 @@ void gm_node_put(struct gm_node *node, struct gm_chunk *chunk)
 	if (chunk->state == GM_CHUNK_RESIDENT)
 		TAILQ_REMOVE(&node->lru, chunk, lru);
 	chunk->state = GM_CHUNK_FREE;
-	chunk->block = NULL;
+	chunk->home = NULL;
 	gm_frames_free(&slab_of(node, chunk)->frames, chunk->pa, chunk->order);
 	node->free_units += 1u << chunk->order;
 	gm_unlock(node->env, &node->lock);
@@ -188,11 +188,24 @@ void gm_node_settle(struct gm_node *node, struct gm_chunk *chunk, struct gm_bloc
 	gm_lock(node->env, &node->lock);
 	assert(chunk->state == GM_CHUNK_BUSY);
 	chunk->state = GM_CHUNK_RESIDENT;
-	chunk->block = block;
+	chunk->home = block;
 	chunk->first = (uint16_t)first;
 	chunk->served_ns = now;
 	TAILQ_INSERT_TAIL(&node->lru, chunk, lru);
 	gm_unlock(node->env, &node->lock);
+}
+
+bool gm_node_rehome(struct gm_node *node, struct gm_chunk *const *unit, const atomic_uint *refs, void *home)
+{
+	bool ok;
+
+	gm_lock(node->env, &node->lock);
+	ok = !refs || atomic_load_explicit(refs, memory_order_acquire) == 1;
+	for (unsigned u = 0; ok && u < GM_BLOCK_UNITS; u++)
+		if (unit[u])
+			unit[u]->home = home;
+	gm_unlock(node->env, &node->lock);
+	return ok;
 }
 
 static void to_recent_end(struct gm_node *node, struct gm_chunk *chunk)
@@ -253,7 +266,7 @@ void gm_node_split(struct gm_node *node, struct gm_chunk *chunk)
 
 		c->order = 0;
 		c->state = GM_CHUNK_RESIDENT;
-		c->block = chunk->block;
+		c->home = chunk->home;
 		c->first = (uint16_t)(chunk->first + i * GM_UNIT_PAGES);
 		c->served_ns = chunk->served_ns;
 		c->holds = 0;
@@ -264,6 +277,14 @@ void gm_node_split(struct gm_node *node, struct gm_chunk *chunk)
 
 #define CANDIDATES 16
 
+static uint64_t va_of(const struct gm_chunk *c)
+{
+	const struct gm_packed *p = gm_packed_of(c->home);
+	const struct gm_block *b = c->home;
+
+	return (p ? p->va : b->va) + (uint64_t)c->first * GM_PAGE_BYTES;
+}
+
 static struct gm_chunk *choose(const struct gm_policy *policy, struct gm_chunk **cand, size_t n)
 {
 	struct gm_policy_victim v[CANDIDATES];
@@ -273,12 +294,27 @@ static struct gm_chunk *choose(const struct gm_policy *policy, struct gm_chunk *
 		return cand[0];
 	for (size_t i = 0; i < n; i++)
 		v[i] = (struct gm_policy_victim){
-			.va = cand[i]->block->va + (uint64_t)cand[i]->first * GM_PAGE_BYTES,
+			.va = va_of(cand[i]),
 			.bytes = GM_UNIT_BYTES << cand[i]->order,
 			.served_ns = cand[i]->served_ns,
 		};
 	index = policy->victim(policy->state, v, n);
 	return cand[index < n ? index : 0];
+}
+
+/* (node) */
+static void point_at(const struct gm_chunk *c, struct gm_victim *victim)
+{
+	const struct gm_packed *p = gm_packed_of(c->home);
+
+	*victim = (struct gm_victim){ .first = c->first, .end = c->first + (GM_UNIT_PAGES << c->order) };
+	if (p) {
+		gm_pack_pin(p);
+		victim->as = p->as;
+		victim->va = p->va;
+	} else {
+		victim->block = gm_block_get(c->home);
+	}
 }
 
 bool gm_node_pick(struct gm_node *node, const struct gm_policy *policy, struct gm_victim *victim)
@@ -296,11 +332,7 @@ bool gm_node_pick(struct gm_node *node, const struct gm_policy *policy, struct g
 	if (n) {
 		c = choose(policy, cand, n);
 		to_recent_end(node, c);
-		*victim = (struct gm_victim){
-			.block = gm_block_get(c->block),
-			.first = c->first,
-			.end = c->first + (GM_UNIT_PAGES << c->order),
-		};
+		point_at(c, victim);
 	}
 	gm_unlock(node->env, &node->lock);
 	return n > 0;
@@ -358,7 +390,7 @@ const char *gm_node_check(struct gm_node *node)
 	gm_lock(node->env, &node->lock);
 	TAILQ_FOREACH(c, &node->lru, lru) {
 		listed += 1u << c->order;
-		if (c->state != GM_CHUNK_RESIDENT || !c->block)
+		if (c->state != GM_CHUNK_RESIDENT || !c->home)
 			wrong = "a chunk on the list is not resident";
 	}
 	for (unsigned i = 0; i < node->slabs && !wrong; i++) {

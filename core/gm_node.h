@@ -3,12 +3,15 @@
 #ifndef GM_CORE_NODE_H
 #define GM_CORE_NODE_H
 
+#include <stdatomic.h>
+
 #include <bsd/sys/queue.h>
 
 #include <gmem/policy.h>
 
 #include "core/gm_frames.h"
 
+struct gm_as;
 struct gm_block;
 struct gm_hal_dev;
 
@@ -20,13 +23,13 @@ struct gm_hal_dev;
 enum gm_chunk_state {
 	GM_CHUNK_FREE,     /* not allocated, or inner unit of a larger chunk */
 	GM_CHUNK_BUSY,     /* allocated, belongs to a transaction */
-	GM_CHUNK_RESIDENT, /* holds pages of `block`, on the list */
+	GM_CHUNK_RESIDENT, /* holds pages of `home`, on the list */
 };
 
 /* A piece of device memory, of 2^order units; one of these exists per unit of the slab. */
 struct gm_chunk {
 	TAILQ_ENTRY(gm_chunk) lru;
-	struct gm_block *block; /* RESIDENT: whose pages */
+	void *home;             /* RESIDENT: whose pages: a block or a packed one (gm_pack.h) */
 	uint64_t pa;
 	uint64_t served_ns;     /* when the device last asked for it */
 	uint16_t first;         /* RESIDENT: first page of the block it covers */
@@ -64,6 +67,11 @@ bool gm_node_take_units(struct gm_node *node, uint32_t units, struct gm_chunk **
 void gm_node_put(struct gm_node *node, struct gm_chunk *chunk);
 /* BUSY -> RESIDENT, most recently used. */
 void gm_node_settle(struct gm_node *node, struct gm_chunk *chunk, struct gm_block *block, unsigned first);
+/*
+ * The chunks of unit[], which are resident, belong to `home` from now on. `refs`: only if that is 1, else nothing is
+ * done (false); whoever picks a victim takes a reference.
+ */
+bool gm_node_rehome(struct gm_node *node, struct gm_chunk *const *unit, const atomic_uint *refs, void *home);
 /* Now the most recently used. */
 void gm_node_touch(struct gm_node *node, struct gm_chunk *chunk);
 /* Working sets: chunk[u] for each bit u of `units`. */
@@ -74,7 +82,9 @@ void gm_node_split(struct gm_node *node, struct gm_chunk *chunk);
 
 /* What to evict. */
 struct gm_victim {
-	struct gm_block *block; /* with a reference */
+	struct gm_block *block; /* with a reference; NULL: it is packed, */
+	struct gm_as *as;       /* in this space, which is kept until gm_pack_unpin(), */
+	uint64_t va;            /* here */
 	unsigned first, end;    /* pages */
 };
 /* False: nothing can be evicted now. The chunk becomes the most recently used, so the next call picks another. */

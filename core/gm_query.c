@@ -60,6 +60,31 @@ static void describe_untracked(struct gm_as *as, uint64_t va, uint64_t end, stru
 	gm_unlock(as->env, &as->lock);
 }
 
+/* To look at it does not open it. False: it is not packed. */
+static bool describe_packed(struct gm_as *as, uint64_t va, uint64_t end, struct gm_page_info *info)
+{
+	struct gm_block view = { .va = 0 };
+	struct gm_bnode node = { .unit = { NULL } };
+	struct gm_bmap map = { .read = gm_mask_none() };
+
+	if (!gm_pack_look(as, va, &view, &node, &map))
+		return false;
+	for (; va < end; va += GM_PAGE_BYTES)
+		describe(&view, gm_page_of(&view, va), info++);
+	return true;
+}
+
+static void describe_found(struct gm_as *as, uint64_t va, uint64_t end, struct gm_page_info *info)
+{
+	struct gm_block *b = gm_block_find(as, va);
+
+	if (b)
+		describe_block(b, va, end, info);
+	else
+		describe_untracked(as, va, end, info);
+	gm_block_put(b);
+}
+
 gm_ret_t gm_query(struct gm_as *as, uint64_t va, size_t pages, struct gm_page_info *info)
 {
 	gm_ret_t ret = gm_handle_check(as, GM_HANDLE_AS);
@@ -75,14 +100,10 @@ gm_ret_t gm_query(struct gm_as *as, uint64_t va, size_t pages, struct gm_page_in
 	end = va + (uint64_t)pages * GM_PAGE_BYTES;
 	while (va < end) {
 		uint64_t next = gm_block_base(va) + GM_BLOCK_BYTES;
-		struct gm_block *b = gm_block_find(as, va);
 
 		next = next < end && next > va ? next : end;
-		if (b)
-			describe_block(b, va, next, info);
-		else
-			describe_untracked(as, va, next, info);
-		gm_block_put(b);
+		if (!describe_packed(as, va, next, info))
+			describe_found(as, va, next, info);
 		info += (next - va) / GM_PAGE_BYTES;
 		va = next;
 	}

@@ -149,7 +149,7 @@ bool gm_remap_meets(struct gm_as *as, uint64_t va, uint64_t end)
 
 /* ------------------------------------------------------------- the handler */
 
-/* (A) What blocks have of [va, end) belongs elsewhere from now on. */
+/* (A) What blocks have of [va, end), none of which is packed, belongs elsewhere from now on. */
 static void start_leaving(struct gm_as *as, uint64_t va, uint64_t end)
 {
 	for (struct gm_block *b = gm_block_first(as, va, end); b; b = gm_block_after(b, end)) {
@@ -172,7 +172,7 @@ static void doom_leaving(struct gm_as *as, uint64_t va, uint64_t end, bool ends)
 {
 	uint64_t now_ns = gm_now_ns(as->env);
 
-	for (struct gm_block *b; (b = gm_block_next(as, va, end)); gm_block_put(b)) {
+	for (struct gm_block *b; (b = gm_block_next_live(as, va, end)); gm_block_put(b)) {
 		struct gm_mask pages = gm_block_clip(b, va, end);
 
 		gm_lock(as->env, &b->lock);

@@ -126,7 +126,7 @@ static bool deliver(struct gm_as *as, const struct gm_remap *r)
 	gm_lock(as->env, &as->lock);
 	releases = as->remaps.releases;
 	gm_unlock(as->env, &as->lock);
-	for (struct gm_block *b; (b = gm_block_next(as, va, r->end)); gm_block_put(b)) {
+	for (struct gm_block *b; (b = gm_block_next_live(as, va, r->end)); gm_block_put(b)) {
 		all &= deliver_block(b, r, &held);
 		va = b->va + GM_BLOCK_BYTES;
 	}
@@ -248,7 +248,7 @@ static void fail_waiting(struct gm_as *as, const struct gm_remap *r)
 	/* First, as the process may not survive what follows. */
 	gm_log(as->env, GM_LOG_ERROR, "mremap: bytes of 0x%llx do not come to 0x%llx: accesses there fail",
 	       (unsigned long long)r->va, (unsigned long long)r->to);
-	for (struct gm_block *b; (b = gm_block_next(as, va, r->end)); gm_block_put(b)) {
+	for (struct gm_block *b; (b = gm_block_next_live(as, va, r->end)); gm_block_put(b)) {
 		struct gm_mask pages = gm_block_clip(b, r->va, r->end);
 
 		gm_lock(as->env, &b->lock);

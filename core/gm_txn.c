@@ -274,6 +274,7 @@ static void finish(struct gm_block *b, struct ending e, uint64_t now_ns, gm_ret_
 	}
 	if (e.idle && !e.work)
 		gm_work_queue(b, gm_deadline_after_ns(now_ns, GM_WORK_IDLE_NS));
+	gm_pack_stirred(as);
 }
 
 /* `drop`: take apart what was doomed meanwhile, else that is left to the worker. `now_ns`: the time if known, else 0. */

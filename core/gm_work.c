@@ -10,7 +10,7 @@
  *
  * In this order: doomed pages are taken apart; CPU accesses are served; and a
  * block that is all host again, for a while, is forgotten: unwatched, its slot
- * given back, dropped from the index.
+ * given back, dropped from the index. Blocks that are not used for long are packed (gm_pack_work.c).
  */
 #include "config.h"
 
@@ -30,6 +30,14 @@ void gm_work_remap(struct gm_as *as)
 {
 	gm_lock(as->env, &as->queue_lock);
 	as->remap_noted = true;
+	gm_unlock(as->env, &as->queue_lock);
+	gm_work_kick(as);
+}
+
+void gm_work_refill(struct gm_as *as)
+{
+	gm_lock(as->env, &as->queue_lock);
+	as->refill = true;
 	gm_unlock(as->env, &as->queue_lock);
 	gm_work_kick(as);
 }
@@ -171,10 +179,13 @@ static bool due_before(struct gm_as *as, uint64_t until_ns)
 bool gm_work_once(struct gm_as *as, uint64_t *next_ns)
 {
 	struct gm_block *b;
+	uint64_t pack_ns;
 
 	refill(as);
 	gm_remap_work(as);
 	b = next_block(as, next_ns);
+	pack_ns = gm_pack_work(as);
+	*next_ns = pack_ns < *next_ns ? pack_ns : *next_ns;
 	if (atomic_load(&as->remaps.count)) { /* what could not be done now is tried again soon */
 		uint64_t again_ns = gm_deadline_ns(as->env, GM_WORK_RETRY_NS);
 
@@ -197,7 +208,7 @@ void gm_work_thread(void *arg)
 			;
 		gm_lock(as->env, &as->queue_lock);
 		stop = as->stop;
-		if (!stop && !as->refill && !as->remap_noted && !due_before(as, next_ns)) {
+		if (!stop && !as->refill && !as->remap_noted && !gm_pack_wants(as) && !due_before(as, next_ns)) {
 			as->work_until_ns = next_ns;
 			(void)gm_wait(as->env, &as->queue_waitq, &as->queue_lock, next_ns);
 			as->work_until_ns = 0;

@@ -18,6 +18,8 @@ bool gm_work_once(struct gm_as *as, uint64_t *next_ns);
 void gm_work_thread(void *as);
 /* A range that was moved wants the worker. */
 void gm_work_remap(struct gm_as *as);
+/* What the handler takes from wants filling. */
+void gm_work_refill(struct gm_as *as);
 /* Wake the worker to look at its flags. */
 void gm_work_kick(struct gm_as *as);
 

@@ -33,6 +33,9 @@ libgm_core_a_SOURCES = \
 	core/gm_migrate.c \
 	core/gm_node.c \
 	core/gm_node.h \
+	core/gm_pack.c \
+	core/gm_pack.h \
+	core/gm_pack_work.c \
 	core/gm_plan.c \
 	core/gm_plan.h \
 	core/gm_plant.h \

@@ -175,7 +175,7 @@ static bool is_doomed(struct gm_as *as, uint64_t va, uint64_t end)
 {
 	bool doomed = false;
 
-	for (struct gm_block *b; !doomed && va < end && (b = gm_block_next(as, va, end)); gm_block_put(b)) {
+	for (struct gm_block *b; !doomed && va < end && (b = gm_block_next_live(as, va, end)); gm_block_put(b)) {
 		struct gm_mask range = gm_block_clip(b, va, end);
 
 		doomed = gm_mask_meets(&b->doomed, &range);

@@ -240,10 +240,22 @@ unsigned rnd_run(struct rnd_world *w, struct rnd_region *r, unsigned max, bool (
 
 /* --------------------------------------------------- where the bytes are */
 
-/* Without a lock: nobody runs between two points of the scheduler. */
-static struct gm_block *block_of(struct gm_as *as, uint64_t va)
+/* Without a lock: nobody runs between two points of the scheduler. What is packed is shown until the next call. */
+static const struct gm_block *block_of(struct gm_as *as, uint64_t va)
 {
-	return gm_radix_get(&as->blocks, va / GM_BLOCK_BYTES);
+	static struct gm_block view;
+	static struct gm_bnode node;
+	static struct gm_bmap map;
+	const void *home = gm_radix_get(&as->blocks, va / GM_BLOCK_BYTES);
+	const struct gm_packed *p = gm_packed_of(home);
+
+	if (!p)
+		return home;
+	memset(&view, 0, sizeof(view));
+	memset(&node, 0, sizeof(node));
+	memset(&map, 0, sizeof(map));
+	gm_pack_view(p, &view, &node, &map);
+	return &view;
 }
 
 static const uint8_t zeros[GM_PAGE_BYTES];

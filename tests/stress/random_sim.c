@@ -26,6 +26,8 @@
 
 #define DEFAULT_STEPS 1000u
 #define DEFAULT_SEEDS 200u
+/* In so many, everything happens. */
+#define MANY_STEPS 100000
 #define PLANT_STEPS 10000u
 #define PLANT_WORLD_STEPS 1000u
 /* Real time of one planted world; beyond it, it hangs. */
@@ -191,9 +193,12 @@ static int run_worlds(const struct rnd_options *base, uint64_t seeds)
 		}
 	}
 	printf("%" PRIu64 " steps of %" PRIu64 " seeds from %" PRIu64 ": %" PRIu64 " migrations, %" PRIu64 " evictions, %" PRIu64
-	       " faults, hash %016" PRIx64 "\n", sum.steps, seeds, base->seed, sum.migrations, sum.evictions, sum.faults,
-	       sum.hash);
-	return 0;
+	       " faults, %" PRIu64 " blocks packed, hash %016" PRIx64 "\n", sum.steps, seeds, base->seed, sum.migrations,
+	       sum.evictions, sum.faults, sum.packs, sum.hash);
+	if (sum.steps < MANY_STEPS || (sum.migrations && sum.evictions && sum.faults && sum.packs))
+		return 0;
+	fprintf(stderr, "random_sim: FAILED: something never happened at all\n");
+	return 1;
 }
 
 static bool number(const char *text, uint64_t *out)

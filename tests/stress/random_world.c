@@ -190,6 +190,7 @@ static void make_space(struct rnd_world *w, struct rnd_space *s)
 {
 	struct gm_as_config config = { .size = sizeof(config), .wait_ns = RND_WAIT_NS };
 	static const uint64_t slices_ns[] = { 1000, 20000, 100000 };
+	static const uint64_t packs_after_ns[] = { 1, 100000, GM_PACK_IDLE_NS };
 
 	s->w = w;
 	config.flags = (rnd_one_in(w, 3) ? GM_AS_EXCLUSIVE : 0) | (rnd_one_in(w, 6) ? GM_AS_NO_THREADS : 0);
@@ -199,6 +200,7 @@ static void make_space(struct rnd_world *w, struct rnd_space *s)
 	config.dev_unit_bytes = unit(w);
 	config.dev_around_bytes = config.dev_unit_bytes << rnd(w, 4);
 	must(w, gm_as_create(w->lib, 0, 0, &config, &s->as), "gm_as_create");
+	s->as->pack.idle_ns = packs_after_ns[rnd(w, 3)];
 #ifdef GM_ENABLE_CHECKS
 	s->as->plant = w->opt->plant;
 #endif
@@ -352,6 +354,7 @@ static void count(struct rnd_world *w)
 		result->migrations += stats.migrations_to_dev + stats.migrations_to_host;
 		result->evictions += stats.evictions;
 		result->faults += stats.cpu_faults + stats.dev_faults;
+		result->packs += stats.blocks_packed;
 	}
 }
 

@@ -148,7 +148,7 @@ struct rnd_watch {
 
 /* What the parent of a planted run learns. */
 struct rnd_result {
-	uint64_t steps, hash, migrations, evictions, faults;
+	uint64_t steps, hash, migrations, evictions, faults, packs;
 	char why[160];
 };
 

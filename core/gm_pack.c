@@ -1,0 +1,389 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Packed blocks. A block takes 2 KiB, since any of its pages may be in any state.
+ * Once nothing happens to it, what it says is a few masks, most of them alike:
+ * none, full, or one of few others. So after a while it is packed (gm_pack_work.c):
+ *
+ *     live --not used for a second--> packed --somebody asks for it--> live
+ *
+ * The index and the chunks of the block point to either form; which one says
+ * bit 0 of the pointer (gm_packed_of()). The packed one has all that a block
+ * remembers, but: who waits, whose slice it is (both are over), and when it was used
+ * (now, when it comes back).
+ *
+ * Both ways lead through the space's lock, with readers kept out, as the index
+ * changes; and through the lock of the device's memory, as its chunks do: so
+ * gm_node_pick() finds one form or the other, and a block that it has taken a
+ * reference of is not packed.
+ *
+ * To come back takes memory. Who can fail says NOMEM; who cannot waits until
+ * there is some. The handler must not allocate: it takes from a stock, and where
+ * that is empty the message waits, as it does for regions (gm_events.c). Nothing is packed
+ * while it has messages, so what it has opened stays open until it is done.
+ */
+#include "config.h"
+
+#include "core/gm_as.h"
+#include "core/gm_work.h"
+
+/* Usual stock. More for an event that meets more, up to: */
+#define STOCK 4u
+#define STOCK_MOST 1024u
+/* So many are opened while the space's lock is held. */
+#define AT_ONCE 16u
+
+void gm_pack_init(struct gm_as *as)
+{
+	TAILQ_INIT(&as->pack.stock);
+	as->pack.idle_ns = GM_PACK_IDLE_NS;
+}
+
+/* ------------------------------------------------------------------ form */
+
+struct gm_mask *gm_pack_mask(struct gm_block *b, struct gm_bnode *n, struct gm_bmap *m, enum gm_pack_mask which)
+{
+	switch (which) {
+	case GM_PACK_MANAGED:
+		return b ? &b->managed : NULL;
+	case GM_PACK_HOST:
+		return b ? &b->host : NULL;
+	case GM_PACK_STAGED:
+		return b ? &b->staged : NULL;
+	case GM_PACK_REGISTERED:
+		return b ? &b->registered : NULL;
+	case GM_PACK_EDGE:
+		return b ? &b->edge : NULL;
+	case GM_PACK_RESIDENT:
+		return n ? &n->resident : NULL;
+	case GM_PACK_DIRTY:
+		return n ? &n->dirty : NULL;
+	case GM_PACK_READ:
+		return m ? &m->read : NULL;
+	case GM_PACK_WRITE:
+		return m ? &m->write : NULL;
+	case GM_PACK_MASKS:
+		break;
+	}
+	return NULL;
+}
+
+static struct gm_mask mask_of(const struct gm_packed *p, enum gm_pack_mask which)
+{
+	unsigned code = p->codes >> (which * GM_PACK_CODE_BITS) & ((1u << GM_PACK_CODE_BITS) - 1);
+
+	if (code == GM_PACK_NONE)
+		return gm_mask_none();
+	return code == GM_PACK_FULL ? gm_mask_not(gm_mask_none()) : p->mask[code - GM_PACK_OTHER];
+}
+
+size_t gm_pack_bytes(const struct gm_packed *p)
+{
+	return sizeof(*p) + p->masks * sizeof(p->mask[0]) +
+	       (p->flags & GM_PACK_UNITS ? GM_BLOCK_UNITS * sizeof(struct gm_chunk *) : 0);
+}
+
+void gm_pack_view(const struct gm_packed *p, struct gm_block *b, struct gm_bnode *n, struct gm_bmap *m)
+{
+	struct gm_chunk *const *units = gm_packed_units(p);
+
+	n = p->flags & GM_PACK_NODE ? n : NULL;
+	m = p->flags & GM_PACK_MAP ? m : NULL;
+	b->as = p->as;
+	b->va = p->va;
+	b->slot = p->slot;
+	b->watched = p->flags & GM_PACK_WATCHED;
+	b->huge = p->flags & GM_PACK_HUGE;
+	b->has_slot = p->flags & GM_PACK_HAS_SLOT;
+	if (n)
+		b->node[p->dev] = n;
+	if (m)
+		b->map[p->ctx] = m;
+	for (unsigned u = 0; n && u < GM_BLOCK_UNITS; u++) {
+		n->unit[u] = units ? units[u] : p->chunk;
+		b->backed[p->dev] |= (uint32_t)(n->unit[u] != NULL) << u;
+	}
+	for (enum gm_pack_mask i = 0; i < GM_PACK_MASKS; i++) {
+		struct gm_mask *mask = gm_pack_mask(b, n, m, i);
+
+		if (mask)
+			*mask = mask_of(p, i);
+	}
+}
+
+bool gm_pack_look(struct gm_as *as, uint64_t va, struct gm_block *b, struct gm_bnode *n, struct gm_bmap *m)
+{
+	struct gm_packed *p;
+
+	if (!atomic_load(&as->pack.count))
+		return false;
+	gm_lock(as->env, &as->lock);
+	p = gm_packed_of(gm_radix_get(&as->blocks, va / GM_BLOCK_BYTES));
+	if (p)
+		gm_pack_view(p, b, n, m);
+	gm_unlock(as->env, &as->lock);
+	return p;
+}
+
+static const char *check_units(const struct gm_packed *p)
+{
+	struct gm_chunk *const *units = gm_packed_units(p);
+	struct gm_mask resident = mask_of(p, GM_PACK_RESIDENT);
+	const void *home = gm_packed_home(p);
+
+	for (unsigned u = 0; u < GM_BLOCK_UNITS; u++) {
+		struct gm_mask unit = gm_mask_span(u * GM_UNIT_PAGES, (u + 1) * GM_UNIT_PAGES);
+		const struct gm_chunk *c = units ? units[u] : p->chunk;
+
+		if (!c && gm_mask_meets(&unit, &resident))
+			return "a resident page of a packed block has no frame";
+		if (c && (c->home != home || c->state != GM_CHUNK_RESIDENT || c->holds))
+			return "a chunk does not know its packed block";
+	}
+	return NULL;
+}
+
+const char *gm_pack_check(const struct gm_packed *p)
+{
+	struct gm_mask resident = mask_of(p, GM_PACK_RESIDENT), host = mask_of(p, GM_PACK_HOST);
+	struct gm_mask staged = mask_of(p, GM_PACK_STAGED), dirty = mask_of(p, GM_PACK_DIRTY);
+	struct gm_mask read = mask_of(p, GM_PACK_READ), write = mask_of(p, GM_PACK_WRITE);
+	struct gm_mask clean = gm_mask_sub(gm_mask_sub(resident, dirty), staged), bad = gm_mask_sub(write, read), reach;
+
+	if (gm_mask_meets(&resident, &host) || gm_mask_meets(&staged, &host))
+		return "a page of a packed block is in two places";
+	if (!gm_mask_empty(&clean))
+		return "a page of a packed block counts as clean but the host keeps no frame of it";
+	reach = gm_mask_or(host, mask_of(p, GM_PACK_EDGE));
+	if (p->flags & GM_PACK_MAP && p->flags & GM_PACK_NODE && p->as->ctx[p->ctx]->dev->index == p->dev)
+		reach = gm_mask_or(reach, resident);
+	reach = gm_mask_sub(read, reach);
+	if (!gm_mask_empty(&bad) || !gm_mask_empty(&reach))
+		return "a page of a packed block is mapped by who cannot reach it, or for writing only";
+	if (!(p->flags & GM_PACK_HAS_SLOT) && !(gm_mask_empty(&resident) && gm_mask_empty(&staged)))
+		return "pages of a packed block are away but there is no slot";
+	return p->flags & GM_PACK_NODE ? check_units(p) : NULL;
+}
+
+/* ----------------------------------------------------------------- stock */
+
+/* With a node and a map. */
+static struct gm_block *spare_new(struct gm_as *as)
+{
+	struct gm_block *b = gm_block_new(as, 0);
+
+	if (!b)
+		return NULL;
+	b->node[0] = gm_mem_alloc(as->env, sizeof(*b->node[0]));
+	b->map[0] = gm_mem_alloc(as->env, sizeof(*b->map[0]));
+	if (b->node[0] && b->map[0])
+		return b;
+	gm_block_put(b);
+	return NULL;
+}
+
+/* (A) */
+static struct gm_block *take_stocked(struct gm_as *as)
+{
+	struct gm_block *b = TAILQ_FIRST(&as->pack.stock);
+
+	if (b) {
+		TAILQ_REMOVE(&as->pack.stock, b, work_link);
+		as->pack.stocked--;
+	}
+	return b;
+}
+
+/* One more, or one less where there are too many. False: neither, or there is no memory. */
+static bool adjust_stock(struct gm_as *as)
+{
+	struct gm_pack *pk = &as->pack;
+	struct gm_block *b = NULL;
+	bool more;
+
+	gm_lock(as->env, &as->lock);
+	if (!pk->wanted && atomic_load(&pk->count))
+		pk->wanted = STOCK;
+	more = pk->stocked < pk->wanted;
+	if (pk->stocked > pk->wanted)
+		b = take_stocked(as);
+	gm_unlock(as->env, &as->lock);
+	if (!more) {
+		gm_block_put(b);
+		return b;
+	}
+	b = spare_new(as);
+	if (!b)
+		return false;
+	gm_lock(as->env, &as->lock);
+	TAILQ_INSERT_TAIL(&pk->stock, b, work_link);
+	pk->stocked++;
+	gm_unlock(as->env, &as->lock);
+	return true;
+}
+
+void gm_pack_refill(struct gm_as *as)
+{
+	while (adjust_stock(as))
+		;
+}
+
+void gm_pack_fini(struct gm_as *as)
+{
+	gm_lock(as->env, &as->lock);
+	as->pack.wanted = 0;
+	gm_unlock(as->env, &as->lock);
+	gm_pack_refill(as);
+}
+
+/* ------------------------------------------------------------------ open */
+
+/* (A) `b`, with a node and a map, takes the place of *slot's packed block, which is the caller's to free. */
+static void open_into(struct gm_block *b, void **slot)
+{
+	const struct gm_packed *p = gm_packed_of(*slot);
+	struct gm_as *as = p->as;
+	struct gm_bnode *n = b->node[0];
+	struct gm_bmap *m = b->map[0];
+
+	if (p->flags & GM_PACK_NODE)
+		b->node[0] = NULL; /* else there is one that has nothing */
+	if (p->flags & GM_PACK_MAP)
+		b->map[0] = NULL;
+	gm_pack_view(p, b, n, m);
+	for (unsigned i = 0; i < GM_MAX_DEVS; i++)
+		atomic_store_explicit(&b->has_node[i], b->node[i] != NULL, memory_order_relaxed);
+	b->used_ns = gm_now_ns(as->env);
+	b->indexed = true;
+	gm_readers_keep_out(&as->readers);
+	if (p->flags & GM_PACK_NODE)
+		(void)gm_node_rehome(&as->lib->devs[p->dev]->node, n->unit, NULL, b);
+	*slot = b;
+	gm_readers_let_in(&as->readers);
+	atomic_fetch_sub(&as->pack.count, 1);
+	gm_stat_add(as, GM_STAT_blocks_opened, 1);
+}
+
+static void packed_free(struct gm_as *as, struct gm_packed *p)
+{
+	gm_mem_free(as->env, p, p ? gm_pack_bytes(p) : 0);
+}
+
+gm_ret_t gm_pack_open(struct gm_as *as, uint64_t va, struct gm_block **out)
+{
+	struct gm_block *b = spare_new(as); /* NULL: then one from the stock */
+	struct gm_packed *p;
+	gm_ret_t ret = GM_RET_SUCCESS;
+	void **slot;
+
+	gm_lock(as->env, &as->lock);
+	slot = gm_radix_slot(&as->blocks, va / GM_BLOCK_BYTES);
+	p = slot ? gm_packed_of(*slot) : NULL;
+	if (p && !b)
+		b = take_stocked(as);
+	if (p && b)
+		open_into(b, slot);
+	else if (p)
+		ret = GM_RET_NOMEM;
+	*out = slot && !ret ? gm_block_get(*slot) : NULL;
+	gm_unlock(as->env, &as->lock);
+	if (ret)
+		return gm_fail(ret, "no memory for the page state of 0x%llx", (unsigned long long)va);
+	if (!p) {
+		gm_block_put(b);
+		return ret;
+	}
+	packed_free(as, p);
+	gm_pack_stirred(as);
+	return ret;
+}
+
+struct gm_block *gm_pack_open_sure(struct gm_as *as, uint64_t va)
+{
+	struct gm_block *b;
+
+	while (gm_pack_open(as, va, &b)) {
+		gm_lock(as->env, &as->lock);
+		(void)gm_wait(as->env, &as->waitq, &as->lock, gm_deadline_ns(as->env, GM_WORK_RETRY_NS));
+		gm_unlock(as->env, &as->lock);
+	}
+	return b;
+}
+
+/* (A) The slot of the first packed block in [*va, end), whose address *va becomes; NULL: there is none. */
+static void **next_packed(struct gm_as *as, uint64_t *va, uint64_t end)
+{
+	uint64_t key = *va / GM_BLOCK_BYTES;
+	void **slot;
+
+	while ((slot = gm_radix_ceil(&as->blocks, &key)) && key * GM_BLOCK_BYTES < end && !gm_packed_of(*slot))
+		key++;
+	if (!slot || key * GM_BLOCK_BYTES >= end)
+		return NULL;
+	*va = key * GM_BLOCK_BYTES;
+	return slot;
+}
+
+/* (A) How many there are, as far as it matters. */
+static unsigned count_packed(struct gm_as *as, uint64_t va, uint64_t end)
+{
+	unsigned n = 0;
+
+	while (n < STOCK_MOST && next_packed(as, &va, end)) {
+		va += GM_BLOCK_BYTES;
+		n++;
+	}
+	return n;
+}
+
+/* (A) Some of [*va, end), which goes on. False: the stock is empty. */
+static bool open_some(struct gm_as *as, uint64_t *va, uint64_t end, struct gm_packed **old, unsigned *n)
+{
+	void **slot;
+
+	for (*n = 0; *n < AT_ONCE && (slot = next_packed(as, va, end)); *va += GM_BLOCK_BYTES) {
+		struct gm_block *b = take_stocked(as);
+
+		if (!b) {
+			as->pack.wanted = count_packed(as, *va, end) + STOCK;
+			return false;
+		}
+		old[(*n)++] = gm_packed_of(*slot);
+		open_into(b, slot);
+	}
+	as->pack.wanted = STOCK;
+	return true;
+}
+
+bool gm_pack_open_stocked(struct gm_as *as, uint64_t va, uint64_t end)
+{
+	struct gm_packed *old[AT_ONCE];
+	bool ok = true, low = false;
+	unsigned n;
+
+	if (!atomic_load(&as->pack.count))
+		return true;
+	do {
+		gm_lock(as->env, &as->lock);
+		ok = open_some(as, &va, end, old, &n);
+		low = as->pack.stocked < STOCK / 2;
+		gm_unlock(as->env, &as->lock);
+		for (unsigned i = 0; i < n; i++)
+			packed_free(as, old[i]);
+	} while (ok && n == AT_ONCE);
+	if (low && ok)
+		gm_work_refill(as);
+	gm_pack_stirred(as);
+	return ok;
+}
+
+/* --------------------------------------------------------------- victims */
+
+void gm_pack_pin(const struct gm_packed *p)
+{
+	atomic_fetch_add(&p->as->live_blocks, 1);
+}
+
+void gm_pack_unpin(struct gm_as *as)
+{
+	atomic_fetch_sub(&as->live_blocks, 1);
+}

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: MIT */
+/* Blocks that nothing happens to, in few bytes; see gm_pack.c. */
+#ifndef GM_CORE_PACK_H
+#define GM_CORE_PACK_H
+
+#include "core/gm_block.h"
+
+/* A block that is not used for so long is packed. */
+#define GM_PACK_IDLE_NS (UINT64_C(1000) * 1000 * 1000)
+
+/* The masks of a block, its node and its map that may be other than none. */
+enum gm_pack_mask {
+	GM_PACK_MANAGED,
+	GM_PACK_HOST,
+	GM_PACK_STAGED,
+	GM_PACK_REGISTERED,
+	GM_PACK_EDGE,
+	GM_PACK_RESIDENT,
+	GM_PACK_DIRTY,
+	GM_PACK_READ,
+	GM_PACK_WRITE,
+	GM_PACK_MASKS,
+};
+
+/* What a mask is: a code of 3 bits, the mask's number times 3 bits up. */
+#define GM_PACK_NONE 0u
+#define GM_PACK_FULL 1u
+#define GM_PACK_OTHER 2u /* mask[0], and so on */
+#define GM_PACK_CODE_BITS 3
+#define GM_PACK_OTHERS ((1u << GM_PACK_CODE_BITS) - GM_PACK_OTHER)
+
+#define GM_PACK_WATCHED 0x01u
+#define GM_PACK_HUGE 0x02u
+#define GM_PACK_HAS_SLOT 0x04u
+#define GM_PACK_NODE 0x08u  /* frames are in device `dev`: one chunk for all, */
+#define GM_PACK_UNITS 0x10u /* or some for units */
+#define GM_PACK_MAP 0x20u   /* context `ctx` maps some */
+
+struct gm_packed {
+	struct gm_as *as;
+	uint64_t va;
+	uint64_t slot;
+	struct gm_chunk *chunk;
+	uint32_t codes;
+	uint8_t dev, ctx;
+	uint8_t flags;
+	uint8_t masks;         /* so many in: */
+	struct gm_mask mask[]; /* and behind them, with UNITS: struct gm_chunk *[GM_BLOCK_UNITS] */
+};
+
+/* What the index and a chunk point to: a block, or, with bit 0 set, a packed one. */
+static inline struct gm_packed *gm_packed_of(const void *home)
+{
+	return (uintptr_t)home & 1 ? (struct gm_packed *)((uintptr_t)home - 1) : NULL;
+}
+
+static inline void *gm_packed_home(const struct gm_packed *p)
+{
+	return (void *)((uintptr_t)p + 1);
+}
+
+/* NULL: it has none. */
+static inline struct gm_chunk **gm_packed_units(const struct gm_packed *p)
+{
+	return p->flags & GM_PACK_UNITS ? (struct gm_chunk **)(uintptr_t)&p->mask[p->masks] : NULL;
+}
+
+/* A space's own. */
+struct gm_pack {
+	TAILQ_HEAD(, gm_block) stock; /* (A) blocks with one node and one map each, for who must not allocate */
+	unsigned stocked, wanted;     /* (A) how many there are, and how many should be */
+	atomic_uint count;            /* (A), read without it: packed blocks */
+	atomic_bool stirred;          /* something became, or may become, fit to be packed */
+	/* the worker's own */
+	uint64_t due_ns;              /* when the next round begins, or goes on; 0: none is under way */
+	uint64_t next_va;             /* where it goes on */
+	bool again;                   /* it saw blocks whose time will come */
+	uint64_t idle_ns;             /* GM_PACK_IDLE_NS; tests have less patience */
+};
+
+void gm_pack_init(struct gm_as *as);
+/* Gives the stock back. */
+void gm_pack_fini(struct gm_as *as);
+
+/*
+ * The block of va, with a reference, made from its packed form if it is packed. *out NULL: there is none. SUCCESS,
+ * NOMEM. No lock is held.
+ */
+gm_ret_t gm_pack_open(struct gm_as *as, uint64_t va, struct gm_block **out);
+/* The same without failing: it waits for memory. */
+struct gm_block *gm_pack_open_sure(struct gm_as *as, uint64_t va);
+/* The handler, while it has messages: nothing of [va, end) is packed afterwards. False: not before it is stocked up. */
+bool gm_pack_open_stocked(struct gm_as *as, uint64_t va, uint64_t end);
+/* Fill what that takes from. */
+void gm_pack_refill(struct gm_as *as);
+
+/* What it says, written into three that are all zero. They are nobody's: only to look at. */
+void gm_pack_view(const struct gm_packed *p, struct gm_block *b, struct gm_bnode *n, struct gm_bmap *m);
+/* How the block of va looks, as above; false: there is none that is packed. No lock is held. */
+bool gm_pack_look(struct gm_as *as, uint64_t va, struct gm_block *b, struct gm_bnode *n, struct gm_bmap *m);
+/* (A) Every invariant of a packed block; NULL or what is wrong. */
+const char *gm_pack_check(const struct gm_packed *p);
+
+/* Of block, node and map, each may be NULL where the mask lies in another; NULL then. */
+struct gm_mask *gm_pack_mask(struct gm_block *b, struct gm_bnode *n, struct gm_bmap *m, enum gm_pack_mask which);
+/* How large it is, or would be. */
+size_t gm_pack_bytes(const struct gm_packed *p);
+
+/* Keep the space of a packed victim: until gm_pack_unpin(). (node) */
+void gm_pack_pin(const struct gm_packed *p);
+void gm_pack_unpin(struct gm_as *as);
+
+/* The worker's: pack what is fit, some of it. Returns when there will be more to do, UINT64_MAX: not by itself. */
+uint64_t gm_pack_work(struct gm_as *as);
+/* The worker must not go to sleep for ever. */
+bool gm_pack_wants(const struct gm_as *as);
+/* A block was used: in a while it may be fit. */
+void gm_pack_stirred(struct gm_as *as);
+
+#endif
