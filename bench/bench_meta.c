@@ -5,15 +5,17 @@
  * (its page tables) is the device's and does not count; nor do the kernel's
  * page tables, and the staging that has to be there for what is away.
  *
- *     meta.uniform      256 MiB of gm_alloc() memory, all of it on the device and mapped there, in
+ *     meta.uniform      1 GiB of gm_alloc() memory, all of it on the device and mapped there, in
  *                       chunks of 2 MiB
- *     meta.mixed        the same, every other page on the device, the rest on the host
+ *     meta.mixed        256 MiB, scaled up: every other page on the device, the rest on the host
+ *     meta.*.busy       the same two right after they were used: what is left alone for a
+ *                       second or two is packed, which the two above wait for
  *     meta.host         1 GiB of it that no device has used
  *     meta.device_node  1 GiB of device memory registered, nothing in it
  *
- * One run each, since nothing is timed. Scaled up from 256 MiB: the stock that a space keeps
- * beside counts four times, or not at all where the worker had filled it before; so the first two
- * differ by about 130 KiB from run to run.
+ * One run each, since nothing is timed. The stock that a space keeps beside counts, or does not
+ * where the worker had filled it before: by that, about 30 KiB
+ * and four times as much, runs differ.
  */
 #include "config.h"
 
@@ -24,14 +26,19 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define KIB 1024.0
 #define GIB (UINT64_C(1) << 30)
-#define BYTES (UINT64_C(256) << 20)
+#define BYTES GIB
+/* A call for each page. */
+#define MIXED_BYTES (UINT64_C(256) << 20)
 /* Device-physical addresses where the mock has nothing. */
 #define ELSEWHERE (UINT64_C(1) << 40)
 
 static const struct bench_spec uniform_spec = { "meta.uniform", "KiB", BENCH_COST, 96, 16 };
+static const struct bench_spec uniform_busy_spec = { "meta.uniform.busy", "KiB", BENCH_COST, 0, 0 };
+static const struct bench_spec mixed_busy_spec = { "meta.mixed.busy", "KiB", BENCH_COST, 0, 0 };
 static const struct bench_spec mixed_spec = { "meta.mixed", "KiB", BENCH_COST, 3072, 320 };
 static const struct bench_spec host_spec = { "meta.host", "KiB", BENCH_COST, 0, 0 };
 static const struct bench_spec node_spec = { "meta.device_node", "KiB", BENCH_COST, 2560, 320 };
@@ -100,7 +107,7 @@ static void meta_open(struct meta *m)
 		.cpu_around_bytes = BENCH_PAGE,
 	};
 
-	*m = (struct meta){ .mock = { .size = sizeof(m->mock), .vram_bytes = 2 * BYTES } };
+	*m = (struct meta){ .mock = { .size = sizeof(m->mock), .vram_bytes = BYTES + BYTES / 4 } };
 	m->mmu = *gm_mock_mmu();
 	m->mmu.dev_init = open_device;
 	BENCH_TRY(gm_lib_create(&lib, &m->lib));
@@ -133,6 +140,19 @@ static void expect(struct meta *m, uint64_t va, enum gm_place place)
 		bench_die("a page is in place %d, not %d", (int)info.place, (int)place);
 }
 
+/* Until nothing becomes less any more, for a while longer than it takes to begin. */
+static void wait_packed(struct meta *m)
+{
+	const struct timespec pause = { .tv_sec = 3 };
+	struct gm_stats before, now = { .blocks_packed = UINT64_MAX };
+
+	do {
+		before = now;
+		(void)nanosleep(&pause, NULL);
+		BENCH_TRY(gm_as_stats(m->as, &now));
+	} while (now.blocks_packed != before.blocks_packed);
+}
+
 /* The mappings on the device too, as a kernel's faults would leave them. */
 static void map_on_dev(struct meta *m, uint64_t va, uint64_t bytes)
 {
@@ -153,6 +173,8 @@ static void run_uniform(struct meta *m)
 	BENCH_TRY(gm_migrate(m->as, GM_VA(mem), BYTES, m->dev, NULL));
 	map_on_dev(m, GM_VA(mem), BYTES);
 	expect(m, GM_VA(mem) + BYTES / 2, GM_PLACE_DEVICE);
+	report(&uniform_busy_spec, before, BYTES);
+	wait_packed(m);
 	report(&uniform_spec, before, BYTES);
 	BENCH_TRY(gm_free(m->as, mem));
 }
@@ -162,14 +184,16 @@ static void run_mixed(struct meta *m)
 	size_t before = atomic_load(&live_bytes);
 	void *mem;
 
-	BENCH_TRY(gm_alloc(m->as, BYTES, GM_MEM_NO_HUGE, &mem));
-	memset(mem, 1, BYTES);
-	BENCH_TRY(gm_migrate(m->as, GM_VA(mem), BYTES, m->dev, NULL));
-	for (uint64_t at = 0; at < BYTES; at += UINT64_C(2) * BENCH_PAGE)
+	BENCH_TRY(gm_alloc(m->as, MIXED_BYTES, GM_MEM_NO_HUGE, &mem));
+	memset(mem, 1, MIXED_BYTES);
+	BENCH_TRY(gm_migrate(m->as, GM_VA(mem), MIXED_BYTES, m->dev, NULL));
+	for (uint64_t at = 0; at < MIXED_BYTES; at += UINT64_C(2) * BENCH_PAGE)
 		BENCH_TRY(gm_migrate(m->as, GM_VA(mem) + at, BENCH_PAGE, NULL, NULL));
-	expect(m, GM_VA(mem) + BYTES / 2, GM_PLACE_HOST);
-	expect(m, GM_VA(mem) + BYTES / 2 + BENCH_PAGE, GM_PLACE_DEVICE);
-	report(&mixed_spec, before, BYTES);
+	expect(m, GM_VA(mem) + MIXED_BYTES / 2, GM_PLACE_HOST);
+	expect(m, GM_VA(mem) + MIXED_BYTES / 2 + BENCH_PAGE, GM_PLACE_DEVICE);
+	report(&mixed_busy_spec, before, MIXED_BYTES);
+	wait_packed(m);
+	report(&mixed_spec, before, MIXED_BYTES);
 	BENCH_TRY(gm_free(m->as, mem));
 }
 

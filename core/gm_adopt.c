@@ -420,6 +420,8 @@ gm_ret_t gm_release(struct gm_as *as, void *ptr, uint64_t bytes)
 	deadline_ns = gm_deadline_ns(as->env, as->cfg.wait_ns);
 	if (!ret)
 		ret = gm_events_settle(as, deadline_ns);
+	if (!ret)
+		ret = gm_pack_open_range(as, va, va + bytes);
 	if (ret)
 		return ret;
 	s = release_span(as, va, bytes);

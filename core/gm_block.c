@@ -113,6 +113,13 @@ struct gm_block *gm_block_find(struct gm_as *as, uint64_t va)
 	return gm_packed_of(home) ? gm_pack_open_sure(as, va) : home;
 }
 
+struct gm_block *gm_block_find_live(struct gm_as *as, uint64_t va)
+{
+	void *home = look_up(as, va);
+
+	return gm_packed_of(home) ? NULL : home;
+}
+
 /* (A) The first in [*va, end), packed or not, of the block at *va then. */
 static void *first_home(struct gm_as *as, uint64_t *va, uint64_t end)
 {

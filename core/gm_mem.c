@@ -422,6 +422,9 @@ gm_ret_t gm_free(struct gm_as *as, void *ptr)
 	gm_unlock(as->env, &as->lock);
 	if (!end)
 		return gm_fail(GM_RET_NOENT, "gm_free: no allocation begins at %p", ptr);
+	ret = gm_pack_open_range(as, va, end);
+	if (ret)
+		return ret;
 	if (gm_mem_is_held(as, va, end))
 		return gm_fail(GM_RET_BUSY, "gm_free: a working set holds part of %p: release it first", ptr);
 	ret = begin_free(as, va, end);

@@ -284,6 +284,8 @@ gm_ret_t gm_migrate(struct gm_as *as, uint64_t va, uint64_t bytes, struct gm_dev
 	round_out(&va, &end);
 	deadline_ns = gm_deadline_ns(as->env, as->cfg.wait_ns);
 	ret = gm_events_settle(as, deadline_ns);
+	if (!ret)
+		ret = gm_pack_open_range(as, va, end);
 	if (!ret && ctx)
 		ret = check_fit(as, dev, va, end);
 	if (!ret)
@@ -450,6 +452,8 @@ gm_ret_t gm_discard(struct gm_as *as, uint64_t va, uint64_t bytes)
 	va = (va + mask) & ~mask;
 	end &= ~mask;
 	ret = gm_events_settle(as, deadline_ns);
+	if (!ret && va < end)
+		ret = gm_pack_open_range(as, va, end);
 	if (ret || va >= end)
 		return ret;
 	count(as, va, end, NULL, &there, &managed);

@@ -250,6 +250,10 @@ static void open_into(struct gm_block *b, void **slot)
 	if (p->flags & GM_PACK_MAP)
 		b->map[0] = NULL;
 	gm_pack_view(p, b, n, m);
+	if (GM_PLANTED(as, GM_PLANT_PACK_CLEAN))
+		n->dirty = gm_mask_none();
+	if (GM_PLANTED(as, GM_PLANT_PACK_UNMAP))
+		m->read = m->write = gm_mask_none();
 	for (unsigned i = 0; i < GM_MAX_DEVS; i++)
 		atomic_store_explicit(&b->has_node[i], b->node[i] != NULL, memory_order_relaxed);
 	b->used_ns = gm_now_ns(as->env);
@@ -290,11 +294,11 @@ gm_ret_t gm_pack_open(struct gm_as *as, uint64_t va, struct gm_block **out)
 		return gm_fail(ret, "no memory for the page state of 0x%llx", (unsigned long long)va);
 	if (!p) {
 		gm_block_put(b);
-		return ret;
+		return GM_RET_SUCCESS;
 	}
 	packed_free(as, p);
 	gm_pack_stirred(as);
-	return ret;
+	return GM_RET_SUCCESS;
 }
 
 struct gm_block *gm_pack_open_sure(struct gm_as *as, uint64_t va)
@@ -321,6 +325,24 @@ static void **next_packed(struct gm_as *as, uint64_t *va, uint64_t end)
 		return NULL;
 	*va = key * GM_BLOCK_BYTES;
 	return slot;
+}
+
+gm_ret_t gm_pack_open_range(struct gm_as *as, uint64_t va, uint64_t end)
+{
+	gm_ret_t ret = GM_RET_SUCCESS;
+	void **slot = NULL;
+
+	do {
+		struct gm_block *b = NULL;
+
+		gm_lock(as->env, &as->lock);
+		slot = atomic_load(&as->pack.count) ? next_packed(as, &va, end) : NULL;
+		gm_unlock(as->env, &as->lock);
+		if (slot)
+			ret = gm_pack_open(as, va, &b);
+		gm_block_put(b);
+	} while (!ret && slot);
+	return ret;
 }
 
 /* (A) How many there are, as far as it matters. */

@@ -89,6 +89,8 @@ void gm_pack_fini(struct gm_as *as);
 gm_ret_t gm_pack_open(struct gm_as *as, uint64_t va, struct gm_block **out);
 /* The same without failing: it waits for memory. */
 struct gm_block *gm_pack_open_sure(struct gm_as *as, uint64_t va);
+/* Nothing of [va, end) is packed afterwards, for a while: what comes next need not wait. SUCCESS, NOMEM. */
+gm_ret_t gm_pack_open_range(struct gm_as *as, uint64_t va, uint64_t end);
 /* The handler, while it has messages: nothing of [va, end) is packed afterwards. False: not before it is stocked up. */
 bool gm_pack_open_stocked(struct gm_as *as, uint64_t va, uint64_t end);
 /* Fill what that takes from. */

@@ -18,6 +18,8 @@ enum gm_plant {
 	GM_PLANT_SKIP_HOLD,    /* working sets do not hold their pages */
 	GM_PLANT_LOSE_WAKE,    /* who waits for a busy page is not woken */
 	GM_PLANT_WRITE_CLEAN,  /* a write mapping does not make the page dirty */
+	GM_PLANT_PACK_CLEAN,   /* a block comes back from its packed form without its dirty pages */
+	GM_PLANT_PACK_UNMAP,   /* ... without its mappings */
 	GM_PLANTS,
 };
 

@@ -99,7 +99,7 @@ bool gm_ws_hold_resident(struct gm_ws *ws, size_t piece)
 {
 	const struct gm_ws_piece *p = &ws->piece[piece];
 	struct gm_ctx *ctx = ws->ctx;
-	struct gm_block *b = gm_block_find(ctx->as, p->va);
+	struct gm_block *b = gm_block_find_live(ctx->as, p->va);
 	struct gm_mask pages, write, edge;
 	bool ready;
 

@@ -76,6 +76,7 @@ UNIT_TESTS = \
 	tests/unit/test_mock_sync.t \
 	tests/unit/test_mock_tlb.t \
 	tests/unit/test_node.t \
+	tests/unit/test_pack.t \
 	tests/unit/test_policy.t \
 	tests/unit/test_radix.t \
 	tests/unit/test_rank.t \

@@ -49,6 +49,7 @@ GM_API GM_MUST_CHECK gm_ret_t gm_alloc(struct gm_as *as, uint64_t bytes, uint32_
  * @retval GM_RET_NOENT    no allocation begins there; nothing changed
  * @retval GM_RET_BUSY     a working set holds part of it; nothing changed
  * @retval GM_RET_TIMEDOUT a device did not let go in time; nothing was freed
+ * @retval GM_RET_NOMEM    out of memory; nothing changed
  * @threads any
  */
 GM_API gm_ret_t gm_free(struct gm_as *as, void *ptr);
@@ -147,6 +148,7 @@ GM_API gm_ret_t gm_migrate(struct gm_as *as, uint64_t va, uint64_t bytes, struct
  *                         be moved nor written; then part may be discarded
  * @retval GM_RET_BUSY     a working set holds part of it; nothing changed
  * @retval GM_RET_TIMEDOUT a device did not let go in time; part may be discarded
+ * @retval GM_RET_NOMEM    out of memory; part may be discarded
  * @threads any; blocks
  */
 GM_API gm_ret_t gm_discard(struct gm_as *as, uint64_t va, uint64_t bytes);

@@ -32,6 +32,8 @@
 #include <gmem/gmem.h>
 #include <gmem/mock.h>
 
+#include "core/gm_as.h"
+
 #define RACE_SKIP    77
 #define RACE_PAGE    ((uint64_t)GM_PAGE_BYTES)
 #define RACE_BEATS   64u
@@ -41,6 +43,7 @@
 
 struct race_opt {
 	uint64_t migrations, rounds, seconds, seed, watchdog_s, limit_s;
+	uint64_t pack_ns;		/* blocks not used for so long are packed; 0: the default */
 	unsigned cpus, kernels, movers; /* threads: of the CPU, of each device, that call gm_migrate() */
 	const char *handler;		/* same, other, free */
 	const char *with, *space;	/* which variants, which spaces */
@@ -255,7 +258,7 @@ static inline void race_usage(const struct race *r)
 {
 	printf("%s [--migrations N] [--rounds N] [--seconds N] [--seed N] [--handler same|other|free]\n"
 	       "  [--with none|all|dontneed,reuse,mprotect] [--space both|inclusive|exclusive] [--dev SPEC]\n"
-	       "  [--cpus N] [--kernels N] [--movers N] [--watchdog S] [--limit S]\n",
+	       "  [--cpus N] [--kernels N] [--movers N] [--watchdog S] [--limit S] [--pack NS]\n",
 	       r->program);
 }
 
@@ -302,6 +305,9 @@ static inline bool race_option(struct race_opt *o, int c, uint64_t n)
 	case 'l':
 		o->limit_s = n;
 		break;
+	case 'p':
+		o->pack_ns = n;
+		break;
 	default:
 		return false;
 	}
@@ -315,7 +321,7 @@ static inline void race_options(struct race *r, int argc, char **argv)
 		{ "seed", 1, NULL, 'x' },	{ "handler", 1, NULL, 'h' }, { "with", 1, NULL, 'w' },
 		{ "space", 1, NULL, 'a' },	{ "dev", 1, NULL, 'd' },     { "cpus", 1, NULL, 'c' },
 		{ "kernels", 1, NULL, 'k' },	{ "movers", 1, NULL, 'v' },  { "watchdog", 1, NULL, 'g' },
-		{ "limit", 1, NULL, 'l' },	{ NULL, 0, NULL, 0 },
+		{ "limit", 1, NULL, 'l' },	{ "pack", 1, NULL, 'p' },   { NULL, 0, NULL, 0 },
 	};
 	struct race_opt *o = &r->opt;
 	int c;
@@ -437,6 +443,8 @@ static inline void race_open(struct race *r, uint32_t flags)
 	}
 	race_must(r, ret, "gm_lib_create");
 	RACE_MUST(r, gm_as_create(r->lib, 0, 0, &ac, &as));
+	if (r->opt.pack_ns)
+		as->pack.idle_ns = r->opt.pack_ns; /* nothing was used yet: nobody reads it */
 	for (unsigned i = 0; i < RACE_DEVS; i++) {
 		RACE_MUST(r, gm_dev_open(r->lib, r->opt.dev, &r->dev[i]));
 		RACE_MUST(r, gm_as_attach(as, r->dev[i], GM_ATTACH_IDENTITY, NULL, &r->ctx[i]));

@@ -517,8 +517,8 @@ static void print_table(struct counters *c, const char *space, uint64_t ns, uint
 	all = s.migrations_to_dev + s.migrations_to_host;
 	printf("%s: %s space, handler %s, with %s\n", c->r.program, space, c->r.opt.handler, c->r.opt.with);
 	printf("  migrations %" PRIu64 " to devices, %" PRIu64 " to the host; %" PRIu64 " evictions, %" PRIu64
-	       " undone\n",
-	       s.migrations_to_dev, s.migrations_to_host, s.evictions, s.aborts);
+	       " undone; %" PRIu64 " blocks packed\n",
+	       s.migrations_to_dev, s.migrations_to_host, s.evictions, s.aborts, s.blocks_packed);
 	printf("  faults     %" PRIu64 " CPU (%" PRIu64 " served by the handler), %" PRIu64 " device\n", s.cpu_faults,
 	       s.cpu_faults_inline, s.dev_faults);
 	printf("  gm_migrate %" PRIu64 " calls, %" PRIu64 " refused in part\n", atomic_load(&c->r.moves),

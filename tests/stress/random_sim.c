@@ -50,6 +50,8 @@ static const struct plant {
 	{ "skip-hold", GM_PLANT_SKIP_HOLD, GM_MOCK_BUG_NONE },
 	{ "lose-wake", GM_PLANT_LOSE_WAKE, GM_MOCK_BUG_NONE },
 	{ "write-clean", GM_PLANT_WRITE_CLEAN, GM_MOCK_BUG_NONE },
+	{ "pack-clean", GM_PLANT_PACK_CLEAN, GM_MOCK_BUG_NONE },
+	{ "pack-unmap", GM_PLANT_PACK_UNMAP, GM_MOCK_BUG_NONE },
 	{ "mock-skip-invl", GM_PLANT_NONE, GM_MOCK_BUG_SKIP_INVL },
 	{ "mock-skip-remove", GM_PLANT_NONE, GM_MOCK_BUG_SKIP_REMOVE },
 	{ "mock-skip-copy", GM_PLANT_NONE, GM_MOCK_BUG_SKIP_COPY },

@@ -29,6 +29,8 @@ struct failing_alloc {
 	atomic_size_t live_bytes; /* their sizes */
 	atomic_size_t calls;	  /* calls of alloc since arm() */
 	atomic_size_t fail_at;	  /* 1: the next call fails; 0: none */
+	atomic_bool fail_all;	  /* until it is false again, which counts those that failed: */
+	atomic_size_t failed;
 	atomic_size_t bad_frees;  /* frees with a wrong size: a bug of the caller */
 };
 
@@ -43,6 +45,10 @@ static inline void *failing_alloc_alloc(void *arg, size_t bytes)
 	struct failing_alloc *fa = arg;
 	union failing_alloc_head *head;
 
+	if (atomic_load(&fa->fail_all)) {
+		atomic_fetch_add(&fa->failed, 1);
+		return NULL;
+	}
 	if (atomic_fetch_add(&fa->calls, 1) + 1 == atomic_load(&fa->fail_at))
 		return NULL;
 	if (bytes > SIZE_MAX - sizeof(*head))
@@ -76,6 +82,8 @@ static inline void failing_alloc_init(struct failing_alloc *fa)
 	atomic_init(&fa->calls, 0);
 	atomic_init(&fa->fail_at, 0);
 	atomic_init(&fa->bad_frees, 0);
+	atomic_init(&fa->fail_all, false);
+	atomic_init(&fa->failed, 0);
 }
 
 /* From now on the n-th call fails, that one only; 0: none. */
