@@ -101,7 +101,8 @@ void gm_shim_begin(struct gm_shim_dev *d, struct gm_shim_call *c, enum gm_shim_o
 	overlap = overlaps(c);
 	called = !ops[op].lost_too && d->given_up && pthread_equal(d->giver, c->thread);
 	LIST_INSERT_HEAD(&d->calls, c, link);
-	silent = d->silent_ns && c->start_ns - d->silent_ns > d->bound_ns;
+	/* Another call may have begun later and been faster. */
+	silent = d->silent_ns && c->start_ns > d->silent_ns && c->start_ns - d->silent_ns > d->bound_ns;
 	if (silent)
 		d->silent_ns = 0;
 	gm_shim_unlock(d);
