@@ -196,6 +196,8 @@ gm_ret_t gm_adopt(struct gm_as *as, void *ptr, uint64_t bytes, uint32_t flags)
 	if (!ret)
 		ret = gm_mem_wait_dropped(as, outer, va + bytes, deadline_ns);
 	if (!ret)
+		ret = gm_pack_open_range(as, outer, va + bytes);
+	if (!ret)
 		ret = gm_mem_stock(as, 6);
 	if (ret)
 		return ret;

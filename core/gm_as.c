@@ -94,7 +94,7 @@ static void init(struct gm_as *as)
 	gm_waitq_init(as->env, &as->queue_waitq);
 	gm_regions_init(&as->regions);
 	gm_remap_init(as);
-	gm_pack_init(as);
+	as->pack.idle_ns = GM_PACK_IDLE_NS;
 	TAILQ_INIT(&as->work);
 	atomic_init(&as->granule_pages, 1);
 	as->refill = true;
@@ -243,7 +243,6 @@ static void drop_blocks(struct gm_as *as)
 		b->has_slot = false;
 		gm_block_put(b);
 	}
-	gm_pack_fini(as);
 	/* Another space that looks for victims may still have one in its hands. */
 	while (atomic_load(&as->live_blocks)) {
 		drain_queue(as); /* ... and put it there when it is done with it */

@@ -113,6 +113,14 @@ struct gm_block *gm_block_find(struct gm_as *as, uint64_t va)
 	return gm_packed_of(home) ? gm_pack_open_sure(as, va) : home;
 }
 
+gm_ret_t gm_block_seek(struct gm_as *as, uint64_t va, struct gm_block **out)
+{
+	void *home = look_up(as, va);
+
+	*out = home;
+	return gm_packed_of(home) ? gm_pack_open(as, va, out) : GM_RET_SUCCESS;
+}
+
 struct gm_block *gm_block_find_live(struct gm_as *as, uint64_t va)
 {
 	void *home = look_up(as, va);

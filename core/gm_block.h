@@ -98,6 +98,8 @@ struct gm_block *gm_block_get(struct gm_block *b);
 void gm_block_put(struct gm_block *b);
 /* With a reference; NULL if no state is kept there. */
 struct gm_block *gm_block_find(struct gm_as *as, uint64_t va);
+/* The same for who does not wait: SUCCESS, NOMEM. */
+gm_ret_t gm_block_seek(struct gm_as *as, uint64_t va, struct gm_block **out);
 /* The same, but NULL also if it is packed. */
 struct gm_block *gm_block_find_live(struct gm_as *as, uint64_t va);
 /* The same, made from the regions if need be. SUCCESS, FAULT (no region there), NOMEM. */

@@ -10,8 +10,8 @@
  *             may belong to somebody else already.
  *     REMAP   the mapping is elsewhere: gm_remap.c
  *
- * The handler never allocates and never waits. Where it would have to (no spare
- * region, no spare entry for a remap, none for a block that is packed) the message stays at the head of its list,
+ * The handler never waits, and allocates for nothing but a block that is packed. Where it
+ * would have to (no spare region, no spare entry for a remap, no memory for that block) the message stays at the head of its list,
  * the worker or whoever waits for it refills, and the handler tries again: order is kept.
  *
  * munmap() and madvise() return to the application as soon as their event has
@@ -154,11 +154,11 @@ static bool handle(struct gm_as *as, const struct gm_host_msg *msg)
 	uint64_t end = msg->va + msg->bytes;
 	bool ok = true;
 
-	if (!gm_pack_open_stocked(as, msg->va, msg->kind == GM_HOST_FAULT ? msg->va + 1 : end))
+	if (msg->kind != GM_HOST_FAULT && gm_pack_open_range(as, msg->va, end))
 		return false;
 	switch (msg->kind) {
 	case GM_HOST_FAULT:
-		gm_fault_cpu(as, msg->va, msg->write, msg->thread_id);
+		ok = gm_fault_cpu(as, msg->va, msg->write, msg->thread_id);
 		break;
 	case GM_HOST_REMOVE:
 		if (!GM_PLANTED(as, GM_PLANT_MISS_REMOVE))
@@ -273,7 +273,7 @@ void gm_events_thread(void *arg)
 
 		if (some && !stuck) {
 			rested = false;
-		} else if (some || !rested) {
+		} else if (!stuck && (some || !rested)) {
 			/* Who was just served often faults again at once: to look again is cheaper than to sleep. */
 			gm_yield(as->env);
 			rested = true;
@@ -286,22 +286,31 @@ void gm_events_thread(void *arg)
 	}
 }
 
-void gm_events_refill(struct gm_as *as)
+/* One more piece. False: enough, or no memory. */
+static bool stock_region(struct gm_as *as)
 {
-	bool enough = false;
+	void *piece;
+	bool enough;
 
-	while (!enough) {
-		void *piece = gm_region_new(as->env);
+	gm_lock(as->env, &as->lock);
+	enough = gm_regions_room(&as->regions) > GM_REGION_SPARES;
+	gm_unlock(as->env, &as->lock);
+	piece = enough ? NULL : gm_region_new(as->env);
+	if (!piece)
+		return false;
+	gm_lock(as->env, &as->lock);
+	gm_regions_stock(&as->regions, piece);
+	gm_unlock(as->env, &as->lock);
+	return true;
+}
 
-		if (!piece)
-			break;
-		gm_lock(as->env, &as->lock);
-		gm_regions_stock(&as->regions, piece);
-		enough = gm_regions_room(&as->regions) > GM_REGION_SPARES;
-		gm_unlock(as->env, &as->lock);
-	}
-	gm_remap_stock(as);
-	gm_pack_refill(as);
+bool gm_events_refill(struct gm_as *as)
+{
+	bool some = false;
+
+	while (stock_region(as))
+		some = true;
+	return gm_remap_stock(as) || some;
 }
 
 bool gm_events_let_run(struct gm_as *as)
@@ -313,7 +322,7 @@ bool gm_events_let_run(struct gm_as *as)
 	stuck = as->msgs_stuck;
 	gm_unlock(as->env, &as->lock);
 	if (stuck) { /* the worker may be who is waiting here */
-		gm_events_refill(as);
+		(void)gm_events_refill(as);
 		gm_hal_msg_kick(as->host, as->hpmap);
 	}
 	gm_lock(as->env, &as->lock);

@@ -47,8 +47,8 @@ bool gm_events_doom(struct gm_as *as, uint64_t va, uint64_t end, bool unmapped);
  */
 gm_ret_t gm_events_forget_gone(struct gm_as *as, struct gm_block *b, uint64_t va, uint64_t end);
 
-/* Fill what the handler takes from. */
-void gm_events_refill(struct gm_as *as);
+/* Fill what the handler takes from. False: there was nothing to fill, or no memory for it. */
+bool gm_events_refill(struct gm_as *as);
 
 /*
  * After a REMOVE was read the kernel has yet to zap what is there, so for a while

@@ -50,8 +50,11 @@ gm_ret_t gm_fault_rights(struct gm_as *as, uint64_t va, uint32_t access, struct 
 gm_ret_t gm_fault_in_place(struct gm_ctx *ctx, struct gm_block *b, unsigned page, uint32_t access, uint64_t deadline_ns,
 			   struct gm_hold *hold);
 
-/* A fault message: serve it if nothing has to be waited for, else leave it to the worker. Never allocates or blocks. */
-void gm_fault_cpu(struct gm_as *as, uint64_t va, bool write, uint32_t thread_id);
+/*
+ * A fault message: serve it if nothing has to be waited for, else leave it to the worker. Never blocks. False: there is no
+ * memory to open the block that is packed, nothing was done.
+ */
+bool gm_fault_cpu(struct gm_as *as, uint64_t va, bool write, uint32_t thread_id);
 
 /* Worker: what CPU accesses wait for in this block. True: something is left, try again at *again_ns. */
 bool gm_fault_cpu_work(struct gm_block *b, uint64_t *again_ns);

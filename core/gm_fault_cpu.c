@@ -439,24 +439,28 @@ static void serve(struct gm_block *b, unsigned page, bool write, uint32_t thread
 	}
 }
 
-void gm_fault_cpu(struct gm_as *as, uint64_t va, bool write, uint32_t thread_id)
+bool gm_fault_cpu(struct gm_as *as, uint64_t va, bool write, uint32_t thread_id)
 {
 	uint64_t start = gm_now_ns(as->env);
-	struct gm_block *b;
+	struct gm_block *b = NULL;
+	bool awaits;
 
 	va &= ~(uint64_t)(GM_PAGE_BYTES - 1);
 	check_thread(as, va, thread_id);
+	awaits = gm_remap_awaits(as, va);
+	if (!awaits && gm_block_seek(as, va, &b))
+		return false;
 	gm_stat_add(as, GM_STAT_cpu_faults, 1);
-	if (gm_remap_awaits(as, va))
-		return; /* woken when it has arrived */
-	b = gm_block_find(as, va);
+	if (awaits)
+		return true; /* woken when it has arrived */
 	if (!b) {
 		serve_untracked(as, va);
-		return;
+		return true;
 	}
 	serve(b, gm_page_of(b, va), write, thread_id, start);
 	gm_block_put(b);
 	gm_stat_time(as, GM_STAT_ns_cpu_fault, start);
+	return true;
 }
 
 /* ---------------------------------------------------------------- worker */

@@ -356,6 +356,8 @@ gm_ret_t gm_alloc(struct gm_as *as, uint64_t bytes, uint32_t flags, void **ptr)
 	ret = gm_events_settle(as, gm_deadline_ns(as->env, as->cfg.wait_ns));
 	if (!ret)
 		ret = gm_mem_wait_dropped(as, va, va + bytes, gm_deadline_ns(as->env, as->cfg.wait_ns));
+	if (!ret)
+		ret = gm_pack_open_range(as, va, va + bytes);
 	gm_lock(as->env, &as->lock);
 	if (!ret) /* freed while nobody watched it: no event told of that */
 		clear_former(as, va, va + bytes);

@@ -16,27 +16,16 @@
  * gm_node_pick() finds one form or the other, and a block that it has taken a
  * reference of is not packed.
  *
- * To come back takes memory. Who can fail says NOMEM; who cannot waits until
- * there is some. The handler must not allocate: it takes from a stock, and where
- * that is empty the message waits, as it does for regions (gm_events.c). Nothing is packed
- * while it has messages, so what it has opened stays open until it is done.
+ * To come back takes memory. Who can fail says NOMEM, and so does the handler: its
+ * message waits, and is tried again. Who cannot fail waits until there is some. The
+ * library's memory is safe for the handler (hal/gm_arena.h, and struct gm_allocator).
+ * Nothing is packed while the handler has messages, or is kept from reading, so what was
+ * opened for that stays open until it is done.
  */
 #include "config.h"
 
 #include "core/gm_as.h"
 #include "core/gm_work.h"
-
-/* Usual stock. More for an event that meets more, up to: */
-#define STOCK 4u
-#define STOCK_MOST 1024u
-/* So many are opened while the space's lock is held. */
-#define AT_ONCE 16u
-
-void gm_pack_init(struct gm_as *as)
-{
-	TAILQ_INIT(&as->pack.stock);
-	as->pack.idle_ns = GM_PACK_IDLE_NS;
-}
 
 /* ------------------------------------------------------------------ form */
 
@@ -157,6 +146,8 @@ const char *gm_pack_check(const struct gm_packed *p)
 	if (p->flags & GM_PACK_MAP && p->flags & GM_PACK_NODE && p->as->ctx[p->ctx]->dev->index == p->dev)
 		reach = gm_mask_or(reach, resident);
 	reach = gm_mask_sub(read, reach);
+	if (atomic_load(&p->as->releasing)) /* mappings in place go a moment after the region */
+		reach = gm_mask_and(reach, mask_of(p, GM_PACK_MANAGED));
 	if (!gm_mask_empty(&bad) || !gm_mask_empty(&reach))
 		return "a page of a packed block is mapped by who cannot reach it, or for writing only";
 	if (!(p->flags & GM_PACK_HAS_SLOT) && !(gm_mask_empty(&resident) && gm_mask_empty(&staged)))
@@ -164,7 +155,7 @@ const char *gm_pack_check(const struct gm_packed *p)
 	return p->flags & GM_PACK_NODE ? check_units(p) : NULL;
 }
 
-/* ----------------------------------------------------------------- stock */
+/* ------------------------------------------------------------------ open */
 
 /* With a node and a map. */
 static struct gm_block *spare_new(struct gm_as *as)
@@ -180,62 +171,6 @@ static struct gm_block *spare_new(struct gm_as *as)
 	gm_block_put(b);
 	return NULL;
 }
-
-/* (A) */
-static struct gm_block *take_stocked(struct gm_as *as)
-{
-	struct gm_block *b = TAILQ_FIRST(&as->pack.stock);
-
-	if (b) {
-		TAILQ_REMOVE(&as->pack.stock, b, work_link);
-		as->pack.stocked--;
-	}
-	return b;
-}
-
-/* One more, or one less where there are too many. False: neither, or there is no memory. */
-static bool adjust_stock(struct gm_as *as)
-{
-	struct gm_pack *pk = &as->pack;
-	struct gm_block *b = NULL;
-	bool more;
-
-	gm_lock(as->env, &as->lock);
-	if (!pk->wanted && atomic_load(&pk->count))
-		pk->wanted = STOCK;
-	more = pk->stocked < pk->wanted;
-	if (pk->stocked > pk->wanted)
-		b = take_stocked(as);
-	gm_unlock(as->env, &as->lock);
-	if (!more) {
-		gm_block_put(b);
-		return b;
-	}
-	b = spare_new(as);
-	if (!b)
-		return false;
-	gm_lock(as->env, &as->lock);
-	TAILQ_INSERT_TAIL(&pk->stock, b, work_link);
-	pk->stocked++;
-	gm_unlock(as->env, &as->lock);
-	return true;
-}
-
-void gm_pack_refill(struct gm_as *as)
-{
-	while (adjust_stock(as))
-		;
-}
-
-void gm_pack_fini(struct gm_as *as)
-{
-	gm_lock(as->env, &as->lock);
-	as->pack.wanted = 0;
-	gm_unlock(as->env, &as->lock);
-	gm_pack_refill(as);
-}
-
-/* ------------------------------------------------------------------ open */
 
 /* (A) `b`, with a node and a map, takes the place of *slot's packed block, which is the caller's to free. */
 static void open_into(struct gm_block *b, void **slot)
@@ -274,7 +209,7 @@ static void packed_free(struct gm_as *as, struct gm_packed *p)
 
 gm_ret_t gm_pack_open(struct gm_as *as, uint64_t va, struct gm_block **out)
 {
-	struct gm_block *b = spare_new(as); /* NULL: then one from the stock */
+	struct gm_block *b = spare_new(as);
 	struct gm_packed *p;
 	gm_ret_t ret = GM_RET_SUCCESS;
 	void **slot;
@@ -282,8 +217,6 @@ gm_ret_t gm_pack_open(struct gm_as *as, uint64_t va, struct gm_block **out)
 	gm_lock(as->env, &as->lock);
 	slot = gm_radix_slot(&as->blocks, va / GM_BLOCK_BYTES);
 	p = slot ? gm_packed_of(*slot) : NULL;
-	if (p && !b)
-		b = take_stocked(as);
 	if (p && b)
 		open_into(b, slot);
 	else if (p)
@@ -343,59 +276,6 @@ gm_ret_t gm_pack_open_range(struct gm_as *as, uint64_t va, uint64_t end)
 		gm_block_put(b);
 	} while (!ret && slot);
 	return ret;
-}
-
-/* (A) How many there are, as far as it matters. */
-static unsigned count_packed(struct gm_as *as, uint64_t va, uint64_t end)
-{
-	unsigned n = 0;
-
-	while (n < STOCK_MOST && next_packed(as, &va, end)) {
-		va += GM_BLOCK_BYTES;
-		n++;
-	}
-	return n;
-}
-
-/* (A) Some of [*va, end), which goes on. False: the stock is empty. */
-static bool open_some(struct gm_as *as, uint64_t *va, uint64_t end, struct gm_packed **old, unsigned *n)
-{
-	void **slot;
-
-	for (*n = 0; *n < AT_ONCE && (slot = next_packed(as, va, end)); *va += GM_BLOCK_BYTES) {
-		struct gm_block *b = take_stocked(as);
-
-		if (!b) {
-			as->pack.wanted = count_packed(as, *va, end) + STOCK;
-			return false;
-		}
-		old[(*n)++] = gm_packed_of(*slot);
-		open_into(b, slot);
-	}
-	as->pack.wanted = STOCK;
-	return true;
-}
-
-bool gm_pack_open_stocked(struct gm_as *as, uint64_t va, uint64_t end)
-{
-	struct gm_packed *old[AT_ONCE];
-	bool ok = true, low = false;
-	unsigned n;
-
-	if (!atomic_load(&as->pack.count))
-		return true;
-	do {
-		gm_lock(as->env, &as->lock);
-		ok = open_some(as, &va, end, old, &n);
-		low = as->pack.stocked < STOCK / 2;
-		gm_unlock(as->env, &as->lock);
-		for (unsigned i = 0; i < n; i++)
-			packed_free(as, old[i]);
-	} while (ok && n == AT_ONCE);
-	if (low && ok)
-		gm_work_refill(as);
-	gm_pack_stirred(as);
-	return ok;
 }
 
 /* --------------------------------------------------------------- victims */

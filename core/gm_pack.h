@@ -67,8 +67,6 @@ static inline struct gm_chunk **gm_packed_units(const struct gm_packed *p)
 
 /* A space's own. */
 struct gm_pack {
-	TAILQ_HEAD(, gm_block) stock; /* (A) blocks with one node and one map each, for who must not allocate */
-	unsigned stocked, wanted;     /* (A) how many there are, and how many should be */
 	atomic_uint count;            /* (A), read without it: packed blocks */
 	atomic_bool stirred;          /* something became, or may become, fit to be packed */
 	/* the worker's own */
@@ -77,10 +75,6 @@ struct gm_pack {
 	bool again;                   /* it saw blocks whose time will come */
 	uint64_t idle_ns;             /* GM_PACK_IDLE_NS; tests have less patience */
 };
-
-void gm_pack_init(struct gm_as *as);
-/* Gives the stock back. */
-void gm_pack_fini(struct gm_as *as);
 
 /*
  * The block of va, with a reference, made from its packed form if it is packed. *out NULL: there is none. SUCCESS,
@@ -91,11 +85,6 @@ gm_ret_t gm_pack_open(struct gm_as *as, uint64_t va, struct gm_block **out);
 struct gm_block *gm_pack_open_sure(struct gm_as *as, uint64_t va);
 /* Nothing of [va, end) is packed afterwards, for a while: what comes next need not wait. SUCCESS, NOMEM. */
 gm_ret_t gm_pack_open_range(struct gm_as *as, uint64_t va, uint64_t end);
-/* The handler, while it has messages: nothing of [va, end) is packed afterwards. False: not before it is stocked up. */
-bool gm_pack_open_stocked(struct gm_as *as, uint64_t va, uint64_t end);
-/* Fill what that takes from. */
-void gm_pack_refill(struct gm_as *as);
-
 /* What it says, written into three that are all zero. They are nobody's: only to look at. */
 void gm_pack_view(const struct gm_packed *p, struct gm_block *b, struct gm_bnode *n, struct gm_bmap *m);
 /* How the block of va looks, as above; false: there is none that is packed. No lock is held. */

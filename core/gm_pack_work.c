@@ -149,7 +149,7 @@ static enum verdict look(struct gm_block *b, uint64_t now_ns, union form *f)
 	enum verdict v = UNFIT;
 
 	gm_lock(b->as->env, &b->lock);
-	if (is_early(b, now_ns))
+	if (SLIST_EMPTY(&b->holds) && is_early(b, now_ns)) /* what is held stays so until it is let go, which is a use */
 		v = EARLY;
 	else if (pack_form(b, &f->p))
 		v = FIT;
@@ -189,7 +189,7 @@ static bool pack(struct gm_as *as, uint64_t va, uint64_t now_ns, struct gm_packe
 
 	gm_lock(as->env, &as->lock);
 	b = gm_radix_get(&as->blocks, va / GM_BLOCK_BYTES);
-	ok = b && !gm_packed_of(b) && !atomic_load(&as->msgs_busy);
+	ok = b && !gm_packed_of(b) && !atomic_load(&as->msgs_busy) && !as->reader_held;
 	if (ok) {
 		gm_lock(as->env, &b->lock);
 		ok = !is_early(b, now_ns) && pack_form(b, &f.p) && gm_pack_bytes(&f.p) == bytes;
@@ -263,7 +263,6 @@ uint64_t gm_pack_work(struct gm_as *as)
 		pk->due_ns = 0;
 		if (pk->again)
 			atomic_store(&pk->stirred, true);
-		gm_pack_refill(as);
 	}
 	if (!pk->due_ns && atomic_exchange(&pk->stirred, false)) {
 		pk->due_ns = now_ns + pk->idle_ns;

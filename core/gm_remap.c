@@ -55,26 +55,28 @@ void gm_remap_fini(struct gm_as *as)
 	}
 }
 
-void gm_remap_stock(struct gm_as *as)
+bool gm_remap_stock(struct gm_as *as)
 {
 	struct gm_remaps *rs = &as->remaps;
-	bool want = true;
+	bool want = true, some = false;
 
 	while (want) {
 		struct gm_remap *e = gm_mem_alloc(as->env, sizeof(*e));
 
 		if (!e)
-			return;
+			break;
 		gm_lock(as->env, &as->lock);
 		want = rs->spares < GM_REMAP_SPARES;
 		if (want) {
 			TAILQ_INSERT_HEAD(&rs->spare, e, link);
 			rs->spares++;
+			some = true;
 			e = NULL;
 		}
 		gm_unlock(as->env, &as->lock);
 		gm_mem_free(as->env, e, sizeof(*e));
 	}
+	return some;
 }
 
 /* ------------------------------------------------------ the list; all (A) */

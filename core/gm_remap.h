@@ -50,7 +50,7 @@ static inline uint64_t gm_remap_to_end(const struct gm_remap *e)
 void gm_remap_init(struct gm_as *as);
 void gm_remap_fini(struct gm_as *as);
 /* Fill the stock. Allocates; if there is no memory, it stays smaller. */
-void gm_remap_stock(struct gm_as *as);
+bool gm_remap_stock(struct gm_as *as);
 
 /* Handler: a REMAP. False: nothing is left of the stock; call again, what was done is not done twice. */
 bool gm_remap_note(struct gm_as *as, const struct gm_host_msg *msg);

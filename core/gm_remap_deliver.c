@@ -193,8 +193,8 @@ static bool manage_target(struct gm_as *as, const struct gm_remap *r)
 	e = find(&as->remaps, r);
 	ok = e && e->not_before_ns <= gm_now_ns(as->env) && !is_source(&as->remaps, r->to, end);
 	gm_unlock(as->env, &as->lock);
-	if (!ok || gm_hal_settled(as->host, as->hpmap))
-		return false;
+	if (!ok || gm_hal_settled(as->host, as->hpmap) || gm_pack_open_range(as, r->to, end))
+		return false; /* who holds the reader does not wait, for memory neither */
 	if (is_ours(as, e)) {
 		gm_lock(as->env, &as->lock);
 		ok = gm_regions_room(&as->regions) >= 4;

@@ -161,8 +161,8 @@ static void refill(struct gm_as *as)
 	wanted = as->refill;
 	as->refill = as->remap_noted = false;
 	gm_unlock(as->env, &as->queue_lock);
-	if (wanted)
-		gm_events_refill(as);
+	if (wanted && gm_events_refill(as))
+		gm_hal_msg_kick(as->host, as->hpmap); /* it tries again at once */
 }
 
 /* (Q) Is a block due earlier than the worker is about to sleep until? */

@@ -36,7 +36,7 @@ typedef void (*gm_log_fn)(void *arg, enum gm_log_level level, const char *messag
  *
  * The fault handler's work depends on it: it must not be malloc() if buffers
  * of malloc() are adopted (a thread that holds malloc's lock may be the one
- * that waits for the fault). The default is an arena of the library's own.
+ * that waits for the fault), nor wait for anything. The default is an arena of the library's own.
  */
 struct gm_allocator {
 	void *(*alloc)(void *arg, size_t bytes); /**< zeroed, 16-byte aligned; NULL when out of memory */

@@ -102,6 +102,7 @@ GM_API GM_MUST_CHECK gm_ret_t gm_adopt(struct gm_as *as, void *ptr, uint64_t byt
  * @retval GM_RET_NOENT    nothing adopted there; nothing changed
  * @retval GM_RET_BUSY     a working set holds part of it: nothing changed, or, if the set came
  *                         meanwhile and other memory lies between, what is before it is released
+ * @retval GM_RET_NOMEM    out of memory; what is not released yet is adopted still
  * @retval other           bytes could not be brought home; still adopted
  * @threads any
  */

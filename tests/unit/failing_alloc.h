@@ -31,6 +31,8 @@ struct failing_alloc {
 	atomic_size_t fail_at;	  /* 1: the next call fails; 0: none */
 	atomic_bool fail_all;	  /* until it is false again, which counts those that failed: */
 	atomic_size_t failed;
+	void (*on_alloc)(void *arg); /* called at each call; NULL */
+	void *on_arg;
 	atomic_size_t bad_frees;  /* frees with a wrong size: a bug of the caller */
 };
 
@@ -45,6 +47,8 @@ static inline void *failing_alloc_alloc(void *arg, size_t bytes)
 	struct failing_alloc *fa = arg;
 	union failing_alloc_head *head;
 
+	if (fa->on_alloc)
+		fa->on_alloc(fa->on_arg);
 	if (atomic_load(&fa->fail_all)) {
 		atomic_fetch_add(&fa->failed, 1);
 		return NULL;
@@ -82,6 +86,8 @@ static inline void failing_alloc_init(struct failing_alloc *fa)
 	atomic_init(&fa->calls, 0);
 	atomic_init(&fa->fail_at, 0);
 	atomic_init(&fa->bad_frees, 0);
+	fa->on_alloc = NULL;
+	fa->on_arg = NULL;
 	atomic_init(&fa->fail_all, false);
 	atomic_init(&fa->failed, 0);
 }
