@@ -411,9 +411,13 @@ static gm_ret_t discard_block(struct gm_block *b, uint64_t va, uint64_t end, uin
 			break;
 		ret = gm_wait(as->env, &b->waitq, &b->lock, deadline_ns);
 	}
+	if (!ret && gm_mask_meets(&b->held, &pages)) /* a set that came since it was asked for; from here on none takes them */
+		ret = GM_RET_BUSY;
 	if (!ret)
 		b->busy = gm_mask_or(b->busy, pages);
 	gm_unlock(as->env, &b->lock);
+	if (ret == GM_RET_BUSY)
+		return gm_fail(ret, "gm_discard: a working set has just taken pages near 0x%llx", (unsigned long long)b->va);
 	if (ret)
 		return gm_fail(ret, "gm_discard: pages near 0x%llx did not become free in time", (unsigned long long)b->va);
 	ret = discard_busy(b, &pages, deadline_ns);

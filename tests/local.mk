@@ -94,7 +94,8 @@ UNIT_TESTS = \
 	tests/unit/test_sync.t \
 	tests/unit/test_ws.t \
 	tests/unit/test_ws_pieces.t \
-	tests/unit/test_ws_stuck.t
+	tests/unit/test_ws_stuck.t \
+	tests/unit/test_ws_window.t
 
 LDADD = $(TEST_LAYERS) $(CRITERION_LIBS)
 

@@ -145,7 +145,8 @@ GM_API gm_ret_t gm_migrate(struct gm_as *as, uint64_t va, uint64_t bytes, struct
  * @retval GM_RET_INVAL    @p as is no address space that lives; empty, overflowing, outside the address space
  * @retval GM_RET_FAULT    not all of it is managed memory; nothing changed. Or part was unmapped meanwhile, or can neither
  *                         be moved nor written; then part may be discarded
- * @retval GM_RET_BUSY     a working set holds part of it; nothing changed
+ * @retval GM_RET_BUSY     a working set holds part of it: nothing changed, or, if the set came meanwhile, what is before it
+ *                         is discarded
  * @retval GM_RET_TIMEDOUT a device did not let go in time; part may be discarded
  * @threads any; blocks
  */
