@@ -39,6 +39,7 @@
  *     any -> NONE                        gm_block.c        gm_block_doom(), then gm_txn.c gm_take_apart()
  *     DEVICE -> POISONED                 gm_txn_to_host.c  poison()
  *     POISONED -> not managed            gm_mem.c          gm_mem_unwatch()
+ *     HOST -> POISONED                   gm_remap_deliver.c  learn_marks(): moved here when it was lost
  *     any -> not managed, leaving        gm_remap.c        start_leaving()
  *
  * The index is a radix tree per space (gm_radix.c), changed under the space's

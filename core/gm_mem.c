@@ -200,7 +200,7 @@ struct gm_mask gm_mem_mark_poison(struct gm_block *b, uint64_t va, uint64_t end)
 	struct gm_mask pages;
 
 	gm_lock(env, &b->lock);
-	pages = gm_mask_and(b->poisoned, gm_block_clip(b, va, end));
+	pages = gm_mask_sub(gm_mask_and(b->poisoned, gm_block_clip(b, va, end)), b->leaving); /* those get theirs elsewhere */
 	gm_unlock(env, &b->lock);
 	GM_MASK_FOR_RUN(&pages, first, stop)
 		for (unsigned page = first; page < stop; page++)

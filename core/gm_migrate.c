@@ -96,7 +96,7 @@ static uint64_t count_lost(struct gm_as *as, uint64_t va, uint64_t end)
 		struct gm_mask pages = gm_block_clip(b, va, end);
 
 		gm_lock(as->env, &b->lock);
-		pages = gm_mask_and(pages, b->poisoned);
+		pages = gm_mask_sub(gm_mask_and(pages, b->poisoned), b->leaving);
 		gm_unlock(as->env, &b->lock);
 		lost += gm_mask_count(&pages);
 		at = b->va + GM_BLOCK_BYTES;
@@ -302,23 +302,28 @@ gm_ret_t gm_migrate(struct gm_as *as, uint64_t va, uint64_t bytes, struct gm_dev
 
 /*
  * A page the host will not give up is overwritten where it is; as a device would, as nobody serves a busy page. One
- * that is marked, so that accesses fail, gets zeros in place of the mark.
+ * that is marked, so that accesses fail, gets zeros in place of the mark. Not every mark is known: content may have been
+ * lost before the memory was adopted. Then the page cannot be written either.
  */
 static gm_ret_t overwrite_page(struct gm_txn *t, struct gm_block *b, unsigned page, bool marked)
 {
 	static const char zeros[GM_PAGE_BYTES];
 	uint64_t va = b->va + (uint64_t)page * GM_PAGE_BYTES;
-	gm_ret_t ret = marked ? gm_txn_zero(b, page) : GM_RET_EXIST;
+	gm_ret_t ret;
 
-	while (ret == GM_RET_AGAIN && gm_txn_let_reader_run(t))
-		ret = gm_txn_zero(b, page);
-	if (ret == GM_RET_AGAIN)
+	if (!marked && !gm_hal_bus_access(b->as->host, va, (void *)(uintptr_t)zeros, GM_PAGE_BYTES, true))
+		return GM_RET_SUCCESS;
+	do
+		ret = gm_txn_unmark(b, page);
+	while (ret == GM_RET_AGAIN && gm_txn_let_reader_run(t));
+	if (ret == GM_RET_EXIST) /* no mark; the application wrote to it meanwhile */
+		ret = gm_hal_bus_access(b->as->host, va, (void *)(uintptr_t)zeros, GM_PAGE_BYTES, true);
+	else if (ret == GM_RET_FAULT)
+		ret = GM_RET_SUCCESS; /* the application unmapped or dropped it meanwhile, and the mark with it */
+	else if (ret == GM_RET_AGAIN)
 		return gm_fail(GM_RET_TIMEDOUT, "gm_discard: events of 0x%llx were not read in time", (unsigned long long)va);
-	if (ret == GM_RET_FAULT)
-		return GM_RET_SUCCESS; /* the application unmapped or dropped it meanwhile, and the mark with it */
-	if (ret != GM_RET_EXIST)
-		return ret ? gm_fail(ret, "gm_discard: no zeros for 0x%llx: %s", (unsigned long long)va, gm_ret_text(ret)) : ret;
-	ret = gm_hal_bus_access(b->as->host, va, (void *)(uintptr_t)zeros, GM_PAGE_BYTES, true);
+	else if (ret)
+		return gm_fail(ret, "gm_discard: no zeros for 0x%llx: %s", (unsigned long long)va, gm_ret_text(ret));
 	return ret ? gm_fail(ret, "gm_discard: 0x%llx can neither be taken nor written", (unsigned long long)va) : ret;
 }
 

@@ -91,7 +91,9 @@ GM_API GM_MUST_CHECK gm_ret_t gm_adopt(struct gm_as *as, void *ptr, uint64_t byt
  * @brief Take adopted memory back: bring its bytes home, forget it.
  *
  * Pages whose content was lost with a device go on failing every access
- * (SIGBUS) until the application unmaps them or gives their content up.
+ * (SIGBUS) until the application unmaps them or gives their content up:
+ * adopted anew, gm_discard() does so, and until then gm_query() tells
+ * GM_PLACE_HOST, as the device that had them is not known any more.
  *
  * @param[in] as     the address space
  * @param[in] ptr    first byte
