@@ -59,6 +59,7 @@ UNIT_TESTS = \
 	tests/unit/test_inject.t \
 	tests/unit/test_lost.t \
 	tests/unit/test_lost_moved.t \
+	tests/unit/test_lost_random.t \
 	tests/unit/test_mask.t \
 	tests/unit/test_mem.t \
 	tests/unit/test_mock_bug.t \
