@@ -35,10 +35,11 @@
  *     PARKED, DEVICE -> HOST             gm_txn.c          gm_commit_host(), gm_txn_end_home()
  *     NONE -> HOST                       gm_fault_cpu.c    touch_hole(); gm_work.c forget(); gm_mem.c
  *                                                          gm_mem_set_managed()
- *     HOST -> NONE                       gm_events.c       doom_pages(); gm_migrate.c discard_busy()
+ *     HOST -> NONE                       gm_events.c       doom_pages(); gm_discard.c discard_busy()
  *     any -> NONE                        gm_block.c        gm_block_doom(), then gm_txn.c gm_take_apart()
  *     DEVICE -> POISONED                 gm_txn_to_host.c  poison()
  *     POISONED -> not managed            gm_mem.c          gm_mem_unwatch()
+ *     HOST -> POISONED                   gm_remap_deliver.c  learn_marks(): moved here when it was lost
  *     any -> not managed, leaving        gm_remap.c        start_leaving()
  *
  * The index is a radix tree per space (gm_radix.c), changed under the space's

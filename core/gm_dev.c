@@ -111,6 +111,18 @@ gm_ret_t gm_dev_open(struct gm_lib *lib, const char *spec, struct gm_dev **out)
 	return ret ? ret : gm_dev_create(lib, backend->mmu(), &data, out);
 }
 
+/* Who moved the last pages away gives their frames back a moment after they have left. */
+static void wait_frames(struct gm_dev *dev)
+{
+	uint64_t total, avail, reserved;
+
+	gm_node_room(&dev->node, &total, &avail, &reserved);
+	while (avail < total) {
+		gm_yield(dev->lib->env);
+		gm_node_room(&dev->node, &total, &avail, &reserved);
+	}
+}
+
 gm_ret_t gm_dev_destroy(struct gm_dev *dev)
 {
 	unsigned contexts, exports;
@@ -132,6 +144,7 @@ gm_ret_t gm_dev_destroy(struct gm_dev *dev)
 		return gm_fail(GM_RET_BUSY, "device %s has %u exported fences that are pending: signal or cancel them first",
 			       dev->hal->caps.name, exports);
 	gm_devq_stop(dev);
+	wait_frames(dev);
 	unpublish(dev);
 	fini(dev);
 	return GM_RET_SUCCESS;

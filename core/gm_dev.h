@@ -15,7 +15,7 @@ struct gm_devq_entry {
 };
 
 #define GM_DEVQ_BATCH 64
-/* So many that something is in the way of do not keep others waiting; a device that has more is served as they go. */
+/* So many that something is in the way of do not keep others waiting; with more, others are fetched as these go. */
 #define GM_DEVQ_KEPT 1024
 
 struct gm_dev {

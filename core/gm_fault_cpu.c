@@ -41,10 +41,10 @@ static enum cpu_state state_of(const struct gm_block *b, unsigned page)
 
 	if (gm_mask_test(&b->busy, page) || gm_mask_test(&b->doomed, page))
 		return CPU_BUSY;
-	if (gm_mask_test(&b->poisoned, page))
-		return CPU_POISONED;
 	if (gm_mask_test(&b->leaving, page))
 		return CPU_PRESENT; /* what is here belongs elsewhere */
+	if (gm_mask_test(&b->poisoned, page))
+		return CPU_POISONED;
 	if (gm_mask_test(&away, page))
 		return gm_mask_test(&b->held, page) ? CPU_HELD : CPU_AWAY;
 	return gm_mask_test(&b->managed, page) ? CPU_HOLE : CPU_PRESENT;

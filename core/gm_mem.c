@@ -3,10 +3,13 @@
  * Owned memory, and what owned and adopted memory share.
  *
  *     gm_alloc:  host maps --> region owned
- *     gm_free:   region out --> content doomed on every device --> unwatched --> host unmaps
+ *     gm_free:   region out --> no set holds it --> content doomed on every device --> unwatched --> host unmaps
  *
  * "Region out" comes first, so that no new access brings pages back while the
- * rest is being done; if the rest fails, the region is put back.
+ * rest is being done; if the rest fails, the region is put back. A working set
+ * that comes at that moment looks whether its pages are managed when it has
+ * them, and gm_free() whether a set has them when they are not: whoever is
+ * second sees the other.
  */
 #include "config.h"
 
@@ -197,7 +200,7 @@ struct gm_mask gm_mem_mark_poison(struct gm_block *b, uint64_t va, uint64_t end)
 	struct gm_mask pages;
 
 	gm_lock(env, &b->lock);
-	pages = gm_mask_and(b->poisoned, gm_block_clip(b, va, end));
+	pages = gm_mask_sub(gm_mask_and(b->poisoned, gm_block_clip(b, va, end)), b->leaving); /* those get theirs elsewhere */
 	gm_unlock(env, &b->lock);
 	GM_MASK_FOR_RUN(&pages, first, stop)
 		for (unsigned page = first; page < stop; page++)
@@ -433,14 +436,18 @@ gm_ret_t gm_free(struct gm_as *as, void *ptr)
 	if (ret)
 		return ret;
 	gm_mem_set_managed(as, va, end, false);
-	ret = drop_range(as, va, end, deadline_ns);
+	/* A set that came since it was asked for has it; one that comes from here on does not take what is not managed. */
+	if (gm_mem_is_held(as, va, end))
+		ret = gm_fail(GM_RET_BUSY, "gm_free: a working set has just taken part of %p", ptr);
+	else
+		ret = drop_range(as, va, end, deadline_ns);
 	gm_lock(as->env, &as->lock);
 	gm_regions_redeem(&as->regions);
 	if (ret)
 		(void)gm_regions_insert(&as->regions, va, end, GM_REGION_OWNED);
 	gm_unlock(as->env, &as->lock);
 	if (ret) {
-		/* Still allocated, content given up in part: what a caller who frees can live with. */
+		/* Still allocated; unless BUSY, content given up in part: what a caller who frees can live with. */
 		gm_mem_set_managed(as, va, end, true);
 		/* A fork that ended meanwhile may have taken it for adopted. */
 		gm_hal_mem_inherit(as->host, as->hpmap, va, end - va, false);

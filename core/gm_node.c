@@ -177,8 +177,8 @@ void gm_node_put(struct gm_node *node, struct gm_chunk *chunk)
 	chunk->home = NULL;
 	gm_frames_free(&slab_of(node, chunk)->frames, chunk->pa, chunk->order);
 	node->free_units += 1u << chunk->order;
+	gm_wake(node->env, &node->waitq); /* under the lock: once all is free the node may go */
 	gm_unlock(node->env, &node->lock);
-	gm_wake(node->env, &node->waitq);
 }
 
 void gm_node_settle(struct gm_node *node, struct gm_chunk *chunk, struct gm_block *block, unsigned first)

@@ -9,12 +9,13 @@
  *       +--+ moved again: another target               +-- moved again: the same, the kernel took the bytes along
  *
  * noted      The old place stops being managed at once: nothing is brought from
- *            there any more. What a block has of it (on a device, parked, busy)
+ *            there any more. What a block has of it (on a device, parked, busy, lost)
  *            is `leaving`: it belongs to another address. Nobody takes it home,
  *            and nothing that happens at the old address concerns it; where it
  *            goes is looked up in the list at the moment it is given. An access
  *            at the new place waits.
- * delivered  Nothing is leaving. A page that is absent at the new place is a hole.
+ * delivered  Nothing is leaving. A page that is absent at the new place is a hole;
+ *            one that was lost has the mark there, so that accesses fail.
  * gone       The new place is managed, and all on the host. This waits
  *            until nothing is leaving from it, as ranges may change places in a circle.
  *
@@ -159,10 +160,10 @@ static void start_leaving(struct gm_as *as, uint64_t va, uint64_t end)
 
 		gm_lock(as->env, &b->lock);
 		here = gm_mask_or(gm_mask_or(gm_block_on_devs(b), b->staged), gm_mask_or(gm_block_mapped(b), b->busy));
+		here = gm_mask_or(here, b->poisoned); /* the kernel took its marks along, but not all have one */
 		b->leaving = gm_mask_or(b->leaving, gm_mask_and(here, pages));
 		b->managed = gm_mask_sub(b->managed, pages);
 		b->host = gm_mask_sub(b->host, pages);
-		b->poisoned = gm_mask_sub(b->poisoned, pages); /* the kernel took its marks along */
 		b->failed = gm_mask_sub(b->failed, pages);
 		b->registered = gm_mask_sub(b->registered, pages);
 		gm_unlock(as->env, &b->lock);

@@ -21,6 +21,7 @@ struct gm_remap {
 	uint64_t not_before_ns; /* its new place may not be managed earlier */
 	bool delivered;         /* no byte of it is under way any more */
 	bool doubted;           /* its new place may be gone */
+	bool lost;              /* some of it was lost with a device, and has the mark at its new place */
 	bool held;              /* a working set keeps some of it: may take as long as the set lives */
 	bool failed;            /* accesses that wait for it were made to fail */
 	bool tried;             /* in this round of the worker */

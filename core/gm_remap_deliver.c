@@ -4,6 +4,7 @@
  *
  *     round: each entry once
  *         block by block: dropped content first --> a transaction to the host, to where the bytes belong
+ *             --> what was lost with a device: its mark, where the bytes would belong
  *             held by a working set: stays; the others are delivered
  *             no such place: if no event tells otherwise, lost
  *         all of it --> delivered --> managed at the new place --> gone
@@ -11,6 +12,10 @@
  * An attempt is short, because the worker has other things to do; what is in the
  * way is tried again in the next round. Accesses that wait longer than hold_ns
  * are made to fail, and the bytes may come all the same.
+ *
+ * Not every page that was lost had the mark when it was moved, and a hole reads as zeros: so a lost page is leaving until
+ * its mark is at the new place, like one whose bytes are. That it is lost is known there from its mark: when the place is
+ * managed, a page that is present and yet cannot be read is poisoned.
  */
 #include "config.h"
 
@@ -53,7 +58,7 @@ static struct gm_mask still_leaving(struct gm_block *b, const struct gm_mask *pa
 {
 	struct gm_mask left = gm_mask_and(b->leaving, *pages), idle, copies, doom, nothing;
 
-	copies = gm_mask_or(gm_block_on_devs(b), b->staged);
+	copies = gm_mask_or(gm_mask_or(gm_block_on_devs(b), b->staged), b->poisoned);
 	idle = gm_mask_sub(left, gm_mask_or(b->busy, b->doomed));
 	doom = gm_mask_sub(gm_mask_and(idle, gm_block_mapped(b)), copies);
 	nothing = gm_mask_sub(gm_mask_sub(idle, copies), doom);
@@ -63,8 +68,69 @@ static struct gm_mask still_leaving(struct gm_block *b, const struct gm_mask *pa
 	return gm_mask_sub(left, nothing);
 }
 
+/*
+ * Accesses to what was page va fail from now on, where it is now, if its content was not given up. SUCCESS, EXIST (they
+ * do already, or there are bytes), AGAIN, FAULT (it is nowhere).
+ */
+static gm_ret_t mark_target(struct gm_block *b, unsigned page)
+{
+	uint64_t va = b->va + (uint64_t)page * GM_PAGE_BYTES, done, to, run;
+	struct gm_as *as = b->as;
+	gm_ret_t ret = GM_RET_FAULT;
+	bool leaving;
+
+	if (!gm_events_hold_reader(as))
+		return GM_RET_AGAIN;
+	gm_lock(as->env, &b->lock);
+	leaving = gm_mask_test(&b->leaving, page) && !gm_mask_test(&b->doomed, page);
+	gm_unlock(as->env, &b->lock);
+	if (!leaving)
+		ret = GM_RET_EXIST;
+	else if (gm_remap_target(as, va, &to, &run))
+		ret = gm_hal_poison(as->host, as->hpmap, to, GM_PAGE_BYTES, &done);
+	gm_events_release_reader(as);
+	return ret;
+}
+
+/* (block) What of `pages` is lost and has to get its mark elsewhere. */
+static struct gm_mask lost_of(const struct gm_block *b, const struct gm_mask *pages)
+{
+	struct gm_mask lost = gm_mask_and(gm_mask_and(b->leaving, b->poisoned), *pages);
+
+	return gm_mask_sub(lost, gm_mask_or(b->busy, b->doomed));
+}
+
+/* Marks for what was lost. Adds to `refused` what has no place any more; what cannot be done now stays. True: there was some. */
+static bool mark_lost(struct gm_block *b, const struct gm_mask *pages, struct gm_mask *refused)
+{
+	struct gm_env *env = b->as->env;
+	struct gm_mask lost, done = gm_mask_none();
+
+	gm_lock(env, &b->lock);
+	lost = lost_of(b, pages);
+	gm_unlock(env, &b->lock);
+	GM_MASK_FOR_RUN(&lost, first, end)
+		for (unsigned page = first; page < end; page++) {
+			gm_ret_t ret = mark_target(b, page);
+
+			if (!ret || ret == GM_RET_EXIST)
+				gm_mask_set(&done, page);
+			else if (ret != GM_RET_AGAIN)
+				gm_mask_set(refused, page);
+		}
+	gm_lock(env, &b->lock);
+	b->poisoned = gm_mask_sub(b->poisoned, gm_mask_and(done, b->leaving));
+	gm_unlock(env, &b->lock);
+	return !gm_mask_empty(&lost);
+}
+
+/* What one entry's blocks have: some of it is held by a working set, was lost. */
+struct found {
+	bool held, lost;
+};
+
 /* One attempt. True: nothing of it is leaving from the block any more. */
-static bool deliver_block(struct gm_block *b, const struct gm_remap *r, bool *held)
+static bool deliver_block(struct gm_block *b, const struct gm_remap *r, struct found *found)
 {
 	struct gm_as *as = b->as;
 	struct gm_move m = { .block = b };
@@ -77,11 +143,12 @@ static bool deliver_block(struct gm_block *b, const struct gm_remap *r, bool *he
 	gm_drop_doomed(b);
 	gm_lock(as->env, &b->lock);
 	m.want = gm_mask_and(pages, b->leaving);
-	*held |= gm_mask_meets(&m.want, &b->held);
+	found->held |= gm_mask_meets(&m.want, &b->held);
 	m.want = gm_mask_sub(m.want, b->held); /* the others need not wait for these */
 	gm_unlock(as->env, &b->lock);
 	if (!gm_mask_empty(&m.want))
 		ret = gm_txn_run(&t);
+	found->lost |= mark_lost(b, &pages, &t.refused);
 	/* No such place any more? Then an event is about to tell where it is now; if not, the bytes can go nowhere. */
 	if (!gm_mask_empty(&t.refused)) {
 		if (all_handled(as) && atomic_load(&as->remaps.gen) == gen)
@@ -104,8 +171,8 @@ static bool deliver_block(struct gm_block *b, const struct gm_remap *r, bool *he
 	return gm_mask_empty(&pages);
 }
 
-/* (A) Entries that are part of `r`: delivered, or held back by a working set. */
-static void mark(struct gm_remaps *rs, const struct gm_remap *r, bool delivered, bool held)
+/* (A) Entries that are part of `r`: delivered, or held back by a working set; with lost pages. */
+static void mark(struct gm_remaps *rs, const struct gm_remap *r, bool delivered, struct found found)
 {
 	struct gm_remap *e;
 
@@ -113,13 +180,15 @@ static void mark(struct gm_remaps *rs, const struct gm_remap *r, bool delivered,
 		if (e->delivered || e->va < r->va || e->end > r->end)
 			continue;
 		e->delivered = delivered;
-		e->held = held;
+		e->held = found.held;
+		e->lost |= found.lost;
 	}
 }
 
 static bool deliver(struct gm_as *as, const struct gm_remap *r)
 {
-	bool all = true, held = false;
+	struct found found = { .held = false };
+	bool all = true;
 	uint64_t va = r->va;
 	unsigned releases;
 
@@ -127,12 +196,13 @@ static bool deliver(struct gm_as *as, const struct gm_remap *r)
 	releases = as->remaps.releases;
 	gm_unlock(as->env, &as->lock);
 	for (struct gm_block *b; (b = gm_block_next_live(as, va, r->end)); gm_block_put(b)) {
-		all &= deliver_block(b, r, &held);
+		all &= deliver_block(b, r, &found);
 		va = b->va + GM_BLOCK_BYTES;
 	}
 	gm_lock(as->env, &as->lock);
-	held = held && as->remaps.releases == releases; /* else it may be held no more: who waits goes on waiting */
-	mark(&as->remaps, r, all, !all && held);
+	/* Else it may be held no more: who waits goes on waiting. */
+	found.held = found.held && !all && as->remaps.releases == releases;
+	mark(&as->remaps, r, all, found);
 	gm_unlock(as->env, &as->lock);
 	if (all) /* absent pages are holes now */
 		gm_hal_wake(as->host, as->hpmap, r->to, r->end - r->va);
@@ -158,25 +228,62 @@ static bool is_ours(struct gm_as *as, const struct gm_remap *e)
 	return !e->doubted || gm_hal_zero(as->host, as->hpmap, e->to, GM_PAGE_BYTES, &done) != GM_RET_FAULT;
 }
 
+/* Is there something at va that the process itself cannot read, though it may? Then it has the mark. */
+static bool is_marked(struct gm_as *as, uint64_t va)
+{
+	struct gm_host_vma vma;
+	char byte;
+
+	return gm_hal_bus_access(as->host, va, &byte, 1, false) == GM_RET_FAULT &&
+	       !gm_hal_mem_rights(as->host, as->hpmap, va, &vma) && (vma.access & GM_READ);
+}
+
+/* (nobody reads events) Pages of the block that came with a mark: HOST -> POISONED. */
+static void learn_marks(struct gm_block *b, const struct gm_mask *pages)
+{
+	struct gm_env *env = b->as->env;
+	struct gm_mask mine, some, lost = gm_mask_none();
+
+	gm_lock(env, &b->lock);
+	mine = gm_mask_sub(gm_mask_and(*pages, b->host), gm_mask_or(b->busy, b->doomed));
+	b->busy = gm_mask_or(b->busy, mine);
+	gm_unlock(env, &b->lock);
+	if (!gm_hal_mem_present(b->as->host, b->as->hpmap, b->va, &some))
+		lost = gm_mask_and(mine, some);
+	GM_MASK_FOR_RUN(&lost, first, end)
+		for (unsigned page = first; page < end; page++)
+			if (!is_marked(b->as, b->va + (uint64_t)page * GM_PAGE_BYTES))
+				gm_mask_clear(&lost, page);
+	gm_lock(env, &b->lock);
+	b->poisoned = gm_mask_or(b->poisoned, lost);
+	b->host = gm_mask_sub(b->host, lost);
+	gm_unlock(env, &b->lock);
+	gm_txn_release(b, &mine);
+}
+
 /*
  * The new place is watched as a whole, as the kernel took that along. It stays so until its blocks are
  * forgotten, as any block that is all host: to stop piece by piece would cut the mapping into several, which
  * the program's next mremap() cannot move as one.
  */
-static void track(struct gm_as *as, uint64_t va, uint64_t end)
+static void track(struct gm_as *as, uint64_t va, uint64_t end, bool lost)
 {
 	for (uint64_t at = va; at < end; at = gm_block_base(at) + GM_BLOCK_BYTES) {
 		uint64_t stop = gm_block_base(at) + GM_BLOCK_BYTES < end ? gm_block_base(at) + GM_BLOCK_BYTES : end;
+		struct gm_mask pages;
 		struct gm_block *b;
 
 		if (gm_block_obtain(as, at, &b)) { /* no memory for its state: then nobody watches it */
 			(void)gm_hal_unwatch(as->host, as->hpmap, at, stop - at);
 			continue;
 		}
+		pages = gm_block_clip(b, at, stop);
 		gm_lock(as->env, &b->lock);
-		b->registered = gm_mask_or(b->registered, gm_block_clip(b, at, stop));
+		b->registered = gm_mask_or(b->registered, pages);
 		b->used_ns = gm_now_ns(as->env);
 		gm_unlock(as->env, &b->lock);
+		if (lost)
+			learn_marks(b, &pages);
 		gm_work_queue(b, 0);
 		gm_block_put(b);
 	}
@@ -207,7 +314,7 @@ static bool manage_target(struct gm_as *as, const struct gm_remap *r)
 		if (!ok)
 			return false;
 		gm_mem_set_managed(as, r->to, end, true); /* blocks that are there already */
-		track(as, r->to, end);
+		track(as, r->to, end, e->lost);
 	}
 	gm_hal_wake(as->host, as->hpmap, r->to, end - r->to);
 	gm_lock(as->env, &as->lock);
@@ -222,20 +329,6 @@ static void finish(struct gm_as *as, const struct gm_remap *r)
 		return;
 	(void)manage_target(as, r);
 	gm_events_release_reader(as);
-}
-
-/* Accesses to this page fail from now on. False: not now. */
-static bool mark_failed(struct gm_as *as, uint64_t va)
-{
-	uint64_t done, to, run;
-	gm_ret_t ret = GM_RET_SUCCESS;
-
-	if (!gm_events_hold_reader(as))
-		return false;
-	if (gm_remap_target(as, va, &to, &run))
-		ret = gm_hal_poison(as->host, as->hpmap, to, GM_PAGE_BYTES, &done);
-	gm_events_release_reader(as);
-	return ret != GM_RET_AGAIN;
 }
 
 /* The bound of accesses that wait for bytes which do not come: they fail; the bytes can still come later. */
@@ -256,7 +349,7 @@ static void fail_waiting(struct gm_as *as, const struct gm_remap *r)
 		gm_unlock(as->env, &b->lock);
 		GM_MASK_FOR_RUN(&pages, first, end)
 			for (unsigned page = first; page < end; page++)
-				all &= mark_failed(as, b->va + (uint64_t)page * GM_PAGE_BYTES);
+				all &= mark_target(b, page) != GM_RET_AGAIN;
 		va = b->va + GM_BLOCK_BYTES;
 	}
 	gm_hal_wake(as->host, as->hpmap, r->to, r->end - r->va);

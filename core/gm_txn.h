@@ -112,6 +112,8 @@ gm_ret_t gm_txn_steal(struct gm_block *b, struct gm_mask *want, struct gm_host_s
  * AGAIN also when a message waits to be handled, FAULT when the page was dropped or moved away.
  */
 gm_ret_t gm_txn_zero(struct gm_block *b, unsigned page);
+/* The same as gm_hal_unmark(). */
+gm_ret_t gm_txn_unmark(struct gm_block *b, unsigned page);
 /* The host can be stolen from: the block is watched and has a slot. SUCCESS, or what the host says. */
 gm_ret_t gm_txn_need_host(struct gm_txn *t, struct gm_block *b);
 

@@ -224,7 +224,9 @@ gm_ret_t gm_txn_steal(struct gm_block *b, struct gm_mask *want, struct gm_host_s
 	return ret;
 }
 
-gm_ret_t gm_txn_zero(struct gm_block *b, unsigned page)
+/* Behind the guard: `give` of one page. */
+static gm_ret_t give_page(struct gm_block *b, unsigned page,
+			  gm_ret_t (*give)(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes, uint64_t *done))
 {
 	struct gm_as *as = b->as;
 	gm_ret_t ret = GM_RET_FAULT;
@@ -237,9 +239,19 @@ gm_ret_t gm_txn_zero(struct gm_block *b, unsigned page)
 	ours = (gm_mask_test(&b->managed, page) || gm_mask_test(&b->edge, page)) && !gm_mask_test(&b->doomed, page);
 	gm_unlock(as->env, &b->lock);
 	if (ours)
-		ret = gm_hal_zero(as->host, as->hpmap, b->va + (uint64_t)page * GM_PAGE_BYTES, GM_PAGE_BYTES, &done);
+		ret = give(as->host, as->hpmap, b->va + (uint64_t)page * GM_PAGE_BYTES, GM_PAGE_BYTES, &done);
 	gm_events_release_reader(as);
 	return ret;
+}
+
+gm_ret_t gm_txn_zero(struct gm_block *b, unsigned page)
+{
+	return give_page(b, page, gm_hal_zero);
+}
+
+gm_ret_t gm_txn_unmark(struct gm_block *b, unsigned page)
+{
+	return give_page(b, page, gm_hal_unmark);
 }
 
 /* 2b */

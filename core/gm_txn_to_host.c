@@ -333,13 +333,15 @@ static void poison(struct gm_txn *t, struct gm_move *m, struct gm_dev *dev, cons
 		for (unsigned page = first, stop; page < end; page = stop) {
 			uint64_t va, done;
 
-			stop = end;
 			if (!gm_events_hold_reader(b->as))
 				break; /* the state is enough: each access asks, and is told */
-			if (home_of(t, b, page, &stop, &va))
+			/* What was moved meanwhile is lost elsewhere: here may be other memory. */
+			stop = may_give(t, b, page, end);
+			if (stop > page && home_of(t, b, page, &stop, &va))
 				(void)gm_hal_poison(b->as->host, b->as->hpmap, va, (uint64_t)(stop - page) * GM_PAGE_BYTES,
 						    &done);
 			gm_events_release_reader(b->as);
+			stop = stop > page ? stop : page + 1;
 		}
 		if (b->has_slot && !gm_mask_empty(&h->dirty))
 			gm_hal_slot_drop(b->as->host, b->as->hpmap, b->slot + (uint64_t)first * GM_PAGE_BYTES,
@@ -349,7 +351,7 @@ static void poison(struct gm_txn *t, struct gm_move *m, struct gm_dev *dev, cons
 	b->node[dev->index]->resident = gm_mask_sub(b->node[dev->index]->resident, lost);
 	b->node[dev->index]->dirty = gm_mask_sub(b->node[dev->index]->dirty, lost);
 	b->staged = gm_mask_sub(b->staged, lost);
-	b->poisoned = gm_mask_or(b->poisoned, gm_mask_sub(lost, b->leaving));
+	b->poisoned = gm_mask_or(b->poisoned, lost); /* also what is leaving: who delivers it sees to the marks */
 	gm_unlock(b->as->env, &b->lock);
 }
 

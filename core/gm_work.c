@@ -155,13 +155,18 @@ static void work(struct gm_block *b)
 /* For the handler. */
 static void refill(struct gm_as *as)
 {
-	bool wanted;
+	bool wanted, stuck;
 
 	gm_lock(as->env, &as->queue_lock);
 	wanted = as->refill;
 	as->refill = as->remap_noted = false;
 	gm_unlock(as->env, &as->queue_lock);
-	if (wanted && gm_events_refill(as))
+	if (!wanted || !gm_events_refill(as))
+		return;
+	gm_lock(as->env, &as->lock);
+	stuck = as->msgs_stuck;
+	gm_unlock(as->env, &as->lock);
+	if (stuck)
 		gm_hal_msg_kick(as->host, as->hpmap); /* it tries again at once */
 }
 

@@ -237,7 +237,8 @@ static gm_ret_t check_group(struct group *g)
 			lack = gm_mask_or(lack, gm_mask_sub(p->read, g->ws->hold[g->first + i].pages));
 		near = gm_mask_and(p->read, b->managed);
 		near = gm_mask_grow(&near, ctx->dev->hal->granule_bytes / GM_PAGE_BYTES);
-		lack = gm_mask_or(lack, gm_mask_sub(near, b->managed)); /* being released: mapped, but not for long */
+		/* Being released or freed: mapped, but not for long. */
+		lack = gm_mask_or(lack, gm_mask_sub(gm_mask_or(near, gm_mask_sub(p->read, b->edge)), b->managed));
 		poisoned = gm_mask_and(b->poisoned, p->read);
 		gm_unlock(ctx->as->env, &b->lock);
 		if (!gm_mask_empty(&poisoned))

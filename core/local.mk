@@ -14,6 +14,7 @@ libgm_core_a_SOURCES = \
 	core/gm_dev.h \
 	core/gm_devq.c \
 	core/gm_devq.h \
+	core/gm_discard.c \
 	core/gm_events.c \
 	core/gm_events.h \
 	core/gm_evict.c \

@@ -99,6 +99,7 @@ gm_ret_t gm_hal_restore(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t 
 gm_ret_t gm_hal_fill(struct gm_hal_dev *h, void *pmap, uint64_t va, const void *src, uint64_t bytes, uint64_t *done);
 gm_ret_t gm_hal_zero(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);
 gm_ret_t gm_hal_poison(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);
+gm_ret_t gm_hal_unmark(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);
 void gm_hal_wake(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes);
 void *gm_hal_bounce(struct gm_hal_dev *h, void *pmap, unsigned index, uint64_t bytes);
 size_t gm_hal_msg_read(struct gm_hal_dev *h, void *pmap, struct gm_host_msg *msgs, size_t n);

@@ -135,6 +135,13 @@ gm_ret_t gm_hal_poison(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t b
 	return h->host.poison(pmap, va, bytes, done);
 }
 
+gm_ret_t gm_hal_unmark(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes, uint64_t *done)
+{
+	enter(h, "unmark");
+	assert(aligned(va, bytes));
+	return h->host.unmark(pmap, va, bytes, done);
+}
+
 void gm_hal_wake(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes)
 {
 	enter(h, "wake");

@@ -93,10 +93,12 @@ struct gm_host_ops {
 	gm_ret_t (*restore)(void *pmap, uint64_t va, uint64_t addr, uint64_t bytes, uint64_t *done);
 	/* Make new frames at va with a copy of `src` (ordinary library or device memory). As restore. */
 	gm_ret_t (*fill)(void *pmap, uint64_t va, const void *src, uint64_t bytes, uint64_t *done);
-	/* The same with zeros. */
+	/* The same with zeros, for holes: a page with the mark of poison() is present (EXIST) and keeps it. */
 	gm_ret_t (*zero)(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);
-	/* Make accesses to absent pages fail (SIGBUS) from now on. As restore. */
+	/* Make accesses to absent pages fail (SIGBUS) from now on; restore() and fill() replace the mark. As restore. */
 	gm_ret_t (*poison)(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);
+	/* Zeros in place of that mark, as the content is given up. As zero; another's mark (a guard page) stays: EXIST. */
+	gm_ret_t (*unmark)(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);
 	/* Let every access that waits in the range try again. */
 	gm_ret_t (*wake)(void *pmap, uint64_t va, uint64_t bytes);
 

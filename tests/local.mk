@@ -20,6 +20,7 @@ libgm_testkit_a_SOURCES = \
 	tests/unit/failing_alloc.h \
 	tests/unit/fake_backend.h \
 	tests/unit/host_fixture.h \
+	tests/unit/losing_mock.h \
 	tests/unit/mock_bug.h \
 	tests/unit/mock_fixture.h \
 	tests/unit/mock_services.h \
@@ -57,6 +58,8 @@ UNIT_TESTS = \
 	tests/unit/test_host_msg.t \
 	tests/unit/test_inject.t \
 	tests/unit/test_lost.t \
+	tests/unit/test_lost_moved.t \
+	tests/unit/test_lost_random.t \
 	tests/unit/test_mask.t \
 	tests/unit/test_mem.t \
 	tests/unit/test_mock_bug.t \
@@ -95,7 +98,8 @@ UNIT_TESTS = \
 	tests/unit/test_sync.t \
 	tests/unit/test_ws.t \
 	tests/unit/test_ws_pieces.t \
-	tests/unit/test_ws_stuck.t
+	tests/unit/test_ws_stuck.t \
+	tests/unit/test_ws_window.t
 
 LDADD = $(TEST_LAYERS) $(CRITERION_LIBS)
 

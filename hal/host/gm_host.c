@@ -178,6 +178,7 @@ static const struct gm_host_ops host_ops = {
 	.fill = gm_host_fill,
 	.zero = gm_host_zero,
 	.poison = gm_host_poison,
+	.unmark = gm_host_unmark,
 	.wake = gm_host_wake,
 	.bounce = gm_host_bounce,
 	.msg_read = gm_host_msg_read,

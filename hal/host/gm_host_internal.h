@@ -120,6 +120,8 @@ gm_ret_t gm_host_area_maps(uint64_t va, struct gm_host_area *area);
 gm_ret_t gm_host_content(struct gm_host_pmap *p, uint64_t va, struct gm_mask *some, struct gm_mask *zero, bool *huge);
 /* Has the page at va content? 1, 0 or a negative errno. */
 int gm_host_has_content(struct gm_host_pmap *p, uint64_t va);
+/* Is it a guard page (MADV_GUARD_INSTALL)? Never before Linux 6.15, which does not say. */
+bool gm_host_is_guard(struct gm_host_pmap *p, uint64_t va);
 
 gm_ret_t gm_host_mem_map(void *pmap, uint64_t bytes, bool huge, uint64_t *va);
 void gm_host_mem_unmap(void *pmap, uint64_t va, uint64_t bytes);
@@ -149,6 +151,7 @@ gm_ret_t gm_host_restore(void *pmap, uint64_t va, uint64_t addr, uint64_t bytes,
 gm_ret_t gm_host_fill(void *pmap, uint64_t va, const void *src, uint64_t bytes, uint64_t *done);
 gm_ret_t gm_host_zero(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);
 gm_ret_t gm_host_poison(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);
+gm_ret_t gm_host_unmark(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);
 gm_ret_t gm_host_wake(void *pmap, uint64_t va, uint64_t bytes);
 
 /* gm_host_msg.c */

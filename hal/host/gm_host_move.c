@@ -4,6 +4,7 @@
  *
  *     present at va --steal: MOVE--> frame in the slot --restore: MOVE, else COPY--> present at va
  *     absent at va --fill: COPY, zero: ZEROPAGE, poison: POISON--> present (poison: every access fails)
+ *     poisoned at va --unmark: COPY of zeros--> present
  *
  * One ioctl for as much as possible; it stops at the first page it cannot do.
  * What the errors mean there, and what is done about them:
@@ -13,7 +14,7 @@
  *              EFAULT  poisoned or guarded: `fixed`
  *              ENOENT  no mapping: FAULT
  *     others   EINVAL, ENOENT  the range crosses mappings: half of it
- *              EEXIST  something is there, or a marker that only COPY replaces: COPY, then EXIST
+ *              EEXIST  something is there: EXIST; (restore) or a marker, which only COPY replaces: COPY, then EXIST
  *              EINVAL  (restore) the rights at va have changed since the steal: COPY
  *              EBUSY   (restore) a device still pins the frame: COPY
  *              EAGAIN  an event is unread: AGAIN
@@ -371,12 +372,15 @@ static int64_t restore_one(struct gm_host_pmap *p, uint64_t va, uint64_t src, in
 	return got;
 }
 
-static int64_t zero_one(struct gm_host_pmap *p, uint64_t va, uint64_t src, int64_t err)
+/* COPY replaces any marker, also of a guard page, which the kernel leaves where content is given up. */
+static int64_t unmark_one(struct gm_host_pmap *p, uint64_t va, uint64_t src, int64_t err)
 {
 	static const unsigned char zeros[GM_PAGE_BYTES];
 
 	(void)src;
-	return err == -EEXIST ? gm_uffd_copy(p->fd_app, va, GM_VA(zeros), GM_PAGE_BYTES) : err;
+	if (err != -EEXIST || gm_host_is_guard(p, va))
+		return err;
+	return gm_uffd_copy(p->fd_app, va, GM_VA(zeros), GM_PAGE_BYTES);
 }
 
 gm_ret_t gm_host_restore(void *pmap, uint64_t va, uint64_t addr, uint64_t bytes, uint64_t *done)
@@ -395,7 +399,7 @@ gm_ret_t gm_host_fill(void *pmap, uint64_t va, const void *src, uint64_t bytes, 
 
 gm_ret_t gm_host_zero(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done)
 {
-	static const struct mover zero = { zero_many, zero_one };
+	static const struct mover zero = { zero_many, NULL };
 
 	return walk(pmap, &zero, va, 0, bytes, done);
 }
@@ -405,4 +409,11 @@ gm_ret_t gm_host_poison(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done)
 	static const struct mover poison = { poison_many, NULL };
 
 	return walk(pmap, &poison, va, 0, bytes, done);
+}
+
+gm_ret_t gm_host_unmark(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done)
+{
+	static const struct mover unmark = { zero_many, unmark_one };
+
+	return walk(pmap, &unmark, va, 0, bytes, done);
 }

@@ -189,7 +189,7 @@ static gm_ret_t check_pagemap(bool *works)
 	ret = gm_host_open_pagemap(&fd);
 	if (ret)
 		return ret;
-	*works = gm_pagemap_scan(fd, va, va + GM_PAGE_BYTES, &r, 1, &walked) == 1;
+	*works = gm_pagemap_scan(fd, va, va + GM_PAGE_BYTES, GM_PAGE_HAS_CONTENT, &r, 1, &walked) == 1;
 	close(fd);
 	return GM_RET_SUCCESS;
 }

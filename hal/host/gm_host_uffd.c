@@ -157,7 +157,8 @@ int64_t gm_uffd_poison(int fd, uint64_t dst, uint64_t bytes)
 	return make(fd, UFFD_POISON, dst, bytes, MODE_DONTWAKE);
 }
 
-int gm_pagemap_scan(int fd, uint64_t begin, uint64_t end, struct gm_page_region *vec, size_t n, uint64_t *walked)
+int gm_pagemap_scan(int fd, uint64_t begin, uint64_t end, uint64_t anyof, struct gm_page_region *vec, size_t n,
+		    uint64_t *walked)
 {
 	struct scan_arg a = {
 		.size = sizeof(a),
@@ -165,8 +166,8 @@ int gm_pagemap_scan(int fd, uint64_t begin, uint64_t end, struct gm_page_region 
 		.end = end,
 		.vec = (uint64_t)(uintptr_t)vec,
 		.vec_len = n,
-		.anyof = GM_PAGE_IS_PRESENT | GM_PAGE_IS_SWAPPED,
-		.returned = GM_PAGE_IS_PRESENT | GM_PAGE_IS_SWAPPED | GM_PAGE_IS_PFNZERO | GM_PAGE_IS_HUGE,
+		.anyof = anyof,
+		.returned = anyof | GM_PAGE_IS_PFNZERO | GM_PAGE_IS_HUGE,
 	};
 	int found = ioctl(fd, PAGEMAP_SCAN_, &a);
 

@@ -56,6 +56,8 @@ struct gm_uffd_msg {
 #define GM_PAGE_IS_SWAPPED UINT64_C(16) /* also set for markers, such as poison */
 #define GM_PAGE_IS_PFNZERO UINT64_C(32)
 #define GM_PAGE_IS_HUGE UINT64_C(64)
+#define GM_PAGE_HAS_CONTENT (GM_PAGE_IS_PRESENT | GM_PAGE_IS_SWAPPED)
+#define GM_PAGE_IS_GUARD UINT64_C(256) /* Linux 6.15; before, asking for it is EINVAL */
 
 /* A run of pages with the same categories, as PAGEMAP_SCAN reports it. */
 struct gm_page_region {
@@ -85,10 +87,11 @@ int64_t gm_uffd_zeropage(int fd, uint64_t dst, uint64_t bytes);
 int64_t gm_uffd_poison(int fd, uint64_t dst, uint64_t bytes);
 
 /*
- * Runs of pages in [begin, end) that have content (present or swapped out).
- * Returns how many of vec[n] were filled, or a negative errno; *walked is
- * where to go on (== end when done).
+ * Runs of pages in [begin, end) of any of these categories; PRESENT | SWAPPED
+ * is what has content. Returns how many of vec[n] were filled, or a negative
+ * errno; *walked is where to go on (== end when done).
  */
-int gm_pagemap_scan(int fd, uint64_t begin, uint64_t end, struct gm_page_region *vec, size_t n, uint64_t *walked);
+int gm_pagemap_scan(int fd, uint64_t begin, uint64_t end, uint64_t anyof, struct gm_page_region *vec, size_t n,
+		    uint64_t *walked);
 
 #endif

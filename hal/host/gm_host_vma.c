@@ -303,10 +303,10 @@ void gm_host_mem_unmap(void *pmap, uint64_t va, uint64_t bytes)
 }
 
 /* As gm_pagemap_scan(); goes on without the kept descriptor if the program closed it. */
-static int scan(struct gm_host_pmap *p, uint64_t begin, uint64_t end, struct gm_page_region *vec, size_t n,
-		uint64_t *walked)
+static int scan(struct gm_host_pmap *p, uint64_t begin, uint64_t end, uint64_t anyof, struct gm_page_region *vec,
+		size_t n, uint64_t *walked)
 {
-	int found = gm_pagemap_scan(p->fd_pagemap, begin, end, vec, n, walked);
+	int found = gm_pagemap_scan(p->fd_pagemap, begin, end, anyof, vec, n, walked);
 	int fd;
 
 	if (found != -EBADF && found != -ENOTTY)
@@ -314,7 +314,7 @@ static int scan(struct gm_host_pmap *p, uint64_t begin, uint64_t end, struct gm_
 	fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return found;
-	found = gm_pagemap_scan(fd, begin, end, vec, n, walked);
+	found = gm_pagemap_scan(fd, begin, end, anyof, vec, n, walked);
 	close(fd);
 	return found;
 }
@@ -327,7 +327,7 @@ gm_ret_t gm_host_content(struct gm_host_pmap *p, uint64_t va, struct gm_mask *so
 	*some = *zero = gm_mask_none();
 	*huge = false;
 	while (at < va + GM_BLOCK_BYTES) {
-		int n = scan(p, at, va + GM_BLOCK_BYTES, vec, sizeof(vec) / sizeof(vec[0]), &at);
+		int n = scan(p, at, va + GM_BLOCK_BYTES, GM_PAGE_HAS_CONTENT, vec, sizeof(vec) / sizeof(vec[0]), &at);
 
 		if (n < 0)
 			return gm_host_lost(p);
@@ -349,7 +349,15 @@ int gm_host_has_content(struct gm_host_pmap *p, uint64_t va)
 	struct gm_page_region r;
 	uint64_t walked;
 
-	return scan(p, va, va + GM_PAGE_BYTES, &r, 1, &walked);
+	return scan(p, va, va + GM_PAGE_BYTES, GM_PAGE_HAS_CONTENT, &r, 1, &walked);
+}
+
+bool gm_host_is_guard(struct gm_host_pmap *p, uint64_t va)
+{
+	struct gm_page_region r;
+	uint64_t walked;
+
+	return scan(p, va, va + GM_PAGE_BYTES, GM_PAGE_IS_GUARD, &r, 1, &walked) > 0;
 }
 
 bool gm_host_mem_huge(void *pmap, uint64_t va)

@@ -388,6 +388,7 @@ static const struct gm_host_ops host_ops = {
 	.fill = gm_sim_fill,
 	.zero = gm_sim_zero,
 	.poison = gm_sim_poison,
+	.unmark = gm_sim_unmark,
 	.wake = host_wake,
 	.bounce = host_bounce,
 	.msg_read = gm_sim_msg_read,

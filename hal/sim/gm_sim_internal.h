@@ -237,6 +237,7 @@ gm_ret_t gm_sim_restore(void *pmap, uint64_t va, uint64_t addr, uint64_t bytes, 
 gm_ret_t gm_sim_fill(void *pmap, uint64_t va, const void *src, uint64_t bytes, uint64_t *done);
 gm_ret_t gm_sim_zero(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);
 gm_ret_t gm_sim_poison(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);
+gm_ret_t gm_sim_unmark(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);
 
 /* -------------------------------------------------------------------- world */
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Pages in and out of the simulated process: steal, restore, fill, zero and
- * poison of gm_host.h, and the ways to make them fail.
+ * Pages in and out of the simulated process: steal, restore, fill, zero, poison
+ * and unmark of gm_host.h, and the ways to make them fail.
  *
  *     present --steal--> absent, frame in the slot (or a hole: nothing there)
  *     absent --restore, fill, zero--> present
- *     absent --poison--> poisoned --restore, fill, zero--> present
+ *     absent --poison--> poisoned --restore, fill, unmark--> present
  *
  * All go page by page from the front and say how far they came. While an event
  * is on its way they answer AGAIN before they look at anything; rarely they
@@ -130,7 +130,7 @@ gm_ret_t gm_sim_steal(void *pmap, uint64_t va, const struct gm_mask *want, uint6
 
 /* Where the pages of one call come from. */
 struct source {
-	enum { FROM_SLOT, FROM_BYTES, FROM_ZERO, FROM_NOWHERE } kind;
+	enum { FROM_SLOT, FROM_BYTES, FROM_ZERO, FROM_NOWHERE, FROM_GIVEN_UP } kind;
 	struct gm_sim_slot *slot; /* FROM_SLOT */
 	uint64_t addr;            /* FROM_SLOT */
 	const uint8_t *bytes;     /* FROM_BYTES */
@@ -181,7 +181,7 @@ static gm_ret_t put_pages(struct gm_sim_pmap *p, uint64_t va, uint64_t bytes, co
 		if (!vma || vma->pmap != p)
 			return GM_RET_FAULT;
 		page = gm_sim_page_get(sim, va + *done, true);
-		if (page->frame || (page->poisoned && from->kind == FROM_NOWHERE))
+		if (page->frame || (page->poisoned && (from->kind == FROM_NOWHERE || from->kind == FROM_ZERO)))
 			return GM_RET_EXIST;
 		page->poisoned = false; /* bytes replace the mark, as UFFDIO_COPY does */
 		put_page(sim, page, from, *done);
@@ -247,4 +247,14 @@ gm_ret_t gm_sim_poison(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done)
 	struct source from = { .kind = FROM_NOWHERE };
 
 	return put_pages(pmap, va, bytes, &from, done);
+}
+
+gm_ret_t gm_sim_unmark(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done)
+{
+	struct source from = { .kind = FROM_GIVEN_UP };
+
+	*done = 0;
+	if (gm_sim_trapped(((struct gm_sim_pmap *)pmap)->sim, GM_SIM_ZERO))
+		return GM_RET_AGAIN;
+	return give_pages(pmap, va, bytes, &from, done);
 }

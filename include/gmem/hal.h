@@ -357,6 +357,9 @@ struct gm_mmu {
 	 * - Backend: names a page table that lives, an address in the VA bits (of any byte of the page) and the right
 	 *   that was missing. Each fault is named once; it waits until fault_done() or pmap_destroy(), or
 	 *   until the device is lost: then the access fails with NODEV.
+	 * - Core: keeps what something is in the way of (a working set, memory that is full), 1024 at most: with so many
+	 *   it takes no more, not even what could be served. Each is answered, served or failed, when
+	 *   gm_as_config.wait_ns has passed since it was taken and its turn has come again; then others are taken.
 	 * - Returns: SUCCESS, AGAIN (none). Order: oldest first, where the device knows.
 	 */
 	gm_ret_t (*fault_next)(void *dev, struct gm_dev_fault *fault);

@@ -92,7 +92,9 @@ GM_API GM_MUST_CHECK gm_ret_t gm_adopt(struct gm_as *as, void *ptr, uint64_t byt
  * @brief Take adopted memory back: bring its bytes home, forget it.
  *
  * Pages whose content was lost with a device go on failing every access
- * (SIGBUS) until the application unmaps them or gives their content up.
+ * (SIGBUS) until the application unmaps them or gives their content up:
+ * adopted anew, gm_discard() does so, and until then gm_query() tells
+ * GM_PLACE_HOST, as the device that had them is not known any more.
  *
  * @param[in] as     the address space
  * @param[in] ptr    first byte
@@ -147,7 +149,8 @@ GM_API gm_ret_t gm_migrate(struct gm_as *as, uint64_t va, uint64_t bytes, struct
  * @retval GM_RET_INVAL    @p as is no address space that lives; empty, overflowing, outside the address space
  * @retval GM_RET_FAULT    not all of it is managed memory; nothing changed. Or part was unmapped meanwhile, or can neither
  *                         be moved nor written; then part may be discarded
- * @retval GM_RET_BUSY     a working set holds part of it; nothing changed
+ * @retval GM_RET_BUSY     a working set holds part of it: nothing changed, or, if the set came meanwhile, what is before it
+ *                         is discarded
  * @retval GM_RET_TIMEDOUT a device did not let go in time; part may be discarded
  * @retval GM_RET_NOMEM    out of memory; part may be discarded
  * @threads any; blocks

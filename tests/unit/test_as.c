@@ -310,3 +310,62 @@ Test(as, served_by_the_caller_on_the_real_host)
 	OK(gm_lib_destroy(lib));
 	munmap(c.at, BLOCK);
 }
+
+/* A thread that brings pages home, and pauses before one of its locks. */
+static struct {
+	struct world *w;
+	const struct gm_env_ops *ops;
+	uint64_t va;
+	uint32_t thread;
+	unsigned at; /* the lock; 0: it has paused */
+	bool done;
+} bringer;
+
+static void pausing_lock(struct gm_env *env, struct gm_mutex *m)
+{
+	if (gm_sim_thread_id(bringer.w->sim) == bringer.thread && bringer.at && !--bringer.at)
+		gm_sim_sleep_ns(bringer.w->sim, MS);
+	bringer.ops->lock(env, m);
+}
+
+static void bring_home(void *arg)
+{
+	(void)arg;
+	bringer.thread = gm_sim_thread_id(bringer.w->sim);
+	(void)gm_migrate(bringer.w->as, bringer.va, 64 * PAGE, NULL, NULL);
+	bringer.done = true;
+}
+
+/* Others bring the last pages home while the device is ended: their frames are given back before it is gone. */
+CORE_TEST(as, device_ended_while_pages_leave)
+{
+	uint64_t va = app_adopted(w, 1, 1);
+
+	for (unsigned at = 1;; at++) {
+		struct gm_env_ops ops = *w->env->ops;
+		struct gm_thread *t;
+
+		dev_fill(w->ctx[0], va, 64, at);
+		memset(&bringer, 0, sizeof(bringer));
+		bringer.w = w;
+		bringer.va = va;
+		bringer.at = at;
+		bringer.ops = w->env->ops;
+		ops.lock = pausing_lock;
+		w->env->ops = &ops;
+		t = spawn(w, bring_home, NULL);
+		while (bringer.at && !bringer.done)
+			gm_yield(w->env);
+		OK(gm_as_detach(w->ctx[0]));
+		OK(gm_dev_destroy(w->dev[0]));
+		OK(gm_dev_open(w->lib, "mock:vram=4M", &w->dev[0])); /* in the place of the other */
+		world_check(w);
+		join(w, t);
+		w->env->ops = bringer.ops;
+		OK(gm_as_attach(w->as, w->dev[0], GM_ATTACH_IDENTITY, NULL, &w->ctx[0]));
+		cr_assert_eq(app_wrong(w, va, 64, at), 0);
+		world_check(w);
+		if (bringer.at)
+			break;
+	}
+}

@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 
+#include "hal/host/gm_host_internal.h"
 #include "tests/unit/host_fixture.h"
 
 /* What goes wrong here tends to wait for ever. */
@@ -468,10 +469,37 @@ Test(host_move, poison_gives_way_to_content)
 	cr_assert(mask_is(out.fixed, gm_mask_span(3, 4)));
 	memset(page, 0x77, sizeof(page));
 	restore(&h, at, slot, 0, 1);
-	cr_assert_eq(h.ops->zero(h.pmap, GM_VA(at) + PAGE, PAGE, &done), GM_RET_SUCCESS);
+	cr_assert_eq(h.ops->zero(h.pmap, GM_VA(at) + PAGE, PAGE, &done), GM_RET_EXIST, "a mark is no hole");
+	cr_assert_eq(h.ops->unmark(h.pmap, GM_VA(at) + PAGE, PAGE, &done), GM_RET_SUCCESS);
+	cr_assert_eq(h.ops->unmark(h.pmap, GM_VA(at), PAGE, &done), GM_RET_EXIST, "bytes are no mark");
+	cr_assert_eq(h.ops->unmark(h.pmap, GM_VA(at) + 4 * PAGE, PAGE, &done), GM_RET_SUCCESS, "a hole");
 	cr_assert_eq(h.ops->fill(h.pmap, GM_VA(at) + 2 * PAGE, page, PAGE, &done), GM_RET_SUCCESS);
 	cr_assert_eq(wrong_marks(at, 0, 1), 0);
 	cr_assert(at[PAGE] == 0 && at[2 * PAGE] == 0x77);
+	unwatch(&h, at, BLOCK);
+	host_end(&h);
+}
+
+/* A guard page is the program's own mark: content that is given up does not take it away. */
+#define GUARD_INSTALL 102 /* MADV_GUARD_INSTALL */
+
+Test(host_move, guards_stay)
+{
+	struct host h;
+	struct gm_page_region r;
+	uint64_t done, walked;
+	char *at;
+
+	host_begin(&h);
+	at = map_app(BLOCK, false);
+	watch(&h, at, BLOCK);
+	if (madvise(at, PAGE, GUARD_INSTALL) ||
+	    gm_pagemap_scan(((struct gm_host_pmap *)h.pmap)->fd_pagemap, GM_VA(at), GM_VA(at) + PAGE, GM_PAGE_IS_GUARD, &r, 1,
+			    &walked) == -EINVAL)
+		cr_skip_test("NOT TESTED: the kernel has no guard pages, or does not tell of them (before Linux 6.15)");
+	cr_assert_eq(h.ops->unmark(h.pmap, GM_VA(at), 2 * PAGE, &done), GM_RET_EXIST);
+	cr_assert_eq(done, 0);
+	cr_assert_eq(h.mmu->access(h.pmap, GM_VA(at), &done, 8, false), GM_RET_FAULT);
 	unwatch(&h, at, BLOCK);
 	host_end(&h);
 }

@@ -5,108 +5,7 @@
  */
 #include "config.h"
 
-#include "core_fixture.h"
-
-/* The mock, until it is lost. One device, so that the operations find it. */
-static struct {
-	bool lost;      /* whatever is called says so */
-	bool told;      /* ... and has */
-	unsigned after; /* calls after that */
-} losing;
-
-static bool is_lost(void)
-{
-	losing.after += losing.told;
-	losing.told |= losing.lost;
-	return losing.lost;
-}
-
-#define MOCK (gm_mock_mmu())
-
-static gm_ret_t losing_create(void *dev, void **pmap)
-{
-	return is_lost() ? GM_RET_NODEV : MOCK->pmap_create(dev, pmap);
-}
-
-static void losing_destroy(void *pmap)
-{
-	if (losing.lost) /* nobody has emptied it */
-		OK(MOCK->pmap_remove(pmap, 0, UINT64_C(1) << 40));
-	MOCK->pmap_destroy(pmap);
-}
-
-static gm_ret_t losing_enter(void *pmap, uint64_t va, uint64_t pa, uint64_t bytes, uint32_t pte)
-{
-	return is_lost() ? GM_RET_NODEV : MOCK->pmap_enter(pmap, va, pa, bytes, pte);
-}
-
-static gm_ret_t losing_remove(void *pmap, uint64_t va, uint64_t bytes)
-{
-	return is_lost() ? GM_RET_NODEV : MOCK->pmap_remove(pmap, va, bytes);
-}
-
-static gm_ret_t losing_invl(void *pmap, uint64_t va, uint64_t bytes)
-{
-	return is_lost() ? GM_RET_NODEV : MOCK->tlb_invl(pmap, va, bytes);
-}
-
-static gm_ret_t losing_copy(void *dev, const struct gm_copy *copies, size_t n, struct gm_fence *done)
-{
-	return is_lost() ? GM_RET_NODEV : MOCK->copy(dev, copies, n, done);
-}
-
-static gm_ret_t losing_submit(void *dev, struct gm_step *steps, size_t n, struct gm_fence *done)
-{
-	return is_lost() ? GM_RET_NODEV : MOCK->submit(dev, steps, n, done);
-}
-
-static gm_ret_t losing_fault_next(void *dev, struct gm_dev_fault *fault)
-{
-	return is_lost() ? GM_RET_NODEV : MOCK->fault_next(dev, fault);
-}
-
-static gm_ret_t losing_fault_done(void *pmap, uint64_t va, uint64_t bytes, gm_ret_t result)
-{
-	return is_lost() ? GM_RET_NODEV : MOCK->fault_done(pmap, va, bytes, result);
-}
-
-/* Its memory can still be read, but not for good. */
-static void *losing_cpu_ptr(void *dev, uint64_t pa, uint64_t bytes)
-{
-	losing.after += losing.told;
-	return MOCK->cpu_ptr(dev, pa, bytes);
-}
-
-/* A device of its own beside those of the world, attached. */
-static struct gm_dev *open_losing(struct world *w, const char *spec, struct gm_ctx **ctx)
-{
-	struct gm_mmu table = *MOCK;
-	struct gm_mock_config config;
-	struct gm_dev *dev;
-
-	memset(&losing, 0, sizeof(losing));
-	table.pmap_create = losing_create;
-	table.pmap_destroy = losing_destroy;
-	table.pmap_enter = losing_enter;
-	table.pmap_remove = losing_remove;
-	table.tlb_invl = losing_invl;
-	table.copy = losing_copy;
-	table.submit = losing_submit;
-	table.fault_next = losing_fault_next;
-	table.fault_done = losing_fault_done;
-	table.cpu_ptr = losing_cpu_ptr;
-	OK(gm_mock_parse(spec, &config));
-	OK(gm_dev_create(w->lib, &table, &config, &dev));
-	OK(gm_as_attach(w->as, dev, GM_ATTACH_IDENTITY, NULL, ctx));
-	return dev;
-}
-
-static void close_losing(struct gm_dev *dev, struct gm_ctx *ctx)
-{
-	OK(gm_as_detach(ctx));
-	OK(gm_dev_destroy(dev));
-	cr_assert_eq(losing.after, 0, "%u calls after the device had said that it is lost", losing.after);
-}
+#include "losing_mock.h"
 
 /* Dirty pages are lost, clean ones are not; the device's memory is not read, though the CPU sees it. */
 CORE_TEST(lost, what_only_the_device_had)
@@ -116,7 +15,7 @@ CORE_TEST(lost, what_only_the_device_had)
 	for (unsigned i = 0; i < 3; i++) {
 		uint64_t va = app_adopted(w, 1, 1), value;
 		struct gm_ctx *ctx;
-		struct gm_dev *dev = open_losing(w, specs[i], &ctx);
+		struct gm_dev *dev = open_losing(w->lib, w->as, specs[i], &ctx);
 
 		OK(gm_migrate(w->as, va, BLOCK, dev, NULL));
 		dev_fill(ctx, va, 64, 2);
@@ -142,7 +41,7 @@ CORE_TEST(lost, told_by_fault_next)
 	struct dev_job job = { .va = va, .pages = 1, .salt = 2, .write = true };
 	struct gm_fence *fence;
 	struct gm_ctx *ctx;
-	struct gm_dev *dev = open_losing(w, "vram=4M", &ctx);
+	struct gm_dev *dev = open_losing(w->lib, w->as, "vram=4M", &ctx);
 
 	losing.lost = true;
 	OK(gm_mock_launch(ctx, dev_kernel, &job, 1, &fence));
@@ -160,7 +59,7 @@ CORE_TEST(lost, released_and_adopted_anew)
 {
 	uint64_t va = app_adopted(w, 1, 1), value;
 	struct gm_ctx *ctx;
-	struct gm_dev *dev = open_losing(w, "vram=4M", &ctx);
+	struct gm_dev *dev = open_losing(w->lib, w->as, "vram=4M", &ctx);
 
 	dev_fill(ctx, va, GM_BLOCK_PAGES, 2);
 	losing.lost = true;
@@ -168,9 +67,18 @@ CORE_TEST(lost, released_and_adopted_anew)
 	OK(gm_release(w->as, ptr(va), BLOCK));
 	for (unsigned k = 0; k < GM_BLOCK_PAGES; k++)
 		IS(gm_sim_load(w->sim, word_va(va, k), &value, sizeof(value)), GM_RET_IO);
-	OK(gm_adopt(w->as, ptr(va), BLOCK, 0)); /* the same memory: nobody can do anything with it */
+	OK(gm_adopt(w->as, ptr(va), BLOCK, 0)); /* the same memory: nobody can do anything with it, */
 	IS(gm_sim_load(w->sim, word_va(va, 7), &value, sizeof(value)), GM_RET_IO);
 	cr_assert_neq(dev_touch(w->ctx[0], va + 7 * PAGE, false), GM_RET_SUCCESS);
+	OK(gm_sim_mprotect(w->sim, va + 4 * PAGE, PAGE, GM_READ));
+	OK(gm_discard(w->as, va, 32 * PAGE)); /* but give it up */
+	OK(gm_sim_mprotect(w->sim, va + 4 * PAGE, PAGE, RW));
+	for (unsigned k = 0; k < 32; k++)
+		cr_assert_eq(app_get(w, word_va(va, k)), 0, "page %u", k);
+	for (unsigned k = 32; k < GM_BLOCK_PAGES; k++)
+		IS(gm_sim_load(w->sim, word_va(va, k), &value, sizeof(value)), GM_RET_IO);
+	dev_fill(w->ctx[0], va, 32, 5);
+	cr_assert_eq(app_wrong(w, va, 32, 5), 0);
 	OK(gm_release(w->as, ptr(va), BLOCK));
 	OK(gm_sim_munmap(w->sim, va, BLOCK));
 	cr_assert_eq(gm_sim_mmap_at(w->sim, va, BLOCK, RW), va);
@@ -186,7 +94,7 @@ CORE_TEST(lost, a_child)
 {
 	uint64_t va = app_adopted(w, 1, 1), value;
 	struct gm_ctx *ctx;
-	struct gm_dev *dev = open_losing(w, "vram=4M", &ctx);
+	struct gm_dev *dev = open_losing(w->lib, w->as, "vram=4M", &ctx);
 
 	dev_fill(ctx, va, 64, 2);
 	losing.lost = true;
@@ -203,7 +111,7 @@ CORE_TEST(lost, discarded)
 {
 	uint64_t va = app_adopted(w, 1, 1), value, at = va + 8 * PAGE;
 	struct gm_ctx *ctx;
-	struct gm_dev *dev = open_losing(w, "vram=4M", &ctx);
+	struct gm_dev *dev = open_losing(w->lib, w->as, "vram=4M", &ctx);
 
 	dev_fill(ctx, va + 32 * PAGE, 32, 2);
 	OK(gm_sim_pin(w->sim, va + 9 * PAGE)); /* a page that is overwritten in place */
@@ -230,7 +138,7 @@ CORE_TEST(lost, moved)
 {
 	uint64_t va = app_adopted(w, 1, 1), value, moved;
 	struct gm_ctx *ctx;
-	struct gm_dev *dev = open_losing(w, "vram=4M", &ctx);
+	struct gm_dev *dev = open_losing(w->lib, w->as, "vram=4M", &ctx);
 
 	dev_fill(ctx, va + 16 * PAGE, 16, 2);
 	losing.lost = true;

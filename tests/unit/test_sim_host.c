@@ -238,14 +238,22 @@ HOST_TEST(sim_host, poison)
 {
 	struct host_world *w = arg;
 	uint64_t va = map_watched(w, 4 * PAGE), done, value;
+	char bytes[GM_PAGE_BYTES];
 
 	cr_assert_eq(w->op->poison(w->pmap, va, 2 * PAGE, &done), GM_RET_SUCCESS);
 	cr_assert_eq(gm_sim_load(w->sim, va, &value, 8), GM_RET_IO, "SIGBUS");
 	cr_assert_eq(gm_sim_store(w->sim, va + PAGE, &value, 8), GM_RET_IO);
 	cr_assert_eq(w->op->poison(w->pmap, va + PAGE, PAGE, &done), GM_RET_EXIST);
 	cr_assert_eq(gm_sim_fork_snapshot(w->sim, va, &value, 8), GM_RET_IO);
-	cr_assert_eq(w->op->zero(w->pmap, va, PAGE, &done), GM_RET_SUCCESS, "bytes replace the mark");
+	cr_assert_eq(w->op->zero(w->pmap, va, PAGE, &done), GM_RET_EXIST, "a mark is no hole");
+	cr_assert_eq(gm_sim_load(w->sim, va, &value, 8), GM_RET_IO);
+	cr_assert_eq(w->op->unmark(w->pmap, va, PAGE, &done), GM_RET_SUCCESS);
 	cr_assert_eq(load_u64(w, va), 0);
+	cr_assert_eq(w->op->unmark(w->pmap, va, PAGE, &done), GM_RET_EXIST, "bytes are no mark");
+	cr_assert_eq(w->op->unmark(w->pmap, va + 2 * PAGE, PAGE, &done), GM_RET_SUCCESS, "a hole");
+	memset(bytes, 0x77, sizeof(bytes));
+	cr_assert_eq(w->op->fill(w->pmap, va + PAGE, bytes, PAGE, &done), GM_RET_SUCCESS, "bytes replace the mark");
+	cr_assert_eq((uint8_t)load_u64(w, va + PAGE), 0x77);
 }
 
 HOST_TEST(sim_host, read_only_pages_can_be_restored)
