@@ -88,7 +88,7 @@ static uint64_t key_of(uint64_t va)
 
 struct gm_block *gm_block_find(struct gm_as *as, uint64_t va)
 {
-	atomic_uint *reading;
+	atomic_bool *reading;
 	struct gm_block *b;
 
 	gm_may_switch(as->env);
@@ -102,6 +102,22 @@ struct gm_block *gm_block_find(struct gm_as *as, uint64_t va)
 		gm_readers_leave(reading);
 	else
 		gm_unlock(as->env, &as->lock);
+	return b;
+}
+
+struct gm_block *gm_block_find_locked(struct gm_as *as, uint64_t va)
+{
+	atomic_bool *reading;
+	struct gm_block *b;
+
+	gm_may_switch(as->env);
+	reading = gm_readers_enter(as->env, &as->readers);
+	if (!reading)
+		return NULL;
+	b = gm_radix_get(&as->blocks, key_of(va));
+	if (b && !gm_trylock(as->env, &b->lock)) /* who has it may wait for us to stop reading */
+		b = NULL;
+	gm_readers_leave(reading);
 	return b;
 }
 

@@ -95,6 +95,11 @@ struct gm_block *gm_block_get(struct gm_block *b);
 void gm_block_put(struct gm_block *b);
 /* With a reference; NULL if no state is kept there. */
 struct gm_block *gm_block_find(struct gm_as *as, uint64_t va);
+/*
+ * With its lock in place of a reference; NULL also where the lock is not free at once. A block that is locked or has
+ * busy pages stays in the index, so who makes a page busy needs no reference until it is not.
+ */
+struct gm_block *gm_block_find_locked(struct gm_as *as, uint64_t va);
 /* The same, made from the regions if need be. SUCCESS, FAULT (no region there), NOMEM. */
 gm_ret_t gm_block_obtain(struct gm_as *as, uint64_t va, struct gm_block **out);
 /* The next block at or above va and below end, with a reference; NULL at the end. */

@@ -22,6 +22,7 @@ libgm_core_a_SOURCES = \
 	core/gm_fault_block.c \
 	core/gm_fault_cpu.c \
 	core/gm_fault_dev.c \
+	core/gm_fault_edge.c \
 	core/gm_fork.c \
 	core/gm_fork.h \
 	core/gm_frames.c \
