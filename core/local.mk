@@ -44,6 +44,8 @@ libgm_core_a_SOURCES = \
 	core/gm_radix.h \
 	core/gm_region.c \
 	core/gm_region.h \
+	core/gm_region_leaf.c \
+	core/gm_region_leaf.h \
 	core/gm_region_stock.c \
 	core/gm_remap.c \
 	core/gm_remap.h \

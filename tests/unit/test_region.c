@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "core/gm_region.h"
+#include "core/gm_region_leaf.h"
 
 #include "failing_alloc.h"
 
@@ -18,9 +18,9 @@
 #define OWNED GM_REGION_OWNED
 #define ADOPTED GM_REGION_ADOPTED
 #define EDGE GM_REGION_EDGE
-/* Regions of a leaf, as core/gm_region.c has it. */
-#define LEAF 60u
-#define SMALL_LEAF 30u
+/* Regions of a leaf. */
+#define LEAF GM_LEAF_LARGE
+#define SMALL_LEAF GM_LEAF_SMALL
 
 static struct failing_alloc fa;
 static struct gm_env env;
@@ -301,36 +301,46 @@ Test(region, excess_nodes_are_handed_out)
 	cr_assert_eq(gm_regions_room(&rs), GM_REGION_SPARES);
 }
 
-/* Of the only leaf; two words stand in front. */
-static uint64_t *words(void)
+static struct gm_region_leaf *only_leaf(void)
 {
-	return (uint64_t *)gm_radix_get(&rs.tree, 0) + 2;
+	return gm_radix_get(&rs.tree, 0);
 }
 
-static void damaged(unsigned word, uint64_t with, const char *what)
+static void damaged(unsigned at, int tag, uint16_t value, const char *what)
 {
-	uint64_t was = words()[word];
+	int16_t was_tag = only_leaf()->tag[at];
+	uint16_t *values = gm_leaf_small_values(only_leaf()), was = values[at];
 
-	words()[word] = with;
+	only_leaf()->tag[at] = (int16_t)tag;
+	values[at] = value;
 	cr_assert_not_null(gm_regions_check(&rs), "%s", what);
-	words()[word] = was;
+	only_leaf()->tag[at] = was_tag;
+	values[at] = was;
 	cr_assert_null(gm_regions_check(&rs));
 }
 
 Test(region, the_check_sees_damage)
 {
-	uint64_t a, b;
+	const int page = 1 << GM_LEAF_PAGE_SHIFT;
+	int a, b;
 
+	stock_small();
 	insert(4, 6, ADOPTED);
 	insert(8, 9, EDGE);
-	a = words()[0];
-	b = words()[1];
-	damaged(0, a + 3, "overlap");
-	damaged(0, a - 2, "empty");
-	damaged(1, b - 1, "an edge nobody uses");
-	damaged(0, b + (UINT64_C(1) << 55), "order");
-	damaged(1, UINT64_MAX, "fewer than it says");
-	damaged(2, b + (UINT64_C(1) << 55), "more than it says");
+	a = only_leaf()->tag[0];
+	b = only_leaf()->tag[1];
+	damaged(0, a, 5, "overlap");
+	damaged(0, a | 1, 2, "overlap, by the value's high part");
+	damaged(0, a, 0, "empty");
+	damaged(1, b, 0, "an edge nobody uses");
+	damaged(0, b + page, 1, "order");
+	damaged(1, a, 1, "twice the same page");
+	damaged(1, GM_LEAF_NO_TAG, 1, "fewer than it says");
+	damaged(2, b + page, 1, "more than it says");
+	damaged(0, a | -32768, 2, "no page");
+	only_leaf()->n = 0;
+	cr_assert_not_null(gm_regions_check(&rs), "an empty leaf");
+	only_leaf()->n = 2;
 	rs.count++;
 	cr_assert_not_null(gm_regions_check(&rs), "miscounted");
 	rs.count--;
@@ -340,7 +350,7 @@ Test(region, the_check_sees_damage)
 	insert(10, 11, ADOPTED);
 	insert(11, 12, OWNED);
 	cr_assert_null(gm_regions_check(&rs));
-	words()[3] = words()[3] | UINT64_C(1) << 53; /* adopted as well */
+	only_leaf()->tag[3] |= 1 << GM_LEAF_KIND_SHIFT; /* adopted as well */
 	cr_assert_not_null(gm_regions_check(&rs), "neighbours that should be one");
 }
 
@@ -380,7 +390,7 @@ Test(region, small_leaves)
 
 	for (unsigned i = 0; i <= GM_REGION_SPARES; i++)
 		stock_small();
-	for (unsigned i = 0; i < 30; i++)
+	for (unsigned i = 0; i < SMALL_LEAF; i++)
 		cr_assert(insert(i * 2, i * 2 + 1, OWNED));
 	cr_assert_eq(rs.stock.count, before - 1, "a node only");
 	cr_assert_eq(rs.smalls, GM_REGION_SPARES);
@@ -392,6 +402,95 @@ Test(region, small_leaves)
 	cr_assert_null(gm_regions_excess_small(&rs));
 	cr_assert(carve(0, 100, OWNED));
 	cr_assert_eq(rs.stock.count, before);
+}
+
+/* More pages than a small leaf has bits for. */
+#define LONG (1u << 20)
+
+static bool in_small_leaf(void)
+{
+	return gm_leaf_is_small(only_leaf());
+}
+
+Test(region, long_ones_need_a_large_leaf)
+{
+	unsigned before = rs.stock.count;
+
+	stock_small();
+	cr_assert(insert(1, LONG, OWNED));
+	cr_assert(in_small_leaf());
+	cr_assert_eq(find((LONG - 1) * PAGE)->end, LONG * PAGE);
+	cr_assert_eq(rs.stock.count, before - 1, "a node only");
+	cr_assert(carve(1, LONG, OWNED));
+	cr_assert(insert(3, 4, EDGE));
+	cr_assert(insert(5, 5 + LONG, OWNED));
+	cr_assert_not(in_small_leaf());
+	cr_assert_eq(rs.stock.count, before - 2);
+	is("E3-4*1 O5-1048581");
+	cr_assert(carve(0, 3 * LONG, OWNED));
+	cr_assert(carve(3, 4, EDGE));
+	cr_assert_eq(rs.stock.count, before);
+	cr_assert(insert(5, 5 + LONG, OWNED), "as the first of a piece");
+	cr_assert_not(in_small_leaf());
+	is("O5-1048581");
+	cr_assert_not(gm_regions_lack_small(&rs));
+}
+
+/* Merging makes it longer than its leaf has bits for; nothing changes where there is no large leaf in stock. */
+static void becomes_long(unsigned first, unsigned end, const char *before, const char *after)
+{
+	unsigned room = rs.stock.count;
+
+	cr_assert(in_small_leaf());
+	is(before);
+	take_stock(room);
+	cr_assert_not(insert(first, end, ADOPTED));
+	is(before);
+	cr_assert(in_small_leaf());
+	stock(1);
+	cr_assert(insert(first, end, ADOPTED));
+	is(after);
+	cr_assert_not(in_small_leaf());
+	cr_assert_eq(rs.stock.count, 0);
+}
+
+Test(region, i2_becomes_long)
+{
+	stock_small();
+	insert(2, 3, EDGE);
+	insert(4, 6, ADOPTED);
+	becomes_long(6, 4 + LONG, "E2-3*1 A4-6", "E2-3*1 A4-1048580");
+}
+
+Test(region, i3_becomes_long)
+{
+	stock_small();
+	insert(6, 5 + LONG, ADOPTED);
+	becomes_long(4, 6, "A6-1048581", "A4-1048581");
+}
+
+Test(region, i4_becomes_long)
+{
+	stock_small();
+	insert(4, 6, ADOPTED);
+	insert(8, 4 + LONG, ADOPTED);
+	becomes_long(6, 8, "A4-6 A8-1048580", "A4-1048580");
+	cr_assert_eq(rs.count, 1);
+}
+
+Test(region, i5_more_users_than_a_small_leaf_counts)
+{
+	stock_small();
+	for (unsigned i = 1; i < LONG; i++)
+		insert(4, 5, EDGE);
+	cr_assert(in_small_leaf());
+	is("E4-5*1048575");
+	cr_assert(insert(4, 5, EDGE));
+	cr_assert_not(in_small_leaf());
+	is("E4-5*1048576");
+	for (unsigned i = 0; i < LONG; i++)
+		carve(4, 5, EDGE);
+	is("");
 }
 
 /* What is promised is no room for others, whether they need a new leaf, a larger one or half of one. */
