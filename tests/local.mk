@@ -23,6 +23,7 @@ libgm_testkit_a_SOURCES = \
 	tests/unit/mock_bug.h \
 	tests/unit/mock_fixture.h \
 	tests/unit/mock_services.h \
+	tests/unit/region_fixture.h \
 	tests/unit/shim_breaks.h \
 	tests/unit/shim_fixture.h \
 	tests/unit/shim_parts.h \
@@ -80,6 +81,7 @@ UNIT_TESTS = \
 	tests/unit/test_radix.t \
 	tests/unit/test_rank.t \
 	tests/unit/test_region.t \
+	tests/unit/test_region_leaf.t \
 	tests/unit/test_region_many.t \
 	tests/unit/test_remap.t \
 	tests/unit/test_shim.t \
