@@ -80,6 +80,7 @@ UNIT_TESTS = \
 	tests/unit/test_policy.t \
 	tests/unit/test_radix.t \
 	tests/unit/test_rank.t \
+	tests/unit/test_readers.t \
 	tests/unit/test_region.t \
 	tests/unit/test_region_leaf.t \
 	tests/unit/test_region_many.t \
