@@ -361,7 +361,7 @@ gm_ret_t gm_as_stats(struct gm_as *as, struct gm_stats *stats)
 #define GM_STAT_READ_(name, text) stats->name = stat_sum(as, GM_STAT_##name);
 	GM_STAT_LIST(GM_STAT_READ_)
 #undef GM_STAT_READ_
-	edges = stat_sum(as, GM_STAT_edges);
+	edges = stat_sum(as, GM_STAT_EDGES);
 	stats->dev_faults += edges;
 	stats->pages_in_place += edges;
 	return GM_RET_SUCCESS;

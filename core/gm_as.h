@@ -15,7 +15,7 @@ enum gm_stat {
 	GM_STAT_LIST(GM_STAT_ENUM_)
 #undef GM_STAT_ENUM_
 	GM_STATS,
-	GM_STAT_edges = GM_STATS, /* counts for both dev_faults and pages_in_place */
+	GM_STAT_EDGES = GM_STATS, /* counts for both dev_faults and pages_in_place */
 	GM_STATS_KEPT
 };
 

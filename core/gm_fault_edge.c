@@ -149,17 +149,16 @@ static gm_ret_t map_page(const struct edge *e, const struct gm_fault_ask *ask)
 bool gm_fault_edge(struct gm_ctx *ctx, struct gm_fault_ask *ask)
 {
 	const struct gm_hal_dev *hal = ctx->dev->hal;
-	struct edge e;
+	struct edge e = { .ctx = ctx };
 
 	if ((ask->access & GM_ATOMIC) || hal->granule_bytes != GM_PAGE_BYTES || !gm_hal_has(hal, GM_CAP_HOST_MAP) ||
 	    ask->va < ctx->va || ask->va >= ctx->end)
 		return false;
-	e.ctx = ctx;
 	if (!claim(&e, ask))
 		return false;
 	ask->ret = map_page(&e, ask);
 	release(&e);
 	if (!ask->ret)
-		gm_stat_add(ctx->as, GM_STAT_edges, 1);
+		gm_stat_add(ctx->as, GM_STAT_EDGES, 1);
 	return true;
 }
