@@ -121,6 +121,7 @@ endif
 
 STRESS_TESTS = \
 	tests/stress/race_counters \
+	tests/stress/race_edges \
 	tests/stress/race_progress \
 	tests/stress/race_reuse \
 	tests/stress/random_sim \
@@ -131,6 +132,10 @@ tests_stress_race_counters_SOURCES = \
 	tests/stress/race_counters.c \
 	tests/stress/race_hand.h
 tests_stress_race_counters_LDADD = $(TEST_LAYERS)
+tests_stress_race_edges_SOURCES = \
+	tests/stress/race.h \
+	tests/stress/race_edges.c
+tests_stress_race_edges_LDADD = $(TEST_LAYERS)
 tests_stress_race_progress_SOURCES = \
 	tests/stress/race.h \
 	tests/stress/race_hand.h \
@@ -162,7 +167,7 @@ STRESS_RUNS = \
 check_PROGRAMS += $(STRESS_TESTS)
 # random_sim itself runs through random_million.sh
 STRESS_ALONE = $(filter-out tests/stress/random_sim,$(STRESS_TESTS))
-TESTS += tests/stress/race_counters tests/stress/race_progress tests/stress/race_reuse tests/stress/stress_env \
+TESTS += tests/stress/race_counters tests/stress/race_edges tests/stress/race_progress tests/stress/race_reuse tests/stress/stress_env \
 	tests/stress/stress_mock $(STRESS_RUNS)
 EXTRA_DIST += $(STRESS_RUNS) tests/stress/random_short.sh
 tests/stress/race_variants.log: tests/stress/race_counters
