@@ -352,6 +352,7 @@ static uint64_t stat_sum(struct gm_as *as, enum gm_stat which)
 
 gm_ret_t gm_as_stats(struct gm_as *as, struct gm_stats *stats)
 {
+	uint64_t edges;
 	gm_ret_t ret = gm_handle_check(as, GM_HANDLE_AS);
 
 	if (ret)
@@ -361,5 +362,8 @@ gm_ret_t gm_as_stats(struct gm_as *as, struct gm_stats *stats)
 #define GM_STAT_READ_(name, text) stats->name = stat_sum(as, GM_STAT_##name);
 	GM_STAT_LIST(GM_STAT_READ_)
 #undef GM_STAT_READ_
+	edges = stat_sum(as, GM_STAT_EDGES);
+	stats->dev_faults += edges;
+	stats->pages_in_place += edges;
 	return GM_RET_SUCCESS;
 }

@@ -15,13 +15,16 @@ enum gm_stat {
 #define GM_STAT_ENUM_(name, text) GM_STAT_##name,
 	GM_STAT_LIST(GM_STAT_ENUM_)
 #undef GM_STAT_ENUM_
-	GM_STATS
+	GM_STATS,
+	GM_STAT_EDGES = GM_STATS, /* counts for both dev_faults and pages_in_place */
+	GM_STATS_KEPT
 };
 
 /* Counters are added to where the thread runs, so that CPUs do not take the line from each other; who reads adds up. */
 #define GM_STAT_SHARDS 8
 struct gm_stat_shard {
-	_Atomic uint64_t n[(GM_STATS + 7) / 8 * 8];
+	char before[64]; /* however the space is aligned, no two shards lie in one line */
+	_Atomic uint64_t n[(GM_STATS_KEPT + 7) / 8 * 8];
 };
 
 #define GM_CTX_CLOSING (UINT32_C(1) << 31)

@@ -90,7 +90,7 @@ static uint64_t key_of(uint64_t va)
 /* What the index has for va; if that is a block, with a reference. */
 static void *look_up(struct gm_as *as, uint64_t va)
 {
-	atomic_uint *reading;
+	atomic_bool *reading;
 	void *home;
 
 	gm_may_switch(as->env);
@@ -137,6 +137,24 @@ static void *first_home(struct gm_as *as, uint64_t *va, uint64_t end)
 
 	*va = key * GM_BLOCK_BYTES;
 	return slot && *va < end ? *slot : NULL;
+}
+
+struct gm_block *gm_block_find_locked(struct gm_as *as, uint64_t va)
+{
+	atomic_bool *reading;
+	struct gm_block *b;
+
+	gm_may_switch(as->env);
+	reading = gm_readers_enter(as->env, &as->readers);
+	if (!reading)
+		return NULL;
+	b = gm_radix_get(&as->blocks, key_of(va));
+	if (gm_packed_of(b))
+		b = NULL;
+	if (b && !gm_trylock(as->env, &b->lock)) /* who has it may wait for us to stop reading */
+		b = NULL;
+	gm_readers_leave(reading);
+	return b;
 }
 
 struct gm_block *gm_block_first(struct gm_as *as, uint64_t va, uint64_t end)

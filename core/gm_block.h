@@ -55,6 +55,7 @@ struct gm_block {
 	bool watched;                             /* the host reports faults and events of its managed pages */
 	bool huge;                                /* staged came as one huge page and is still whole */
 	bool has_slot;
+	bool touched;                             /* mapped since the round of gm_pack_work.c looked last */
 	unsigned watching;                        /* transactions that register its pages now */
 	unsigned renewed;                         /* how often pages became managed */
 	struct gm_mutex lock;                     /* GM_RANK_BLOCK: everything but what says otherwise */
@@ -102,6 +103,11 @@ struct gm_block *gm_block_find(struct gm_as *as, uint64_t va);
 gm_ret_t gm_block_seek(struct gm_as *as, uint64_t va, struct gm_block **out);
 /* The same, but NULL also if it is packed. */
 struct gm_block *gm_block_find_live(struct gm_as *as, uint64_t va);
+/*
+ * With its lock in place of a reference; NULL also if it is packed, or the lock is not free at once. A block that is locked or has
+ * busy pages stays in the index, so who makes a page busy needs no reference until it is not.
+ */
+struct gm_block *gm_block_find_locked(struct gm_as *as, uint64_t va);
 /* The same, made from the regions if need be. SUCCESS, FAULT (no region there), NOMEM. */
 gm_ret_t gm_block_obtain(struct gm_as *as, uint64_t va, struct gm_block **out);
 /* The next block at or above va and below end, with a reference; NULL at the end. */

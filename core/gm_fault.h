@@ -19,6 +19,12 @@ struct gm_fault_ask {
 void gm_fault_block(struct gm_ctx *ctx, struct gm_fault_ask *ask, size_t n, uint64_t attempt_ns);
 #define GM_FAULT_ASKS 64 /* at most */
 
+/*
+ * A page that stays on the host, is not mapped yet, and has nothing in the way: serve it as gm_fault_block() would.
+ * False: it is none of these, or somebody is at its block; nothing was done.
+ */
+bool gm_fault_edge(struct gm_ctx *ctx, struct gm_fault_ask *ask);
+
 /* What a look at a page tells. */
 enum gm_seen {
 	GM_SEEN_MAPPED,    /* as asked for */

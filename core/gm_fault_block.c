@@ -94,6 +94,7 @@ static void claim_edge(struct batch *t, uint64_t i, unsigned page)
 	bool had_write = gm_mask_test(&map->write, page), write = (t->ask[i].access & GM_WRITE) || had_write;
 
 	t->edges |= UINT64_C(1) << i;
+	t->b->touched = true;
 	t->had_read |= (uint64_t)gm_mask_test(&map->read, page) << i;
 	t->had_write |= (uint64_t)had_write << i;
 	t->write |= (uint64_t)write << i; /* rights only grow */
@@ -297,6 +298,7 @@ static void end_served(struct batch *t)
 
 	gm_lock(as->env, &b->lock);
 	gm_slice_serve(&b->slice_dev, as->cfg.slice_ns, gm_now_ns(as->env), &served);
+	b->touched = true;
 	n = b->node[dev->index];
 	FOR_EACH(i, t->fresh) {
 		unsigned page = page_of(t, i);
@@ -361,9 +363,14 @@ static void serve_slowly(struct batch *t, uint64_t attempt_ns)
 	gm_stat_time(t->ctx->as, GM_STAT_ns_dev_fault, start_ns);
 }
 
-void gm_fault_block(struct gm_ctx *ctx, struct gm_fault_ask *ask, size_t n, uint64_t attempt_ns)
+static void book_time(struct gm_ctx *ctx, uint64_t start_ns)
 {
-	uint64_t start_ns = is_timed(ctx) ? gm_now_ns(ctx->as->env) : 0;
+	if (start_ns)
+		gm_stat_add(ctx->as, GM_STAT_ns_dev_fault, TIMED * (gm_now_ns(ctx->as->env) - start_ns));
+}
+
+static void serve_batch(struct gm_ctx *ctx, struct gm_fault_ask *ask, size_t n, uint64_t attempt_ns, uint64_t start_ns)
+{
 	struct batch t;
 	gm_ret_t ret;
 
@@ -378,12 +385,21 @@ void gm_fault_block(struct gm_ctx *ctx, struct gm_fault_ask *ask, size_t n, uint
 	}
 	if (t.edges)
 		map_edges(&t);
-	if (start_ns)
-		gm_stat_add(ctx->as, GM_STAT_ns_dev_fault, TIMED * (gm_now_ns(ctx->as->env) - start_ns));
+	book_time(ctx, start_ns);
 	if (t.open)
 		serve_slowly(&t, attempt_ns);
 	if (t.fresh)
 		end_served(&t);
 	gm_block_put(t.b);
 	count(&t);
+}
+
+void gm_fault_block(struct gm_ctx *ctx, struct gm_fault_ask *ask, size_t n, uint64_t attempt_ns)
+{
+	uint64_t start_ns = is_timed(ctx) ? gm_now_ns(ctx->as->env) : 0;
+
+	if (n == 1 && gm_fault_edge(ctx, ask))
+		book_time(ctx, start_ns);
+	else
+		serve_batch(ctx, ask, n, attempt_ns, start_ns);
 }

@@ -57,7 +57,7 @@ static bool is_early(struct gm_block *b, uint64_t now_ns)
 	struct gm_mask cpu = gm_slice_pages(&b->slice_cpu, slice_ns, now_ns);
 	struct gm_mask dev = gm_slice_pages(&b->slice_dev, slice_ns, now_ns);
 
-	return atomic_load_explicit(&b->refs, memory_order_acquire) != 1 || now_ns < b->used_ns + as->pack.idle_ns ||
+	return b->touched || atomic_load_explicit(&b->refs, memory_order_acquire) != 1 || now_ns < b->used_ns + as->pack.idle_ns ||
 	       (b->doomed_ns && now_ns < b->doomed_ns + GM_ZAP_GRACE_NS) || !gm_mask_empty(&cpu) || !gm_mask_empty(&dev);
 }
 
@@ -143,12 +143,15 @@ static bool pack_form(struct gm_block *b, struct gm_packed *p)
 	return true;
 }
 
-/* (A) */
+/* (A) Device faults that only map note no time: they count from the first look after them. */
 static enum verdict look(struct gm_block *b, uint64_t now_ns, union form *f)
 {
 	enum verdict v = UNFIT;
 
 	gm_lock(b->as->env, &b->lock);
+	if (b->touched)
+		b->used_ns = now_ns;
+	b->touched = false;
 	if (SLIST_EMPTY(&b->holds) && is_early(b, now_ns)) /* what is held stays so until it is let go, which is a use */
 		v = EARLY;
 	else if (pack_form(b, &f->p))

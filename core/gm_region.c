@@ -22,17 +22,13 @@
  *   C6   several regions: each by its own case, at most one of them by C4
  *
  * Where they are: a radix tree (gm_radix.c) over the 2 MiB piece in which a region
- * begins, and there its regions in the order of addresses, one word each:
+ * begins, and there its regions in a leaf, or in a chain of leaves (gm_region_leaf.h). A region
+ * stands once, however long it is: who is not found in the piece of an address lies in the
+ * nearest piece below that has any. So a lookup is a walk down the tree and two lines side
+ * by side, and a million regions fit the cache.
  *
- *     63       55 54  53 52                                    0
- *     [ page : 9 ][kind:2][ pages, or users of an edge : 53    ]
- *
- * in a small leaf of 30, or, where more begin, in a chain of leaves of 60. A region stands
- * once, however long it is: who is not found in the piece of an address lies in the
- * nearest piece below that has any. So a lookup is a walk down the tree and some
- * comparisons of words side by side, and a million regions fit the cache.
- * A small leaf that is full is replaced by a large one, a large one split in halves;
- * one that becomes empty goes.
+ * A small leaf that is too small is replaced by a large one, a large one that is full split
+ * in halves; one that becomes empty goes.
  *
  * Memory comes from a stock that others fill beforehand: gm_region_stock.c.
  */
@@ -41,29 +37,7 @@
 #include <assert.h>
 #include <string.h>
 
-#include "core/gm_region.h"
-
-#define PAGE_SHIFT 55
-#define KIND_SHIFT 53
-#define KIND_BITS UINT64_C(3)
-#define PAGES_MASK ((UINT64_C(1) << KIND_SHIFT) - 1)
-/* No region: above all of them. */
-#define NONE UINT64_MAX
-
-#define STEP 6u
-#define SMALL 30u
-#define LARGE 60u
-
-struct gm_region_leaf {
-	struct gm_region_leaf *next; /* in front, so that a lookup has them and the first words at once */
-	uint32_t n, max;             /* max: SMALL or LARGE */
-	uint64_t word[];             /* [max], sorted; beyond n: NONE */
-};
-
-_Static_assert(GM_BLOCK_PAGES == 1 << (64 - PAGE_SHIFT), "a page of a block fits its bits");
-_Static_assert(SMALL % STEP == 0 && LARGE % STEP == 0, "a leaf is whole steps");
-_Static_assert(sizeof(struct gm_region_leaf) + SMALL * sizeof(uint64_t) == GM_REGION_SMALL_BYTES, "a small leaf");
-_Static_assert(sizeof(struct gm_region_leaf) + LARGE * sizeof(uint64_t) <= GM_REGION_PIECE_BYTES, "a leaf fits a piece");
+#include "core/gm_region_leaf.h"
 
 static uint64_t key_of(uint64_t va)
 {
@@ -77,30 +51,17 @@ static unsigned page_of(uint64_t va)
 
 /* --------------------------------------------------------------- leaves */
 
-static struct gm_region_leaf *leaf_init(struct gm_region_leaf *leaf, unsigned max)
-{
-	if (leaf) {
-		leaf->n = 0;
-		leaf->max = max;
-		leaf->next = NULL;
-		memset(leaf->word, 0xff, max * sizeof(leaf->word[0]));
-	}
-	return leaf;
-}
-
 static struct gm_region_leaf *take_large(struct gm_regions *rs)
 {
-	return leaf_init((void *)gm_radix_spares_take(&rs->stock), LARGE);
-}
+	void *piece = gm_radix_spares_take(&rs->stock);
 
-static struct gm_region_leaf *leaf_take(struct gm_regions *rs)
-{
-	return rs->small ? leaf_init(gm_regions_take_small(rs), SMALL) : take_large(rs);
+	assert(piece); /* the caller has counted */
+	return gm_leaf_init(piece, GM_LEAF_LARGE);
 }
 
 static void leaf_give(struct gm_regions *rs, struct gm_region_leaf *leaf)
 {
-	if (leaf->max == SMALL) {
+	if (gm_leaf_is_small(leaf)) {
 		gm_regions_stock_small(rs, leaf);
 		return;
 	}
@@ -130,50 +91,26 @@ void gm_regions_fini(struct gm_regions *rs, struct gm_env *env)
 	rs->count = 0;
 }
 
-/* ---------------------------------------------------------------- words */
+/* --------------------------------------------------------- what is in them */
 
-static uint64_t pack(const struct gm_region *r)
+static unsigned tag_of(const struct gm_region *r)
 {
-	uint64_t what = r->kind == GM_REGION_EDGE ? r->users : (r->end - r->va) / GM_PAGE_BYTES;
-
-	return (uint64_t)page_of(r->va) << PAGE_SHIFT | (uint64_t)r->kind << KIND_SHIFT | what;
+	return page_of(r->va) << GM_LEAF_PAGE_SHIFT | (unsigned)r->kind << GM_LEAF_KIND_SHIFT;
 }
 
-static struct gm_region *unpack(uint64_t word, uint64_t key, struct gm_region *r)
+static uint64_t value_of(const struct gm_region *r)
 {
-	uint64_t what = word & PAGES_MASK;
-
-	r->va = key * GM_BLOCK_BYTES + (word >> PAGE_SHIFT) * GM_PAGE_BYTES;
-	r->kind = (enum gm_region_kind)(word >> KIND_SHIFT & KIND_BITS);
-	r->end = r->va + (r->kind == GM_REGION_EDGE ? 1 : what) * GM_PAGE_BYTES;
-	r->users = r->kind == GM_REGION_EDGE ? (uint32_t)what : 1;
-	return r;
+	return r->kind == GM_REGION_EDGE ? r->users : (r->end - r->va) / GM_PAGE_BYTES;
 }
 
-/* Above every word of the page, below those of the next and below NONE. */
-static uint64_t after_page(unsigned page)
+static bool fits_small(const struct gm_region *r)
 {
-	return (uint64_t)page << PAGE_SHIFT | KIND_BITS << KIND_SHIFT;
+	return value_of(r) < GM_LEAF_SMALL_VALUES;
 }
 
-/* How many regions of a leaf begin at or below a page. Without a branch per word, so that many are compared at once. */
-static unsigned begun(const struct gm_region_leaf *leaf, unsigned page)
+static bool fits(const struct gm_region_leaf *leaf, const struct gm_region *r)
 {
-	uint64_t limit = after_page(page);
-	unsigned n = 0;
-
-	for (unsigned i = 0; i < leaf->n; i += STEP)
-		for (unsigned k = 0; k < STEP; k++)
-			n += leaf->word[i + k] < limit;
-	return n;
-}
-
-/* The leaf of a chain in which a page is, or would be. */
-static struct gm_region_leaf *leaf_of(struct gm_region_leaf *leaf, unsigned page)
-{
-	while (leaf->next && leaf->next->word[0] < after_page(page))
-		leaf = leaf->next;
-	return leaf;
+	return !gm_leaf_is_small(leaf) || fits_small(r);
 }
 
 /* Where a region stands. */
@@ -195,7 +132,7 @@ static bool in_piece_below(struct gm_regions *rs, uint64_t key, struct place *p)
 	if (!p->slot)
 		return false;
 	p->key = key;
-	p->leaf = leaf_of(*p->slot, GM_BLOCK_PAGES - 1);
+	p->leaf = gm_leaf_of(*p->slot, GM_BLOCK_PAGES - 1);
 	p->at = (unsigned)p->leaf->n - 1;
 	return true;
 }
@@ -209,8 +146,9 @@ static bool at_or_below(struct gm_regions *rs, uint64_t va, struct place *p)
 	p->slot = gm_radix_slot(&rs->tree, p->key);
 	if (!p->slot)
 		return in_piece_below(rs, p->key, p);
-	p->leaf = leaf_of(*p->slot, page_of(va));
-	n = begun(p->leaf, page_of(va));
+	__builtin_prefetch((const char *)*p->slot + 64); /* its values, while its tags come */
+	p->leaf = gm_leaf_of(*p->slot, page_of(va));
+	n = gm_leaf_begun(p->leaf, page_of(va));
 	p->at = n - 1;
 	return n || in_piece_below(rs, p->key, p);
 }
@@ -221,8 +159,8 @@ static bool above(struct gm_regions *rs, uint64_t va, struct place *p)
 	p->key = key_of(va);
 	p->slot = gm_radix_slot(&rs->tree, p->key);
 	if (p->slot) {
-		p->leaf = leaf_of(*p->slot, page_of(va));
-		p->at = begun(p->leaf, page_of(va));
+		p->leaf = gm_leaf_of(*p->slot, page_of(va));
+		p->at = gm_leaf_begun(p->leaf, page_of(va));
 		if (p->at < p->leaf->n)
 			return true;
 		p->leaf = p->leaf->next;
@@ -239,7 +177,14 @@ static bool above(struct gm_regions *rs, uint64_t va, struct place *p)
 
 static struct gm_region *read_place(const struct place *p, struct gm_region *r)
 {
-	return unpack(p->leaf->word[p->at], p->key, r);
+	unsigned tag = (unsigned)p->leaf->tag[p->at];
+	uint64_t value = gm_leaf_value(p->leaf, p->at);
+
+	r->va = p->key * GM_BLOCK_BYTES + (uint64_t)(tag >> GM_LEAF_PAGE_SHIFT) * GM_PAGE_BYTES;
+	r->kind = (enum gm_region_kind)(tag >> GM_LEAF_KIND_SHIFT & GM_LEAF_KIND_BITS);
+	r->end = r->va + (r->kind == GM_REGION_EDGE ? 1 : value) * GM_PAGE_BYTES;
+	r->users = r->kind == GM_REGION_EDGE ? (uint32_t)value : 1;
+	return r;
 }
 
 struct gm_region *gm_regions_find(struct gm_regions *rs, uint64_t va, struct gm_region *r)
@@ -266,11 +211,16 @@ struct gm_region *gm_regions_next(struct gm_regions *rs, struct gm_region *r, ui
 
 /* -------------------------------------------------------------- changes */
 
+/* Are there so many pieces beyond what is promised? */
+static bool have(const struct gm_regions *rs, unsigned pieces)
+{
+	return !pieces || rs->stock.count >= pieces + gm_regions_kept(rs);
+}
+
 /* All of a small one into a large one that takes its place. */
 static void enlarge(struct gm_regions *rs, void **slot, struct gm_region_leaf *leaf, struct gm_region_leaf *fresh)
 {
-	memcpy(fresh->word, leaf->word, leaf->n * sizeof(leaf->word[0]));
-	fresh->n = leaf->n;
+	gm_leaf_move(fresh, leaf, 0);
 	fresh->next = leaf->next;
 	while (*slot != leaf)
 		slot = (void **)&((struct gm_region_leaf *)*slot)->next;
@@ -281,54 +231,53 @@ static void enlarge(struct gm_regions *rs, void **slot, struct gm_region_leaf *l
 /* Upper half into a new leaf behind it. */
 static void split(struct gm_region_leaf *leaf, struct gm_region_leaf *fresh)
 {
-	const unsigned half = LARGE / 2;
-
-	memcpy(fresh->word, leaf->word + half, half * sizeof(leaf->word[0]));
-	memset(leaf->word + half, 0xff, half * sizeof(leaf->word[0]));
-	fresh->n = LARGE - half;
-	leaf->n = half;
+	gm_leaf_move(fresh, leaf, GM_LEAF_LARGE / 2);
 	fresh->next = leaf->next;
 	leaf->next = fresh;
 }
 
 static void leaf_insert(struct gm_region_leaf *leaf, const struct gm_region *r)
 {
-	unsigned at = begun(leaf, page_of(r->va));
+	unsigned at = gm_leaf_begun(leaf, page_of(r->va));
 
-	memmove(leaf->word + at + 1, leaf->word + at, (leaf->n - at) * sizeof(leaf->word[0]));
-	leaf->word[at] = pack(r);
-	leaf->n++;
+	gm_leaf_open(leaf, at);
+	gm_leaf_put(leaf, at, tag_of(r), value_of(r));
 }
 
-/* Of the leaf that a page belongs to and that is full; the one it belongs to then. */
+/* Of the leaf that a page belongs to and that is too small; the one it belongs to then. */
 static struct gm_region_leaf *make_room(struct gm_regions *rs, void **slot, struct gm_region_leaf *leaf, unsigned page)
 {
 	struct gm_region_leaf *fresh = take_large(rs);
 
-	assert(fresh); /* add() has counted */
-	if (leaf->max == SMALL)
+	if (gm_leaf_is_small(leaf))
 		enlarge(rs, slot, leaf, fresh);
 	else
 		split(leaf, fresh);
-	return leaf_of(*slot, page);
+	return gm_leaf_of(*slot, page);
+}
+
+/* The first of a piece. */
+static struct gm_region_leaf *new_leaf(struct gm_regions *rs, const struct gm_region *r, bool small)
+{
+	struct gm_region_leaf *leaf = small ? gm_leaf_init(gm_regions_take_small(rs), GM_LEAF_SMALL) : take_large(rs);
+
+	gm_radix_put(&rs->tree, key_of(r->va), leaf, &rs->stock);
+	return leaf;
 }
 
 /* False: not enough in stock beyond what is promised, nothing changed. */
 static bool add(struct gm_regions *rs, const struct gm_region *r)
 {
 	void **slot = gm_radix_slot(&rs->tree, key_of(r->va));
-	struct gm_region_leaf *leaf = slot ? leaf_of(*slot, page_of(r->va)) : NULL;
-	bool full = leaf && leaf->n == leaf->max;
-	unsigned pieces = slot ? full : gm_radix_lacks(&rs->tree, key_of(r->va)) + !rs->small;
+	struct gm_region_leaf *leaf = slot ? gm_leaf_of(*slot, page_of(r->va)) : NULL;
+	bool full = leaf && (leaf->n == leaf->max || !fits(leaf, r)), small = rs->small && fits_small(r);
 
-	if (pieces && rs->stock.count < pieces + gm_regions_kept(rs))
+	if (!have(rs, slot ? full : gm_radix_lacks(&rs->tree, key_of(r->va)) + !small))
 		return false;
-	if (full) {
+	if (full)
 		leaf = make_room(rs, slot, leaf, page_of(r->va));
-	} else if (!slot) {
-		leaf = leaf_take(rs);
-		gm_radix_put(&rs->tree, key_of(r->va), leaf, &rs->stock);
-	}
+	else if (!slot)
+		leaf = new_leaf(rs, r, small);
 	assert(leaf);
 	leaf_insert(leaf, r);
 	rs->count++;
@@ -344,17 +293,30 @@ static void find_place(struct gm_regions *rs, const struct gm_region *r, struct 
 {
 	bool there = at_or_below(rs, r->va, p);
 
-	assert(there && p->key == key_of(r->va) && p->leaf->word[p->at] >> PAGE_SHIFT == page_of(r->va));
+	assert(there && p->key == key_of(r->va) && p->leaf->tag[p->at] >> GM_LEAF_PAGE_SHIFT == (int)page_of(r->va));
 	(void)there;
 }
 
-/* Another end, or other users: where it stands does not change. */
-static void store(struct gm_regions *rs, const struct gm_region *r)
+/* Where `r` stands stands `now`, past no other region. False: its leaf is too small, and not enough in stock. */
+static bool replace(struct gm_regions *rs, const struct gm_region *r, const struct gm_region *now)
 {
 	struct place p;
 
 	find_place(rs, r, &p);
-	p.leaf->word[p.at] = pack(r);
+	if (!fits(p.leaf, now)) {
+		if (!have(rs, 1))
+			return false;
+		(void)make_room(rs, p.slot, p.leaf, page_of(r->va));
+		find_place(rs, r, &p);
+	}
+	gm_leaf_put(p.leaf, p.at, tag_of(now), value_of(now));
+	return true;
+}
+
+/* Another end, or other users. False as of replace(): not where it becomes less. */
+static bool store(struct gm_regions *rs, const struct gm_region *r)
+{
+	return replace(rs, r, r);
 }
 
 /* Take one out; what becomes empty goes back into stock. */
@@ -365,8 +327,7 @@ static void drop(struct gm_regions *rs, const struct gm_region *r)
 
 	find_place(rs, r, &p);
 	head = *p.slot;
-	memmove(p.leaf->word + p.at, p.leaf->word + p.at + 1, (p.leaf->n - p.at - 1) * sizeof(p.leaf->word[0]));
-	p.leaf->word[--p.leaf->n] = NONE;
+	gm_leaf_close(p.leaf, p.at);
 	rs->count--;
 	if (p.leaf->n)
 		return;
@@ -386,14 +347,10 @@ static void drop(struct gm_regions *rs, const struct gm_region *r)
 static bool move_va(struct gm_regions *rs, const struct gm_region *r, uint64_t va)
 {
 	struct gm_region moved = *r;
-	struct place p;
 
 	moved.va = va;
-	if (key_of(va) == key_of(r->va)) {
-		find_place(rs, r, &p);
-		p.leaf->word[p.at] = pack(&moved);
-		return true;
-	}
+	if (key_of(va) == key_of(r->va))
+		return replace(rs, r, &moved);
 	if (!add(rs, &moved))
 		return false;
 	drop(rs, r);
@@ -409,26 +366,23 @@ bool gm_regions_insert(struct gm_regions *rs, uint64_t va, uint64_t end, enum gm
 	if (gm_regions_first(rs, va, end, &left)) {
 		assert(kind == GM_REGION_EDGE && left.kind == GM_REGION_EDGE && left.va == va);
 		left.users++; /* I5 */
-		store(rs, &left);
-		return true;
+		return store(rs, &left);
 	}
 	if (kind != GM_REGION_ADOPTED)
 		return add_new(rs, va, end, kind);
 	on_left = va && gm_regions_find(rs, va - 1, &left) && left.kind == kind;
 	on_right = gm_regions_find(rs, end, &right) && right.kind == kind;
-	if (on_left && on_right) { /* I4 */
-		drop(rs, &right);
-		left.end = right.end;
-		store(rs, &left);
-	} else if (on_left) { /* I2 */
-		left.end = end;
-		store(rs, &left);
-	} else if (on_right) { /* I3: the order does not change, nothing lies between */
-		return move_va(rs, &right, va);
-	} else { /* I1 */
-		return add_new(rs, va, end, kind);
+	if (on_left) { /* I2, I4: first what may fail; the right one is found by where it begins */
+		left.end = on_right ? right.end : end;
+		if (!store(rs, &left))
+			return false;
+		if (on_right)
+			drop(rs, &right);
+		return true;
 	}
-	return true;
+	if (on_right) /* I3: the order does not change, nothing lies between */
+		return move_va(rs, &right, va);
+	return add_new(rs, va, end, kind); /* I1 */
 }
 
 /* C1..C5 for one region that the range meets. */
@@ -436,16 +390,15 @@ static bool carve_one(struct gm_regions *rs, struct gm_region *r, uint64_t va, u
 {
 	if (r->kind == GM_REGION_EDGE) {
 		if (--r->users)
-			store(rs, r);
-		else
-			drop(rs, r);
+			return store(rs, r);
+		drop(rs, r);
 	} else if (va <= r->va && end >= r->end) {
 		drop(rs, r); /* C1 */
 	} else if (va <= r->va) {
 		return move_va(rs, r, end); /* C2 */
 	} else if (end >= r->end || add_new(rs, end, r->end, r->kind)) {
 		r->end = va; /* C3, C4 */
-		store(rs, r);
+		return store(rs, r);
 	} else {
 		return false;
 	}
@@ -481,35 +434,13 @@ void gm_regions_drop_edges(struct gm_regions *rs, uint64_t va, uint64_t end)
 			drop(rs, r); /* its address is still good to go on from */
 }
 
-/* One chain: leaves not empty, words in order. */
-static const char *check_chain(const struct gm_region_leaf *leaf)
-{
-	uint64_t next_page = 0;
-
-	for (; leaf; leaf = leaf->next) {
-		if (!leaf->n || leaf->n > leaf->max)
-			return "a leaf of the regions is empty";
-		for (unsigned i = 0; i < leaf->max; i++) {
-			uint64_t page = leaf->word[i] >> PAGE_SHIFT;
-
-			if ((i < leaf->n) != ((leaf->word[i] >> KIND_SHIFT & KIND_BITS) != KIND_BITS))
-				return "a leaf does not have as many regions as it says";
-			if (i < leaf->n && page < next_page)
-				return "regions are not in order";
-			if (i < leaf->n)
-				next_page = page + 1;
-		}
-	}
-	return NULL;
-}
-
 static const char *check_tree(struct gm_regions *rs)
 {
 	const char *wrong = gm_radix_check(&rs->tree);
 	uint64_t key = 0;
 
 	for (void **slot; !wrong && (slot = gm_radix_ceil(&rs->tree, &key)); key++)
-		wrong = check_chain(*slot);
+		wrong = gm_leaf_check(*slot);
 	return wrong;
 }
 

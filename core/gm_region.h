@@ -25,7 +25,7 @@ struct gm_region {
 /* Tree nodes and leaves: pieces of one size. */
 #define GM_REGION_PIECE_BYTES sizeof(struct gm_radix_node)
 /* Small leaves: what most places need. Optional: they spare memory, not failures. */
-#define GM_REGION_SMALL_BYTES 256
+#define GM_REGION_SMALL_BYTES 112
 
 #define GM_REGION_SPARES 8 /* usual stock: so many changes can be made without an allocation */
 

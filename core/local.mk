@@ -23,6 +23,7 @@ libgm_core_a_SOURCES = \
 	core/gm_fault_block.c \
 	core/gm_fault_cpu.c \
 	core/gm_fault_dev.c \
+	core/gm_fault_edge.c \
 	core/gm_fork.c \
 	core/gm_fork.h \
 	core/gm_frames.c \
@@ -47,6 +48,8 @@ libgm_core_a_SOURCES = \
 	core/gm_radix.h \
 	core/gm_region.c \
 	core/gm_region.h \
+	core/gm_region_leaf.c \
+	core/gm_region_leaf.h \
 	core/gm_region_stock.c \
 	core/gm_remap.c \
 	core/gm_remap.h \

@@ -359,6 +359,13 @@ void gm_hal_pmap_destroy(struct gm_hal_dev *d, void *pmap)
 	d->mmu.pmap_destroy(pmap);
 }
 
+gm_ret_t gm_hal_pmap_enter(struct gm_hal_dev *d, void *pmap, uint64_t va, uint64_t pa, uint64_t bytes, uint32_t pte)
+{
+	gm_ret_t ret = enter(d, "pmap_enter");
+
+	return ret ? ret : leave(d, "pmap_enter", d->mmu.pmap_enter(pmap, va, pa, bytes, pte));
+}
+
 gm_ret_t gm_hal_access(struct gm_hal_dev *d, void *pmap, uint64_t va, void *buf, size_t bytes, bool write)
 {
 	gm_ret_t ret = enter(d, "access");

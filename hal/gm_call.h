@@ -53,6 +53,8 @@ void gm_hal_frames(struct gm_hal_dev *d, uint64_t pa, uint64_t bytes, bool used)
 
 gm_ret_t gm_hal_pmap_create(struct gm_hal_dev *d, void **pmap);
 void gm_hal_pmap_destroy(struct gm_hal_dev *d, void *pmap);
+/* One step alone, that of a fault. */
+gm_ret_t gm_hal_pmap_enter(struct gm_hal_dev *d, void *pmap, uint64_t va, uint64_t pa, uint64_t bytes, uint32_t pte);
 gm_ret_t gm_hal_sync_create(struct gm_hal_dev *d, void **sync, int *fd);
 /* Once per gm_hal_sync_create(). */
 void gm_hal_sync_signal(struct gm_hal_dev *d, void *sync, gm_ret_t result);

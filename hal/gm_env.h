@@ -39,6 +39,7 @@ struct gm_env_ops {
 	void (*mutex_init)(struct gm_env *env, struct gm_mutex *m, enum gm_rank rank);
 	void (*mutex_fini)(struct gm_env *env, struct gm_mutex *m);
 	void (*lock)(struct gm_env *env, struct gm_mutex *m);
+	bool (*trylock)(struct gm_env *env, struct gm_mutex *m);
 	void (*unlock)(struct gm_env *env, struct gm_mutex *m);
 	void (*waitq_init)(struct gm_env *env, struct gm_waitq *q);
 	void (*waitq_fini)(struct gm_env *env, struct gm_waitq *q);
@@ -97,6 +98,12 @@ static inline void gm_mutex_fini(struct gm_env *env, struct gm_mutex *m)
 static inline void gm_lock(struct gm_env *env, struct gm_mutex *m)
 {
 	env->ops->lock(env, m);
+}
+
+/* False: somebody has it. Never waits, and the simulation does not switch. */
+static inline bool gm_trylock(struct gm_env *env, struct gm_mutex *m)
+{
+	return env->ops->trylock(env, m);
 }
 
 static inline void gm_unlock(struct gm_env *env, struct gm_mutex *m)

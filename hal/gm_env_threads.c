@@ -135,6 +135,19 @@ static void threads_lock(struct gm_env *env, struct gm_mutex *m)
 	must(pthread_mutex_lock(to_mutex(m)));
 }
 
+static bool threads_trylock(struct gm_env *env, struct gm_mutex *m)
+{
+	int err = pthread_mutex_trylock(to_mutex(m));
+
+	(void)env;
+	assert(err == 0 || err == EBUSY);
+#ifdef GM_ENABLE_CHECKS
+	if (!err)
+		gm_rank_push(&held, m, (enum gm_rank)m->opaque[RANK_WORD]);
+#endif
+	return !err;
+}
+
 static void threads_unlock(struct gm_env *env, struct gm_mutex *m)
 {
 	(void)env;
@@ -298,6 +311,7 @@ static const struct gm_env_ops threads_ops = {
 	.mutex_init = threads_mutex_init,
 	.mutex_fini = threads_mutex_fini,
 	.lock = threads_lock,
+	.trylock = threads_trylock,
 	.unlock = threads_unlock,
 	.waitq_init = threads_waitq_init,
 	.waitq_fini = threads_waitq_fini,

@@ -24,6 +24,7 @@ libgm_testkit_a_SOURCES = \
 	tests/unit/mock_bug.h \
 	tests/unit/mock_fixture.h \
 	tests/unit/mock_services.h \
+	tests/unit/region_fixture.h \
 	tests/unit/shim_breaks.h \
 	tests/unit/shim_fixture.h \
 	tests/unit/shim_parts.h \
@@ -83,7 +84,9 @@ UNIT_TESTS = \
 	tests/unit/test_policy.t \
 	tests/unit/test_radix.t \
 	tests/unit/test_rank.t \
+	tests/unit/test_readers.t \
 	tests/unit/test_region.t \
+	tests/unit/test_region_leaf.t \
 	tests/unit/test_region_many.t \
 	tests/unit/test_remap.t \
 	tests/unit/test_shim.t \
@@ -123,6 +126,7 @@ endif
 
 STRESS_TESTS = \
 	tests/stress/race_counters \
+	tests/stress/race_edges \
 	tests/stress/race_progress \
 	tests/stress/race_reuse \
 	tests/stress/random_sim \
@@ -133,6 +137,10 @@ tests_stress_race_counters_SOURCES = \
 	tests/stress/race_counters.c \
 	tests/stress/race_hand.h
 tests_stress_race_counters_LDADD = $(TEST_LAYERS)
+tests_stress_race_edges_SOURCES = \
+	tests/stress/race.h \
+	tests/stress/race_edges.c
+tests_stress_race_edges_LDADD = $(TEST_LAYERS)
 tests_stress_race_progress_SOURCES = \
 	tests/stress/race.h \
 	tests/stress/race_hand.h \
@@ -164,7 +172,7 @@ STRESS_RUNS = \
 check_PROGRAMS += $(STRESS_TESTS)
 # random_sim itself runs through random_million.sh
 STRESS_ALONE = $(filter-out tests/stress/random_sim,$(STRESS_TESTS))
-TESTS += tests/stress/race_counters tests/stress/race_progress tests/stress/race_reuse tests/stress/stress_env \
+TESTS += tests/stress/race_counters tests/stress/race_edges tests/stress/race_progress tests/stress/race_reuse tests/stress/stress_env \
 	tests/stress/stress_mock $(STRESS_RUNS)
 EXTRA_DIST += $(STRESS_RUNS) tests/stress/random_short.sh
 tests/stress/race_variants.log: tests/stress/race_counters

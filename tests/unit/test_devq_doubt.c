@@ -98,3 +98,23 @@ CORE_TEST(devq_doubt, doubt_survives_a_refusal, .as = { .flags = GM_AS_NO_THREAD
 	IS(answer_of(w->ctx[1], va), GM_RET_NOMEM);
 	cr_assert(is_doubtful(w, va, 0), "invalidated, and not mapped after all");
 }
+
+/* One page alone that gets more rights: if that fails, what it had is in doubt, and nothing else of it has changed. */
+CORE_TEST(devq_doubt, more_rights_that_fail, .as = { .flags = GM_AS_NO_THREADS }, SCRIPTED)
+{
+	uint64_t va;
+
+	script_open(w, "submit=no");
+	va = app_edges(w, 1, 1);
+	OK(gm_dev_fault(w->ctx[1], va, GM_READ));
+	OK(gm_mock_fail(w->dev[1], GM_MOCK_PMAP_ENTER, 1, 1));
+	IS(gm_dev_fault(w->ctx[1], va, GM_WRITE), GM_RET_NOMEM);
+	cr_assert(is_doubtful(w, va, 0), "it may read still");
+	s.enters = s.invls = 0;
+	OK(gm_dev_fault(w->ctx[1], va, GM_WRITE));
+	cr_assert_eq(s.invls, 1);
+	cr_assert_not(is_doubtful(w, va, 0));
+	OK(gm_sim_mprotect(w->sim, va, PAGE, GM_READ));
+	IS(gm_dev_fault(w->ctx[0], va, GM_WRITE), GM_RET_PERM);
+	OK(gm_dev_fault(w->ctx[0], va, GM_READ));
+}

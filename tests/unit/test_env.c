@@ -195,6 +195,41 @@ Test(env, lock_excludes)
 	shared_fini(&s);
 }
 
+static void *try_once(void *arg)
+{
+	struct shared *s = arg;
+
+	if (gm_trylock(s->env, &s->lock)) {
+		s->counter++;
+		gm_unlock(s->env, &s->lock);
+	}
+	return NULL;
+}
+
+static void try_elsewhere(struct shared *s)
+{
+	pthread_t thread;
+
+	cr_assert_eq(pthread_create(&thread, NULL, try_once, s), 0);
+	cr_assert_eq(pthread_join(thread, NULL), 0);
+}
+
+Test(env, trylock_never_waits)
+{
+	struct shared s;
+
+	shared_init(&s);
+	cr_assert(gm_trylock(s.env, &s.lock));
+	try_elsewhere(&s);
+	cr_assert_eq(s.counter, 0u, "somebody has it");
+	gm_unlock(s.env, &s.lock);
+	try_elsewhere(&s);
+	cr_assert_eq(s.counter, 1u, "it was free");
+	gm_lock(s.env, &s.lock);
+	gm_unlock(s.env, &s.lock);
+	shared_fini(&s);
+}
+
 static void play(struct shared *s, unsigned me)
 {
 	gm_lock(s->env, &s->lock);

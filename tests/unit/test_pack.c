@@ -477,6 +477,24 @@ CORE_TEST(pack, not_what_has_no_form, .dev = { BIG }, .as = { .flags = GM_AS_NO_
 	cr_assert_eq(packed(w), 1, "but for these it would be");
 }
 
+/* Device faults that only map keep no time: the round that sees one counts from there. */
+CORE_TEST(pack, not_what_was_just_mapped, .dev = { BIG }, .as = { .flags = GM_AS_NO_THREADS })
+{
+	uint64_t va = app_adopted(w, 1, 7), next_ns;
+	struct gm_block *b;
+
+	OK(gm_block_obtain(w->as, va, &b));
+	(void)gm_work_once(w->as, &next_ns);
+	b->touched = true;
+	gm_block_put(b);
+	for (unsigned round = 0; round < 2; round++) {
+		gm_sim_sleep_ns(w->sim, SECOND + MS);
+		for (unsigned i = 0; i < 4; i++)
+			(void)gm_work_once(w->as, &next_ns);
+		cr_assert_eq(packed(w), round);
+	}
+}
+
 /* Nor is anything while the handler has messages, or is kept from reading. */
 CORE_TEST(pack, not_under_the_handler, .dev = { BIG }, .as = { .flags = GM_AS_NO_THREADS })
 {

@@ -5,108 +5,9 @@
  */
 #include "config.h"
 
-#include <criterion/criterion.h>
-
-#include <stdio.h>
-#include <string.h>
-
-#include "core/gm_region.h"
-
-#include "failing_alloc.h"
-
-#define PAGE ((uint64_t)GM_PAGE_BYTES)
-#define OWNED GM_REGION_OWNED
-#define ADOPTED GM_REGION_ADOPTED
-#define EDGE GM_REGION_EDGE
-/* Regions of a leaf, as core/gm_region.c has it. */
-#define LEAF 60u
-#define SMALL_LEAF 30u
-
-static struct failing_alloc fa;
-static struct gm_env env;
-static struct gm_regions rs;
-
-/* Where page 0 of a test is. */
-static uint64_t base;
-/* What is in stock at the beginning. */
-static unsigned stocked;
-
-static void stock(unsigned pieces)
-{
-	while (pieces--)
-		gm_regions_stock(&rs, gm_region_new(&env));
-}
-
-static void stock_small(void)
-{
-	gm_regions_stock_small(&rs, gm_region_new_small(&env));
-}
-
-static void take_stock(unsigned pieces)
-{
-	while (pieces--)
-		gm_mem_free(&env, gm_radix_spares_take(&rs.stock), GM_REGION_PIECE_BYTES);
-}
-
-static void setup(void)
-{
-	failing_alloc_init(&fa);
-	env.mem = fa.table;
-	gm_regions_init(&rs);
-	while (gm_regions_room(&rs) < GM_REGION_SPARES)
-		stock(1);
-	base = 0;
-	stocked = rs.stock.count;
-}
-
-static void teardown(void)
-{
-	gm_regions_fini(&rs, &env);
-	cr_assert_eq(atomic_load(&fa.live), 0, "nodes were lost");
-	cr_assert_eq(atomic_load(&fa.bad_frees), 0);
-}
+#include "region_fixture.h"
 
 TestSuite(region, .init = setup, .fini = teardown);
-
-static struct gm_region buf;
-
-/* Good until the next one. */
-static struct gm_region *find(uint64_t va)
-{
-	return gm_regions_find(&rs, va, &buf);
-}
-
-static struct gm_region *first_in(uint64_t va, uint64_t end)
-{
-	return gm_regions_first(&rs, va, end, &buf);
-}
-
-static bool insert(unsigned first, unsigned end, enum gm_region_kind kind)
-{
-	return gm_regions_insert(&rs, base + first * PAGE, base + end * PAGE, kind);
-}
-
-static bool carve(unsigned first, unsigned end, enum gm_region_kind kind)
-{
-	return gm_regions_carve(&rs, base + first * PAGE, base + end * PAGE, kind);
-}
-
-/* All regions as text: kind, pages, users of an edge. */
-static void is(const char *want)
-{
-	char text[400] = "";
-	size_t n = 0;
-	const char *wrong = gm_regions_check(&rs);
-
-	cr_assert_null(wrong, "%s", wrong);
-	for (struct gm_region *r = first_in(0, UINT64_MAX); r; r = gm_regions_next(&rs, r, UINT64_MAX)) {
-		n += (size_t)snprintf(text + n, sizeof(text) - n, "%s%c%u-%u", n ? " " : "", "OAE"[r->kind],
-				      (unsigned)(r->va / PAGE), (unsigned)(r->end / PAGE));
-		if (r->kind == EDGE)
-			n += (size_t)snprintf(text + n, sizeof(text) - n, "*%u", (unsigned)r->users);
-	}
-	cr_assert_str_eq(text, want);
-}
 
 Test(region, i1_alone)
 {
@@ -301,36 +202,41 @@ Test(region, excess_nodes_are_handed_out)
 	cr_assert_eq(gm_regions_room(&rs), GM_REGION_SPARES);
 }
 
-/* Of the only leaf; two words stand in front. */
-static uint64_t *words(void)
+static void damaged(unsigned at, int tag, uint16_t value, const char *what)
 {
-	return (uint64_t *)gm_radix_get(&rs.tree, 0) + 2;
-}
+	int16_t was_tag = only_leaf()->tag[at];
+	uint16_t *values = gm_leaf_small_values(only_leaf()), was = values[at];
 
-static void damaged(unsigned word, uint64_t with, const char *what)
-{
-	uint64_t was = words()[word];
-
-	words()[word] = with;
+	only_leaf()->tag[at] = (int16_t)tag;
+	values[at] = value;
 	cr_assert_not_null(gm_regions_check(&rs), "%s", what);
-	words()[word] = was;
+	only_leaf()->tag[at] = was_tag;
+	values[at] = was;
 	cr_assert_null(gm_regions_check(&rs));
 }
 
 Test(region, the_check_sees_damage)
 {
-	uint64_t a, b;
+	const int page = 1 << GM_LEAF_PAGE_SHIFT;
+	int a, b;
 
+	stock_small();
 	insert(4, 6, ADOPTED);
 	insert(8, 9, EDGE);
-	a = words()[0];
-	b = words()[1];
-	damaged(0, a + 3, "overlap");
-	damaged(0, a - 2, "empty");
-	damaged(1, b - 1, "an edge nobody uses");
-	damaged(0, b + (UINT64_C(1) << 55), "order");
-	damaged(1, UINT64_MAX, "fewer than it says");
-	damaged(2, b + (UINT64_C(1) << 55), "more than it says");
+	a = only_leaf()->tag[0];
+	b = only_leaf()->tag[1];
+	damaged(0, a, 5, "overlap");
+	damaged(0, a | 1, 2, "overlap, by the value's high part");
+	damaged(0, a, 0, "empty");
+	damaged(1, b, 0, "an edge nobody uses");
+	damaged(0, b + page, 1, "order");
+	damaged(1, a, 1, "twice the same page");
+	damaged(1, GM_LEAF_NO_TAG, 1, "fewer than it says");
+	damaged(2, b + page, 1, "more than it says");
+	damaged(0, a | -32768, 2, "no page");
+	only_leaf()->n = 0;
+	cr_assert_not_null(gm_regions_check(&rs), "an empty leaf");
+	only_leaf()->n = 2;
 	rs.count++;
 	cr_assert_not_null(gm_regions_check(&rs), "miscounted");
 	rs.count--;
@@ -340,7 +246,7 @@ Test(region, the_check_sees_damage)
 	insert(10, 11, ADOPTED);
 	insert(11, 12, OWNED);
 	cr_assert_null(gm_regions_check(&rs));
-	words()[3] = words()[3] | UINT64_C(1) << 53; /* adopted as well */
+	only_leaf()->tag[3] |= 1 << GM_LEAF_KIND_SHIFT; /* adopted as well */
 	cr_assert_not_null(gm_regions_check(&rs), "neighbours that should be one");
 }
 
@@ -353,92 +259,6 @@ Test(region, edges_go_whoever_uses_them)
 	insert(9, 10, EDGE);
 	gm_regions_drop_edges(&rs, 3 * PAGE, 8 * PAGE);
 	is("A2-4 E9-10*1");
-}
-
-/* More than a leaf in one piece, and all of it out again in another order. */
-Test(region, a_piece_full_of_pages)
-{
-	stock_small();
-	while (gm_regions_room(&rs) < 20)
-		stock(1);
-	for (unsigned i = 0; i < 256; i++)
-		cr_assert(insert(i * 77 % 256 * 2, i * 77 % 256 * 2 + 1, ADOPTED));
-	cr_assert_null(gm_regions_check(&rs));
-	for (unsigned i = 0; i < 512; i++)
-		cr_assert_eq(find(i * PAGE) != NULL, i % 2 == 0);
-	cr_assert(insert(1, 2, ADOPTED), "joins two");
-	cr_assert_eq(rs.count, 255);
-	for (unsigned i = 0; i < 256; i++)
-		cr_assert(carve(i * 91 % 256 * 2, i * 91 % 256 * 2 + 2, ADOPTED));
-	is("");
-	cr_assert_not(gm_regions_lack_small(&rs), "the small leaf came back when a large one took its place");
-}
-
-Test(region, small_leaves)
-{
-	unsigned before = rs.stock.count;
-
-	for (unsigned i = 0; i <= GM_REGION_SPARES; i++)
-		stock_small();
-	for (unsigned i = 0; i < 30; i++)
-		cr_assert(insert(i * 2, i * 2 + 1, OWNED));
-	cr_assert_eq(rs.stock.count, before - 1, "a node only");
-	cr_assert_eq(rs.smalls, GM_REGION_SPARES);
-	cr_assert_null(gm_regions_excess_small(&rs));
-	cr_assert(insert(31, 32, OWNED));
-	cr_assert_eq(rs.stock.count, before - 2, "a large leaf took its place");
-	cr_assert_null(gm_regions_check(&rs));
-	gm_mem_free(&env, gm_regions_excess_small(&rs), GM_REGION_SMALL_BYTES);
-	cr_assert_null(gm_regions_excess_small(&rs));
-	cr_assert(carve(0, 100, OWNED));
-	cr_assert_eq(rs.stock.count, before);
-}
-
-/* What is promised is no room for others, whether they need a new leaf, a larger one or half of one. */
-static void promise_survives(unsigned leaf)
-{
-	const uint64_t far = UINT64_C(1) << 56;
-	const unsigned blocks = 20;
-	unsigned kept;
-
-	for (unsigned b = 0; b < blocks; b++) {
-		while (gm_regions_room(&rs) < 2)
-			stock(1);
-		for (unsigned i = 0; i < leaf; i++) {
-			if (leaf < LEAF && !rs.small)
-				stock_small();
-			cr_assert(insert(b * GM_BLOCK_PAGES + i * 2, b * GM_BLOCK_PAGES + i * 2 + 1, OWNED));
-		}
-	}
-	while (rs.small)
-		gm_mem_free(&env, gm_regions_take_small(&rs), GM_REGION_SMALL_BYTES);
-	while (gm_regions_room(&rs) > 1)
-		take_stock(1);
-	cr_assert(gm_regions_promise(&rs));
-	kept = gm_regions_kept(&rs);
-	cr_assert_geq(rs.stock.count, kept);
-	for (unsigned b = 0; b < blocks; b++) {
-		uint64_t page = b * GM_BLOCK_PAGES + leaf * 2;
-		unsigned before = rs.stock.count;
-
-		cr_assert_eq(insert(page, page + 1, OWNED), before > kept, "block %u", b);
-		cr_assert_geq(rs.stock.count, kept);
-	}
-	cr_assert_null(gm_regions_check(&rs));
-	while (rs.small)
-		gm_mem_free(&env, gm_regions_take_small(&rs), GM_REGION_SMALL_BYTES);
-	gm_regions_redeem(&rs);
-	cr_assert(gm_regions_insert(&rs, far, far + PAGE, OWNED), "what was promised");
-}
-
-Test(region, splits_leave_what_is_promised)
-{
-	promise_survives(LEAF);
-}
-
-Test(region, larger_leaves_leave_what_is_promised)
-{
-	promise_survives(SMALL_LEAF);
 }
 
 /* ---------------------------------------------------------------- oracle */
