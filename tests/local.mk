@@ -24,6 +24,7 @@ libgm_testkit_a_SOURCES = \
 	tests/unit/mock_bug.h \
 	tests/unit/mock_fixture.h \
 	tests/unit/mock_services.h \
+	tests/unit/pack_fixture.h \
 	tests/unit/region_fixture.h \
 	tests/unit/shim_breaks.h \
 	tests/unit/shim_fixture.h \
@@ -81,6 +82,7 @@ UNIT_TESTS = \
 	tests/unit/test_mock_tlb.t \
 	tests/unit/test_node.t \
 	tests/unit/test_pack.t \
+	tests/unit/test_pack_form.t \
 	tests/unit/test_policy.t \
 	tests/unit/test_radix.t \
 	tests/unit/test_rank.t \
