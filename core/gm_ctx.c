@@ -232,6 +232,16 @@ err_free:
 	return ret;
 }
 
+static bool has_pages(const struct gm_ctx *ctx, struct gm_block *b)
+{
+	struct gm_mask pages;
+
+	gm_lock(b->as->env, &b->lock);
+	pages = gm_block_on_dev(b, ctx->dev->index);
+	gm_unlock(b->as->env, &b->lock);
+	return !gm_mask_empty(&pages);
+}
+
 /* Pages of this device, and its mappings, out of one block. */
 static gm_ret_t empty_block(struct gm_ctx *ctx, struct gm_block *b, uint64_t deadline_ns)
 {
@@ -249,9 +259,10 @@ static gm_ret_t empty_block(struct gm_ctx *ctx, struct gm_block *b, uint64_t dea
 	}
 	if (!gm_mask_empty(&pages))
 		ret = gm_move_home(b, &pages, GM_TXN_FORCE, deadline_ns);
-	if (ret)
+	if (ret && (ret != GM_RET_NODEV || has_pages(ctx, b)))
 		return ret;
-	/* What is left is mapped in place. */
+	/* What is left, also of a device that lost the rest just now, is mapped in place. */
+	ret = GM_RET_SUCCESS;
 	gm_lock(env, &b->lock);
 	mapped = gm_block_mapped_by(b, ctx->index, GM_READ);
 	while (!ret && gm_mask_meets(&b->busy, &mapped))
