@@ -58,12 +58,12 @@ struct gm_as {
 	struct gm_mutex lock;            /* GM_RANK_AS (A) */
 	struct gm_waitq waitq;           /* (A) frozen, settled, counts that reach zero */
 	struct gm_regions regions;       /* (A) */
-	struct gm_radix blocks;          /* by VA / 2 MiB: struct gm_block, or packed. (A), or read as one of: */
-	struct gm_readers readers;
+	struct gm_radix blocks;          /* by VA / 2 MiB: struct gm_block, or packed. (A), or read as one of `readers` */
+	struct gm_readers readers;       /* of blocks; changed by who has (A) and keeps them out */
 	struct gm_pack pack;
 	struct gm_ctx *ctx[GM_MAX_CTXS]; /* (A) */
 	atomic_uint granule_pages;       /* largest granule of the devices attached so far */
-	atomic_uint live_blocks;
+	atomic_uint live_blocks;         /* in memory, and packed victims in somebody's hands: the space ends at 0 */
 	atomic_uint releasing;            /* gm_free(), gm_release() under way: regions are out, mappings not yet */
 	atomic_uint doomed_blocks;       /* with pages that an event doomed and nobody dropped yet */
 	unsigned sets;                   /* (A) working sets held */

@@ -91,46 +91,46 @@ static uint64_t key_of(uint64_t va)
 static void *look_up(struct gm_as *as, uint64_t va)
 {
 	atomic_bool *reading;
-	void *home;
+	void *entry;
 
 	gm_may_switch(as->env);
 	reading = gm_readers_enter(as->env, &as->readers);
 	if (!reading)
 		gm_lock(as->env, &as->lock);
-	home = gm_radix_get(&as->blocks, key_of(va));
-	if (home && !gm_packed_of(home))
-		gm_block_get(home);
+	entry = gm_radix_get(&as->blocks, key_of(va));
+	if (entry && !gm_packed_of(entry))
+		gm_block_get(entry);
 	if (reading)
 		gm_readers_leave(reading);
 	else
 		gm_unlock(as->env, &as->lock);
-	return home;
+	return entry;
 }
 
 struct gm_block *gm_block_find(struct gm_as *as, uint64_t va)
 {
-	void *home = look_up(as, va);
+	void *entry = look_up(as, va);
 
-	return gm_packed_of(home) ? gm_pack_open_sure(as, va) : home;
+	return gm_packed_of(entry) ? gm_pack_open_sure(as, va) : entry;
 }
 
 gm_ret_t gm_block_seek(struct gm_as *as, uint64_t va, struct gm_block **out)
 {
-	void *home = look_up(as, va);
+	void *entry = look_up(as, va);
 
-	*out = home;
-	return gm_packed_of(home) ? gm_pack_open(as, va, out) : GM_RET_SUCCESS;
+	*out = entry;
+	return gm_packed_of(entry) ? gm_pack_open(as, va, out) : GM_RET_SUCCESS;
 }
 
 struct gm_block *gm_block_find_live(struct gm_as *as, uint64_t va)
 {
-	void *home = look_up(as, va);
+	void *entry = look_up(as, va);
 
-	return gm_packed_of(home) ? NULL : home;
+	return gm_packed_of(entry) ? NULL : entry;
 }
 
-/* (A) The first in [*va, end), packed or not, of the block at *va then. */
-static void *first_home(struct gm_as *as, uint64_t *va, uint64_t end)
+/* (A) What the index has first in [*va, end), in either form; *va becomes its address. */
+static void *first_entry(struct gm_as *as, uint64_t *va, uint64_t end)
 {
 	uint64_t key = key_of(*va);
 	void **slot = gm_radix_ceil(&as->blocks, &key);
@@ -159,11 +159,11 @@ struct gm_block *gm_block_find_locked(struct gm_as *as, uint64_t va)
 
 struct gm_block *gm_block_first(struct gm_as *as, uint64_t va, uint64_t end)
 {
-	void *home;
+	void *entry;
 
-	while ((home = first_home(as, &va, end)) && gm_packed_of(home))
+	while ((entry = first_entry(as, &va, end)) && gm_packed_of(entry))
 		va += GM_BLOCK_BYTES;
-	return home;
+	return entry;
 }
 
 struct gm_block *gm_block_after(struct gm_block *b, uint64_t end)
@@ -173,19 +173,19 @@ struct gm_block *gm_block_after(struct gm_block *b, uint64_t end)
 
 struct gm_block *gm_block_next(struct gm_as *as, uint64_t va, uint64_t end)
 {
-	void *home;
+	void *entry;
 
 	do {
 		gm_lock(as->env, &as->lock);
-		home = first_home(as, &va, end);
-		if (home && !gm_packed_of(home))
-			gm_block_get(home);
+		entry = first_entry(as, &va, end);
+		if (entry && !gm_packed_of(entry))
+			gm_block_get(entry);
 		gm_unlock(as->env, &as->lock);
-		if (!gm_packed_of(home))
-			return home;
-		home = gm_pack_open_sure(as, va);
-	} while (!home); /* it is gone meanwhile */
-	return home;
+		if (!gm_packed_of(entry))
+			return entry;
+		entry = gm_pack_open_sure(as, va);
+	} while (!entry); /* it is gone meanwhile */
+	return entry;
 }
 
 struct gm_block *gm_block_next_live(struct gm_as *as, uint64_t va, uint64_t end)
@@ -273,29 +273,29 @@ static void *find_or_index(struct gm_as *as, uint64_t va, struct gm_block **fres
 	return gm_block_get(b);
 }
 
-/* The block of va, if a region is there. *home: the block, with a reference, or what others put there meanwhile. */
-static gm_ret_t make(struct gm_as *as, uint64_t va, void **home)
+/* The block of va, if a region is there. *entry: the block, with a reference, or what others put there meanwhile. */
+static gm_ret_t make(struct gm_as *as, uint64_t va, void **entry)
 {
 	struct gm_radix_spares nodes = { .count = 0 };
 	struct gm_block *fresh = gm_block_new(as, va);
 	unsigned lacks = 0;
 	bool ok = fresh;
 
-	*home = NULL;
+	*entry = NULL;
 	do { /* again only if nodes are lacking, of which one serves 64 blocks; they are made without the lock */
 		while (ok && nodes.count < lacks)
 			ok = gm_radix_more(as->env, &nodes);
 		if (!ok)
 			break;
 		gm_lock(as->env, &as->lock);
-		*home = find_or_index(as, va, &fresh, &nodes, &lacks);
+		*entry = find_or_index(as, va, &fresh, &nodes, &lacks);
 		gm_unlock(as->env, &as->lock);
 	} while (lacks);
 	gm_block_put(fresh);
 	gm_radix_spares_free(as->env, &nodes);
 	if (!ok)
 		return gm_fail(GM_RET_NOMEM, "no memory for the page state of 0x%llx", (unsigned long long)va);
-	if (!*home)
+	if (!*entry)
 		return gm_fail(GM_RET_FAULT, "0x%llx is not managed memory: gm_alloc() or gm_adopt() it first",
 			       (unsigned long long)va);
 	gm_pack_stirred(as);
@@ -304,18 +304,18 @@ static gm_ret_t make(struct gm_as *as, uint64_t va, void **home)
 
 gm_ret_t gm_block_obtain(struct gm_as *as, uint64_t va, struct gm_block **out)
 {
-	void *home = look_up(as, va);
+	void *entry = look_up(as, va);
 	gm_ret_t ret = GM_RET_SUCCESS;
 
-	while (!ret && (!home || gm_packed_of(home))) {
-		if (!home) {
-			ret = make(as, va, &home);
+	while (!ret && (!entry || gm_packed_of(entry))) {
+		if (!entry) {
+			ret = make(as, va, &entry);
 		} else {
 			ret = gm_pack_open(as, va, out);
-			home = *out; /* NULL: it is gone meanwhile */
+			entry = *out; /* NULL: it is gone meanwhile */
 		}
 	}
-	*out = ret ? NULL : home;
+	*out = ret ? NULL : entry;
 	return ret;
 }
 

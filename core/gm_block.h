@@ -50,12 +50,12 @@ struct gm_block {
 	atomic_uint refs;                         /* without the lock */
 	unsigned waits;                           /* how many of wait[] */
 	atomic_bool has_node[GM_MAX_DEVS];        /* node[i] is there: read without the lock */
-	uint64_t used_ns;                         /* when a transaction last ended */
+	uint64_t used_ns;                         /* last use, as far as packing and forgetting care: a transaction's end, or opened */
 	bool is_doomed;                           /* something is: counted in the space's doomed_blocks */
 	bool watched;                             /* the host reports faults and events of its managed pages */
 	bool huge;                                /* staged came as one huge page and is still whole */
 	bool has_slot;
-	bool touched;                             /* mapped since the round of gm_pack_work.c looked last */
+	bool touched;                             /* mapped in place since a round of gm_pack_work.c looked last */
 	unsigned watching;                        /* transactions that register its pages now */
 	unsigned renewed;                         /* how often pages became managed */
 	struct gm_mutex lock;                     /* GM_RANK_BLOCK: everything but what says otherwise */
@@ -81,7 +81,7 @@ struct gm_block {
 	struct gm_slice slice_cpu, slice_dev;
 	SLIST_HEAD(, gm_hold) holds;              /* working sets over this block */
 
-	/* Flags of other locks lie apart from the block's own, which may be read several at once. */
+	/* Flags of other locks lie apart from the block's own, which a compiler may read several at once. */
 	bool indexed;                             /* (A) */
 	/* the worker's queue: (Q) the space's queue lock */
 	TAILQ_ENTRY(gm_block) work_link;
@@ -99,16 +99,16 @@ struct gm_block *gm_block_get(struct gm_block *b);
 void gm_block_put(struct gm_block *b);
 /* With a reference; NULL if no state is kept there. */
 struct gm_block *gm_block_find(struct gm_as *as, uint64_t va);
-/* The same for who does not wait: SUCCESS, NOMEM. */
+/* As gm_block_find(), for who does not wait for memory: SUCCESS, NOMEM. */
 gm_ret_t gm_block_seek(struct gm_as *as, uint64_t va, struct gm_block **out);
-/* The same, but NULL also if it is packed. */
+/* As gm_block_find(), but NULL also if it is packed. */
 struct gm_block *gm_block_find_live(struct gm_as *as, uint64_t va);
 /*
  * With its lock in place of a reference; NULL also if it is packed, or the lock is not free at once. A block that is locked or has
  * busy pages stays in the index, so who makes a page busy needs no reference until it is not.
  */
 struct gm_block *gm_block_find_locked(struct gm_as *as, uint64_t va);
-/* The same, made from the regions if need be. SUCCESS, FAULT (no region there), NOMEM. */
+/* With a reference; opened if it is packed, made from the regions if there is none. SUCCESS, FAULT (no region), NOMEM. */
 gm_ret_t gm_block_obtain(struct gm_as *as, uint64_t va, struct gm_block **out);
 /* The next block at or above va and below end, with a reference; NULL at the end. */
 struct gm_block *gm_block_next(struct gm_as *as, uint64_t va, uint64_t end);
@@ -123,7 +123,7 @@ void gm_block_retire(struct gm_block *b);
 /* Teardown: out of the index whatever its state. */
 void gm_block_unindex(struct gm_block *b);
 
-/* Made on demand; NULL when out of memory. Called without locks. */
+/* Made on demand: SUCCESS, NOMEM. No lock is held. */
 gm_ret_t gm_block_need_node(struct gm_block *b, unsigned dev);
 gm_ret_t gm_block_need_map(struct gm_block *b, unsigned ctx);
 
@@ -137,7 +137,7 @@ struct gm_mask gm_block_on_dev(const struct gm_block *b, unsigned dev);
 /* Pages that any context, or one, may read. */
 struct gm_mask gm_block_mapped(const struct gm_block *b);
 struct gm_mask gm_block_mapped_by(const struct gm_block *b, unsigned ctx, uint32_t access);
-/* Has everything a page of ordinary host memory has, and nothing more: may be forgotten. */
+/* Nothing of it is away, mapped, busy, awaited or held: may be forgotten. Pages without content become holes. */
 bool gm_block_all_host(const struct gm_block *b);
 /* Content of pages is given up: no copy or mapping of it survives. Those that have none are not concerned. */
 void gm_block_doom(struct gm_block *b, const struct gm_mask *pages, uint64_t now_ns);

@@ -90,7 +90,7 @@ static const char *check_frames(const struct gm_block *b)
 				return "a resident page has no frame";
 			if ((c != NULL) != (b->backed[i] >> u & 1))
 				return "the units with frames are miscounted";
-			if (c && (c->home != b || c->state != GM_CHUNK_RESIDENT ||
+			if (c && (c->owner != b || c->state != GM_CHUNK_RESIDENT ||
 				  u * GM_UNIT_PAGES < c->first || u * GM_UNIT_PAGES >= c->first + (GM_UNIT_PAGES << c->order)))
 				return "a chunk does not know its block";
 		}

@@ -60,6 +60,7 @@ bool gm_events_doom(struct gm_as *as, uint64_t va, uint64_t end, bool unmapped)
 	}
 	if (!carved)
 		return false;
+	/* In the handler none is packed: handle() has opened them, and while it has messages none is packed anew. */
 	for (struct gm_block *b; (b = gm_block_next(as, va, end)); gm_block_put(b)) {
 		struct gm_mask pages = gm_block_clip(b, va, end);
 		bool work;

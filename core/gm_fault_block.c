@@ -2,6 +2,7 @@
 /*
  * Device faults of one block, served together.
  *
+ *     one alone: gm_fault_edge.c, if it can
  *     looked at, under one lock
  *        --mapped already--> served
  *        --edge, nothing in the way--> busy --rights--> one plan maps all --> served
@@ -341,7 +342,7 @@ static void count(const struct batch *t)
 		gm_stat_add_to(s, GM_STAT_dev_faults_spurious, t->spurious);
 }
 
-/* What only needs to be mapped takes less time than asking for the time: of these one in so many is timed, and counts for all. */
+/* Finding out and mapping in place takes less time than asking for the time: of these one in so many is timed, for all. */
 #define TIMED 16u
 
 static bool is_timed(struct gm_ctx *ctx)

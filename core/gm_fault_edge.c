@@ -4,13 +4,14 @@
  * done is one entry of a page table. So what it costs is finding the block and keeping others off the page.
  *
  *     found, locked --edge, not mapped, not busy--> busy, recorded as mapped (unlocked)
- *          --rights--> entered --> locked, not busy --> served
- *          --else--> nothing was done: gm_fault_block.c
- *     refused, not entered --> recorded as it was before, or in doubt, or revoked --> not busy, failed
+ *                   --else, or the lock is not free--> nothing was done: gm_fault_block.c
+ *     busy --rights, entered--> not busy --> served
+ *          --no rights--> recorded as it was before --> not busy --> failed
+ *          --not entered--> was mapped before: in doubt; else revoked --> not busy --> failed
  *
  * No reference is taken. A block goes, and its memory with it, only by who has the space's lock, has waited until
- * nobody reads the index, and sees under the block's lock that it is all host and no page of it busy
- * (gm_block_retire(), and gm_pack_work.c; at the end of a space no context is left that could be entered). Here the lock is taken while
+ * nobody reads the index, and sees under the block's lock that no page of it is busy
+ * (gm_block_retire(): and all is host; gm_pack_work.c: and all has a packed form; at the end of a space no context is left that could be entered). Here the lock is taken while
  * reading the index, so the block was in it and is not gone; while the lock is held nobody takes it out; and when it
  * is given up the page is busy, and stays so until the lock is held again. Nothing of the block is touched after
  * that, so who waits for the page is woken before. Where an end has more to do, it takes a reference first.

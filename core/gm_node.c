@@ -16,7 +16,7 @@
  *
  * RESIDENT keeps its block alive, in either form: a block leaves the index only when nothing
  * of it is in any device, and taking the last page out passes through
- * gm_node_put(), under the same lock as gm_node_pick(); so does packing it (gm_node_rehome()).
+ * gm_node_put(), under the same lock as gm_node_pick(); so does packing it (gm_node_set_owner()).
  */
 #include "config.h"
 
@@ -174,7 +174,7 @@ void gm_node_put(struct gm_node *node, struct gm_chunk *chunk)
 	if (chunk->state == GM_CHUNK_RESIDENT)
 		TAILQ_REMOVE(&node->lru, chunk, lru);
 	chunk->state = GM_CHUNK_FREE;
-	chunk->home = NULL;
+	chunk->owner = NULL;
 	gm_frames_free(&slab_of(node, chunk)->frames, chunk->pa, chunk->order);
 	node->free_units += 1u << chunk->order;
 	gm_wake(node->env, &node->waitq); /* under the lock: once all is free the node may go */
@@ -188,14 +188,14 @@ void gm_node_settle(struct gm_node *node, struct gm_chunk *chunk, struct gm_bloc
 	gm_lock(node->env, &node->lock);
 	assert(chunk->state == GM_CHUNK_BUSY);
 	chunk->state = GM_CHUNK_RESIDENT;
-	chunk->home = block;
+	chunk->owner = block;
 	chunk->first = (uint16_t)first;
 	chunk->served_ns = now;
 	TAILQ_INSERT_TAIL(&node->lru, chunk, lru);
 	gm_unlock(node->env, &node->lock);
 }
 
-bool gm_node_rehome(struct gm_node *node, struct gm_chunk *const *unit, const atomic_uint *refs, void *home)
+bool gm_node_set_owner(struct gm_node *node, struct gm_chunk *const *unit, const atomic_uint *refs, void *owner)
 {
 	bool ok;
 
@@ -203,7 +203,7 @@ bool gm_node_rehome(struct gm_node *node, struct gm_chunk *const *unit, const at
 	ok = !refs || atomic_load_explicit(refs, memory_order_acquire) == 1;
 	for (unsigned u = 0; ok && u < GM_BLOCK_UNITS; u++)
 		if (unit[u])
-			unit[u]->home = home;
+			unit[u]->owner = owner;
 	gm_unlock(node->env, &node->lock);
 	return ok;
 }
@@ -266,7 +266,7 @@ void gm_node_split(struct gm_node *node, struct gm_chunk *chunk)
 
 		c->order = 0;
 		c->state = GM_CHUNK_RESIDENT;
-		c->home = chunk->home;
+		c->owner = chunk->owner;
 		c->first = (uint16_t)(chunk->first + i * GM_UNIT_PAGES);
 		c->served_ns = chunk->served_ns;
 		c->holds = 0;
@@ -279,8 +279,8 @@ void gm_node_split(struct gm_node *node, struct gm_chunk *chunk)
 
 static uint64_t va_of(const struct gm_chunk *c)
 {
-	const struct gm_packed *p = gm_packed_of(c->home);
-	const struct gm_block *b = c->home;
+	const struct gm_packed *p = gm_packed_of(c->owner);
+	const struct gm_block *b = c->owner;
 
 	return (p ? p->va : b->va) + (uint64_t)c->first * GM_PAGE_BYTES;
 }
@@ -305,15 +305,15 @@ static struct gm_chunk *choose(const struct gm_policy *policy, struct gm_chunk *
 /* (node) */
 static void point_at(const struct gm_chunk *c, struct gm_victim *victim)
 {
-	const struct gm_packed *p = gm_packed_of(c->home);
+	const struct gm_packed *p = gm_packed_of(c->owner);
 
 	*victim = (struct gm_victim){ .first = c->first, .end = c->first + (GM_UNIT_PAGES << c->order) };
 	if (p) {
-		gm_pack_pin(p);
+		gm_as_pin(p->as);
 		victim->as = p->as;
 		victim->va = p->va;
 	} else {
-		victim->block = gm_block_get(c->home);
+		victim->block = gm_block_get(c->owner);
 	}
 }
 
@@ -390,7 +390,7 @@ const char *gm_node_check(struct gm_node *node)
 	gm_lock(node->env, &node->lock);
 	TAILQ_FOREACH(c, &node->lru, lru) {
 		listed += 1u << c->order;
-		if (c->state != GM_CHUNK_RESIDENT || !c->home)
+		if (c->state != GM_CHUNK_RESIDENT || !c->owner)
 			wrong = "a chunk on the list is not resident";
 	}
 	for (unsigned i = 0; i < node->slabs && !wrong; i++) {

@@ -23,13 +23,13 @@ struct gm_hal_dev;
 enum gm_chunk_state {
 	GM_CHUNK_FREE,     /* not allocated, or inner unit of a larger chunk */
 	GM_CHUNK_BUSY,     /* allocated, belongs to a transaction */
-	GM_CHUNK_RESIDENT, /* holds pages of `home`, on the list */
+	GM_CHUNK_RESIDENT, /* holds pages of `owner`, on the list */
 };
 
 /* A piece of device memory, of 2^order units; one of these exists per unit of the slab. */
 struct gm_chunk {
 	TAILQ_ENTRY(gm_chunk) lru;
-	void *home;             /* RESIDENT: whose pages: a block or a packed one (gm_pack.h) */
+	void *owner;            /* RESIDENT: whose pages: a block or a packed one (gm_pack.h) */
 	uint64_t pa;
 	uint64_t served_ns;     /* when the device last asked for it */
 	uint16_t first;         /* RESIDENT: first page of the block it covers */
@@ -68,10 +68,10 @@ void gm_node_put(struct gm_node *node, struct gm_chunk *chunk);
 /* BUSY -> RESIDENT, most recently used. */
 void gm_node_settle(struct gm_node *node, struct gm_chunk *chunk, struct gm_block *block, unsigned first);
 /*
- * The chunks of unit[], which are resident, belong to `home` from now on. `refs`: only if that is 1, else nothing is
- * done (false); whoever picks a victim takes a reference.
+ * The chunks of unit[], which are resident, belong to `owner` from now on. With `refs` only if that is 1, else nothing
+ * is done (false), as whoever picks a victim takes a reference; NULL: in any case.
  */
-bool gm_node_rehome(struct gm_node *node, struct gm_chunk *const *unit, const atomic_uint *refs, void *home);
+bool gm_node_set_owner(struct gm_node *node, struct gm_chunk *const *unit, const atomic_uint *refs, void *owner);
 /* Now the most recently used. */
 void gm_node_touch(struct gm_node *node, struct gm_chunk *chunk);
 /* Working sets: chunk[u] for each bit u of `units`. */
@@ -83,7 +83,7 @@ void gm_node_split(struct gm_node *node, struct gm_chunk *chunk);
 /* What to evict. */
 struct gm_victim {
 	struct gm_block *block; /* with a reference; NULL: it is packed, */
-	struct gm_as *as;       /* in this space, which is kept until gm_pack_unpin(), */
+	struct gm_as *as;       /* in this space, which is kept until gm_as_unpin(), */
 	uint64_t va;            /* here */
 	unsigned first, end;    /* pages */
 };

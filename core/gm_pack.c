@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Packed blocks. A block takes 2 KiB, since any of its pages may be in any state.
+ * Packed blocks. A block takes 1.7 KiB, and 0.6 for what a device has of it and a context maps, since any of its
+ * pages may be in any state.
  * Once nothing happens to it, what it says is a few masks, most of them alike:
  * none, full, or one of few others. So after a while it is packed (gm_pack_work.c):
  *
@@ -62,7 +63,7 @@ static struct gm_mask mask_of(const struct gm_packed *p, enum gm_pack_mask which
 
 	if (code == GM_PACK_NONE)
 		return gm_mask_none();
-	return code == GM_PACK_FULL ? gm_mask_not(gm_mask_none()) : p->mask[code - GM_PACK_OTHER];
+	return code == GM_PACK_FULL ? gm_mask_not(gm_mask_none()) : p->mask[code - GM_PACK_FIRST_OTHER];
 }
 
 size_t gm_pack_bytes(const struct gm_packed *p)
@@ -71,7 +72,7 @@ size_t gm_pack_bytes(const struct gm_packed *p)
 	       (p->flags & GM_PACK_UNITS ? GM_BLOCK_UNITS * sizeof(struct gm_chunk *) : 0);
 }
 
-void gm_pack_view(const struct gm_packed *p, struct gm_block *b, struct gm_bnode *n, struct gm_bmap *m)
+void gm_pack_unpack(const struct gm_packed *p, struct gm_block *b, struct gm_bnode *n, struct gm_bmap *m)
 {
 	struct gm_chunk *const *units = gm_packed_units(p);
 
@@ -108,7 +109,7 @@ bool gm_pack_look(struct gm_as *as, uint64_t va, struct gm_block *b, struct gm_b
 	gm_lock(as->env, &as->lock);
 	p = gm_packed_of(gm_radix_get(&as->blocks, va / GM_BLOCK_BYTES));
 	if (p)
-		gm_pack_view(p, b, n, m);
+		gm_pack_unpack(p, b, n, m);
 	gm_unlock(as->env, &as->lock);
 	return p;
 }
@@ -117,7 +118,7 @@ static const char *check_units(const struct gm_packed *p)
 {
 	struct gm_chunk *const *units = gm_packed_units(p);
 	struct gm_mask resident = mask_of(p, GM_PACK_RESIDENT);
-	const void *home = gm_packed_home(p);
+	const void *entry = gm_packed_entry(p);
 
 	for (unsigned u = 0; u < GM_BLOCK_UNITS; u++) {
 		struct gm_mask unit = gm_mask_span(u * GM_UNIT_PAGES, (u + 1) * GM_UNIT_PAGES);
@@ -125,7 +126,7 @@ static const char *check_units(const struct gm_packed *p)
 
 		if (!c && gm_mask_meets(&unit, &resident))
 			return "a resident page of a packed block has no frame";
-		if (c && (c->home != home || c->state != GM_CHUNK_RESIDENT || c->holds))
+		if (c && (c->owner != entry || c->state != GM_CHUNK_RESIDENT || c->holds))
 			return "a chunk does not know its packed block";
 	}
 	return NULL;
@@ -157,8 +158,8 @@ const char *gm_pack_check(const struct gm_packed *p)
 
 /* ------------------------------------------------------------------ open */
 
-/* With a node and a map. */
-static struct gm_block *spare_new(struct gm_as *as)
+/* A block with a node and a map, to be filled. */
+static struct gm_block *bare_new(struct gm_as *as)
 {
 	struct gm_block *b = gm_block_new(as, 0);
 
@@ -172,10 +173,10 @@ static struct gm_block *spare_new(struct gm_as *as)
 	return NULL;
 }
 
-/* (A) `b`, with a node and a map, takes the place of *slot's packed block, which is the caller's to free. */
-static void open_into(struct gm_block *b, void **slot)
+/* (A) `b`, with a node and a map, takes the place of *cell's packed block, which is the caller's to free. */
+static void open_into(struct gm_block *b, void **cell)
 {
-	const struct gm_packed *p = gm_packed_of(*slot);
+	const struct gm_packed *p = gm_packed_of(*cell);
 	struct gm_as *as = p->as;
 	struct gm_bnode *n = b->node[0];
 	struct gm_bmap *m = b->map[0];
@@ -184,7 +185,7 @@ static void open_into(struct gm_block *b, void **slot)
 		b->node[0] = NULL; /* else there is one that has nothing */
 	if (p->flags & GM_PACK_MAP)
 		b->map[0] = NULL;
-	gm_pack_view(p, b, n, m);
+	gm_pack_unpack(p, b, n, m);
 	if (GM_PLANTED(as, GM_PLANT_PACK_CLEAN))
 		n->dirty = gm_mask_none();
 	if (GM_PLANTED(as, GM_PLANT_PACK_UNMAP))
@@ -195,8 +196,8 @@ static void open_into(struct gm_block *b, void **slot)
 	b->indexed = true;
 	gm_readers_keep_out(&as->readers);
 	if (p->flags & GM_PACK_NODE)
-		(void)gm_node_rehome(&as->lib->devs[p->dev]->node, n->unit, NULL, b);
-	*slot = b;
+		(void)gm_node_set_owner(&as->lib->devs[p->dev]->node, n->unit, NULL, b);
+	*cell = b;
 	gm_readers_let_in(&as->readers);
 	atomic_fetch_sub(&as->pack.count, 1);
 	gm_stat_add(as, GM_STAT_blocks_opened, 1);
@@ -209,19 +210,19 @@ static void packed_free(struct gm_as *as, struct gm_packed *p)
 
 gm_ret_t gm_pack_open(struct gm_as *as, uint64_t va, struct gm_block **out)
 {
-	struct gm_block *b = spare_new(as);
+	struct gm_block *b = bare_new(as);
 	struct gm_packed *p;
 	gm_ret_t ret = GM_RET_SUCCESS;
-	void **slot;
+	void **cell;
 
 	gm_lock(as->env, &as->lock);
-	slot = gm_radix_slot(&as->blocks, va / GM_BLOCK_BYTES);
-	p = slot ? gm_packed_of(*slot) : NULL;
+	cell = gm_radix_slot(&as->blocks, va / GM_BLOCK_BYTES);
+	p = cell ? gm_packed_of(*cell) : NULL;
 	if (p && b)
-		open_into(b, slot);
+		open_into(b, cell);
 	else if (p)
 		ret = GM_RET_NOMEM;
-	*out = slot && !ret ? gm_block_get(*slot) : NULL;
+	*out = cell && !ret ? gm_block_get(*cell) : NULL;
 	gm_unlock(as->env, &as->lock);
 	if (ret)
 		return gm_fail(ret, "no memory for the page state of 0x%llx", (unsigned long long)va);
@@ -246,46 +247,46 @@ struct gm_block *gm_pack_open_sure(struct gm_as *as, uint64_t va)
 	return b;
 }
 
-/* (A) The slot of the first packed block in [*va, end), whose address *va becomes; NULL: there is none. */
+/* (A) The cell of the first packed block in [*va, end), whose address *va becomes; NULL: there is none. */
 static void **next_packed(struct gm_as *as, uint64_t *va, uint64_t end)
 {
 	uint64_t key = *va / GM_BLOCK_BYTES;
-	void **slot;
+	void **cell;
 
-	while ((slot = gm_radix_ceil(&as->blocks, &key)) && key * GM_BLOCK_BYTES < end && !gm_packed_of(*slot))
+	while ((cell = gm_radix_ceil(&as->blocks, &key)) && key * GM_BLOCK_BYTES < end && !gm_packed_of(*cell))
 		key++;
-	if (!slot || key * GM_BLOCK_BYTES >= end)
+	if (!cell || key * GM_BLOCK_BYTES >= end)
 		return NULL;
 	*va = key * GM_BLOCK_BYTES;
-	return slot;
+	return cell;
 }
 
 gm_ret_t gm_pack_open_range(struct gm_as *as, uint64_t va, uint64_t end)
 {
 	gm_ret_t ret = GM_RET_SUCCESS;
-	void **slot = NULL;
+	void **cell = NULL;
 
 	do {
 		struct gm_block *b = NULL;
 
 		gm_lock(as->env, &as->lock);
-		slot = atomic_load(&as->pack.count) ? next_packed(as, &va, end) : NULL;
+		cell = atomic_load(&as->pack.count) ? next_packed(as, &va, end) : NULL;
 		gm_unlock(as->env, &as->lock);
-		if (slot)
+		if (cell)
 			ret = gm_pack_open(as, va, &b);
 		gm_block_put(b);
-	} while (!ret && slot);
+	} while (!ret && cell);
 	return ret;
 }
 
 /* --------------------------------------------------------------- victims */
 
-void gm_pack_pin(const struct gm_packed *p)
+void gm_as_pin(struct gm_as *as)
 {
-	atomic_fetch_add(&p->as->live_blocks, 1);
+	atomic_fetch_add(&as->live_blocks, 1);
 }
 
-void gm_pack_unpin(struct gm_as *as)
+void gm_as_unpin(struct gm_as *as)
 {
 	atomic_fetch_sub(&as->live_blocks, 1);
 }

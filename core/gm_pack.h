@@ -22,12 +22,12 @@ enum gm_pack_mask {
 	GM_PACK_MASKS,
 };
 
-/* What a mask is: a code of 3 bits, the mask's number times 3 bits up. */
+/* What a mask is: a code of 3 bits; that of mask i is at bit 3 * i of `codes`. */
 #define GM_PACK_NONE 0u
 #define GM_PACK_FULL 1u
-#define GM_PACK_OTHER 2u /* mask[0], and so on */
+#define GM_PACK_FIRST_OTHER 2u /* mask[0], and so on */
 #define GM_PACK_CODE_BITS 3
-#define GM_PACK_OTHERS ((1u << GM_PACK_CODE_BITS) - GM_PACK_OTHER)
+#define GM_PACK_MAX_OTHERS ((1u << GM_PACK_CODE_BITS) - GM_PACK_FIRST_OTHER)
 
 #define GM_PACK_WATCHED 0x01u
 #define GM_PACK_HUGE 0x02u
@@ -49,12 +49,12 @@ struct gm_packed {
 };
 
 /* What the index and a chunk point to: a block, or, with bit 0 set, a packed one. */
-static inline struct gm_packed *gm_packed_of(const void *home)
+static inline struct gm_packed *gm_packed_of(const void *entry)
 {
-	return (uintptr_t)home & 1 ? (struct gm_packed *)((uintptr_t)home - 1) : NULL;
+	return (uintptr_t)entry & 1 ? (struct gm_packed *)((uintptr_t)entry - 1) : NULL;
 }
 
-static inline void *gm_packed_home(const struct gm_packed *p)
+static inline void *gm_packed_entry(const struct gm_packed *p)
 {
 	return (void *)((uintptr_t)p + 1);
 }
@@ -85,8 +85,8 @@ gm_ret_t gm_pack_open(struct gm_as *as, uint64_t va, struct gm_block **out);
 struct gm_block *gm_pack_open_sure(struct gm_as *as, uint64_t va);
 /* Nothing of [va, end) is packed afterwards, for a while: what comes next need not wait. SUCCESS, NOMEM. */
 gm_ret_t gm_pack_open_range(struct gm_as *as, uint64_t va, uint64_t end);
-/* What it says, written into three that are all zero. They are nobody's: only to look at. */
-void gm_pack_view(const struct gm_packed *p, struct gm_block *b, struct gm_bnode *n, struct gm_bmap *m);
+/* What it says, written into three that are fresh. To look only: they may be on the stack, and nobody else may see them. */
+void gm_pack_unpack(const struct gm_packed *p, struct gm_block *b, struct gm_bnode *n, struct gm_bmap *m);
 /* How the block of va looks, as above; false: there is none that is packed. No lock is held. */
 bool gm_pack_look(struct gm_as *as, uint64_t va, struct gm_block *b, struct gm_bnode *n, struct gm_bmap *m);
 /* (A) Every invariant of a packed block; NULL or what is wrong. */
@@ -97,9 +97,9 @@ struct gm_mask *gm_pack_mask(struct gm_block *b, struct gm_bnode *n, struct gm_b
 /* How large it is, or would be. */
 size_t gm_pack_bytes(const struct gm_packed *p);
 
-/* Keep the space of a packed victim: until gm_pack_unpin(). (node) */
-void gm_pack_pin(const struct gm_packed *p);
-void gm_pack_unpin(struct gm_as *as);
+/* (node) The space of a packed victim does not go until gm_as_unpin(). */
+void gm_as_pin(struct gm_as *as);
+void gm_as_unpin(struct gm_as *as);
 
 /* The worker's: pack what is fit, some of it. Returns when there will be more to do, UINT64_MAX: not by itself. */
 uint64_t gm_pack_work(struct gm_as *as);

@@ -7,13 +7,16 @@
  *                                              ^                                   |
  *                                              +---there were some, but too early--+
  *
- * So nothing is booked where blocks are used but one flag, and a space in which
- * nothing happens does not wake anybody. Each use raises the flag: what was seen to be
- * unfit has another chance after it.
+ * Where the handler has messages or is kept from reading, the round pauses for a
+ * millisecond. A space in which nothing happens does not wake anybody.
+ *
+ * Whoever ends a transaction, lets a set go, makes or opens a block raises the flag: what was seen to be unfit has
+ * another chance after it. A device fault that only maps keeps no time and raises no flag, but says so in the block
+ * (`touched`): the round that sees it takes that for a use of this moment, and so there is another round.
  *
  * Fit is a block that only the index refers to (no transaction, no working set, not
- * queued: so nobody is about to change it), none of whose pages waits, is dropped, lost
- * or leaving, in one device at most, mapped by one context at most, and
+ * queued), none of whose pages is busy (a fault on an edge page has no reference, but its page is), waits, is dropped,
+ * lost or leaving, in one device at most, mapped by one context at most, and
  * not used for a while. It is looked at twice, as its packed form is allocated in
  * between, without a lock.
  */
@@ -37,7 +40,7 @@ enum verdict {
 /* The largest there is. */
 union form {
 	struct gm_packed p;
-	unsigned char room[sizeof(struct gm_packed) + GM_PACK_OTHERS * sizeof(struct gm_mask) +
+	unsigned char room[sizeof(struct gm_packed) + GM_PACK_MAX_OTHERS * sizeof(struct gm_mask) +
 			   GM_BLOCK_UNITS * sizeof(struct gm_chunk *)];
 };
 
@@ -70,11 +73,11 @@ static bool put_mask(struct gm_packed *p, enum gm_pack_mask which, const struct 
 		return true;
 	while (!gm_mask_full(mask) && code < p->masks && !gm_mask_equal(mask, &p->mask[code]))
 		code++;
-	if (code == GM_PACK_OTHERS)
+	if (code == GM_PACK_MAX_OTHERS)
 		return false;
 	if (!gm_mask_full(mask) && code == p->masks)
 		p->mask[p->masks++] = *mask;
-	p->codes |= (gm_mask_full(mask) ? GM_PACK_FULL : GM_PACK_OTHER + code) << (which * GM_PACK_CODE_BITS);
+	p->codes |= (gm_mask_full(mask) ? GM_PACK_FULL : GM_PACK_FIRST_OTHER + code) << (which * GM_PACK_CODE_BITS);
 	return true;
 }
 
@@ -143,8 +146,8 @@ static bool pack_form(struct gm_block *b, struct gm_packed *p)
 	return true;
 }
 
-/* (A) Device faults that only map note no time: they count from the first look after them. */
-static enum verdict look(struct gm_block *b, uint64_t now_ns, union form *f)
+/* (A) Of a block; f, if it is fit. */
+static enum verdict judge(struct gm_block *b, uint64_t now_ns, union form *f)
 {
 	enum verdict v = UNFIT;
 
@@ -152,7 +155,7 @@ static enum verdict look(struct gm_block *b, uint64_t now_ns, union form *f)
 	if (b->touched)
 		b->used_ns = now_ns;
 	b->touched = false;
-	if (SLIST_EMPTY(&b->holds) && is_early(b, now_ns)) /* what is held stays so until it is let go, which is a use */
+	if (SLIST_EMPTY(&b->holds) && is_early(b, now_ns)) /* what is held stays so until it is let go, and that raises the flag */
 		v = EARLY;
 	else if (pack_form(b, &f->p))
 		v = FIT;
@@ -164,16 +167,16 @@ static enum verdict look(struct gm_block *b, uint64_t now_ns, union form *f)
 static bool replace(struct gm_block *b, struct gm_packed *p)
 {
 	struct gm_as *as = b->as;
-	void **slot = gm_radix_slot(&as->blocks, b->va / GM_BLOCK_BYTES);
+	void **cell = gm_radix_slot(&as->blocks, b->va / GM_BLOCK_BYTES);
 	bool ok;
 
 	gm_readers_keep_out(&as->readers);
 	if (p->flags & GM_PACK_NODE)
-		ok = gm_node_rehome(&as->lib->devs[p->dev]->node, b->node[p->dev]->unit, &b->refs, gm_packed_home(p));
+		ok = gm_node_set_owner(&as->lib->devs[p->dev]->node, b->node[p->dev]->unit, &b->refs, gm_packed_entry(p));
 	else
 		ok = atomic_load_explicit(&b->refs, memory_order_acquire) == 1;
 	if (ok) {
-		*slot = gm_packed_home(p);
+		*cell = gm_packed_entry(p);
 		b->indexed = false;
 		atomic_fetch_add(&as->pack.count, 1);
 		gm_stat_add(as, GM_STAT_blocks_packed, 1);
@@ -182,10 +185,9 @@ static bool replace(struct gm_block *b, struct gm_packed *p)
 	return ok;
 }
 
-/* The second look, and the deed. False: it was used meanwhile. */
-static bool pack(struct gm_as *as, uint64_t va, uint64_t now_ns, struct gm_packed *p)
+/* The second look, and the deed: `p` has room for `bytes`. False: not now, and it is freed. */
+static bool pack(struct gm_as *as, uint64_t va, uint64_t now_ns, struct gm_packed *p, size_t bytes)
 {
-	size_t bytes = gm_pack_bytes(p);
 	struct gm_block *b;
 	union form f;
 	bool ok;
@@ -220,13 +222,13 @@ static bool find_fit(struct gm_as *as, uint64_t now_ns, union form *f, bool *end
 	*end = false;
 	for (unsigned i = 0; i < LOOKS && v != FIT && !*end; i++) {
 		uint64_t key = pk->next_va / GM_BLOCK_BYTES;
-		void **slot = gm_radix_ceil(&as->blocks, &key);
+		void **cell = gm_radix_ceil(&as->blocks, &key);
 
-		*end = !slot;
-		if (!slot)
+		*end = !cell;
+		if (!cell)
 			break;
 		pk->next_va = (key + 1) * GM_BLOCK_BYTES;
-		v = gm_packed_of(*slot) ? UNFIT : look(*slot, now_ns, f);
+		v = gm_packed_of(*cell) ? UNFIT : judge(*cell, now_ns, f);
 		pk->again |= v == EARLY;
 	}
 	gm_unlock(as->env, &as->lock);
@@ -245,9 +247,7 @@ static bool go_on(struct gm_as *as, uint64_t now_ns)
 		size_t bytes = gm_pack_bytes(&f.p);
 
 		p = gm_mem_alloc(as->env, bytes);
-		if (p)
-			memcpy(p, &f, bytes);
-		if (!p || !pack(as, f.p.va, now_ns, p))
+		if (!p || !pack(as, f.p.va, now_ns, p, bytes))
 			pk->again = true;
 	}
 	return !end;

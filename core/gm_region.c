@@ -17,18 +17,19 @@
  *
  *   C1        [=====]      C2    [=====]       C3     [=====]     C4    [=====]
  *           (---------)        (---)                      (---)           (-)
- *      ->   nothing             ->  [==]        ->    [===]        ->   [=] [=]   takes from the stock
+ *      ->   nothing             ->  [==]        ->    [===]        ->   [=] [=]   needs a place more
  *   C5   an edge: users - 1, gone at 0 (a page has no inside, so C2..C4 cannot occur)
  *   C6   several regions: each by its own case, at most one of them by C4
  *
  * Where they are: a radix tree (gm_radix.c) over the 2 MiB piece in which a region
  * begins, and there its regions in a leaf, or in a chain of leaves (gm_region_leaf.h). A region
  * stands once, however long it is: who is not found in the piece of an address lies in the
- * nearest piece below that has any. So a lookup is a walk down the tree and two lines side
+ * nearest piece below that has any. So a lookup is a walk down the tree and two cache lines side
  * by side, and a million regions fit the cache.
  *
  * A small leaf that is too small is replaced by a large one, a large one that is full split
- * in halves; one that becomes empty goes.
+ * in halves; one that becomes empty goes. Each of the cases above may so take from the stock, C1 and C3 but where a
+ * region's beginning comes into another piece.
  *
  * Memory comes from a stock that others fill beforehand: gm_region_stock.c.
  */
@@ -181,7 +182,7 @@ static struct gm_region *read_place(const struct place *p, struct gm_region *r)
 	uint64_t value = gm_leaf_value(p->leaf, p->at);
 
 	r->va = p->key * GM_BLOCK_BYTES + (uint64_t)(tag >> GM_LEAF_PAGE_SHIFT) * GM_PAGE_BYTES;
-	r->kind = (enum gm_region_kind)(tag >> GM_LEAF_KIND_SHIFT & GM_LEAF_KIND_BITS);
+	r->kind = (enum gm_region_kind)(tag >> GM_LEAF_KIND_SHIFT & GM_LEAF_KIND_MASK);
 	r->end = r->va + (r->kind == GM_REGION_EDGE ? 1 : value) * GM_PAGE_BYTES;
 	r->users = r->kind == GM_REGION_EDGE ? (uint32_t)value : 1;
 	return r;

@@ -81,7 +81,7 @@ void gm_leaf_move(struct gm_region_leaf *to, struct gm_region_leaf *leaf, unsign
 {
 	assert(!to->n && !gm_leaf_is_small(to));
 	for (unsigned i = first; i < leaf->n; i++) {
-		unsigned high = gm_leaf_is_small(leaf) ? GM_LEAF_HIGH_BITS : 0;
+		unsigned high = gm_leaf_is_small(leaf) ? GM_LEAF_HIGH_MASK : 0;
 
 		gm_leaf_put(to, i - first, (unsigned)leaf->tag[i] & ~high, gm_leaf_value(leaf, i));
 	}
@@ -96,15 +96,15 @@ static const char *check_one(const struct gm_region_leaf *leaf, int *next_page)
 		return "a leaf of the regions is empty";
 	for (unsigned i = 0; i < leaf->max; i++) {
 		int tag = leaf->tag[i], page = tag >> GM_LEAF_PAGE_SHIFT;
-		unsigned kind = (unsigned)tag >> GM_LEAF_KIND_SHIFT & GM_LEAF_KIND_BITS;
+		unsigned kind = (unsigned)tag >> GM_LEAF_KIND_SHIFT & GM_LEAF_KIND_MASK;
 
 		if (i >= leaf->n && tag == GM_LEAF_NO_TAG)
 			continue;
-		if (i >= leaf->n || tag < 0 || kind == GM_LEAF_KIND_BITS)
+		if (i >= leaf->n || tag < 0 || kind == GM_LEAF_KIND_MASK)
 			return "a leaf does not have as many regions as it says";
 		if (page < *next_page)
 			return "regions are not in order";
-		if (!gm_leaf_is_small(leaf) && ((unsigned)tag & GM_LEAF_HIGH_BITS))
+		if (!gm_leaf_is_small(leaf) && ((unsigned)tag & GM_LEAF_HIGH_MASK))
 			return "a large leaf has a part of a value in a tag";
 		*next_page = page + 1;
 	}

@@ -18,8 +18,8 @@
 
 #define GM_LEAF_PAGE_SHIFT 6
 #define GM_LEAF_KIND_SHIFT 4
-#define GM_LEAF_KIND_BITS 3u
-#define GM_LEAF_HIGH_BITS 15u
+#define GM_LEAF_KIND_MASK 3u
+#define GM_LEAF_HIGH_MASK 15u
 #define GM_LEAF_LOW_BITS 16
 /* What a small leaf has bits for is below. */
 #define GM_LEAF_SMALL_VALUES (UINT64_C(16) << GM_LEAF_LOW_BITS)
@@ -54,15 +54,15 @@ static inline uint64_t *gm_leaf_large_values(struct gm_region_leaf *leaf)
 static inline uint64_t gm_leaf_value(struct gm_region_leaf *leaf, unsigned at)
 {
 	if (gm_leaf_is_small(leaf))
-		return (uint64_t)((unsigned)leaf->tag[at] & GM_LEAF_HIGH_BITS) << GM_LEAF_LOW_BITS |
+		return (uint64_t)((unsigned)leaf->tag[at] & GM_LEAF_HIGH_MASK) << GM_LEAF_LOW_BITS |
 		       gm_leaf_small_values(leaf)[at];
 	return gm_leaf_large_values(leaf)[at];
 }
 
-/* Above every tag of the page, below those of the next and below GM_LEAF_NO_TAG. */
+/* At or above every tag of the page, below those of the next and below GM_LEAF_NO_TAG. */
 static inline int16_t gm_leaf_limit(unsigned page)
 {
-	return (int16_t)(page << GM_LEAF_PAGE_SHIFT | (GM_LEAF_KIND_BITS - 1) << GM_LEAF_KIND_SHIFT | GM_LEAF_HIGH_BITS);
+	return (int16_t)(page << GM_LEAF_PAGE_SHIFT | (GM_LEAF_KIND_MASK - 1) << GM_LEAF_KIND_SHIFT | GM_LEAF_HIGH_MASK);
 }
 
 /* How many regions of a leaf begin at or below a page. So many at once, and without a branch for each. */

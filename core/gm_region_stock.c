@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Memory for the tree of regions. The fault handler carves (an unmap event), and it must not allocate, so pieces
+ * Memory for the tree of regions. The fault handler carves (an unmap event), which must not fail half way, so pieces
  * come from a small stock that others fill beforehand. Tree nodes and large leaves are pieces of one size, and
  * large ones do where there is no small one in stock.
  *

@@ -6,7 +6,7 @@
  *         block by block: dropped content first --> a transaction to the host, to where the bytes belong
  *             --> what was lost with a device: its mark, where the bytes would belong
  *             held by a working set: stays; the others are delivered
- *             no such place: if no event tells otherwise, lost
+ *             no such place: if no event tells otherwise, stranded: dropped
  *         all of it --> delivered --> managed at the new place --> gone
  *
  * An attempt is short, because the worker has other things to do; what is in the
@@ -51,10 +51,10 @@ static bool all_handled(struct gm_as *as)
 }
 
 /*
- * (block) Of `pages`, those that are leaving still. What can go nowhere (`lost`) and what is only mapped
+ * (block) Of `pages`, those that are leaving still. What can go nowhere (`stranded`) and what is only mapped
  * in place is doomed; what has nothing here is through.
  */
-static struct gm_mask still_leaving(struct gm_block *b, const struct gm_mask *pages, const struct gm_mask *lost)
+static struct gm_mask still_leaving(struct gm_block *b, const struct gm_mask *pages, const struct gm_mask *stranded)
 {
 	struct gm_mask left = gm_mask_and(b->leaving, *pages), idle, copies, doom, nothing;
 
@@ -62,7 +62,7 @@ static struct gm_mask still_leaving(struct gm_block *b, const struct gm_mask *pa
 	idle = gm_mask_sub(left, gm_mask_or(b->busy, b->doomed));
 	doom = gm_mask_sub(gm_mask_and(idle, gm_block_mapped(b)), copies);
 	nothing = gm_mask_sub(gm_mask_sub(idle, copies), doom);
-	doom = gm_mask_or(doom, gm_mask_and(idle, *lost));
+	doom = gm_mask_or(doom, gm_mask_and(idle, *stranded));
 	gm_block_doom(b, &doom, b->doomed_ns);
 	b->leaving = gm_mask_sub(b->leaving, nothing);
 	return gm_mask_sub(left, nothing);
@@ -136,7 +136,7 @@ static bool deliver_block(struct gm_block *b, const struct gm_remap *r, struct f
 	struct gm_move m = { .block = b };
 	struct gm_txn t = { .as = as, .flags = GM_TXN_FORCE, .moved = true, .move = &m, .moves = 1,
 			    .deadline_ns = gm_deadline_ns(as->env, ATTEMPT_NS) };
-	struct gm_mask pages = gm_block_clip(b, r->va, r->end), lost = gm_mask_none(), none = gm_mask_none();
+	struct gm_mask pages = gm_block_clip(b, r->va, r->end), stranded = gm_mask_none(), none = gm_mask_none();
 	unsigned gen = atomic_load(&as->remaps.gen);
 	gm_ret_t ret = GM_RET_SUCCESS;
 
@@ -152,15 +152,15 @@ static bool deliver_block(struct gm_block *b, const struct gm_remap *r, struct f
 	/* No such place any more? Then an event is about to tell where it is now; if not, the bytes can go nowhere. */
 	if (!gm_mask_empty(&t.refused)) {
 		if (all_handled(as) && atomic_load(&as->remaps.gen) == gen)
-			lost = t.refused;
+			stranded = t.refused;
 		else
 			(void)gm_events_let_run(as);
 	}
-	if (!gm_mask_empty(&lost) && !r->doubted)
+	if (!gm_mask_empty(&stranded) && !r->doubted)
 		gm_log(as->env, GM_LOG_ERROR, "mremap: pages of 0x%llx could not be brought along: %s",
 		       (unsigned long long)b->va, gm_ret_text(ret));
 	gm_lock(as->env, &b->lock);
-	(void)still_leaving(b, &pages, &lost);
+	(void)still_leaving(b, &pages, &stranded);
 	gm_unlock(as->env, &b->lock);
 	gm_drop_doomed(b);
 	gm_lock(as->env, &b->lock);
@@ -172,7 +172,7 @@ static bool deliver_block(struct gm_block *b, const struct gm_remap *r, struct f
 }
 
 /* (A) Entries that are part of `r`: delivered, or held back by a working set; with lost pages. */
-static void mark(struct gm_remaps *rs, const struct gm_remap *r, bool delivered, struct found found)
+static void note_result(struct gm_remaps *rs, const struct gm_remap *r, bool delivered, struct found found)
 {
 	struct gm_remap *e;
 
@@ -202,7 +202,7 @@ static bool deliver(struct gm_as *as, const struct gm_remap *r)
 	gm_lock(as->env, &as->lock);
 	/* Else it may be held no more: who waits goes on waiting. */
 	found.held = found.held && !all && as->remaps.releases == releases;
-	mark(&as->remaps, r, all, found);
+	note_result(&as->remaps, r, all, found);
 	gm_unlock(as->env, &as->lock);
 	if (all) /* absent pages are holes now */
 		gm_hal_wake(as->host, as->hpmap, r->to, r->end - r->va);
@@ -220,8 +220,8 @@ static struct gm_remap *find(struct gm_remaps *rs, const struct gm_remap *r)
 	return NULL;
 }
 
-/* The new place is watched by us still. If it is, a page that is absent there is a hole by now. */
-static bool is_ours(struct gm_as *as, const struct gm_remap *e)
+/* Is the new place watched by us still? Asked by filling its first page, which is a hole by now if it is absent. */
+static bool probe_ours(struct gm_as *as, const struct gm_remap *e)
 {
 	uint64_t done;
 
@@ -302,7 +302,7 @@ static bool manage_target(struct gm_as *as, const struct gm_remap *r)
 	gm_unlock(as->env, &as->lock);
 	if (!ok || gm_hal_settled(as->host, as->hpmap) || gm_pack_open_range(as, r->to, end))
 		return false; /* who holds the reader does not wait, for memory neither */
-	if (is_ours(as, e)) {
+	if (probe_ours(as, e)) {
 		gm_lock(as->env, &as->lock);
 		ok = gm_regions_room(&as->regions) >= 4;
 		if (ok) {
@@ -313,7 +313,7 @@ static bool manage_target(struct gm_as *as, const struct gm_remap *r)
 		gm_unlock(as->env, &as->lock);
 		if (!ok)
 			return false;
-		gm_mem_set_managed(as, r->to, end, true); /* blocks that are there already */
+		gm_mem_set_managed(as, r->to, end, true); /* blocks that are there already; all are open, see above */
 		track(as, r->to, end, e->lost);
 	}
 	gm_hal_wake(as->host, as->hpmap, r->to, end - r->to);

@@ -85,7 +85,7 @@ void gm_txn_end(struct gm_txn *t);
 
 /* End for pages marked busy by other means: the fault handler, mappings in place. */
 void gm_txn_release(struct gm_block *b, const struct gm_mask *pages);
-/* The same where nothing moved: no slice begins, and nobody asks when it was. There may be no pages: it wakes, and frees frames. */
+/* The same where nothing moved: no slice begins, and it is no use. There may be no pages: it wakes, and frees frames. */
 void gm_txn_release_unmoved(struct gm_block *b, const struct gm_mask *pages);
 /* Commit and end in one: of `busy`, `back` are on the host now; `page`, if among them, was given to a CPU access. */
 void gm_txn_end_home(struct gm_block *b, const struct gm_mask *busy, const struct gm_mask *back, unsigned page,

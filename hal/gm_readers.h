@@ -59,7 +59,7 @@ static inline void gm_readers_leave(atomic_bool *taken)
 	atomic_store_explicit(taken, false, memory_order_release);
 }
 
-/* The caller has the lock of those who change. A reader may have lost its CPU. */
+/* The caller has the lock of those who change. A reader may have lost its CPU: it gets ours after a while. */
 static inline void gm_readers_keep_out(struct gm_readers *r)
 {
 	atomic_store(&r->changing, true);

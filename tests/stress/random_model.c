@@ -254,7 +254,7 @@ static const struct gm_block *block_of(struct gm_as *as, uint64_t va)
 	memset(&view, 0, sizeof(view));
 	memset(&node, 0, sizeof(node));
 	memset(&map, 0, sizeof(map));
-	gm_pack_view(p, &view, &node, &map);
+	gm_pack_unpack(p, &view, &node, &map);
 	return &view;
 }
 

@@ -59,46 +59,53 @@ static bool packs(struct world *w, struct gm_block *b)
 	return gm_packed_of(gm_radix_get(&w->as->blocks, va / BLOCK));
 }
 
+/* Five different ones, so that some are alike: there is room for six. */
+static struct gm_mask mask_for(unsigned shift, enum gm_pack_mask i)
+{
+	return (i + shift) % 7 == 6 ? gm_mask_not(gm_mask_none()) : some_mask((i + shift) % 5);
+}
+
 CORE_TEST(pack_form, every_mask_comes_back, .dev = { BIG })
 {
 	uint64_t va = app_adopted(w, 1, 7);
-	struct gm_block *b, *again, saved;
-	unsigned ctx = w->ctx[0]->index;
+	struct gm_block *b, saved;
+	struct gm_bnode no_pages;
+	unsigned ctx = w->ctx[0]->index, dev = w->dev[0]->index;
 
-	for (unsigned shift = 0; shift < 4; shift++) {
+	for (unsigned shift = 0; shift < 9; shift++) {
 		OK(gm_block_obtain(w->as, va, &b));
-		OK(gm_block_need_node(b, 0));
+		OK(gm_block_need_node(b, dev));
 		OK(gm_block_need_map(b, ctx));
 		saved = *b;
-		for (enum gm_pack_mask i = GM_PACK_MANAGED; i < GM_PACK_RESIDENT; i++)
-			*gm_pack_mask(b, NULL, NULL, i) = some_mask(i + shift);
-		b->map[ctx]->read = some_mask(3 + shift); /* as one of the others: five are different */
-		b->map[ctx]->write = gm_mask_not(gm_mask_none());
+		no_pages = *b->node[dev];
+		for (enum gm_pack_mask i = 0; i < GM_PACK_MASKS; i++)
+			*gm_pack_mask(b, b->node[dev], b->map[ctx], i) = mask_for(shift, i);
 		b->watched = shift & 1;
 		b->huge = shift & 2;
 		cr_assert(packs(w, b));
-		again = gm_block_find(w->as, va);
-		for (enum gm_pack_mask i = GM_PACK_MANAGED; i < GM_PACK_RESIDENT; i++) {
-			struct gm_mask want = some_mask(i + shift);
+		b = gm_block_find(w->as, va);
+		for (enum gm_pack_mask i = 0; i < GM_PACK_MASKS; i++) {
+			struct gm_mask want = mask_for(shift, i);
 
-			cr_assert(gm_mask_equal(gm_pack_mask(again, NULL, NULL, i), &want), "mask %d", (int)i);
+			cr_assert(gm_mask_equal(gm_pack_mask(b, b->node[dev], b->map[ctx], i), &want), "mask %d", (int)i);
 		}
-		cr_assert_eq(again->watched, shift & 1);
-		cr_assert_eq(again->huge, (shift & 2) != 0);
-		cr_assert(gm_mask_full(&again->map[ctx]->write) && gm_mask_test(&again->map[ctx]->read, 3 + shift));
-		again->managed = saved.managed;
-		again->host = saved.host;
-		again->staged = again->registered = again->edge = gm_mask_none();
-		again->map[ctx]->read = again->map[ctx]->write = gm_mask_none();
-		again->watched = again->huge = false;
-		gm_block_put(again);
+		cr_assert_eq(b->watched, shift & 1);
+		cr_assert_eq(b->huge, (shift & 2) != 0);
+		b->managed = saved.managed;
+		b->host = saved.host;
+		b->staged = b->registered = b->edge = gm_mask_none();
+		*b->node[dev] = no_pages;
+		b->map[ctx]->read = b->map[ctx]->write = gm_mask_none();
+		b->watched = b->huge = false;
+		gm_block_put(b);
 	}
 }
 
 /* What has no place in the form keeps a block from being packed. */
-enum uneasy { BUSY, WANTED, LEAVING, DOOMED, POISONED, FAILED, UNSURE, TWO_MAPS, SEVEN_MASKS, SLICE, GRACE, UNEASY };
+enum obstacle { BUSY, WANTED, LEAVING, DOOMED, POISONED, FAILED, UNSURE, TWO_MAPS, SEVEN_MASKS, SLICE, GRACE, OBSTACLES };
 
-static void make_uneasy(struct world *w, struct gm_block *b, enum uneasy what, bool on)
+/* SLICE and GRACE are over by themselves, after a while. */
+static void put_obstacle(struct world *w, struct gm_block *b, enum obstacle what, bool on)
 {
 	struct gm_mask *mask[] = { [BUSY] = &b->busy, [WANTED] = &b->wanted, [LEAVING] = &b->leaving, [DOOMED] = &b->doomed,
 				   [POISONED] = &b->poisoned, [FAILED] = &b->failed, [UNSURE] = &b->map[0]->unsure };
@@ -126,8 +133,8 @@ CORE_TEST(pack_form, not_what_has_no_form, .dev = { BIG }, .as = { .flags = GM_A
 	OK(gm_block_need_node(b, 0));
 	OK(gm_block_need_map(b, 0));
 	OK(gm_block_need_map(b, 1));
-	for (enum uneasy what = 0; what < UNEASY; what++) {
-		make_uneasy(w, b, what, true);
+	for (enum obstacle what = 0; what < OBSTACLES; what++) {
+		put_obstacle(w, b, what, true);
 		gm_block_put(b); /* nobody refers to it */
 		gm_pack_stirred(w->as);
 		for (unsigned i = 0; i < 4; i++) {
@@ -137,8 +144,8 @@ CORE_TEST(pack_form, not_what_has_no_form, .dev = { BIG }, .as = { .flags = GM_A
 		same = gm_radix_get(&w->as->blocks, va / BLOCK);
 		cr_assert_eq(same, b, "%d", (int)what);
 		gm_block_get(b);
-		make_uneasy(w, b, what, false);
-		gm_sim_sleep_ns(w->sim, 300 * SECOND);
+		put_obstacle(w, b, what, false);
+		gm_sim_sleep_ns(w->sim, 300 * SECOND); /* the slice, and the grace */
 	}
 	gm_block_put(b);
 	for (unsigned i = 0; i < 4; i++) { /* the last was seen too early, which nobody has to say again */
@@ -167,22 +174,24 @@ CORE_TEST(pack_form, not_what_was_just_mapped, .dev = { BIG }, .as = { .flags = 
 }
 
 /* Nor is anything while the handler has messages, or is kept from reading. */
+enum phase { MESSAGES, READER_HELD, NOTHING };
+
 CORE_TEST(pack_form, not_under_the_handler, .dev = { BIG }, .as = { .flags = GM_AS_NO_THREADS })
 {
 	uint64_t va = app_adopted(w, 1, 7), next_ns;
 
 	OK(gm_migrate(w->as, va, BLOCK / 2, w->dev[0], NULL));
 	(void)gm_as_serve(w->as, 1);
-	for (unsigned held = 3; held-- > 0;) {
-		atomic_store(&w->as->msgs_busy, held == 2);
-		if (held == 1)
+	for (enum phase phase = MESSAGES; phase <= NOTHING; phase++) {
+		atomic_store(&w->as->msgs_busy, phase == MESSAGES);
+		if (phase == READER_HELD)
 			cr_assert(gm_events_hold_reader(w->as));
 		for (unsigned i = 0; i < 4; i++) {
 			(void)gm_work_once(w->as, &next_ns);
 			rest(w);
 		}
-		cr_assert_eq(packed(w), !held);
-		if (held == 1)
+		cr_assert_eq(packed(w), phase == NOTHING);
+		if (phase == READER_HELD)
 			gm_events_release_reader(w->as);
 	}
 }
@@ -206,6 +215,7 @@ CORE_TEST(pack_form, check_during_a_release, .dev = { BIG, "mock:vram=64M,visibl
 	uint64_t va = app_adopted(w, 2, 7);
 	struct release r = { .w = w, .va = va };
 	struct gm_thread *t;
+	bool seen = false;
 
 	OK(dev_touch(w->ctx[1], word_va(va, 0), true));
 	OK(gm_sim_pin(w->sim, va + BLOCK + 5 * PAGE));
@@ -214,7 +224,9 @@ CORE_TEST(pack_form, check_during_a_release, .dev = { BIG, "mock:vram=64M,visibl
 	for (unsigned i = 0; i < 30; i++) {
 		gm_sim_sleep_ns(w->sim, SECOND / 10);
 		world_check(w);
+		seen |= packed(w) && atomic_load(&w->as->releasing);
 	}
 	join(w, t);
 	OK(r.ret);
+	cr_assert(seen, "nothing was packed during the release");
 }

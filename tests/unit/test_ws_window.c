@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A working set that comes while memory is taken away. Whoever takes it away looks first whether a set holds it; a set
- * acquired a moment later must not be torn apart: one of the two is refused. Here it comes at every moment there is:
+ * acquired a moment later must not be torn apart: never do both have the pages. Here it comes at every moment there is:
  * before the 1st, the 2nd ... the last lock that the call takes with empty hands. And the other way round.
  */
 #include "config.h"
