@@ -151,6 +151,19 @@ static void mark_edges(struct gm_as *as, const struct span *s)
 	}
 }
 
+/* A device may have got the page in the moment before; if it does not come home now, gm_release() brings it. */
+static void settle_edges(struct gm_as *as, const struct span *s, uint64_t deadline_ns)
+{
+	for (unsigned i = 0; i < 2; i++) {
+		struct gm_block *b = s->edge[i] ? gm_block_find(as, s->edge[i]) : NULL;
+
+		if (b && gm_mem_block_home(b, s->edge[i], s->edge[i] + GM_PAGE_BYTES, deadline_ns))
+			gm_log(as->env, GM_LOG_WARN, "gm_adopt: 0x%llx is shared with other memory, but still on a device",
+			       (unsigned long long)s->edge[i]);
+		gm_block_put(b);
+	}
+}
+
 static gm_ret_t enter_regions(struct gm_as *as, const struct span *s)
 {
 	gm_ret_t ret;
@@ -214,11 +227,12 @@ gm_ret_t gm_adopt(struct gm_as *as, void *ptr, uint64_t bytes, uint32_t flags)
 	if (s.va < s.end)
 		gm_mem_set_managed(as, s.va, s.end, true);
 	mark_edges(as, &s);
+	settle_edges(as, &s, deadline_ns);
 	gm_mem_trim_stock(as);
 	return GM_RET_SUCCESS;
 }
 
-/* Devices let go of an edge that ends no buffer any more. Undone if they do not. */
+/* Devices let go of an edge that ends no buffer any more. */
 static gm_ret_t stop_edge(struct gm_as *as, uint64_t va, uint64_t deadline_ns)
 {
 	struct gm_block *b = gm_block_find(as, va);
@@ -226,19 +240,35 @@ static gm_ret_t stop_edge(struct gm_as *as, uint64_t va, uint64_t deadline_ns)
 
 	if (!b)
 		return GM_RET_SUCCESS;
-	gm_lock(as->env, &b->lock);
-	gm_mask_clear(&b->edge, gm_page_of(b, va));
-	gm_unlock(as->env, &b->lock);
-	ret = gm_mem_unmap_in_place(b, va, va + GM_PAGE_BYTES, deadline_ns);
-	if (ret) {
-		gm_lock(as->env, &b->lock);
-		gm_mask_set(&b->edge, gm_page_of(b, va));
-		gm_unlock(as->env, &b->lock);
-	} else {
+	ret = gm_mem_block_home(b, va, va + GM_PAGE_BYTES, deadline_ns); /* one may have got it as it became an edge */
+	if (!ret)
+		ret = gm_mem_unmap_in_place(b, va, va + GM_PAGE_BYTES, deadline_ns);
+	if (!ret)
 		gm_work_queue(b, 0);
-	}
 	gm_block_put(b);
 	return ret;
+}
+
+/* (A) The block, which is not packed, learns what the region says. */
+static void note_edge(struct gm_as *as, uint64_t va)
+{
+	struct gm_block *b = gm_block_first(as, va, va + GM_PAGE_BYTES);
+	struct gm_region buf, *r = gm_regions_find(&as->regions, va, &buf);
+
+	if (!b)
+		return;
+	gm_lock(as->env, &b->lock);
+	if (r && r->kind == GM_REGION_EDGE)
+		gm_mask_set(&b->edge, gm_page_of(b, va));
+	else
+		gm_mask_clear(&b->edge, gm_page_of(b, va));
+	gm_unlock(as->env, &b->lock);
+}
+
+/* (A) */
+static bool is_packed(struct gm_as *as, uint64_t va)
+{
+	return gm_packed_of(gm_radix_get(&as->blocks, va / GM_BLOCK_BYTES));
 }
 
 /*
@@ -253,15 +283,19 @@ static gm_ret_t carve_edge(struct gm_as *as, uint64_t va, bool *last)
 
 	do {
 		ret = gm_mem_stock(as, 1);
+		if (!ret)
+			ret = gm_pack_open_range(as, va, va + GM_PAGE_BYTES);
 		if (ret)
 			return ret;
 		gm_lock(as->env, &as->lock);
 		r = gm_regions_find(&as->regions, va, &buf);
 		r = r && r->kind == GM_REGION_EDGE ? r : NULL;
 		*last = r && r->users == 1;
-		done = !*last || gm_regions_promise(&as->regions);
+		done = !is_packed(as, va) && (!*last || gm_regions_promise(&as->regions));
 		if (r && done)
 			(void)gm_regions_carve(&as->regions, va, va + GM_PAGE_BYTES, GM_REGION_EDGE);
+		if (*last && done)
+			note_edge(as, va); /* at once: who adopts it anew sets it again */
 		gm_unlock(as->env, &as->lock);
 	} while (!done);
 	return GM_RET_SUCCESS;
@@ -280,6 +314,17 @@ static bool end_promise(struct gm_as *as, uint64_t va, uint64_t end, enum gm_reg
 	return back;
 }
 
+/* It was not let go. */
+static void back_to_edge(struct gm_as *as, uint64_t va)
+{
+	struct gm_block *b = gm_block_find(as, va); /* not packed, for as long as we have it */
+
+	gm_lock(as->env, &as->lock);
+	note_edge(as, va);
+	gm_unlock(as->env, &as->lock);
+	gm_block_put(b);
+}
+
 static gm_ret_t release_edges(struct gm_as *as, const struct span *s, uint64_t deadline_ns)
 {
 	gm_ret_t ret = GM_RET_SUCCESS;
@@ -293,6 +338,8 @@ static gm_ret_t release_edges(struct gm_as *as, const struct span *s, uint64_t d
 			continue;
 		ret = stop_edge(as, s->edge[i], deadline_ns);
 		(void)end_promise(as, s->edge[i], s->edge[i] + GM_PAGE_BYTES, GM_REGION_EDGE, ret != GM_RET_SUCCESS);
+		if (ret)
+			back_to_edge(as, s->edge[i]);
 	}
 	return ret;
 }

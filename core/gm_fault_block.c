@@ -227,7 +227,8 @@ static void undo(struct batch *t, uint64_t asks)
 	struct gm_mask before = pages_of(t, asks & t->had_read), others = pages_of(t, asks & ~t->had_read);
 
 	gm_plan_doubt(t->b, t->ctx->index, &before);
-	(void)gm_plan_revoke(t->b, &others, 0, false);
+	if (!gm_mask_empty(&others))
+		(void)gm_plan_revoke_in(t->b, t->ctx, &others, 0, false);
 }
 
 /* Nothing here waits for anybody else, so there is no deadline but that of every plan. */

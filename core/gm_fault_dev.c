@@ -129,7 +129,7 @@ gm_ret_t gm_fault_in_place(struct gm_ctx *ctx, struct gm_block *b, unsigned page
 	if (ret && before) /* and is so still: a working set may hold it */
 		gm_plan_doubt(b, ctx->index, &one);
 	else if (ret)
-		(void)gm_plan_revoke(b, &one, deadline_ns, false);
+		(void)gm_plan_revoke_in(b, ctx, &one, deadline_ns, false);
 	else
 		gm_stat_add(as, GM_STAT_pages_in_place, 1);
 	if (!ret && hold)

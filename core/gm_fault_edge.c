@@ -127,7 +127,7 @@ static void undo(const struct edge *e)
 	if (e->had_read)
 		gm_plan_doubt(e->b, e->ctx->index, &one);
 	else
-		(void)gm_plan_revoke(e->b, &one, 0, false);
+		(void)gm_plan_revoke_in(e->b, e->ctx, &one, 0, false);
 }
 
 static gm_ret_t map_page(const struct edge *e, const struct gm_fault_ask *ask)

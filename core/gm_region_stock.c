@@ -22,12 +22,12 @@
 /* Higher than that only where a processor has more than 57 bits of VA. */
 #define USUAL_HEIGHT 6u
 
-/* What `n` changes take at most, the first of them where the tree has nothing yet. */
+/* What `n` changes take at most, each of them where the tree is low or has nothing: others may come between. */
 static unsigned pieces_for(const struct gm_regions *rs, unsigned n)
 {
 	unsigned each = rs->tree.height > USUAL_HEIGHT ? rs->tree.height : USUAL_HEIGHT; /* a leaf, and no second root */
 
-	return n ? GROWTH + n * each : 0;
+	return n * (GROWTH + each);
 }
 
 unsigned gm_regions_kept(const struct gm_regions *rs)
@@ -37,7 +37,7 @@ unsigned gm_regions_kept(const struct gm_regions *rs)
 
 unsigned gm_regions_room(const struct gm_regions *rs)
 {
-	unsigned each = pieces_for(rs, 2) - pieces_for(rs, 1), kept = pieces_for(rs, rs->promised) + GROWTH;
+	unsigned each = pieces_for(rs, 1) - GROWTH, kept = pieces_for(rs, rs->promised) + GROWTH; /* at once: it grows once */
 
 	return rs->stock.count > kept ? (rs->stock.count - kept) / each : 0;
 }

@@ -219,6 +219,19 @@ static gm_ret_t place_group(struct group *g, uint64_t deadline_ns)
 	return ret;
 }
 
+static bool regions_have(struct gm_as *as, const struct gm_ws_piece *p, const struct gm_mask *pages)
+{
+	struct gm_region buf;
+	bool all = true;
+
+	gm_lock(as->env, &as->lock);
+	GM_MASK_FOR_RUN(pages, first, end)
+		for (unsigned page = first; page < end && all; page++)
+			all = gm_regions_find(&as->regions, p->va + (uint64_t)page * GM_PAGE_BYTES, &buf);
+	gm_unlock(as->env, &as->lock);
+	return all;
+}
+
 /* Everything the set asks for is mapped and held: nothing was left out on the way. */
 static gm_ret_t check_group(struct group *g)
 {
@@ -227,7 +240,7 @@ static gm_ret_t check_group(struct group *g)
 	for (size_t i = 0; i < g->n; i++) {
 		const struct gm_ws_piece *p = &g->ws->piece[g->first + i];
 		struct gm_block *b = g->move[i].block;
-		struct gm_mask lack, poisoned, near;
+		struct gm_mask lack, poisoned, near, gone;
 
 		gm_lock(ctx->as->env, &b->lock);
 		lack = gm_mask_sub(p->read, gm_block_mapped_by(b, ctx->index, GM_READ));
@@ -240,9 +253,12 @@ static gm_ret_t check_group(struct group *g)
 		/* Being released or freed: mapped, but not for long. */
 		lack = gm_mask_or(lack, gm_mask_sub(gm_mask_or(near, gm_mask_sub(p->read, b->edge)), b->managed));
 		poisoned = gm_mask_and(b->poisoned, p->read);
+		gone = gm_mask_sub(gm_mask_sub(p->read, b->managed), b->edge);
 		gm_unlock(ctx->as->env, &b->lock);
 		if (!gm_mask_empty(&poisoned))
 			return gm_fail(GM_RET_FAULT, "content near 0x%llx was lost with a device", (unsigned long long)p->va);
+		if (!gm_mask_empty(&gone) && !regions_have(ctx->as, p, &gone))
+			return gm_fail(GM_RET_FAULT, "memory near 0x%llx was released meanwhile", (unsigned long long)p->va);
 		if (!gm_mask_empty(&lack))
 			return GM_RET_AGAIN;
 	}

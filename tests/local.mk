@@ -15,6 +15,7 @@ libgm_testkit_a_SOURCES = \
 	tests/unit/api_rows_mem.h \
 	tests/unit/api_rows_mock.h \
 	tests/unit/api_rows_validate.h \
+	tests/unit/comes_fixture.h \
 	tests/unit/core_fixture.h \
 	tests/unit/devq_script.h \
 	tests/unit/failing_alloc.h \
@@ -48,6 +49,7 @@ UNIT_TESTS = \
 	tests/unit/test_conform.t \
 	tests/unit/test_devq.t \
 	tests/unit/test_devq_doubt.t \
+	tests/unit/test_edge_window.t \
 	tests/unit/test_env.t \
 	tests/unit/test_err.t \
 	tests/unit/test_events.t \

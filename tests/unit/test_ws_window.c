@@ -6,68 +6,19 @@
  */
 #include "config.h"
 
-#include "core_fixture.h"
+#include "comes_fixture.h"
 
 #define BYTES (2 * UNIT)
 #define PAGES (BYTES / PAGE)
 
-static struct {
-	struct world *w;
-	const struct gm_env_ops *ops; /* the real ones */
-	uint64_t va;
-	unsigned at;      /* it comes before this lock; 0: it came */
-	unsigned depth;   /* locks that the call has */
-	uint32_t caller;
-	gm_ret_t (*call)(struct gm_as *as, uint64_t va); /* what comes */
-	struct gm_ws *ws;
-	gm_ret_t ret;
-} other;
+static struct gm_ws *the_set;
 
 static gm_ret_t do_acquire(struct gm_as *as, uint64_t va)
 {
 	struct gm_ws_range range = { .va = va, .bytes = BYTES, .access = GM_WRITE };
 
 	(void)as;
-	return gm_ws_acquire(other.w->ctx[0], &range, 1, 20 * MS, &other.ws);
-}
-
-static void lock(struct gm_env *env, struct gm_mutex *m)
-{
-	bool mine = gm_sim_thread_id(other.w->sim) == other.caller;
-
-	if (mine && !other.depth && other.at && !--other.at)
-		other.ret = other.call(other.w->as, other.va);
-	other.ops->lock(env, m);
-	other.depth += mine;
-}
-
-static void unlock(struct gm_env *env, struct gm_mutex *m)
-{
-	other.depth -= gm_sim_thread_id(other.w->sim) == other.caller;
-	other.ops->unlock(env, m);
-}
-
-/* The result of `call`, with `comes` coming before its lock number `at`. */
-static gm_ret_t meet(struct world *w, gm_ret_t (*call)(struct gm_as *as, uint64_t va),
-		     gm_ret_t (*comes)(struct gm_as *as, uint64_t va), uint64_t va, unsigned at)
-{
-	struct gm_env_ops ops = *w->env->ops;
-	gm_ret_t ret;
-
-	memset(&other, 0, sizeof(other));
-	other.w = w;
-	other.va = va;
-	other.call = comes;
-	other.at = at;
-	other.ops = w->env->ops;
-	other.caller = gm_sim_thread_id(w->sim);
-	other.ret = GM_RET_AGAIN; /* it did not come */
-	ops.lock = lock;
-	ops.unlock = unlock;
-	w->env->ops = &ops;
-	ret = call(w->as, va);
-	w->env->ops = other.ops;
-	return ret;
+	return gm_ws_acquire(other.w->ctx[0], &range, 1, 20 * MS, &the_set);
 }
 
 /* What the set was promised: all of it there, and nobody but its device is asked for it. */
@@ -81,7 +32,7 @@ static void check_set(struct world *w, unsigned at)
 	dev_fill(w->ctx[0], other.va, PAGES, 9);
 	cr_assert_eq(dev_wrong(w->ctx[0], other.va, PAGES, 9), 0);
 	world_check(w);
-	OK(gm_ws_release(other.ws, NULL));
+	OK(gm_ws_release(the_set, NULL));
 	cr_assert_eq(app_wrong(w, other.va, PAGES, 9), 0);
 }
 
@@ -246,7 +197,7 @@ CORE_TEST(ws_window, discarded, .dev = { "mock:vram=4M,faults=no" }, .as = { .wa
 		won += ret == GM_RET_BUSY;
 		lost += !ret;
 		if (!ret) {
-			for (uint64_t i = 0; i < PAGES && !other.ws; i++)
+			for (uint64_t i = 0; i < PAGES && !the_set; i++)
 				cr_assert_eq(app_get(w, word_va(va, i)), 0, "page %u at lock %u", (unsigned)i, at);
 		} else {
 			cr_assert_eq(dev_wrong(w->ctx[0], va, PAGES, 1), 0, "a refused call has changed something");
@@ -257,4 +208,38 @@ CORE_TEST(ws_window, discarded, .dev = { "mock:vram=4M,faults=no" }, .as = { .wa
 			break;
 	}
 	cr_assert(won > 3 && lost > 3, "%u times the set was first, %u times the call", won, lost);
+}
+
+static gm_ret_t do_acquire_16(struct gm_as *as, uint64_t va)
+{
+	struct gm_ws_range range = { .va = va, .bytes = 16 * PAGE, .access = GM_WRITE };
+
+	(void)as;
+	return gm_ws_acquire(other.w->ctx[0], &range, 1, 100 * MS, &the_set);
+}
+
+static gm_ret_t do_release_one(struct gm_as *as, uint64_t va)
+{
+	return gm_release(as, ptr(va + 3 * PAGE), PAGE);
+}
+
+/* One page of what a set asks for is released while the set comes: it is told so, or it has it all; it does not ask for ever. */
+CORE_TEST(ws_window, one_page_released, .dev = { "mock:vram=4M,faults=no" }, .as = { .wait_ns = 5 * MS })
+{
+	uint64_t va = app_map_blocks(w, 1);
+
+	app_fill(w, va, GM_BLOCK_PAGES, 1);
+	for (unsigned at = 1;; at++) {
+		gm_ret_t ret;
+
+		OK(gm_adopt(w->as, ptr(va), BLOCK, 0));
+		ret = meet(w, do_acquire_16, do_release_one, va, at);
+		if (!ret)
+			OK(gm_ws_release(the_set, NULL));
+		else
+			cr_assert_neq(ret, GM_RET_TIMEDOUT, "at lock %u: %s", at, gm_last_error());
+		OK(gm_release(w->as, ptr(va), BLOCK));
+		if (other.at)
+			break;
+	}
 }
