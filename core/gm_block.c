@@ -171,9 +171,10 @@ struct gm_block *gm_block_after(struct gm_block *b, uint64_t end)
 	return gm_block_first(b->as, b->va + GM_BLOCK_BYTES, end);
 }
 
-struct gm_block *gm_block_next(struct gm_as *as, uint64_t va, uint64_t end)
+gm_ret_t gm_block_next_by(struct gm_as *as, uint64_t va, uint64_t end, uint64_t deadline_ns, struct gm_block **out)
 {
 	void *entry;
+	gm_ret_t ret;
 
 	do {
 		gm_lock(as->env, &as->lock);
@@ -181,11 +182,20 @@ struct gm_block *gm_block_next(struct gm_as *as, uint64_t va, uint64_t end)
 		if (entry && !gm_packed_of(entry))
 			gm_block_get(entry);
 		gm_unlock(as->env, &as->lock);
+		*out = entry;
 		if (!gm_packed_of(entry))
-			return entry;
-		entry = gm_pack_open_sure(as, va);
-	} while (!entry); /* it is gone meanwhile */
-	return entry;
+			return GM_RET_SUCCESS;
+		ret = gm_pack_open_by(as, va, deadline_ns, out);
+	} while (!ret && !*out); /* it is gone meanwhile */
+	return ret;
+}
+
+struct gm_block *gm_block_next(struct gm_as *as, uint64_t va, uint64_t end)
+{
+	struct gm_block *b;
+
+	(void)gm_block_next_by(as, va, end, UINT64_MAX, &b);
+	return b;
 }
 
 struct gm_block *gm_block_next_live(struct gm_as *as, uint64_t va, uint64_t end)

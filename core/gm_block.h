@@ -112,7 +112,9 @@ struct gm_block *gm_block_find_locked(struct gm_as *as, uint64_t va);
 gm_ret_t gm_block_obtain(struct gm_as *as, uint64_t va, struct gm_block **out);
 /* The next block at or above va and below end, with a reference; NULL at the end. */
 struct gm_block *gm_block_next(struct gm_as *as, uint64_t va, uint64_t end);
-/* The same of those that are not packed: nothing waits in the others, is held, dropped, leaving, or lost. */
+/* The same for who may fail: one that is packed is opened by the deadline. SUCCESS, NOMEM. */
+gm_ret_t gm_block_next_by(struct gm_as *as, uint64_t va, uint64_t end, uint64_t deadline_ns, struct gm_block **out);
+/* Of those that are not packed: nothing waits in the others, is held, dropped, leaving, or lost. */
 struct gm_block *gm_block_next_live(struct gm_as *as, uint64_t va, uint64_t end);
 /* (A) The first block that meets [va, end) and is not packed, and the one after b; no reference. */
 struct gm_block *gm_block_first(struct gm_as *as, uint64_t va, uint64_t end);

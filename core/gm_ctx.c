@@ -290,25 +290,38 @@ static bool is_empty(const struct gm_ctx *ctx, struct gm_block *b)
 	return gm_mask_empty(&pages) && gm_mask_empty(&mapped);
 }
 
-static gm_ret_t empty_all(struct gm_ctx *ctx, uint64_t deadline_ns)
+static gm_ret_t empty_whole(struct gm_ctx *ctx, struct gm_block *b, uint64_t deadline_ns)
 {
 	struct gm_as *as = ctx->as;
 	gm_ret_t ret = GM_RET_SUCCESS;
-	uint64_t va = 0;
 
-	for (struct gm_block *b; !ret && (b = gm_block_next(as, va, UINT64_MAX)); gm_block_put(b)) {
-		va = b->va + GM_BLOCK_BYTES;
-		while (!ret && !is_empty(ctx, b)) {
-			ret = empty_block(ctx, b, deadline_ns);
-			/* The application changes its mappings meanwhile: learn how, and look again. */
-			if ((ret == GM_RET_FAULT || ret == GM_RET_EXIST || ret == GM_RET_AGAIN) &&
-			    gm_now_ns(as->env) < deadline_ns && gm_events_let_run(as))
-				ret = GM_RET_SUCCESS;
-			/* What a lost device had is poisoned now: nothing of it is left. */
-			if (ret == GM_RET_NODEV && is_empty(ctx, b))
-				ret = GM_RET_SUCCESS;
-		}
+	while (!ret && !is_empty(ctx, b)) {
+		ret = empty_block(ctx, b, deadline_ns);
+		/* The application changes its mappings meanwhile: learn how, and look again. */
+		if ((ret == GM_RET_FAULT || ret == GM_RET_EXIST || ret == GM_RET_AGAIN) &&
+		    gm_now_ns(as->env) < deadline_ns && gm_events_let_run(as))
+			ret = GM_RET_SUCCESS;
+		/* What a lost device had is poisoned now: nothing of it is left. */
+		if (ret == GM_RET_NODEV && is_empty(ctx, b))
+			ret = GM_RET_SUCCESS;
 	}
+	return ret;
+}
+
+static gm_ret_t empty_all(struct gm_ctx *ctx, uint64_t deadline_ns)
+{
+	struct gm_block *b = NULL;
+	uint64_t va = 0;
+	gm_ret_t ret;
+
+	do {
+		ret = gm_block_next_by(ctx->as, va, UINT64_MAX, deadline_ns, &b);
+		if (ret || !b)
+			return ret;
+		va = b->va + GM_BLOCK_BYTES;
+		ret = empty_whole(ctx, b, deadline_ns);
+		gm_block_put(b);
+	} while (!ret);
 	return ret;
 }
 

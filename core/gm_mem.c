@@ -79,13 +79,18 @@ gm_ret_t gm_mem_unmap_in_place(struct gm_block *b, uint64_t va, uint64_t end, ui
 
 gm_ret_t gm_mem_all_home(struct gm_as *as, uint64_t deadline_ns)
 {
-	gm_ret_t ret = GM_RET_SUCCESS;
+	struct gm_block *b = NULL;
 	uint64_t va = 0;
+	gm_ret_t ret;
 
-	for (struct gm_block *b; !ret && (b = gm_block_next(as, va, UINT64_MAX)); gm_block_put(b)) {
+	do {
+		ret = gm_block_next_by(as, va, UINT64_MAX, deadline_ns, &b);
+		if (ret || !b)
+			return ret;
 		va = b->va + GM_BLOCK_BYTES;
 		ret = gm_mem_block_home(b, b->va, va, deadline_ns);
-	}
+		gm_block_put(b);
+	} while (!ret);
 	return ret;
 }
 

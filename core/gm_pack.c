@@ -100,20 +100,6 @@ void gm_pack_unpack(const struct gm_packed *p, struct gm_block *b, struct gm_bno
 	}
 }
 
-bool gm_pack_look(struct gm_as *as, uint64_t va, struct gm_block *b, struct gm_bnode *n, struct gm_bmap *m)
-{
-	struct gm_packed *p;
-
-	if (!atomic_load(&as->pack.count))
-		return false;
-	gm_lock(as->env, &as->lock);
-	p = gm_packed_of(gm_radix_get(&as->blocks, va / GM_BLOCK_BYTES));
-	if (p)
-		gm_pack_unpack(p, b, n, m);
-	gm_unlock(as->env, &as->lock);
-	return p;
-}
-
 static const char *check_units(const struct gm_packed *p)
 {
 	struct gm_chunk *const *units = gm_packed_units(p);
@@ -235,15 +221,23 @@ gm_ret_t gm_pack_open(struct gm_as *as, uint64_t va, struct gm_block **out)
 	return GM_RET_SUCCESS;
 }
 
-struct gm_block *gm_pack_open_sure(struct gm_as *as, uint64_t va)
+gm_ret_t gm_pack_open_by(struct gm_as *as, uint64_t va, uint64_t deadline_ns, struct gm_block **out)
 {
-	struct gm_block *b;
+	gm_ret_t ret;
 
-	while (gm_pack_open(as, va, &b)) {
+	while ((ret = gm_pack_open(as, va, out)) && gm_now_ns(as->env) < deadline_ns) {
 		gm_lock(as->env, &as->lock);
 		(void)gm_wait(as->env, &as->waitq, &as->lock, gm_deadline_ns(as->env, GM_WORK_RETRY_NS));
 		gm_unlock(as->env, &as->lock);
 	}
+	return ret;
+}
+
+struct gm_block *gm_pack_open_sure(struct gm_as *as, uint64_t va)
+{
+	struct gm_block *b;
+
+	(void)gm_pack_open_by(as, va, UINT64_MAX, &b);
 	return b;
 }
 

@@ -81,14 +81,14 @@ struct gm_pack {
  * NOMEM. No lock is held.
  */
 gm_ret_t gm_pack_open(struct gm_as *as, uint64_t va, struct gm_block **out);
-/* The same without failing: it waits for memory. */
+/* The same, and it waits for memory until the deadline. */
+gm_ret_t gm_pack_open_by(struct gm_as *as, uint64_t va, uint64_t deadline_ns, struct gm_block **out);
+/* ... without end. */
 struct gm_block *gm_pack_open_sure(struct gm_as *as, uint64_t va);
 /* Nothing of [va, end) is packed afterwards, for a while: what comes next need not wait. SUCCESS, NOMEM. */
 gm_ret_t gm_pack_open_range(struct gm_as *as, uint64_t va, uint64_t end);
 /* What it says, written into three that are fresh. To look only: they may be on the stack, and nobody else may see them. */
 void gm_pack_unpack(const struct gm_packed *p, struct gm_block *b, struct gm_bnode *n, struct gm_bmap *m);
-/* How the block of va looks, as above; false: there is none that is packed. No lock is held. */
-bool gm_pack_look(struct gm_as *as, uint64_t va, struct gm_block *b, struct gm_bnode *n, struct gm_bmap *m);
 /* (A) Every invariant of a packed block; NULL or what is wrong. */
 const char *gm_pack_check(const struct gm_packed *p);
 

@@ -66,12 +66,18 @@ static bool describe_packed(struct gm_as *as, uint64_t va, uint64_t end, struct 
 	struct gm_block view = { .va = 0 };
 	struct gm_bnode node = { .unit = { NULL } };
 	struct gm_bmap map = { .read = gm_mask_none() };
+	const struct gm_packed *p;
 
-	if (!gm_pack_look(as, va, &view, &node, &map))
+	if (!atomic_load(&as->pack.count))
 		return false;
-	for (; va < end; va += GM_PAGE_BYTES)
+	gm_lock(as->env, &as->lock);
+	p = gm_packed_of(gm_radix_get(&as->blocks, va / GM_BLOCK_BYTES));
+	if (p)
+		gm_pack_unpack(p, &view, &node, &map);
+	for (; p && va < end; va += GM_PAGE_BYTES)
 		describe(&view, gm_page_of(&view, va), info++);
-	return true;
+	gm_unlock(as->env, &as->lock);
+	return p;
 }
 
 static void describe_found(struct gm_as *as, uint64_t va, uint64_t end, struct gm_page_info *info)

@@ -376,6 +376,25 @@ CORE_TEST(pack, accesses_without_memory, .dev = { BIG })
 	cr_assert_eq(app_wrong(w, va, 3 * GM_BLOCK_PAGES, 7), 0);
 }
 
+/* Detaching fails at its deadline, and the context is as before. */
+CORE_TEST(pack, detach_without_memory, .dev = { BIG }, .as = { .wait_ns = 5 * MS })
+{
+	uint64_t va = app_adopted(w, 2, 7);
+	struct later l = { .w = w };
+	struct gm_thread *t;
+
+	OK(gm_migrate(w->as, va, 2 * BLOCK, w->dev[0], NULL));
+	rest(w);
+	cr_assert_eq(packed(w), 2);
+	t = spawn(w, give_memory, &l);
+	atomic_store(&w->fa.fail_all, true);
+	IS(gm_as_detach(w->ctx[0]), GM_RET_NOMEM);
+	IS(gm_as_destroy(w->as), GM_RET_NOMEM);
+	cr_assert_eq(l.done_ns, 0, "before there is memory");
+	join(w, t);
+	cr_assert_eq(dev_wrong(w->ctx[0], va, 2 * GM_BLOCK_PAGES, 7), 0);
+}
+
 /* An event waits for memory; nothing of what it gave up is seen again. */
 CORE_TEST(pack, events_without_memory, .dev = { BIG })
 {

@@ -183,3 +183,21 @@ Test(region_leaf, larger_leaves_leave_what_is_promised)
 {
 	promise_survives(SMALL_LEAF);
 }
+
+/* Two are promised while all there is lies low; the first that is made lies high, and the tree has to grow for it. */
+Test(region_leaf, each_promise_is_kept)
+{
+	const uint64_t high = UINT64_C(0x7f0000000000), apart = UINT64_C(64) * 64 * GM_BLOCK_BYTES;
+
+	while (!gm_regions_room(&rs))
+		stock(1);
+	cr_assert(insert(4 * GM_BLOCK_PAGES, 5 * GM_BLOCK_PAGES, GM_REGION_ADOPTED));
+	take_stock(rs.stock.count);
+	for (unsigned i = 0; i < 2; i++)
+		while (!gm_regions_promise(&rs))
+			stock(1);
+	for (unsigned i = 0; i < 2; i++) {
+		gm_regions_redeem(&rs);
+		cr_assert(gm_regions_insert(&rs, high + i * apart, high + i * apart + PAGE, OWNED), "number %u", i);
+	}
+}
