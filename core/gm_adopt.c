@@ -325,21 +325,52 @@ static void back_to_edge(struct gm_as *as, uint64_t va)
 	gm_block_put(b);
 }
 
-static gm_ret_t release_edges(struct gm_as *as, const struct span *s, uint64_t deadline_ns)
+/* One user less, and if that was the last the page is let go. */
+static gm_ret_t release_edge(struct gm_as *as, uint64_t va, uint64_t deadline_ns)
+{
+	bool last = false;
+	gm_ret_t ret = carve_edge(as, va, &last);
+
+	if (ret || !last)
+		return ret;
+	ret = stop_edge(as, va, deadline_ns);
+	(void)end_promise(as, va, va + GM_PAGE_BYTES, GM_REGION_EDGE, ret != GM_RET_SUCCESS);
+	if (ret)
+		back_to_edge(as, va);
+	return ret;
+}
+
+/* The first edge in [*va, end), whose address *va becomes. */
+static bool next_edge(struct gm_as *as, uint64_t *va, uint64_t end)
+{
+	struct gm_region buf, *r;
+
+	gm_lock(as->env, &as->lock);
+	r = gm_regions_first(&as->regions, *va, end, &buf);
+	while (r && r->kind != GM_REGION_EDGE)
+		r = gm_regions_next(&as->regions, r, end);
+	if (r)
+		*va = r->va;
+	gm_unlock(as->env, &as->lock);
+	return r;
+}
+
+/*
+ * Edges wholly inside the span are released with it, whosever they are; of one that the range ends in, only this
+ * buffer's part. *some: there was one.
+ */
+static gm_ret_t release_edges(struct gm_as *as, const struct span *s, uint64_t deadline_ns, bool *some)
 {
 	gm_ret_t ret = GM_RET_SUCCESS;
 
+	for (uint64_t va = s->va; !ret && va < s->end && next_edge(as, &va, s->end);) {
+		*some = true;
+		ret = release_edge(as, va, deadline_ns); /* comes again as long as there are users */
+	}
 	for (unsigned i = 0; i < 2 && !ret; i++) {
-		bool last = false;
-
+		*some |= s->edge[i] != 0;
 		if (s->edge[i])
-			ret = carve_edge(as, s->edge[i], &last);
-		if (ret || !last)
-			continue;
-		ret = stop_edge(as, s->edge[i], deadline_ns);
-		(void)end_promise(as, s->edge[i], s->edge[i] + GM_PAGE_BYTES, GM_REGION_EDGE, ret != GM_RET_SUCCESS);
-		if (ret)
-			back_to_edge(as, s->edge[i]);
+			ret = release_edge(as, s->edge[i], deadline_ns);
 	}
 	return ret;
 }
@@ -458,7 +489,7 @@ gm_ret_t gm_release(struct gm_as *as, void *ptr, uint64_t bytes)
 {
 	uint64_t va = GM_VA(ptr), deadline_ns;
 	struct span s;
-	bool some, edges;
+	bool some;
 	gm_ret_t ret = gm_handle_check(as, GM_HANDLE_AS);
 
 	if (ret)
@@ -478,11 +509,10 @@ gm_ret_t gm_release(struct gm_as *as, void *ptr, uint64_t bytes)
 		return gm_fail(GM_RET_BUSY, "gm_release: a working set holds part of %p: release it first", ptr);
 	atomic_fetch_add(&as->releasing, 1);
 	ret = release_pieces(as, &s, deadline_ns, &some);
-	edges = s.edge[0] || s.edge[1];
-	if (!ret && !some && !edges)
-		ret = gm_fail(GM_RET_NOENT, "gm_release: nothing is adopted at %p", ptr);
 	if (!ret)
-		ret = release_edges(as, &s, deadline_ns);
+		ret = release_edges(as, &s, deadline_ns, &some);
+	if (!ret && !some)
+		ret = gm_fail(GM_RET_NOENT, "gm_release: nothing is adopted at %p", ptr);
 	atomic_fetch_sub(&as->releasing, 1);
 	gm_mem_trim_stock(as);
 	return ret;

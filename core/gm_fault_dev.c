@@ -67,16 +67,37 @@ static enum gm_seen look(const struct gm_ctx *ctx, struct gm_block *b, unsigned 
 	return seen;
 }
 
+/*
+ * Is it present? FAULT: it is, but the process itself cannot read it: the content was lost with a device before the
+ * memory was adopted, or it is a guard page. (Twice, as it may have gone between two looks.)
+ */
+static gm_ret_t is_present(struct gm_block *b, unsigned page, bool *yes)
+{
+	struct gm_as *as = b->as;
+	uint64_t va = b->va + (uint64_t)page * GM_PAGE_BYTES;
+	struct gm_mask present;
+	char byte;
+
+	for (unsigned i = 0; i < 2; i++) {
+		*yes = !gm_hal_mem_present(as->host, as->hpmap, b->va, &present) && gm_mask_test(&present, page);
+		if (!*yes || gm_hal_bus_access(as->host, va, &byte, 1, false) != GM_RET_FAULT)
+			return GM_RET_SUCCESS;
+	}
+	return gm_fail(GM_RET_FAULT, "0x%llx cannot be read by the process itself: its content was lost with a device, or it "
+		       "is a guard page", (unsigned long long)va);
+}
+
 /* A device finds only what is present; where nobody watches (FAULT), the kernel makes a page present itself. */
 static gm_ret_t make_present(struct gm_block *b, unsigned page, uint64_t deadline_ns)
 {
 	struct gm_as *as = b->as;
-	struct gm_mask present;
+	bool present;
 	gm_ret_t ret;
 
 	/* Poisoned and guarded pages count as present: zeros would take the place of their mark. */
-	if (!gm_hal_mem_present(as->host, as->hpmap, b->va, &present) && gm_mask_test(&present, page))
-		return GM_RET_SUCCESS;
+	ret = is_present(b, page, &present);
+	if (ret || present)
+		return ret;
 	while ((ret = gm_txn_zero(b, page)) == GM_RET_AGAIN)
 		if (gm_now_ns(as->env) >= deadline_ns || !gm_events_let_run(as))
 			return gm_fail(GM_RET_TIMEDOUT, "events of 0x%llx were not read in time", (unsigned long long)b->va);

@@ -69,7 +69,12 @@ GM_API gm_ret_t gm_free(struct gm_as *as, void *ptr);
  * The same goes for mremap(): gm_release() before it, gm_adopt() of the new place
  * after it. Without, what a device had of the range follows it by event. But where
  * no device has used the range lately nobody watches it: the new place is then not
- * adopted, and a device gets GM_RET_FAULT there until it is. No byte is lost.
+ * adopted, and a device gets GM_RET_FAULT there until it is. No byte is lost. The
+ * kernel may also refuse to move a range as one (EFAULT, part may have moved), as
+ * what is watched of it is a mapping of its own.
+ *
+ * A fork brings what devices have home first, and the child inherits it all but
+ * for what cannot come, as a working set holds it: there it gets SIGSEGV.
  *
  * @param[in] as     the address space
  * @param[in] ptr    first byte
@@ -93,8 +98,13 @@ GM_API GM_MUST_CHECK gm_ret_t gm_adopt(struct gm_as *as, void *ptr, uint64_t byt
  *
  * Pages whose content was lost with a device go on failing every access
  * (SIGBUS) until the application unmaps them or gives their content up:
- * adopted anew, gm_discard() does so, and until then gm_query() tells
- * GM_PLACE_HOST, as the device that had them is not known any more.
+ * adopted anew, gm_discard() does so. Until then gm_query() tells GM_PLACE_HOST,
+ * as the device that had them is not known any more; devices get GM_RET_FAULT
+ * there, and gm_migrate() to a device says GM_RET_BUSY.
+ *
+ * A page that the range covers whole is released, also where it is the edge of
+ * this buffer or of others; a page that the range ends in is, once each buffer
+ * that ends in it was released.
  *
  * @param[in] as     the address space
  * @param[in] ptr    first byte
@@ -210,7 +220,7 @@ GM_API gm_ret_t gm_query(struct gm_as *as, uint64_t va, size_t pages, struct gm_
  * @retval GM_RET_FAULT    not managed memory, not mapped any more, or poisoned
  * @retval GM_RET_PERM     the process itself may not access it so
  * @retval GM_RET_BUSY     pinned, and the device cannot map host memory
- * @retval GM_RET_NOTSUP   memory that cannot move, and the device cannot map host memory
+ * @retval GM_RET_NOTSUP   memory that cannot move, and the device cannot map host memory, or GM_ATOMIC was asked for
  * @retval GM_RET_NOSPC    nothing could be evicted: all of the device's memory is held
  * @retval GM_RET_NOMEM, GM_RET_IO, GM_RET_NODEV, GM_RET_TIMEDOUT  nothing lost, not mapped
  * @threads any; blocks

@@ -34,7 +34,7 @@ extern "C" {
 	X(aborts, "migrations undone before their point of no return") \
 	X(slice_waits, "times a page was left with its accessor a moment longer") \
 	X(ws_acquires, "working sets acquired") \
-	X(blocks_packed, "2 MiB blocks whose page state was packed, as nothing happened to them") \
+	X(blocks_packed, "2 MiB blocks whose page state was packed, as nothing happened to them for a second") \
 	X(blocks_opened, "of those, opened again, as something does") \
 	X(ns_cpu_fault, "time serving CPU faults") \
 	X(ns_dev_fault, "time serving device faults (of those that move nothing one in 16 is timed, for all)") \

@@ -100,3 +100,32 @@ CORE_TEST(edge_window, asked_for_meanwhile, .dev = { "mock:vram=4M" }, .as = { .
 			break;
 	}
 }
+
+/* Who releases more than the buffer releases all of it, and whoever shares its pages. */
+CORE_TEST(edge_window, released_with_what_is_around, .dev = { "mock:vram=4M" })
+{
+	uint64_t va = app_map_blocks(w, 1);
+
+	app_fill(w, va, GM_BLOCK_PAGES, 1);
+	for (unsigned wide = 0; wide < 2; wide++) {
+		OK(gm_adopt(w->as, ptr(va + 100), 2 * PAGE, 0));
+		OK(gm_adopt(w->as, ptr(va + 20), 30, 0));
+		OK(gm_adopt(w->as, ptr(va + 2 * PAGE + 1000), 30, 0));
+		OK(gm_dev_fault(w->ctx[0], va, GM_WRITE));
+		OK(gm_dev_fault(w->ctx[0], va + 2 * PAGE, GM_WRITE));
+		if (wide) {
+			OK(gm_release(w->as, ptr(va), 3 * PAGE));
+		} else {
+			OK(gm_release(w->as, ptr(va + 100), 2 * PAGE));
+			cr_assert_eq(page_info(w, va).place, GM_PLACE_IN_PLACE, "another buffer's");
+			OK(gm_release(w->as, ptr(va), PAGE));
+			cr_assert_eq(page_info(w, va + 2 * PAGE).place, GM_PLACE_IN_PLACE);
+			OK(gm_release(w->as, ptr(va + 2 * PAGE), PAGE));
+		}
+		for (unsigned i = 0; i < 3; i++) {
+			cr_assert_eq(page_info(w, va + i * PAGE).place, GM_PLACE_OUTSIDE);
+			IS(dev_touch(w->ctx[0], word_va(va, i), false), GM_RET_FAULT);
+		}
+		IS(gm_release(w->as, ptr(va), 3 * PAGE), GM_RET_NOENT);
+	}
+}

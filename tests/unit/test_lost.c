@@ -154,3 +154,29 @@ CORE_TEST(lost, moved)
 	OK(gm_migrate(w->as, va, 64 * PAGE, NULL, NULL));
 	close_losing(dev, ctx);
 }
+
+/* What was lost before it was adopted is known by nobody; but no device is told that it has it. */
+CORE_TEST(lost, before_it_was_adopted)
+{
+	uint64_t va = app_adopted(w, 1, 1);
+	struct gm_ws_range range = { .va = va, .bytes = 16 * PAGE, .access = GM_READ };
+	struct gm_ctx *ctx;
+	struct gm_dev *dev = open_losing(w->lib, w->as, "vram=4M", &ctx);
+	struct gm_ws *ws;
+
+	dev_fill(ctx, va, 16, 2);
+	losing.lost = true;
+	OK(gm_release(w->as, ptr(va), BLOCK));
+	OK(gm_adopt(w->as, ptr(va), BLOCK, 0));
+	IS(gm_dev_fault(w->ctx[0], va, GM_READ), GM_RET_FAULT);
+	IS(gm_ws_acquire(w->ctx[0], &range, 1, SECOND, &ws), GM_RET_FAULT);
+	IS(gm_migrate(w->as, va, 16 * PAGE, w->dev[0], NULL), GM_RET_BUSY);
+	for (unsigned i = 0; i < 16; i++)
+		cr_assert_eq(page_info(w, va + i * PAGE).mapped_read, 0, "page %u", i);
+	IS(dev_touch(w->ctx[0], va + 20 * PAGE, true), GM_RET_SUCCESS);
+	OK(gm_discard(w->as, va, 16 * PAGE));
+	OK(gm_ws_acquire(w->ctx[0], &range, 1, SECOND, &ws));
+	OK(gm_ws_release(ws, NULL));
+	cr_assert_eq(app_get(w, word_va(va, 3)), 0);
+	close_losing(dev, ctx);
+}
