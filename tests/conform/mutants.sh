@@ -5,7 +5,7 @@
 # test is forgotten.
 #
 # Where threads race in the test (invalidate/readers, /writers), the suite and the shim look for the same thing, and either
-# may see it first: then all that name it are right.
+# may see it first: then all that name it are right, and so is the copy that a stale store has spoilt.
 #
 #   BUG OPTIONS TEST REASON...
 set -u
@@ -93,7 +93,7 @@ skip_invl         -                        host/turns            GM_RULE_HOST_UN
 invl_first        -                        invalidate/batch      GM_RULE_\(STALE\|ENTER_ELSEWHERE\):
 skip_invl         -                        invalidate/reuse      GM_RULE_\(STALE\|ENTER_ELSEWHERE\):
 skip_invl         -                        invalidate/rights     GM_RULE_WRITE_ALLOWED:
-skip_invl         -                        invalidate/writers    \(GM_RULE_STALE\|GM_RULE_ENTER_ELSEWHERE\|access in flight\):
+skip_invl         -                        invalidate/writers    \(GM_RULE_STALE\|GM_RULE_ENTER_ELSEWHERE\|GM_RULE_COPY_BYTES\|access in flight\):
 fault_va          -                        fault/again           fault:
 destroy_result    -                        fault/canceled        answer:
 plan_reversed     -                        plan/migrate          GM_RULE_CUT:
