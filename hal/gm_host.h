@@ -58,6 +58,7 @@ struct gm_host_msg {
 
 struct gm_host_ops {
 	/* Owned memory: reserve and unmap address space, private, anonymous, not inherited by a child.
+	 * Of 64 KiB and more it is aligned to 64 KiB, of 2 MiB and more to 2 MiB: devices with large pages can map it.
 	 * Unmapping happens only while unwatched. mem_map: SUCCESS, NOMEM. */
 	gm_ret_t (*mem_map)(void *pmap, uint64_t bytes, bool huge, uint64_t *va);
 	void (*mem_unmap)(void *pmap, uint64_t va, uint64_t bytes);

@@ -253,7 +253,7 @@ gm_ret_t gm_host_mem_probe(void *pmap, uint64_t va, struct gm_host_vma *vma)
  */
 uint64_t gm_host_reserve(uint64_t bytes)
 {
-	uint64_t align = bytes >= GM_BLOCK_BYTES ? GM_BLOCK_BYTES : GM_PAGE_BYTES;
+	uint64_t align = bytes >= GM_BLOCK_BYTES ? GM_BLOCK_BYTES : bytes >= GM_UNIT_BYTES ? GM_UNIT_BYTES : GM_PAGE_BYTES;
 	uint64_t room = (bytes + GM_PAGE_BYTES - 1) / GM_PAGE_BYTES * GM_PAGE_BYTES;
 	uint64_t extra = align - GM_PAGE_BYTES;
 	uint64_t base, va;

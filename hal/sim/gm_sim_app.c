@@ -77,7 +77,7 @@ static uint64_t map_anywhere(struct gm_sim *sim, uint64_t bytes, uint32_t access
 
 	gm_sim_point(sim);
 	bytes = (bytes + GM_PAGE_BYTES - 1) / GM_PAGE_BYTES * GM_PAGE_BYTES;
-	vma.va = bytes ? gm_sim_va_pick(sim, bytes) : 0;
+	vma.va = bytes ? gm_sim_va_pick(sim, bytes, GM_PAGE_BYTES) : 0;
 	vma.end = vma.va + bytes;
 	if (vma.va)
 		gm_sim_vma_add(sim, &vma);
@@ -201,7 +201,7 @@ uint64_t gm_sim_mremap(struct gm_sim *sim, uint64_t va, uint64_t bytes)
 	if (!old || old->end < va + bytes)
 		return 0;
 	vma = *old;
-	vma.va = gm_sim_va_pick(sim, bytes);
+	vma.va = gm_sim_va_pick(sim, bytes, GM_PAGE_BYTES);
 	vma.end = vma.va + bytes;
 	if (!vma.va)
 		return 0;

@@ -144,7 +144,7 @@ static gm_ret_t host_mem_map(void *pmap, uint64_t bytes, bool huge, uint64_t *va
 
 	if (gm_sim_trapped(sim, GM_SIM_MEM_MAP))
 		return GM_RET_NOMEM;
-	vma.va = gm_sim_va_pick(sim, bytes);
+	vma.va = gm_sim_va_pick(sim, bytes, bytes >= GM_UNIT_BYTES ? GM_UNIT_BYTES : GM_PAGE_BYTES);
 	if (!vma.va)
 		return GM_RET_NOMEM;
 	vma.end = vma.va + bytes;

@@ -133,7 +133,7 @@ void gm_sim_vma_merge(struct gm_sim *sim, uint64_t va, uint64_t end);
 /* Remove mappings and pages. */
 void gm_sim_vma_cut(struct gm_sim *sim, uint64_t va, uint64_t end);
 /* Free address space with free pages around it; 0: none. */
-uint64_t gm_sim_va_pick(struct gm_sim *sim, uint64_t bytes);
+uint64_t gm_sim_va_pick(struct gm_sim *sim, uint64_t bytes, uint64_t align);
 
 struct gm_sim_block *gm_sim_block_get(struct gm_sim *sim, uint64_t va, bool make);
 /* NULL: never used, so absent. */

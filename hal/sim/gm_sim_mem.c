@@ -143,9 +143,8 @@ static uint64_t align_up(uint64_t va, uint64_t align)
 }
 
 /* First fit: addresses are used again soon, as on the real thing. */
-uint64_t gm_sim_va_pick(struct gm_sim *sim, uint64_t bytes)
+uint64_t gm_sim_va_pick(struct gm_sim *sim, uint64_t bytes, uint64_t align)
 {
-	uint64_t align = bytes >= GM_BLOCK_BYTES ? GM_BLOCK_BYTES : GM_PAGE_BYTES;
 	uint64_t va = VA_BASE;
 	struct gm_sim_vma *vma;
 
@@ -154,7 +153,7 @@ uint64_t gm_sim_va_pick(struct gm_sim *sim, uint64_t bytes)
 	for (vma = gm_sim_vma_after(sim, va - 1); vma; vma = gm_sim_vma_next(sim, vma)) {
 		if (va + bytes + GM_PAGE_BYTES <= vma->va)
 			break;
-		va = align_up(vma->end + GM_PAGE_BYTES, align);
+		va = align_up(vma->end + GM_PAGE_BYTES, bytes >= GM_BLOCK_BYTES ? GM_BLOCK_BYTES : align);
 	}
 	return va + bytes <= VA_END ? va : 0;
 }

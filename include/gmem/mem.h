@@ -24,11 +24,11 @@ extern "C" {
 /**
  * @brief Allocate memory shared with every attached device.
  *
- * Private, anonymous, zero-filled; of 2 MiB and more it is 2 MiB-aligned. A
+ * Private, anonymous, zero-filled; aligned to 64 KiB, of 2 MiB and more to 2 MiB. A
  * forked child does not inherit it (an access there is SIGSEGV).
  *
  * @param[in]  as     the address space
- * @param[in]  bytes  length, > 0; rounded up to whole pages
+ * @param[in]  bytes  length, > 0; rounded up to 64 KiB, from 2 MiB on to 2 MiB
  * @param[in]  flags  GM_MEM_NO_HUGE or 0
  * @param[out] ptr    the memory
  * @retval GM_RET_SUCCESS  allocated

@@ -143,6 +143,25 @@ Test(host_mem, content_is_seen_without_touching)
 	host_end(&h);
 }
 
+/* Devices with pages of 64 KiB can map it, whatever was mapped before. */
+Test(host_mem, owned_memory_is_aligned)
+{
+	struct host h;
+	uint64_t va[8];
+
+	host_begin(&h);
+	for (unsigned i = 0; i < 8; i++) {
+		void *odd = mmap(NULL, PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		cr_assert_neq(odd, MAP_FAILED);
+		cr_assert_eq(h.ops->mem_map(h.pmap, (i + 1) * GM_UNIT_BYTES, false, &va[i]), GM_RET_SUCCESS);
+		cr_assert_eq(va[i] % GM_UNIT_BYTES, 0, "0x%llx", (unsigned long long)va[i]);
+	}
+	for (unsigned i = 0; i < 8; i++)
+		h.ops->mem_unmap(h.pmap, va[i], (i + 1) * GM_UNIT_BYTES);
+	host_end(&h);
+}
+
 Test(host_mem, owned_memory_is_aligned_writable_and_not_inherited)
 {
 	struct host h;
