@@ -19,6 +19,7 @@
 #include "core/gm_evict.h"
 #include "core/gm_events.h"
 #include "core/gm_fault.h"
+#include "core/gm_mem.h"
 #include "core/gm_ws.h"
 
 gm_ret_t gm_fault_rights(struct gm_as *as, uint64_t va, uint32_t access, struct gm_host_vma *vma)
@@ -76,11 +77,10 @@ static gm_ret_t is_present(struct gm_block *b, unsigned page, bool *yes)
 	struct gm_as *as = b->as;
 	uint64_t va = b->va + (uint64_t)page * GM_PAGE_BYTES;
 	struct gm_mask present;
-	char byte;
 
 	for (unsigned i = 0; i < 2; i++) {
 		*yes = !gm_hal_mem_present(as->host, as->hpmap, b->va, &present) && gm_mask_test(&present, page);
-		if (!*yes || gm_hal_bus_access(as->host, va, &byte, 1, false) != GM_RET_FAULT)
+		if (!*yes || !gm_mem_is_marked(as, va))
 			return GM_RET_SUCCESS;
 	}
 	return gm_fail(GM_RET_FAULT, "0x%llx cannot be read by the process itself: its content was lost with a device, or it "

@@ -198,6 +198,17 @@ static void leave_poison(struct gm_as *as, uint64_t va)
 	} while (ret == GM_RET_AGAIN && gm_events_let_run(as));
 }
 
+/* Tried before and after the rights are looked at: they may have been taken and given back. */
+bool gm_mem_is_marked(struct gm_as *as, uint64_t va)
+{
+	struct gm_host_vma vma;
+	char byte;
+
+	return gm_hal_bus_access(as->host, va, &byte, 1, false) == GM_RET_FAULT &&
+	       !gm_hal_mem_rights(as->host, as->hpmap, va, &vma) && (vma.access & GM_READ) &&
+	       gm_hal_bus_access(as->host, va, &byte, 1, false) == GM_RET_FAULT;
+}
+
 /* Not all poisoned pages have the mark: some only answer whoever asks (poison()). */
 struct gm_mask gm_mem_mark_poison(struct gm_block *b, uint64_t va, uint64_t end)
 {

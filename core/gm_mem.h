@@ -19,6 +19,8 @@ gm_ret_t gm_mem_unmap_in_place(struct gm_block *b, uint64_t va, uint64_t end, ui
 void gm_mem_set_managed(struct gm_as *as, uint64_t va, uint64_t end, bool managed);
 /* Accesses to the poisoned pages of the range fail by themselves from now on, whoever watches. Returns those pages. */
 struct gm_mask gm_mem_mark_poison(struct gm_block *b, uint64_t va, uint64_t end);
+/* Of a page that is present: the process itself may read it and cannot, so it has the mark, or is a guard page. */
+bool gm_mem_is_marked(struct gm_as *as, uint64_t va);
 /* Stop watching; blocks that are empty then are forgotten. */
 void gm_mem_unwatch(struct gm_as *as, uint64_t va, uint64_t end);
 /* Until what was dropped of the range (gm_events_doom()) is taken apart. SUCCESS, TIMEDOUT. */

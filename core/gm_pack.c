@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Packed blocks. A block takes 1.7 KiB, and 0.6 for what a device has of it and a context maps, since any of its
- * pages may be in any state.
- * Once nothing happens to it, what it says is a few masks, most of them alike:
- * none, full, or one of few others. So after a while it is packed (gm_pack_work.c):
+ * Packed blocks. A block takes 1.7 KiB, and 0.6 for what a device has of it and a context
+ * maps, since any of its pages may be in any state. Once nothing happens to it, what it
+ * says is a few masks, most of them alike: none, full, or one of few others. So after a
+ * while it is packed (gm_pack_work.c):
  *
  *     live --not used for a second--> packed --somebody asks for it--> live
  *

@@ -228,16 +228,6 @@ static bool probe_ours(struct gm_as *as, const struct gm_remap *e)
 	return !e->doubted || gm_hal_zero(as->host, as->hpmap, e->to, GM_PAGE_BYTES, &done) != GM_RET_FAULT;
 }
 
-/* Is there something at va that the process itself cannot read, though it may? Then it has the mark. */
-static bool is_marked(struct gm_as *as, uint64_t va)
-{
-	struct gm_host_vma vma;
-	char byte;
-
-	return gm_hal_bus_access(as->host, va, &byte, 1, false) == GM_RET_FAULT &&
-	       !gm_hal_mem_rights(as->host, as->hpmap, va, &vma) && (vma.access & GM_READ);
-}
-
 /* (nobody reads events) Pages of the block that came with a mark: HOST -> POISONED. */
 static void learn_marks(struct gm_block *b, const struct gm_mask *pages)
 {
@@ -252,7 +242,7 @@ static void learn_marks(struct gm_block *b, const struct gm_mask *pages)
 		lost = gm_mask_and(mine, some);
 	GM_MASK_FOR_RUN(&lost, first, end)
 		for (unsigned page = first; page < end; page++)
-			if (!is_marked(b->as, b->va + (uint64_t)page * GM_PAGE_BYTES))
+			if (!gm_mem_is_marked(b->as, b->va + (uint64_t)page * GM_PAGE_BYTES))
 				gm_mask_clear(&lost, page);
 	gm_lock(env, &b->lock);
 	b->poisoned = gm_mask_or(b->poisoned, lost);
