@@ -309,9 +309,11 @@ static gm_ret_t bring_one(struct gm_ctx *ctx, struct gm_block *b, const struct g
 	m.fixed = gm_mask_grow(&m.fixed, granule_pages);
 	if (gm_mask_test(&m.pinned, page) || gm_mask_test(&m.fixed, page)) {
 		ret = gm_fault_in_place(ctx, b, page, ask->access, deadline_ns, NULL);
-		if (ret == GM_RET_NOTSUP && gm_mask_test(&m.pinned, page) && !(ask->access & GM_ATOMIC))
-			ret = gm_fail(GM_RET_BUSY, "0x%llx is pinned, and device %s cannot map host memory in place",
-				      (unsigned long long)ask->va, ctx->dev->hal->caps.name);
+		/* Not for ever: a system call that is under way pins what it reads. */
+		if (ret == GM_RET_NOTSUP && gm_mask_test(&m.pinned, page))
+			ret = gm_fail(GM_RET_BUSY, "0x%llx is pinned, and device %s cannot %s it in place",
+				      (unsigned long long)ask->va, ctx->dev->hal->caps.name,
+				      ask->access & GM_ATOMIC ? "use atomics on" : "map");
 	}
 	return ret == GM_RET_AGAIN ? GM_RET_SUCCESS : ret;
 }

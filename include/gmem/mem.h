@@ -219,7 +219,7 @@ GM_API gm_ret_t gm_query(struct gm_as *as, uint64_t va, size_t pages, struct gm_
  * @retval GM_RET_INVAL    @p ctx is no context that lives, no access bit, or an unknown one
  * @retval GM_RET_FAULT    not managed memory, not mapped any more, or poisoned
  * @retval GM_RET_PERM     the process itself may not access it so
- * @retval GM_RET_BUSY     pinned, and the device cannot map host memory
+ * @retval GM_RET_BUSY     pinned, and the device cannot map host memory, or GM_ATOMIC was asked for
  * @retval GM_RET_NOTSUP   memory that cannot move, and the device cannot map host memory, or GM_ATOMIC was asked for
  * @retval GM_RET_NOSPC    nothing could be evicted: all of the device's memory is held
  * @retval GM_RET_NOMEM, GM_RET_IO, GM_RET_NODEV, GM_RET_TIMEDOUT  nothing lost, not mapped

@@ -154,6 +154,26 @@ CORE_TEST(devq, what_is_in_the_way_waits_alone, .as = { .flags = GM_AS_NO_THREAD
 	OK(answer_of(w->ctx[1], va + 40 * PAGE));
 }
 
+/* A system call pins it for a moment; the device could map it in place, but not for atomics. */
+CORE_TEST(devq, atomics_wait_for_a_pin, .as = { .flags = GM_AS_NO_THREADS }, SCRIPTED)
+{
+	uint64_t va, again_ns;
+
+	script_open(w, "submit=no,vram=4M");
+	va = app_adopted(w, 1, 1);
+	OK(gm_sim_pin(w->sim, va));
+	IS(gm_dev_fault(w->ctx[1], va, GM_ATOMIC), GM_RET_BUSY);
+	raise_in(w->ctx[1], va, GM_ATOMIC);
+	again_ns = serve_round(w);
+	cr_assert_eq(s.answers, 0);
+	cr_assert_neq(again_ns, UINT64_MAX);
+	gm_sim_unpin(w->sim, va);
+	gm_sim_sleep_ns(w->sim, again_ns - gm_now_ns(w->env));
+	cr_assert_eq(serve_round(w), UINT64_MAX);
+	OK(answer_of(w->ctx[1], va));
+	cr_assert_eq(page_info(w, va).place, GM_PLACE_DEVICE);
+}
+
 /* More of that than a batch holds keeps nobody waiting. */
 CORE_TEST(devq, what_is_kept_does_not_fill_the_batch, .as = { .flags = GM_AS_NO_THREADS }, SCRIPTED)
 {
