@@ -22,6 +22,7 @@
 #include "config.h"
 
 #include "core/gm_events.h"
+#include "core/gm_fork.h"
 #include "core/gm_mem.h"
 #include "core/gm_txn.h"
 #include "core/gm_work.h"
@@ -218,7 +219,9 @@ gm_ret_t gm_adopt(struct gm_as *as, void *ptr, uint64_t bytes, uint32_t flags)
 	if (span_in_use(as, &s, deadline_ns))
 		return gm_fail(GM_RET_EXIST, "gm_adopt: part of [0x%llx, 0x%llx) is adopted and in use: gm_release() it first",
 			       (unsigned long long)s.va, (unsigned long long)s.end);
-	ret = enter_regions(as, &s);
+	ret = s.va < s.end ? gm_fork_set(as, s.va, s.end, GM_FORK_DEFAULT) : GM_RET_SUCCESS;
+	if (!ret)
+		ret = enter_regions(as, &s);
 	if (ret == GM_RET_NOMEM)
 		return gm_fail(ret, "gm_adopt: no memory for a region");
 	if (ret)
@@ -226,6 +229,7 @@ gm_ret_t gm_adopt(struct gm_as *as, void *ptr, uint64_t bytes, uint32_t flags)
 			       (unsigned long long)va, (unsigned long long)(va + bytes));
 	if (s.va < s.end)
 		gm_mem_set_managed(as, s.va, s.end, true);
+	gm_fork_begin_range(as, s.va, s.end, false);
 	mark_edges(as, &s);
 	settle_edges(as, &s, deadline_ns);
 	gm_mem_trim_stock(as);
@@ -463,9 +467,11 @@ static gm_ret_t take_back(struct gm_as *as, uint64_t va, uint64_t end, uint64_t 
 		ret = bring_range_home(as, va, end, deadline_ns);
 	if (end_promise(as, va, end, GM_REGION_ADOPTED, ret != GM_RET_SUCCESS))
 		gm_mem_set_managed(as, va, end, true);
-	if (!ret)
-		gm_mem_unwatch(as, va, end);
-	return ret;
+	if (ret)
+		return ret;
+	gm_mem_unwatch(as, va, end);
+	gm_fork_end_adopted(as, va, end);
+	return GM_RET_SUCCESS;
 }
 
 /* Every adopted piece of the span, until one has to stay; the rest is left as it is. *some: there was one. */

@@ -69,8 +69,10 @@ static gm_ret_t configure(struct gm_as *as, const struct gm_as_config *config)
 			return gm_fail(GM_RET_INVAL, "gm_as_config.size is %zu, not %zu", config->size, sizeof(*c));
 		memcpy(c, config, config->size);
 	}
-	if (c->flags & ~(GM_AS_EXCLUSIVE | GM_AS_NO_THREADS))
+	if (c->flags & ~(GM_AS_EXCLUSIVE | GM_AS_NO_THREADS | GM_AS_FORK_SERVE))
 		return gm_fail(GM_RET_INVAL, "gm_as_config.flags 0x%x has unknown bits", (unsigned)c->flags);
+	if (c->fork > GM_FORK_SERVE)
+		return gm_fail(GM_RET_INVAL, "gm_as_config.fork %u is no policy", (unsigned)c->fork);
 	default_u64(&c->slice_ns, DEFAULT_SLICE_NS);
 	default_u64(&c->wait_ns, DEFAULT_WAIT_NS);
 	default_u64(&c->hold_ns, DEFAULT_WAIT_NS);
@@ -176,7 +178,10 @@ gm_ret_t gm_as_create(struct gm_lib *lib, uint64_t begin, uint64_t end, const st
 	ret = gm_hal_pmap_create(as->host, &as->hpmap);
 	if (ret)
 		goto err_fini;
-	ret = start_threads(as);
+	if (as->cfg.fork == GM_FORK_SERVE || (as->cfg.flags & GM_AS_FORK_SERVE))
+		ret = gm_serve_init(as);
+	if (!ret)
+		ret = start_threads(as);
 	if (ret)
 		goto err_pmap;
 	gm_hal_at_fork(as->host, as->hpmap, gm_fork_freeze, gm_fork_thaw, as);
@@ -277,6 +282,7 @@ gm_ret_t gm_as_destroy(struct gm_as *as)
 	stop_threads(as);
 	drain_queue(as);
 	drop_blocks(as);
+	gm_fork_end_all(as);
 	gm_mem_unmap_owned(as);
 	gm_hal_pmap_destroy(as->host, as->hpmap);
 	fini(as);

@@ -5,6 +5,7 @@
 
 #include "core/gm_block.h"
 #include "core/gm_dev.h"
+#include "core/gm_fork_serve.h"
 #include "core/gm_pack.h"
 #include "core/gm_plant.h"
 #include "core/gm_region.h"
@@ -46,6 +47,17 @@ struct gm_ctx {
 
 #define GM_HANDLER_MSGS 64
 
+/* What the program said of forks, by VA; see gm_fork_policy.c. */
+struct gm_fork_range {
+	uint64_t va, end;
+	enum gm_fork policy;
+};
+
+struct gm_fork_table {
+	struct gm_fork_range *range;
+	unsigned n, room;
+};
+
 struct gm_as {
 	struct gm_lib *lib;
 	struct gm_env *env;
@@ -75,6 +87,8 @@ struct gm_as {
 	bool msgs_stuck;                 /* (A) ... and waits for the worker before it goes on */
 	unsigned reader_held;            /* (A) who takes or gives pages now: no message is read meanwhile */
 	struct gm_remaps remaps;         /* (A) ranges that mremap() moved and the worker has not yet */
+	struct gm_fork_table forks;      /* (A) */
+	struct gm_serving serve;
 
 	/* the handler's own */
 	struct gm_host_msg msg[GM_HANDLER_MSGS];

@@ -155,6 +155,8 @@ static bool handle(struct gm_as *as, const struct gm_host_msg *msg)
 	uint64_t end = msg->va + msg->bytes;
 	bool ok = true;
 
+	if (msg->kind == GM_HOST_FORK)
+		end = as->end;
 	if (msg->kind != GM_HOST_FAULT && gm_pack_open_range(as, msg->va, end))
 		return false;
 	switch (msg->kind) {
@@ -172,7 +174,12 @@ static bool handle(struct gm_as *as, const struct gm_host_msg *msg)
 	case GM_HOST_REMAP:
 		ok = gm_remap_note(as, msg);
 		break;
+	case GM_HOST_FORK:
+		gm_serve_child(as, msg->child);
+		return true;
 	}
+	if (ok)
+		gm_serve_note(as, msg);
 	return ok;
 }
 

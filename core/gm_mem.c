@@ -16,6 +16,7 @@
 #include "core/gm_mem.h"
 
 #include "core/gm_events.h"
+#include "core/gm_fork.h"
 #include "core/gm_txn.h"
 #include "core/gm_work.h"
 #include "hal/gm_handle.h"
@@ -24,15 +25,22 @@
 
 gm_ret_t gm_mem_block_home(struct gm_block *b, uint64_t va, uint64_t end, uint64_t deadline_ns)
 {
+	struct gm_mask range = gm_block_clip(b, va, end);
+
+	return gm_mem_pages_home(b, &range, deadline_ns);
+}
+
+gm_ret_t gm_mem_pages_home(struct gm_block *b, const struct gm_mask *pages, uint64_t deadline_ns)
+{
 	struct gm_as *as = b->as;
-	struct gm_mask range = gm_block_clip(b, va, end), away;
+	struct gm_mask away;
 
 	for (;;) {
 		gm_ret_t ret;
 
 		gm_lock(as->env, &b->lock);
 		away = gm_mask_or(gm_mask_or(gm_block_on_devs(b), b->staged), gm_mask_or(b->doomed, b->busy));
-		away = gm_mask_sub(gm_mask_and(away, range), b->leaving);
+		away = gm_mask_sub(gm_mask_and(away, *pages), b->leaving);
 		gm_unlock(as->env, &b->lock);
 		if (gm_mask_empty(&away))
 			return GM_RET_SUCCESS;
@@ -377,6 +385,8 @@ gm_ret_t gm_alloc(struct gm_as *as, uint64_t bytes, uint32_t flags, void **ptr)
 		ret = gm_mem_wait_dropped(as, va, va + bytes, gm_deadline_ns(as->env, as->cfg.wait_ns));
 	if (!ret)
 		ret = gm_pack_open_range(as, va, va + bytes);
+	if (!ret)
+		ret = gm_fork_set(as, va, va + bytes, GM_FORK_DEFAULT);
 	gm_lock(as->env, &as->lock);
 	if (!ret) /* freed while nobody watched it: no event told of that */
 		clear_former(as, va, va + bytes);
@@ -387,6 +397,7 @@ gm_ret_t gm_alloc(struct gm_as *as, uint64_t bytes, uint32_t flags, void **ptr)
 		return ret ? ret : gm_fail(GM_RET_NOMEM, "no memory for a region");
 	}
 	gm_mem_set_managed(as, va, va + bytes, true);
+	gm_fork_begin_range(as, va, va + bytes, true);
 	*ptr = (void *)(uintptr_t)va;
 	return GM_RET_SUCCESS;
 }
@@ -465,14 +476,14 @@ gm_ret_t gm_free(struct gm_as *as, void *ptr)
 	if (ret) {
 		/* Still allocated; unless BUSY, content given up in part: what a caller who frees can live with. */
 		gm_mem_set_managed(as, va, end, true);
-		/* A fork that ended meanwhile may have taken it for adopted. */
-		gm_hal_mem_inherit(as->host, as->hpmap, va, end - va, false);
+		gm_fork_tell_kernel(as, va, end); /* a fork that ended meanwhile may have taken it for adopted */
 	}
 	atomic_fetch_sub(&as->releasing, 1);
 	if (ret)
 		return ret;
 	gm_mem_unwatch(as, va, end);
 	gm_hal_mem_unmap(as->host, as->hpmap, va, end - va);
+	(void)gm_fork_set(as, va, end, GM_FORK_DEFAULT); /* who gets the address next clears it, or fails */
 	gm_mem_trim_stock(as);
 	return GM_RET_SUCCESS;
 }

@@ -13,6 +13,8 @@ void gm_mem_unmap_owned(struct gm_as *as);
 
 /* Pages of [va, end) of one block home, whatever it takes until the deadline. */
 gm_ret_t gm_mem_block_home(struct gm_block *b, uint64_t va, uint64_t end, uint64_t deadline_ns);
+/* The same for pages anywhere in it. */
+gm_ret_t gm_mem_pages_home(struct gm_block *b, const struct gm_mask *pages, uint64_t deadline_ns);
 /* Mappings in place of [va, end) in one block are revoked. */
 gm_ret_t gm_mem_unmap_in_place(struct gm_block *b, uint64_t va, uint64_t end, uint64_t deadline_ns);
 /* Blocks that exist learn that a range became managed, or is no more. */

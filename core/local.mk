@@ -26,6 +26,9 @@ libgm_core_a_SOURCES = \
 	core/gm_fault_edge.c \
 	core/gm_fork.c \
 	core/gm_fork.h \
+	core/gm_fork_policy.c \
+	core/gm_fork_serve.c \
+	core/gm_fork_serve.h \
 	core/gm_frames.c \
 	core/gm_frames.h \
 	core/gm_lib.c \

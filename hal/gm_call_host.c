@@ -187,3 +187,35 @@ void gm_hal_at_fork(struct gm_hal_dev *h, void *pmap, gm_ret_t (*freeze)(void *)
 {
 	h->host.at_fork(pmap, freeze, thaw, arg);
 }
+
+gm_ret_t gm_hal_serve_forks(struct gm_hal_dev *h, void *pmap)
+{
+	enter(h, "serve_forks");
+	return h->host.serve_forks(pmap);
+}
+
+gm_ret_t gm_hal_child_fill(struct gm_hal_dev *h, void *pmap, int child, uint64_t va, const void *src, uint64_t bytes,
+			   uint64_t *done)
+{
+	enter(h, "child_fill");
+	assert(aligned(va, bytes));
+	return h->host.child_fill(pmap, child, va, src, bytes, done);
+}
+
+size_t gm_hal_child_read(struct gm_hal_dev *h, void *pmap, int child, struct gm_host_msg *msgs, size_t n)
+{
+	enter(h, "child_read");
+	return h->host.child_read(pmap, child, msgs, n);
+}
+
+void gm_hal_child_close(struct gm_hal_dev *h, void *pmap, int child)
+{
+	enter(h, "child_close");
+	h->host.child_close(pmap, child);
+}
+
+void gm_hal_child_fail(struct gm_hal_dev *h, void *pmap)
+{
+	enter(h, "child_fail");
+	h->host.child_fail(pmap);
+}

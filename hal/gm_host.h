@@ -47,6 +47,7 @@ enum gm_host_msg_kind {
 	GM_HOST_REMOVE, /* [va, va + bytes): content dropped (madvise) */
 	GM_HOST_UNMAP,  /* [va, va + bytes): gone */
 	GM_HOST_REMAP,  /* [va, va + bytes) is now at `to` */
+	GM_HOST_FORK,   /* there is a child; only after serve_forks() */
 };
 
 struct gm_host_msg {
@@ -54,6 +55,7 @@ struct gm_host_msg {
 	uint64_t va, bytes, to;
 	bool write;         /* FAULT */
 	uint32_t thread_id; /* FAULT: who (gettid); 0 unknown */
+	int child;          /* FORK: for child_fill() and the like; whoever reads the message closes it */
 };
 
 struct gm_host_ops {
@@ -62,7 +64,7 @@ struct gm_host_ops {
 	 * Unmapping happens only while unwatched. mem_map: SUCCESS, NOMEM. */
 	gm_ret_t (*mem_map)(void *pmap, uint64_t bytes, bool huge, uint64_t *va);
 	void (*mem_unmap)(void *pmap, uint64_t va, uint64_t bytes);
-	/* Does a child inherit the range? (fork; adopted memory only) */
+	/* Does a child inherit the range? (fork) */
 	void (*mem_inherit)(void *pmap, uint64_t va, uint64_t bytes, bool inherit);
 	/* What is mapped at va. SUCCESS, FAULT (nothing). */
 	gm_ret_t (*mem_probe)(void *pmap, uint64_t va, struct gm_host_vma *vma);
@@ -125,6 +127,23 @@ struct gm_host_ops {
 
 	/* Fork: freeze is called before it, thaw after it in the parent. freeze NULL: no more of it. */
 	void (*at_fork)(void *pmap, gm_ret_t (*freeze)(void *arg), void (*thaw)(void *arg), void *arg);
+
+	/*
+	 * Children that are served: from now on a child has a descriptor of its own, which the message FORK brings, and
+	 * fork() returns in it when thaw has ended. An access of it to an absent page waits until that is given, or
+	 * child_close(). Before anything is watched, and only where somebody reads messages while a thread forks.
+	 * SUCCESS, PERM, NOTSUP, NOMEM.
+	 */
+	gm_ret_t (*serve_forks)(void *pmap);
+	/* As fill(), in the child; src NULL: as poison(). Also NODEV: the child is gone; IO: its descriptor is. */
+	gm_ret_t (*child_fill)(void *pmap, int child, uint64_t va, const void *src, uint64_t bytes, uint64_t *done);
+	/* What the child does to its own memory, as msg_read(), without faults. Until it is read the child waits, and
+	 * child_fill() says AGAIN. */
+	size_t (*child_read)(void *pmap, int child, struct gm_host_msg *msgs, size_t n);
+	/* What is still absent is a hole of the child from now on. */
+	void (*child_close)(void *pmap, int child);
+	/* In thaw: the child of this fork lacks bytes that no mark stands for. It ends, by SIGBUS, before it could see. */
+	void (*child_fail)(void *pmap);
 };
 
 /* The host of this machine over userfaultfd; dev_data is its struct gm_env. */

@@ -54,6 +54,8 @@ UNIT_TESTS = \
 	tests/unit/test_err.t \
 	tests/unit/test_events.t \
 	tests/unit/test_fence.t \
+	tests/unit/test_fork.t \
+	tests/unit/test_fork_serve.t \
 	tests/unit/test_frames.t \
 	tests/unit/test_gmem_holes.t \
 	tests/unit/test_handle.t \

@@ -188,6 +188,11 @@ static const struct gm_host_ops host_ops = {
 	.bus_access = host_bus_access,
 	.msg_fd = gm_host_msg_fd,
 	.at_fork = gm_host_at_fork,
+	.serve_forks = gm_host_serve_forks,
+	.child_fill = gm_host_child_fill,
+	.child_read = gm_host_child_read,
+	.child_close = gm_host_child_close,
+	.child_fail = gm_host_child_fail,
 };
 
 const struct gm_mmu *gm_host_mmu(void)

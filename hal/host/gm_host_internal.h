@@ -79,6 +79,8 @@ struct gm_host_pmap {
 
 	LIST_ENTRY(gm_host_pmap) link;   /* (f) */
 	bool listed, frozen;             /* (f) */
+	bool serves;                     /* (c) serve_forks() was called */
+	bool failed;                     /* (f) the child of this fork lacks bytes */
 	gm_ret_t (*freeze)(void *arg);   /* (f) */
 	void (*thaw)(void *arg);         /* (f) */
 	void *fork_arg;                  /* (f) */
@@ -163,11 +165,23 @@ gm_ret_t gm_host_msg_wait(void *pmap, uint64_t deadline_ns);
 void gm_host_msg_kick(void *pmap);
 gm_ret_t gm_host_settled(void *pmap);
 int gm_host_msg_fd(void *pmap);
+/* An event as core wants it; false: it is none (a fault, or unknown). */
+bool gm_host_event(const struct gm_uffd_msg *u, struct gm_host_msg *m);
 
 /* gm_host_fork.c */
 
 void gm_host_at_fork(void *pmap, gm_ret_t (*freeze)(void *arg), void (*thaw)(void *arg), void *arg);
 void gm_host_fork_forget(struct gm_host_pmap *p);
+/* Children of fork() wait for thaw from now on. SUCCESS, NOMEM. */
+gm_ret_t gm_host_fork_gate(void);
+void gm_host_child_fail(void *pmap);
+
+/* gm_host_child.c */
+
+gm_ret_t gm_host_serve_forks(void *pmap);
+gm_ret_t gm_host_child_fill(void *pmap, int child, uint64_t va, const void *src, uint64_t bytes, uint64_t *done);
+size_t gm_host_child_read(void *pmap, int child, struct gm_host_msg *msgs, size_t n);
+void gm_host_child_close(void *pmap, int child);
 
 /* gm_host.c */
 

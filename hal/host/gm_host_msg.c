@@ -78,31 +78,43 @@ static void keep_event(struct gm_host_pmap *p, struct gm_host_msg m)
 	atomic_fetch_add(&p->unread, 1);
 }
 
-static void keep(struct gm_host_pmap *p, const struct gm_uffd_msg *u)
+bool gm_host_event(const struct gm_uffd_msg *u, struct gm_host_msg *m)
 {
 	switch (u->event) {
-	case GM_UFFD_EVENT_PAGEFAULT:
-		keep_fault(p, u);
-		break;
 	case GM_UFFD_EVENT_REMOVE:
 	case GM_UFFD_EVENT_UNMAP:
-		keep_event(p, (struct gm_host_msg){
+		*m = (struct gm_host_msg){
 			.kind = u->event == GM_UFFD_EVENT_REMOVE ? GM_HOST_REMOVE : GM_HOST_UNMAP,
 			.va = u->arg.range.begin,
 			.bytes = u->arg.range.end - u->arg.range.begin,
-		});
-		break;
+		};
+		return true;
 	case GM_UFFD_EVENT_REMAP:
-		keep_event(p, (struct gm_host_msg){
+		*m = (struct gm_host_msg){
 			.kind = GM_HOST_REMAP,
 			.va = u->arg.remap.from,
 			.bytes = u->arg.remap.bytes,
 			.to = u->arg.remap.to,
-		});
-		break;
+		};
+		return true;
+	case GM_UFFD_EVENT_FORK:
+		*m = (struct gm_host_msg){ .kind = GM_HOST_FORK, .child = gm_host_fd_high((int)u->arg.fork.fd) };
+		return true;
 	default:
-		gm_log(p->env, GM_LOG_ERROR, "userfaultfd: unknown event 0x%x", (unsigned)u->event);
+		return false;
 	}
+}
+
+static void keep(struct gm_host_pmap *p, const struct gm_uffd_msg *u)
+{
+	struct gm_host_msg m;
+
+	if (u->event == GM_UFFD_EVENT_PAGEFAULT)
+		keep_fault(p, u);
+	else if (gm_host_event(u, &m))
+		keep_event(p, m);
+	else
+		gm_log(p->env, GM_LOG_ERROR, "userfaultfd: unknown event 0x%x", (unsigned)u->event);
 }
 
 /* Everything the kernel has, as far as there is room for it. */

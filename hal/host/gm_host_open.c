@@ -126,8 +126,12 @@ gm_ret_t gm_host_open(uint64_t features, int *out)
 	if (ret)
 		return ret;
 	rc = gm_uffd_api(fd, features, &got);
-	if (rc) {
+	if (rc)
 		close(fd);
+	if (rc == -EPERM)
+		return gm_fail(GM_RET_PERM, "userfaultfd: children of a fork can be served with CAP_SYS_PTRACE only: run as "
+			       "root, or give the program the capability (setcap cap_sys_ptrace+ep)");
+	if (rc) {
 		return gm_fail(GM_RET_NOTSUP, "userfaultfd: the kernel refuses features 0x%llx: error %d",
 			       (unsigned long long)features, -rc);
 	}

@@ -17,6 +17,7 @@
 
 #define GM_UFFD_API 0xAAu
 
+#define GM_UFFD_FEATURE_EVENT_FORK (UINT64_C(1) << 1)
 #define GM_UFFD_FEATURE_EVENT_REMAP (UINT64_C(1) << 2)
 #define GM_UFFD_FEATURE_EVENT_REMOVE (UINT64_C(1) << 3)
 #define GM_UFFD_FEATURE_EVENT_UNMAP (UINT64_C(1) << 6)
@@ -25,6 +26,7 @@
 #define GM_UFFD_FEATURE_MOVE (UINT64_C(1) << 16)
 
 #define GM_UFFD_EVENT_PAGEFAULT 0x12u
+#define GM_UFFD_EVENT_FORK 0x13u
 #define GM_UFFD_EVENT_REMAP 0x14u
 #define GM_UFFD_EVENT_REMOVE 0x15u
 #define GM_UFFD_EVENT_UNMAP 0x16u
@@ -43,6 +45,9 @@ struct gm_uffd_msg {
 			uint64_t flags, address;
 			uint32_t thread_id, reserved;
 		} pagefault;
+		struct {
+			uint32_t fd; /* the reader's now */
+		} fork;
 		struct {
 			uint64_t from, to, bytes;
 		} remap;

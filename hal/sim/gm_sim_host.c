@@ -370,6 +370,13 @@ static void host_at_fork(void *pmap, gm_ret_t (*freeze)(void *arg), void (*thaw)
 	p->fork_arg = arg;
 }
 
+/* A child of the simulation is a look at its memory (gm_sim_fork_snapshot()); it has no descriptor. */
+static gm_ret_t host_serve_forks(void *pmap)
+{
+	(void)pmap;
+	return gm_fail(GM_RET_NOTSUP, "the simulated host cannot serve children");
+}
+
 static const struct gm_host_ops host_ops = {
 	.mem_map = host_mem_map,
 	.mem_unmap = host_mem_unmap,
@@ -398,6 +405,7 @@ static const struct gm_host_ops host_ops = {
 	.bus_access = host_bus_access,
 	.msg_fd = host_msg_fd,
 	.at_fork = host_at_fork,
+	.serve_forks = host_serve_forks,
 };
 
 static const struct gm_mmu host_mmu = {

@@ -26,6 +26,12 @@ struct gm_policy;
 /**@{*/
 #define GM_AS_EXCLUSIVE 1u  /**< give host frames back while the device has the page (default: keep them) */
 #define GM_AS_NO_THREADS 2u /**< the caller runs gm_as_serve() */
+/**
+ * GM_FORK_SERVE is possible: children of fork() get a userfaultfd of their own, which needs CAP_SYS_PTRACE. fork() returns in
+ * the child when its bytes are there; should this process die before, the child ends by SIGBUS, and what cannot be
+ * given is SIGBUS there. The child of a clone() without fork handlers gets SIGBUS where devices have the bytes.
+ */
+#define GM_AS_FORK_SERVE 32u
 /**@}*/
 
 /** What happens to an access that a held working set keeps waiting too long. */
@@ -52,6 +58,7 @@ struct gm_as_config {
 	uint32_t dev_around_bytes;      /**< ... and at most (default 2 MiB) */
 	gm_stuck_fn stuck;              /**< hook; NULL: the log only */
 	void *stuck_arg;                /**< handed to the hook */
+	uint32_t fork;                  /**< enum gm_fork: for all memory of which gm_fork_policy() says nothing else */
 };
 
 /**
@@ -65,7 +72,8 @@ struct gm_as_config {
  * @retval GM_RET_INVAL    @p lib is no instance that lives, @p as is NULL, wrong size, unknown flag, empty or
  *                         unaligned range, a unit that is no power of two between a page and a block
  * @retval GM_RET_NOMEM    out of memory
- * @retval GM_RET_PERM, GM_RET_NOTSUP  what the host says of userfaultfd
+ * @retval GM_RET_PERM, GM_RET_NOTSUP  what the host says of userfaultfd; GM_FORK_SERVE without the right to it, or without
+ *                         threads of the library
  * @threads any
  * @owner   the caller ends it with gm_as_destroy()
  * @source  GMEM gm_as_create()

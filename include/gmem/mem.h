@@ -25,7 +25,8 @@ extern "C" {
  * @brief Allocate memory shared with every attached device.
  *
  * Private, anonymous, zero-filled; aligned to 64 KiB, of 2 MiB and more to 2 MiB. A
- * forked child does not inherit it (an access there is SIGSEGV).
+ * forked child does not inherit it (an access there is SIGSEGV), unless the space's default or
+ * gm_fork_policy() says otherwise.
  *
  * @param[in]  as     the address space
  * @param[in]  bytes  length, > 0; rounded up to 64 KiB, from 2 MiB on to 2 MiB
@@ -74,7 +75,8 @@ GM_API gm_ret_t gm_free(struct gm_as *as, void *ptr);
  * what is watched of it is a mapping of its own.
  *
  * A fork brings what devices have home first, and the child inherits it all but
- * for what cannot come, as a working set holds it: there it gets SIGSEGV.
+ * for what cannot come, as a working set holds it: there it gets SIGSEGV. gm_fork_policy()
+ * and gm_as_config.fork say otherwise.
  *
  * @param[in] as     the address space
  * @param[in] ptr    first byte
@@ -143,6 +145,30 @@ GM_API gm_ret_t gm_release(struct gm_as *as, void *ptr, uint64_t bytes);
  * @threads any; blocks
  */
 GM_API gm_ret_t gm_migrate(struct gm_as *as, uint64_t va, uint64_t bytes, struct gm_dev *dev, uint64_t *moved_bytes);
+
+/**
+ * @brief Say what children of fork() get of a range.
+ *
+ * From the next fork on; a fork that another thread makes meanwhile sees one or the other. It ends with gm_free(),
+ * gm_release(), munmap() and mremap(). Only whole pages inside the range are concerned. posix_spawn(), vfork() and exec
+ * need nothing of this: their child has this process's memory, or none of it.
+ *
+ * A child must not use what its parent made with the library (GM_RET_INVAL).
+ *
+ * @param[in] as      the address space
+ * @param[in] va      first byte
+ * @param[in] bytes   length, > 0
+ * @param[in] policy  GM_FORK_*
+ * @retval GM_RET_SUCCESS  noted
+ * @retval GM_RET_INVAL    @p as is no address space that lives, @p policy is none; empty, overflowing, outside the address
+ *                         space
+ * @retval GM_RET_FAULT    not all of it is owned or adopted memory; nothing changed
+ * @retval GM_RET_NOTSUP   GM_FORK_SERVE in a space made without GM_AS_FORK_SERVE (or gm_as_config.fork)
+ * @retval GM_RET_NOMEM    out of memory; nothing changed
+ * @threads any
+ * @source  MADV_DONTFORK; UFFD_FEATURE_EVENT_FORK
+ */
+GM_API gm_ret_t gm_fork_policy(struct gm_as *as, uint64_t va, uint64_t bytes, enum gm_fork policy);
 
 /**
  * @brief Say that the content of a range no longer matters.
