@@ -133,6 +133,7 @@ endif
 STRESS_TESTS = \
 	tests/stress/race_counters \
 	tests/stress/race_edges \
+	tests/stress/race_fork \
 	tests/stress/race_progress \
 	tests/stress/race_remap \
 	tests/stress/race_reuse \
@@ -148,6 +149,11 @@ tests_stress_race_edges_SOURCES = \
 	tests/stress/race.h \
 	tests/stress/race_edges.c
 tests_stress_race_edges_LDADD = $(TEST_LAYERS)
+tests_stress_race_fork_SOURCES = \
+	tests/stress/race.h \
+	tests/stress/race_fork.c \
+	tests/stress/race_hand.h
+tests_stress_race_fork_LDADD = $(TEST_LAYERS)
 tests_stress_race_progress_SOURCES = \
 	tests/stress/race.h \
 	tests/stress/race_hand.h \
@@ -184,8 +190,8 @@ STRESS_RUNS = \
 check_PROGRAMS += $(STRESS_TESTS)
 # random_sim itself runs through random_million.sh
 STRESS_ALONE = $(filter-out tests/stress/random_sim,$(STRESS_TESTS))
-TESTS += tests/stress/race_counters tests/stress/race_edges tests/stress/race_progress tests/stress/race_remap \
-	tests/stress/race_reuse tests/stress/stress_env \
+TESTS += tests/stress/race_counters tests/stress/race_edges tests/stress/race_fork tests/stress/race_progress \
+	tests/stress/race_remap tests/stress/race_reuse tests/stress/stress_env \
 	tests/stress/stress_mock $(STRESS_RUNS)
 EXTRA_DIST += $(STRESS_RUNS) tests/stress/random_short.sh
 tests/stress/race_variants.log: tests/stress/race_counters
