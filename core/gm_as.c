@@ -19,6 +19,7 @@
 #include "core/gm_devq.h"
 #include "core/gm_events.h"
 #include "core/gm_fork.h"
+#include "core/gm_lost.h"
 #include "core/gm_mem.h"
 #include "core/gm_policy_lru.h"
 #include "core/gm_work.h"
@@ -180,6 +181,8 @@ gm_ret_t gm_as_create(struct gm_lib *lib, uint64_t begin, uint64_t end, const st
 		goto err_fini;
 	if (as->cfg.fork == GM_FORK_SERVE || (as->cfg.flags & GM_AS_FORK_SERVE))
 		ret = gm_serve_init(as);
+	if (!ret && !(as->cfg.flags & GM_AS_NO_THREADS))
+		ret = gm_hal_keep(as->host, as->hpmap);
 	if (!ret)
 		ret = start_threads(as);
 	if (ret)
@@ -342,7 +345,9 @@ gm_ret_t gm_as_serve(struct gm_as *as, uint64_t timeout_ns)
 	while (!serve_once(as, &next_ns)) {
 		if (gm_now_ns(as->env) >= deadline_ns)
 			return GM_RET_TIMEDOUT;
-		(void)gm_hal_msg_wait(as->host, as->hpmap, next_ns < deadline_ns ? next_ns : deadline_ns);
+		if (gm_hal_msg_wait(as->host, as->hpmap, next_ns < deadline_ns ? next_ns : deadline_ns) == GM_RET_NODEV &&
+		    gm_lost_recover(as))
+			return GM_RET_TIMEDOUT;
 	}
 	return GM_RET_SUCCESS;
 }

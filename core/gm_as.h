@@ -89,6 +89,7 @@ struct gm_as {
 	struct gm_remaps remaps;         /* (A) ranges that mremap() moved and the worker has not yet */
 	struct gm_fork_table forks;      /* (A) */
 	struct gm_serving serve;
+	atomic_bool told_lost;           /* that its descriptors are lost for ever */
 
 	/* the handler's own */
 	struct gm_host_msg msg[GM_HANDLER_MSGS];

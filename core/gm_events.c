@@ -26,6 +26,7 @@
 
 #include "core/gm_events.h"
 #include "core/gm_fault.h"
+#include "core/gm_lost.h"
 #include "core/gm_mem.h"
 #include "core/gm_txn.h"
 #include "core/gm_work.h"
@@ -290,6 +291,8 @@ void gm_events_thread(void *arg)
 			uint64_t until_ns = stuck ? gm_deadline_ns(as->env, GM_WORK_RETRY_NS) : UINT64_MAX;
 
 			ret = gm_hal_msg_wait(as->host, as->hpmap, until_ns);
+			if (ret == GM_RET_NODEV && !stopping(as))
+				ret = gm_lost_recover(as) ? GM_RET_NODEV : GM_RET_SUCCESS;
 		}
 	}
 }
@@ -383,6 +386,8 @@ static gm_ret_t settle_events(struct gm_as *as, uint64_t deadline_ns)
 	for (;;) {
 		if (events_settled(as))
 			return GM_RET_SUCCESS;
+		if (gm_hal_settled(as->host, as->hpmap) == GM_RET_NODEV)
+			(void)gm_lost_recover(as);
 		if (as->cfg.flags & GM_AS_NO_THREADS) /* nobody else may be there to do it */
 			gm_remap_work(as);
 		if (gm_now_ns(as->env) >= deadline_ns)

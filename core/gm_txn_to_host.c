@@ -23,6 +23,7 @@
 #include <string.h>
 
 #include "core/gm_events.h"
+#include "core/gm_lost.h"
 #include "core/gm_txn.h"
 
 /* A step towards the host, for one run: `done` of `bytes`. */
@@ -353,6 +354,7 @@ static void poison(struct gm_txn *t, struct gm_move *m, struct gm_dev *dev, cons
 	b->staged = gm_mask_sub(b->staged, lost);
 	b->poisoned = gm_mask_or(b->poisoned, lost); /* also what is leaving: who delivers it sees to the marks */
 	gm_unlock(b->as->env, &b->lock);
+	gm_lost_tell(b, &lost, t->moved, GM_RET_NODEV);
 }
 
 static void home_from(struct gm_txn *t, struct gm_move *m, unsigned index)

@@ -33,6 +33,8 @@ libgm_core_a_SOURCES = \
 	core/gm_frames.h \
 	core/gm_lib.c \
 	core/gm_lib.h \
+	core/gm_lost.c \
+	core/gm_lost.h \
 	core/gm_mem.c \
 	core/gm_mem.h \
 	core/gm_migrate.c \

@@ -110,6 +110,8 @@ void gm_hal_msg_kick(struct gm_hal_dev *h, void *pmap);
 gm_ret_t gm_hal_settled(struct gm_hal_dev *h, void *pmap);
 int gm_hal_msg_fd(struct gm_hal_dev *h, void *pmap);
 void gm_hal_at_fork(struct gm_hal_dev *h, void *pmap, gm_ret_t (*freeze)(void *), void (*thaw)(void *), void *arg);
+gm_ret_t gm_hal_keep(struct gm_hal_dev *h, void *pmap);
+gm_ret_t gm_hal_reopen(struct gm_hal_dev *h, void *pmap);
 gm_ret_t gm_hal_serve_forks(struct gm_hal_dev *h, void *pmap);
 gm_ret_t gm_hal_child_fill(struct gm_hal_dev *h, void *pmap, int child, uint64_t va, const void *src, uint64_t bytes,
 			   uint64_t *done);

@@ -188,6 +188,17 @@ void gm_hal_at_fork(struct gm_hal_dev *h, void *pmap, gm_ret_t (*freeze)(void *)
 	h->host.at_fork(pmap, freeze, thaw, arg);
 }
 
+gm_ret_t gm_hal_keep(struct gm_hal_dev *h, void *pmap)
+{
+	return h->host.keep(pmap);
+}
+
+gm_ret_t gm_hal_reopen(struct gm_hal_dev *h, void *pmap)
+{
+	enter(h, "reopen");
+	return h->host.reopen(pmap);
+}
+
 gm_ret_t gm_hal_serve_forks(struct gm_hal_dev *h, void *pmap)
 {
 	enter(h, "serve_forks");

@@ -128,6 +128,14 @@ struct gm_host_ops {
 	/* Fork: freeze is called before it, thaw after it in the parent. freeze NULL: no more of it. */
 	void (*at_fork)(void *pmap, gm_ret_t (*freeze)(void *arg), void (*thaw)(void *arg), void *arg);
 
+	/* Survive it when the program closes all descriptors, with a thread that does nothing else. SUCCESS, or what the
+	 * making of a thread says. */
+	gm_ret_t (*keep)(void *pmap);
+
+	/* Its descriptors are lost (NODEV), and with them what was watched: new ones, with which nothing is watched
+	 * but the slots. SUCCESS, EXIST (they are not lost), or why not. */
+	gm_ret_t (*reopen)(void *pmap);
+
 	/*
 	 * Children that are served: from now on a child has a descriptor of its own, which the message FORK brings, and
 	 * fork() returns in it when thaw has ended. An access of it to an absent page waits until that is given, or

@@ -42,6 +42,7 @@ libgm_hal_a_SOURCES = \
 	hal/host/gm_host_child.c \
 	hal/host/gm_host_fork.c \
 	hal/host/gm_host_internal.h \
+	hal/host/gm_host_keep.c \
 	hal/host/gm_host_move.c \
 	hal/host/gm_host_msg.c \
 	hal/host/gm_host_open.c \

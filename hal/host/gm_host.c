@@ -17,6 +17,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/utsname.h>
 #include <unistd.h>
@@ -27,6 +28,45 @@
 #define HOST_VA_BITS 48
 #endif
 #define HOST_PAGE_SIZES ((UINT64_C(1) << 12) | (UINT64_C(1) << 21))
+
+static int open_mem(void)
+{
+	int fd = open("/proc/self/mem", O_RDWR | O_CLOEXEC);
+
+	return fd < 0 ? fd : gm_host_fd_high(fd);
+}
+
+static void note_mem(struct gm_host_dev *d)
+{
+	struct stat st;
+
+	if (d->fd_mem < 0 || fstat(d->fd_mem, &st))
+		return;
+	d->mem_dev = st.st_dev;
+	d->mem_ino = st.st_ino;
+}
+
+/* The program may have closed it, and given the number to a file of its own, which must not be written to. */
+static bool has_mem(struct gm_host_dev *d)
+{
+	struct stat st;
+
+	return d->fd_mem >= 0 && !fstat(d->fd_mem, &st) && st.st_ino == d->mem_ino && st.st_dev == d->mem_dev;
+}
+
+/* Opened again if need be; -1: not possible. */
+static int mem_fd(struct gm_host_dev *d)
+{
+	int old = d->fd_mem, fd;
+
+	if (old < 0 || has_mem(d))
+		return old;
+	fd = open_mem();
+	if (fd < 0 || atomic_compare_exchange_strong(&d->fd_mem, &old, fd))
+		return fd;
+	close(fd); /* another thread was faster */
+	return old;
+}
 
 static gm_ret_t dev_init(void *dev_data, const struct gm_services *svc, struct gm_dev_caps *caps, void **dev)
 {
@@ -43,7 +83,8 @@ static gm_ret_t dev_init(void *dev_data, const struct gm_services *svc, struct g
 	if (!d)
 		return gm_fail(GM_RET_NOMEM, "no memory for the host");
 	d->env = env;
-	d->fd_mem = open("/proc/self/mem", O_RDWR | O_CLOEXEC);
+	atomic_init(&d->fd_mem, open_mem());
+	note_mem(d);
 	*caps = (struct gm_dev_caps){
 		.caps = GM_CAP_HOST | GM_CAP_ACCESS,
 		.va_bits = HOST_VA_BITS,
@@ -61,7 +102,7 @@ static void dev_fini(void *dev)
 {
 	struct gm_host_dev *d = dev;
 
-	if (d->fd_mem >= 0)
+	if (has_mem(d))
 		close(d->fd_mem);
 	gm_mem_free(d->env, d, sizeof(*d));
 }
@@ -71,15 +112,17 @@ static gm_ret_t pmap_create(void *dev, void **pmap)
 	struct gm_host_dev *d = dev;
 	struct gm_host_pmap *p;
 	gm_ret_t ret;
+	int fd;
 
 	p = gm_mem_alloc(d->env, sizeof(*p));
 	if (!p)
 		return gm_fail(GM_RET_NOMEM, "no memory for a view of the process");
 	p->env = d->env;
 	atomic_init(&p->lost, false);
-	ret = gm_host_open(GM_HOST_FEATURES_APP, &p->fd_app);
+	ret = gm_host_open(GM_HOST_FEATURES_APP, &fd);
 	if (ret)
 		goto err_free;
+	p->fd_app = fd;
 	ret = gm_host_open_pagemap(&p->fd_pagemap);
 	if (ret)
 		goto err_app;
@@ -89,6 +132,7 @@ static gm_ret_t pmap_create(void *dev, void **pmap)
 	ret = gm_host_slots_init(p);
 	if (ret)
 		goto err_msg;
+	gm_host_keep_init(p);
 	*pmap = p;
 	return GM_RET_SUCCESS;
 err_msg:
@@ -108,9 +152,8 @@ static void pmap_destroy(void *pmap)
 
 	gm_host_fork_forget(p);
 	gm_host_slots_fini(p);
-	gm_host_msg_fini(p);
-	close(p->fd_pagemap);
-	close(p->fd_app);
+	gm_host_close_ours(p);
+	gm_host_keep_fini(p);
 	gm_mem_free(p->env, p, sizeof(*p));
 }
 
@@ -138,22 +181,24 @@ static gm_ret_t host_access(void *pmap, uint64_t va, void *buf, size_t bytes, bo
  */
 static gm_ret_t host_bus_access(void *dev, uint64_t va, void *buf, size_t bytes, bool write)
 {
-	struct gm_host_dev *d = dev;
+	int fd = mem_fd(dev);
 	ssize_t n;
 
-	if (d->fd_mem < 0)
+	if (fd < 0)
 		return GM_RET_NOTSUP;
-	n = write ? pwrite(d->fd_mem, buf, bytes, (off_t)va) : pread(d->fd_mem, buf, bytes, (off_t)va);
+	n = write ? pwrite(fd, buf, bytes, (off_t)va) : pread(fd, buf, bytes, (off_t)va);
 	return n == (ssize_t)bytes ? GM_RET_SUCCESS : GM_RET_FAULT;
 }
 
 /*
  * What happens to accesses that wait, or that come later to pages that are
- * away: with fd_app closed the kernel serves them zeros. Nothing prevents that;
+ * away, where nobody kept fd_app: the kernel serves them zeros. Nothing prevents that;
  * here it is only made loud.
  */
 gm_ret_t gm_host_lost(struct gm_host_pmap *p)
 {
+	if (gm_host_revive(p))
+		return GM_RET_AGAIN;
 	if (!atomic_exchange(&p->lost, true))
 		gm_log(p->env, GM_LOG_ERROR,
 		       "the program closed the library's descriptors: memory that is away is lost");
@@ -188,6 +233,8 @@ static const struct gm_host_ops host_ops = {
 	.bus_access = host_bus_access,
 	.msg_fd = gm_host_msg_fd,
 	.at_fork = gm_host_at_fork,
+	.keep = gm_host_keep,
+	.reopen = gm_host_reopen,
 	.serve_forks = gm_host_serve_forks,
 	.child_fill = gm_host_child_fill,
 	.child_read = gm_host_child_read,

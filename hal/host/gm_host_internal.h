@@ -41,7 +41,8 @@
 
 struct gm_host_dev {
 	struct gm_env *env;
-	int fd_mem; /* /proc/self/mem, or -1 */
+	atomic_int fd_mem; /* /proc/self/mem, or -1 */
+	uint64_t mem_dev, mem_ino;
 };
 
 /* One mapping of the staging arena. */
@@ -58,13 +59,25 @@ struct gm_host_queue {
 	unsigned size, head, count;
 };
 
+/* The keeper; see gm_host_keep.c. */
+struct gm_host_keep {
+	struct gm_mutex lock;
+	struct gm_waitq waitq;
+	struct gm_thread *thread; /* (c) NULL: none */
+	int app, kick;            /* (c) their numbers there */
+	int tid;                  /* (c) once ready */
+	bool own;                 /* (c) once ready: it has a table of its own */
+	bool ready, stop, told;   /* under `lock` */
+};
+
 struct gm_host_pmap {
 	struct gm_env *env; /* (c) */
-	int fd_app;          /* (c) */
-	int fd_kick;         /* (c) eventfd */
+	atomic_int fd_app;   /* (a) another number after gm_host_revive() */
+	atomic_int fd_kick;  /* (a) eventfd; ditto */
 	int fd_poll;         /* (c) epoll over fd_kick and, once it was asked for, fd_app */
 	int fd_pagemap;      /* (c) */
-	atomic_bool lost;    /* (a) a descriptor was closed behind our back; for ever */
+	atomic_bool lost;    /* (a) a descriptor was closed behind our back, and nobody kept it; for ever */
+	struct gm_host_keep keep;
 	atomic_uint unread;  /* (a) events taken from the kernel and not handed out, +1 while reading */
 
 	struct gm_mutex lock;
@@ -137,6 +150,8 @@ gm_ret_t gm_host_mem_present(void *pmap, uint64_t va, struct gm_mask *present);
 
 gm_ret_t gm_host_slots_init(struct gm_host_pmap *p);
 void gm_host_slots_fini(struct gm_host_pmap *p);
+/* The arena is watched with `fd`. False: not all of it can be. */
+bool gm_host_slots_watch(struct gm_host_pmap *p, int fd);
 gm_ret_t gm_host_slot_alloc(void *pmap, uint64_t *slot);
 void gm_host_slot_free(void *pmap, uint64_t slot);
 void gm_host_slot_drop(void *pmap, uint64_t addr, uint64_t bytes);
@@ -165,6 +180,8 @@ gm_ret_t gm_host_msg_wait(void *pmap, uint64_t deadline_ns);
 void gm_host_msg_kick(void *pmap);
 gm_ret_t gm_host_settled(void *pmap);
 int gm_host_msg_fd(void *pmap);
+/* A new descriptor to poll, if the old one is closed. */
+void gm_host_msg_repoll(struct gm_host_pmap *p);
 /* An event as core wants it; false: it is none (a fault, or unknown). */
 bool gm_host_event(const struct gm_uffd_msg *u, struct gm_host_msg *m);
 
@@ -183,9 +200,28 @@ gm_ret_t gm_host_child_fill(void *pmap, int child, uint64_t va, const void *src,
 size_t gm_host_child_read(void *pmap, int child, struct gm_host_msg *msgs, size_t n);
 void gm_host_child_close(void *pmap, int child);
 
+/* gm_host_keep.c */
+
+gm_ret_t gm_host_keep(void *pmap);
+gm_ret_t gm_host_reopen(void *pmap);
+void gm_host_keep_init(struct gm_host_pmap *p);
+void gm_host_keep_fini(struct gm_host_pmap *p);
+/* The descriptors are (again) what they should be. False: they are lost. Takes a lock; logs. */
+bool gm_host_revive(struct gm_host_pmap *p);
+/* A call failed because the descriptor was closed, and it is open again: do it once more. */
+bool gm_host_again(struct gm_host_pmap *p, int64_t err);
+/* Is fd_app our file? */
+bool gm_host_owns_app(const struct gm_host_pmap *p);
+/* fd_kick, looked at; -1: lost. */
+int gm_host_kick_fd(struct gm_host_pmap *p);
+/* Does the descriptor lead to something with this in its name? */
+bool gm_host_fd_is(int fd, const char *what);
+/* Close all of a pmap that is ours still, not what others have under these numbers. */
+void gm_host_close_ours(struct gm_host_pmap *p);
+
 /* gm_host.c */
 
-/* A descriptor of ours is gone. Logs once; returns NODEV. */
+/* A descriptor of ours is gone. AGAIN: and is back. Else logs once; NODEV. */
 gm_ret_t gm_host_lost(struct gm_host_pmap *p);
 
 #endif

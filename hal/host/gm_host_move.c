@@ -75,7 +75,9 @@ gm_ret_t gm_host_watch(void *pmap, uint64_t va, uint64_t bytes)
 	if (msync((void *)(uintptr_t)va, bytes, MS_ASYNC))
 		return gm_fail(GM_RET_FAULT, "0x%llx + %llu is not mapped completely", (unsigned long long)va,
 			       (unsigned long long)bytes);
-	rc = gm_uffd_register(p->fd_app, va, bytes, &ioctls);
+	do
+		rc = gm_uffd_register(p->fd_app, va, bytes, &ioctls);
+	while (gm_host_again(p, rc));
 	switch (-rc) {
 	case 0:
 		if (ioctls & (UINT64_C(1) << GM_UFFD_NR_MOVE))
@@ -97,16 +99,22 @@ gm_ret_t gm_host_watch(void *pmap, uint64_t va, uint64_t bytes)
 gm_ret_t gm_host_unwatch(void *pmap, uint64_t va, uint64_t bytes)
 {
 	struct gm_host_pmap *p = pmap;
-	int rc = gm_uffd_unregister(p->fd_app, va, bytes);
+	int rc;
 
+	do
+		rc = gm_uffd_unregister(p->fd_app, va, bytes);
+	while (gm_host_again(p, rc));
 	return rc ? to_ret(p, rc) : GM_RET_SUCCESS;
 }
 
 gm_ret_t gm_host_wake(void *pmap, uint64_t va, uint64_t bytes)
 {
 	struct gm_host_pmap *p = pmap;
-	int rc = gm_uffd_wake(p->fd_app, va, bytes);
+	int rc;
 
+	do
+		rc = gm_uffd_wake(p->fd_app, va, bytes);
+	while (gm_host_again(p, rc));
 	return rc ? to_ret(p, rc) : GM_RET_SUCCESS;
 }
 

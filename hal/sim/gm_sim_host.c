@@ -377,6 +377,19 @@ static gm_ret_t host_serve_forks(void *pmap)
 	return gm_fail(GM_RET_NOTSUP, "the simulated host cannot serve children");
 }
 
+/* There are no descriptors that could be closed. */
+static gm_ret_t host_keep(void *pmap)
+{
+	(void)pmap;
+	return GM_RET_SUCCESS;
+}
+
+static gm_ret_t host_reopen(void *pmap)
+{
+	(void)pmap;
+	return GM_RET_EXIST;
+}
+
 static const struct gm_host_ops host_ops = {
 	.mem_map = host_mem_map,
 	.mem_unmap = host_mem_unmap,
@@ -405,6 +418,8 @@ static const struct gm_host_ops host_ops = {
 	.bus_access = host_bus_access,
 	.msg_fd = host_msg_fd,
 	.at_fork = host_at_fork,
+	.keep = host_keep,
+	.reopen = host_reopen,
 	.serve_forks = host_serve_forks,
 };
 

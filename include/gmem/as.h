@@ -5,11 +5,15 @@
  *
  * An address space is a set of VA ranges and where their bytes are. A process
  * may have many; a page belongs to one of them at most (where two claim it, the
- * second one that lets a device use it is refused with GM_RET_BUSY). Each has at most two
- * threads of the library's own, a fault handler and a worker, with all
+ * second one that lets a device use it is refused with GM_RET_BUSY). Each has at most three
+ * threads of the library's own, a fault handler, a worker, and a keeper of descriptors, which sleeps, with all
  * signals blocked; and one more per device that raises faults, from its first
  * attachment until it is destroyed. With
  * GM_AS_NO_THREADS it has none, and the caller runs gm_as_serve().
+ *
+ * A program may close all descriptors (close_range(), daemonising loops): the keeper has
+ * copies in a table of its own, and nothing is lost (Linux 6.9 and newer). Without threads, or before Linux 6.9,
+ * what the program touches of memory that is away before the library notices reads as zeros; gm_as_config.lost is told.
  */
 #ifndef GMEM_AS_H
 #define GMEM_AS_H
@@ -44,6 +48,17 @@ struct gm_stuck {
 /** Told about it; may log, must not call back into the library. */
 typedef void (*gm_stuck_fn)(void *arg, const struct gm_stuck *stuck);
 
+/** Content that nobody has any more. */
+struct gm_lost {
+	uint64_t va;    /**< first byte */
+	uint64_t bytes; /**< length, whole pages */
+	gm_ret_t why;   /**< NODEV: a device is lost, the pages fail every access (SIGBUS). CANCELED: the program closed the
+			     library's descriptors, nobody kept them, and it touched these pages before that was
+			     noticed: it saw zeros there */
+};
+/** Told about it, by the thread that finds out, also the fault handler; may log, must not call back into the library. */
+typedef void (*gm_lost_fn)(void *arg, const struct gm_lost *lost);
+
 /** What an address space is made with; zero fields mean the default. */
 struct gm_as_config {
 	size_t size;                    /**< sizeof(struct gm_as_config) */
@@ -59,6 +74,8 @@ struct gm_as_config {
 	gm_stuck_fn stuck;              /**< hook; NULL: the log only */
 	void *stuck_arg;                /**< handed to the hook */
 	uint32_t fork;                  /**< enum gm_fork: for all memory of which gm_fork_policy() says nothing else */
+	gm_lost_fn lost;                /**< hook; NULL: the log only */
+	void *lost_arg;                 /**< handed to the hook */
 };
 
 /**
@@ -143,7 +160,7 @@ GM_API gm_ret_t gm_as_detach(struct gm_ctx *ctx);
 /**
  * @brief Descriptor that becomes readable when gm_as_serve() has work.
  * @param[in] as  an address space made with GM_AS_NO_THREADS
- * @return a descriptor owned by the address space; -1 if it has threads of its own, or is none that lives
+ * @return a descriptor owned by the address space (a program that closes all of its descriptors asks for it again); -1 if it has threads of its own, or is none that lives
  * @threads any
  */
 GM_API int gm_as_fd(struct gm_as *as);
