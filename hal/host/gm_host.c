@@ -22,11 +22,6 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
-#if defined(__x86_64__)
-#define HOST_VA_BITS 47
-#else
-#define HOST_VA_BITS 48
-#endif
 #define HOST_PAGE_SIZES ((UINT64_C(1) << 12) | (UINT64_C(1) << 21))
 
 static int open_mem(void)
@@ -87,7 +82,7 @@ static gm_ret_t dev_init(void *dev_data, const struct gm_services *svc, struct g
 	note_mem(d);
 	*caps = (struct gm_dev_caps){
 		.caps = GM_CAP_HOST | GM_CAP_ACCESS,
-		.va_bits = HOST_VA_BITS,
+		.va_bits = GM_HOST_VA_BITS,
 		.page_sizes = HOST_PAGE_SIZES,
 		.max_contexts = UINT32_MAX,
 	};
@@ -122,10 +117,12 @@ static gm_ret_t pmap_create(void *dev, void **pmap)
 	ret = gm_host_open(GM_HOST_FEATURES_APP, &fd);
 	if (ret)
 		goto err_free;
-	p->fd_app = fd;
-	ret = gm_host_open_pagemap(&p->fd_pagemap);
+	p->fd_app = -1;
+	gm_host_set_app(p, fd);
+	ret = gm_host_open_pagemap(&fd);
 	if (ret)
 		goto err_app;
+	p->fd_pagemap = fd;
 	ret = gm_host_msg_init(p);
 	if (ret)
 		goto err_pagemap;
@@ -141,6 +138,7 @@ err_pagemap:
 	close(p->fd_pagemap);
 err_app:
 	close(p->fd_app);
+	gm_host_number_give(p->fd_app);
 err_free:
 	gm_mem_free(d->env, p, sizeof(*p));
 	return ret;
@@ -153,6 +151,7 @@ static void pmap_destroy(void *pmap)
 	gm_host_fork_forget(p);
 	gm_host_slots_fini(p);
 	gm_host_close_ours(p);
+	gm_host_number_give(p->fd_app);
 	gm_host_keep_fini(p);
 	gm_mem_free(p->env, p, sizeof(*p));
 }

@@ -39,7 +39,7 @@ gm_ret_t gm_host_serve_forks(void *pmap)
 		return ret;
 	}
 	close(p->fd_app);
-	p->fd_app = fd;
+	gm_host_set_app(p, fd);
 	p->serves = true;
 	return GM_RET_SUCCESS;
 }

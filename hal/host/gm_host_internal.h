@@ -28,6 +28,12 @@
 #include "hal/gm_host.h"
 #include "hal/host/gm_host_uffd.h"
 
+#if defined(__x86_64__)
+#define GM_HOST_VA_BITS 47
+#else
+#define GM_HOST_VA_BITS 48
+#endif
+#define GM_HOST_VA_END (UINT64_C(1) << GM_HOST_VA_BITS)
 #define GM_HOST_PIECES 64       /* mappings of the staging arena */
 #define GM_HOST_PIECE_SLOTS 512 /* slots in one: 1 GiB of address space */
 #define GM_HOST_BOUNCES 4
@@ -75,7 +81,7 @@ struct gm_host_pmap {
 	atomic_int fd_app;   /* (a) another number after gm_host_revive() */
 	atomic_int fd_kick;  /* (a) eventfd; ditto */
 	int fd_poll;         /* (c) epoll over fd_kick and, once it was asked for, fd_app */
-	int fd_pagemap;      /* (c) */
+	atomic_int fd_pagemap; /* (a) opened again if it was closed */
 	atomic_bool lost;    /* (a) a descriptor was closed behind our back, and nobody kept it; for ever */
 	struct gm_host_keep keep;
 	atomic_uint unread;  /* (a) events taken from the kernel and not handed out, +1 while reading */
@@ -208,6 +214,12 @@ void gm_host_keep_init(struct gm_host_pmap *p);
 void gm_host_keep_fini(struct gm_host_pmap *p);
 /* The descriptors are (again) what they should be. False: they are lost. Takes a lock; logs. */
 bool gm_host_revive(struct gm_host_pmap *p);
+/* Under this number a pmap knows its userfaultfd: no other may come there, even if the program closed it. */
+void gm_host_number_take(int fd);
+void gm_host_number_give(int fd);
+bool gm_host_number_taken(int fd);
+/* fd_app is this one from now on. */
+void gm_host_set_app(struct gm_host_pmap *p, int fd);
 /* A call failed because the descriptor was closed, and it is open again: do it once more. */
 bool gm_host_again(struct gm_host_pmap *p, int64_t err);
 /* Is fd_app our file? */

@@ -16,6 +16,10 @@
  * there is a moment left in which the program could give the number to
  * another file; the numbers are high, so that it does not by chance.
  *
+ * Worst would be another userfaultfd under the number of one that was closed: it answers. So the library remembers
+ * which numbers its spaces know (`taken`) and opens none there. If the program does, who waits meanwhile is not
+ * woken; therefore all are when the descriptor is back.
+ *
  * Needs Linux 6.9 (PIDFD_THREAD). Without it, or without a keeper, the
  * descriptors are lost for ever, see gm_host_lost().
  */
@@ -110,6 +114,47 @@ void gm_host_keep_fini(struct gm_host_pmap *p)
 	gm_mutex_fini(p->env, &k->lock);
 }
 
+/* Of the process: fd + 1, 0 where there is none. With more spaces at once the others are not protected so. */
+static atomic_int taken[1024];
+
+void gm_host_number_take(int fd)
+{
+	for (size_t i = 0; i < sizeof(taken) / sizeof(taken[0]); i++) {
+		int none = 0;
+
+		if (!atomic_load_explicit(&taken[i], memory_order_relaxed) &&
+		    atomic_compare_exchange_strong(&taken[i], &none, fd + 1))
+			return;
+	}
+}
+
+void gm_host_number_give(int fd)
+{
+	for (size_t i = 0; i < sizeof(taken) / sizeof(taken[0]); i++) {
+		int mine = fd + 1;
+
+		if (atomic_compare_exchange_strong(&taken[i], &mine, 0))
+			return;
+	}
+}
+
+bool gm_host_number_taken(int fd)
+{
+	for (size_t i = 0; i < sizeof(taken) / sizeof(taken[0]); i++)
+		if (atomic_load_explicit(&taken[i], memory_order_relaxed) == fd + 1)
+			return true;
+	return false;
+}
+
+void gm_host_set_app(struct gm_host_pmap *p, int fd)
+{
+	int old = atomic_exchange(&p->fd_app, fd);
+
+	gm_host_number_take(fd);
+	if (old >= 0)
+		gm_host_number_give(old);
+}
+
 bool gm_host_fd_is(int fd, const char *what)
 {
 	char path[64], link[128];
@@ -155,6 +200,13 @@ static int fetch(const struct gm_host_pmap *p, int kept)
 	return fd < 0 ? -1 : gm_host_fd_high(fd);
 }
 
+/* Who waits where another's descriptor was used to make something present. */
+static void put_back(struct gm_host_pmap *p, int fd)
+{
+	gm_host_set_app(p, fd);
+	(void)gm_uffd_wake(fd, UINT64_C(1) << 20, GM_HOST_VA_END - (UINT64_C(1) << 21));
+}
+
 static bool is_short(int err)
 {
 	return err == EMFILE || err == ENFILE || err == ENOMEM;
@@ -175,7 +227,7 @@ bool gm_host_revive(struct gm_host_pmap *p)
 		ok = fd >= 0;
 		again = ok;
 		if (ok)
-			p->fd_app = fd;
+			put_back(p, fd);
 	}
 	if (ok && !owns_kick(p)) {
 		fd = fetch(p, k->kick);
@@ -222,7 +274,7 @@ gm_ret_t gm_host_reopen(void *pmap)
 			ret = GM_RET_BUSY;
 		}
 		if (!ret)
-			p->fd_app = fd;
+			gm_host_set_app(p, fd);
 	}
 	if (!ret || (atomic_load(&p->lost) && ret == GM_RET_EXIST)) {
 		if (!owns_kick(p))

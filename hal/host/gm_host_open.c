@@ -245,5 +245,13 @@ int gm_host_fd_high(int fd)
 	if (high < 0)
 		return fd;
 	close(fd);
+	while (gm_host_number_taken(high)) {
+		int higher = fcntl(high, F_DUPFD_CLOEXEC, high + 1);
+
+		if (higher < 0)
+			break;
+		close(high);
+		high = higher;
+	}
 	return high;
 }

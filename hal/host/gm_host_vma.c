@@ -6,7 +6,7 @@
  * /proc/self/maps; whether it is locked only smaps tells, which is slow and
  * therefore read only in a process that has locked anything. Files of /proc
  * are opened per question, so that a program that closes all descriptors does
- * no harm; only the pagemap, which every steal needs, stays open.
+ * no harm; only the pagemap, which every steal needs, stays open, and is opened again when it was closed.
  *
  * PAGEMAP_SCAN takes the markers of poisoned and guarded pages for swapped out
  * ones: they count as content here, and steal() then refuses them.
@@ -302,20 +302,27 @@ void gm_host_mem_unmap(void *pmap, uint64_t va, uint64_t bytes)
 		gm_log(p->env, GM_LOG_ERROR, "0x%" PRIx64 " cannot be unmapped: error %d", va, errno);
 }
 
-/* As gm_pagemap_scan(); goes on without the kept descriptor if the program closed it. */
+/* The pagemap opened again, as the program closed it: another file may answer to its number. False: it is open, or cannot be. */
+static bool reopened(struct gm_host_pmap *p)
+{
+	int old = p->fd_pagemap, fd;
+
+	if (gm_host_fd_is(old, "/pagemap") || gm_host_open_pagemap(&fd))
+		return false;
+	if (!atomic_compare_exchange_strong(&p->fd_pagemap, &old, fd))
+		close(fd); /* another thread was faster */
+	return true;
+}
+
+/* As gm_pagemap_scan(). */
 static int scan(struct gm_host_pmap *p, uint64_t begin, uint64_t end, uint64_t anyof, struct gm_page_region *vec,
 		size_t n, uint64_t *walked)
 {
-	int found = gm_pagemap_scan(p->fd_pagemap, begin, end, anyof, vec, n, walked);
-	int fd;
+	int found;
 
-	if (found != -EBADF && found != -ENOTTY)
-		return found;
-	fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return found;
-	found = gm_pagemap_scan(fd, begin, end, anyof, vec, n, walked);
-	close(fd);
+	do
+		found = gm_pagemap_scan(p->fd_pagemap, begin, end, anyof, vec, n, walked);
+	while (found < 0 && reopened(p));
 	return found;
 }
 

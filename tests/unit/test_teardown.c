@@ -182,6 +182,31 @@ Test(teardown, whatever_comes_first_finds_out)
 	run(closes_then_calls);
 }
 
+/* Spaces that are made before the others find out: no descriptor of one answers for another. */
+static void closes_and_makes(void)
+{
+	struct gm_as *more[4];
+
+	open_library(0, "mock:vram=32M");
+	for (uint64_t round = 0; round < 10; round++) {
+		close_all();
+		for (unsigned i = 0; i < 4; i++)
+			MUST(!gm_as_create(f.lib, 0, 0, NULL, &more[i]));
+		MUST(wrong(f.at, 0, PAGES, round + 2) == 0);
+		close_all();
+		for (unsigned i = 4; i--;)
+			MUST(!gm_as_destroy(more[i]));
+		away_again(round + 3);
+	}
+	close_library();
+	MUST(wrong(f.at, 0, PAGES, 12) == 0);
+}
+
+Test(teardown, other_spaces_are_made_meanwhile)
+{
+	run(closes_and_makes);
+}
+
 /* A daemon: two forks, each parent ends, all descriptors closed. A library made before the fork is its maker's alone;
  * one that is made in the daemon lives on. */
 static void daemonises(void)
