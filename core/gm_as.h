@@ -83,13 +83,13 @@ struct gm_as {
 	unsigned moving;                 /* (A) transactions to devices in flight */
 	uint64_t msgs_gen;               /* (A) how often the handler emptied its messages */
 	atomic_bool msgs_busy;           /* (A), read without it: the handler has messages it has not handled */
+	atomic_bool told_lost;           /* that the descriptors are lost for ever */
 	bool msgs_reader;                /* (A) somebody is in gm_events_once(): one at a time */
 	bool msgs_stuck;                 /* (A) ... and waits for the worker before it goes on */
 	unsigned reader_held;            /* (A) who takes or gives pages now: no message is read meanwhile */
 	struct gm_remaps remaps;         /* (A) ranges that mremap() moved and the worker has not yet */
 	struct gm_fork_table forks;      /* (A) */
 	struct gm_serving serve;
-	atomic_bool told_lost;           /* that its descriptors are lost for ever */
 
 	/* the handler's own */
 	struct gm_host_msg msg[GM_HANDLER_MSGS];

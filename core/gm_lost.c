@@ -36,13 +36,13 @@ void gm_lost_tell(struct gm_block *b, const struct gm_mask *pages, bool moved, g
 	GM_MASK_FOR_RUN(pages, first, end) {
 		for (unsigned page = first, stop; page < end; page = stop) {
 			uint64_t va = b->va + (uint64_t)page * GM_PAGE_BYTES, run = end - page;
+			bool somewhere = !moved || gm_remap_target(as, va, &va, &run);
 
-			stop = end;
-			if (moved && !gm_remap_target(as, va, &va, &run))
-				run = 1; /* nowhere any more: nobody misses it */
-			else
-				tell_run(as, va, (run < end - page ? run : end - page) * GM_PAGE_BYTES, why);
+			if (!somewhere) /* nobody misses it */
+				run = 1;
 			stop = run < end - page ? page + (unsigned)run : end;
+			if (somewhere)
+				tell_run(as, va, (uint64_t)(stop - page) * GM_PAGE_BYTES, why);
 		}
 	}
 }

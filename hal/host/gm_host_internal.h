@@ -93,6 +93,7 @@ struct gm_host_pmap {
 	uint64_t bounce; /* (c) per index 2 MiB of small pages, then 2 MiB of one huge page */
 
 	struct gm_host_queue events, faults; /* (r) */
+	bool spoke;                          /* (r) the last read() gave messages */
 	struct gm_host_msg event_msgs[GM_HOST_EVENTS];
 	struct gm_host_msg fault_msgs[GM_HOST_FAULTS];
 

@@ -11,7 +11,7 @@
  *
  * Who finds a number closed (EBADF) or another file's (ENOTTY) revives and does it
  * again. Where nothing would tell, it is looked at before: read() of another file's data
- * (drain()), the counter of another's eventfd (gm_host_kick_fd()), close(). A sleep of the
+ * (drain(), but where a read() gave messages just before), the counter of another's eventfd (gm_host_kick_fd()), close(). A sleep of the
  * reader is interrupted each second for a look. Between a look and the call
  * there is a moment left in which the program could give the number to
  * another file; the numbers are high, so that it does not by chance.

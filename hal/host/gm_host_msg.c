@@ -123,9 +123,10 @@ static void drain(struct gm_host_pmap *p)
 {
 	struct gm_uffd_msg raw[DRAIN];
 
-	/* Another file's data are not ours to read. */
-	if (gm_uffd_changing(p->fd_app) < 0 && gm_host_lost(p) == GM_RET_NODEV)
+	/* Another file's data are not ours to read. What gave messages a moment ago is ours. */
+	if (!p->spoke && gm_uffd_changing(p->fd_app) < 0 && gm_host_lost(p) == GM_RET_NODEV)
 		return;
+	p->spoke = false;
 	for (;;) {
 		unsigned n = DRAIN;
 		ssize_t got;
@@ -141,6 +142,7 @@ static void drain(struct gm_host_pmap *p)
 			(void)gm_host_lost(p);
 		if (got <= 0)
 			return;
+		p->spoke = true;
 		for (size_t i = 0; i < (size_t)got / sizeof(raw[0]); i++)
 			keep(p, &raw[i]);
 		/* a read() ends short only when the kernel has nothing more */
@@ -239,6 +241,7 @@ gm_ret_t gm_host_msg_wait(void *pmap, uint64_t deadline_ns)
 		bool last = time_left(p, deadline_ns, &ts);
 		int n;
 
+		p->spoke = false; /* who knows how long it takes */
 		if (atomic_load(&p->lost))
 			return GM_RET_NODEV;
 		n = wait_once(p, &ts);
