@@ -112,7 +112,7 @@ gm_ret_t gm_fork_freeze(void *arg)
 		gen = atomic_load(&as->remaps.gen);
 		late = gm_events_settle(as, deadline_ns);
 		gm_remap_each_target(as, !late, keep_moved);
-		gm_serve_clear(as);
+		gm_serve_begin(as);
 		bring_home(as, deadline_ns);
 		if (!late)
 			late = gm_events_settle(as, deadline_ns);

@@ -8,7 +8,7 @@
  *     kernel's fork: FORK comes with the child's descriptor
  *     thaw:   the child is filled from what was copied aside --> its descriptor is closed --> gone
  *
- * Nothing can change between the copy and the fork but what the process does: a
+ * Nothing can change from the copy of a page to the fork but what the process does: a
  * page that comes home is the kernel's to hand on, and where the child has a
  * page it is not filled (EXIST). madvise() and munmap() take the page out of the list
  * (gm_serve_note()), mremap() changes where it belongs. After FORK nothing changes
@@ -57,12 +57,29 @@ static void free_aside(struct gm_as *as, struct gm_aside *a)
 	gm_mem_free(as->env, a, sizeof(*a));
 }
 
-void gm_serve_clear(struct gm_as *as)
+/* `copying`: from now on events are followed. */
+static void start_over(struct gm_as *as, bool copying)
 {
-	for (struct gm_aside *a; (a = as->serve.list);) {
-		as->serve.list = a->next;
+	struct gm_aside *list, *a;
+
+	gm_lock(as->env, &as->lock);
+	list = as->serve.list;
+	as->serve.list = NULL;
+	as->serve.copying = copying;
+	as->serve.open = false;
+	as->serve.children = 0;
+	as->serve.good = GM_SERVE_CHILDREN;
+	gm_unlock(as->env, &as->lock);
+	while ((a = list)) {
+		list = a->next;
 		free_aside(as, a);
 	}
+}
+
+void gm_serve_begin(struct gm_as *as)
+{
+	if (as->serve.on)
+		start_over(as, true);
 }
 
 /* Pages of the block that children are to be served. */
@@ -154,6 +171,21 @@ static struct gm_aside *new_aside(struct gm_block *b, const struct gm_mask *page
 	return NULL;
 }
 
+/* Given up while they were copied: then no event follows any more. (One that moves them makes the freeze begin anew.) */
+static void leave_doomed(struct gm_block *b, struct gm_aside *a, const struct gm_mask *pages, const uint16_t *place)
+{
+	struct gm_mask gone;
+
+	gm_lock(b->as->env, &b->lock);
+	gone = gm_mask_and(*pages, b->doomed);
+	gm_unlock(b->as->env, &b->lock);
+	gm_lock(b->as->env, &b->as->lock);
+	GM_MASK_FOR_RUN(&gone, first, end)
+		for (unsigned i = first; i < end; i++)
+			a->to[place[i]] = 0;
+	gm_unlock(b->as->env, &b->as->lock);
+}
+
 /* The pages are busy. */
 static gm_ret_t put_aside(struct gm_block *b, const struct gm_mask *pages, uint64_t deadline_ns)
 {
@@ -171,8 +203,11 @@ static gm_ret_t put_aside(struct gm_block *b, const struct gm_mask *pages, uint6
 		free_aside(b->as, a);
 		return ret;
 	}
+	gm_lock(b->as->env, &b->as->lock);
 	a->next = b->as->serve.list;
 	b->as->serve.list = a;
+	gm_unlock(b->as->env, &b->as->lock);
+	leave_doomed(b, a, pages, place);
 	return GM_RET_SUCCESS;
 }
 
@@ -198,8 +233,6 @@ void gm_serve_open(struct gm_as *as)
 {
 	gm_lock(as->env, &as->lock);
 	as->serve.open = as->serve.on;
-	as->serve.children = 0;
-	as->serve.good = GM_SERVE_CHILDREN;
 	gm_unlock(as->env, &as->lock);
 }
 
@@ -221,9 +254,9 @@ void gm_serve_note(struct gm_as *as, const struct gm_host_msg *msg)
 	if (!s->on || msg->kind == GM_HOST_FAULT)
 		return;
 	gm_lock(as->env, &as->lock);
-	if (s->open && !s->children)
+	if (s->copying && !s->children)
 		follow(s->list, msg);
-	else if (s->open && s->good > s->children)
+	else if (s->copying && s->good > s->children)
 		s->good = s->children;
 	gm_unlock(as->env, &as->lock);
 }
@@ -461,12 +494,11 @@ void gm_serve_close(struct gm_as *as, uint64_t deadline_ns)
 		return;
 	ok = wait_heard(as, deadline_ns);
 	gm_lock(as->env, &as->lock);
-	s->open = false; /* who comes now gets marks */
+	s->open = s->copying = false; /* who comes now gets marks */
 	gm_unlock(as->env, &as->lock);
 	for (unsigned i = 0; i < s->children; i++)
 		ok &= fill_child(as, s->child[i], i >= s->good, deadline_ns) && i < s->good;
-	s->children = 0;
 	if (!ok)
 		gm_hal_child_fail(as->host, as->hpmap);
-	gm_serve_clear(as);
+	start_over(as, false);
 }

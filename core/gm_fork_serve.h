@@ -22,8 +22,9 @@ struct gm_aside {
 /* Of one space. */
 struct gm_serving {
 	bool on;               /* (c) children have descriptors */
+	bool copying;          /* (A) a fork has begun: events are followed */
 	bool open;             /* (A) all is copied aside, and the fork not over: children get it */
-	struct gm_aside *list; /* the forking thread's; `to` also (A), while it is open */
+	struct gm_aside *list; /* (A) while events are followed; else the forking thread's */
 	int child[GM_SERVE_CHILDREN]; /* (A) */
 	unsigned children;     /* (A) */
 	unsigned good;         /* (A) the first so many get what is in the list */
@@ -34,8 +35,8 @@ gm_ret_t gm_serve_init(struct gm_as *as);
 
 /* Freeze: copy aside what a child is to get of this block. Returns those pages; the others have to come home. */
 struct gm_mask gm_serve_copy(struct gm_block *b, uint64_t deadline_ns);
-/* All of it again. */
-void gm_serve_clear(struct gm_as *as);
+/* Before the first block, also when all are copied again. */
+void gm_serve_begin(struct gm_as *as);
 /* Freeze has ended. */
 void gm_serve_open(struct gm_as *as);
 /* Thaw: fill the children. */

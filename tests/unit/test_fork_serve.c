@@ -216,7 +216,7 @@ Test(fork_serve, clone_without_handlers)
 	pid_t pid;
 
 	forker_begin(&f, &served);
-	fill(f.at, 0, 10, 2); /* home, with their unit */
+	OK(gm_migrate(f.as, GM_VA(f.at), 10 * PAGE, NULL, NULL));
 	for (unsigned page = 0; page < PAGES; page += 100) {
 		bool home = place_of(&f, f.at + page * PAGE) != GM_PLACE_DEVICE;
 		int status;
