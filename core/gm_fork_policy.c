@@ -116,7 +116,8 @@ static void grow(struct gm_fork_table *t, struct gm_fork_table *old)
 {
 	struct gm_fork_table bigger = *old;
 
-	memcpy(bigger.range, t->range, t->n * sizeof(t->range[0]));
+	if (t->n)
+		memcpy(bigger.range, t->range, t->n * sizeof(t->range[0]));
 	bigger.n = t->n;
 	*old = *t;
 	*t = bigger;
