@@ -20,6 +20,7 @@ libgm_testkit_a_SOURCES = \
 	tests/unit/devq_script.h \
 	tests/unit/failing_alloc.h \
 	tests/unit/fake_backend.h \
+	tests/unit/fork_fixture.h \
 	tests/unit/host_fixture.h \
 	tests/unit/losing_mock.h \
 	tests/unit/mock_bug.h \

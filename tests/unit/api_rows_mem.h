@@ -57,7 +57,7 @@ ROW(gm_fork_policy, empty, "nothing", gm_fork_policy(e->as, e->va, 0, GM_FORK_HO
 ROW(gm_fork_policy, overflow, "all", gm_fork_policy(e->as, e->va, UINT64_MAX, GM_FORK_HOME), GM_RET_INVAL)
 ROW(gm_fork_policy, overflow, "by one", gm_fork_policy(e->as, e->va, -e->va + 1, GM_FORK_HOME), GM_RET_INVAL)
 ROW(gm_fork_policy, overflow, "when rounded", gm_fork_policy(e->as, UINT64_MAX - 10, 5, GM_FORK_HOME), GM_RET_INVAL)
-ROW(gm_fork_policy, flag, "no policy", gm_fork_policy(e->as, e->va, PAGE, (enum gm_fork)(GM_FORK_SERVE + 1)), GM_RET_INVAL)
+ROW(gm_fork_policy, value, "no policy", gm_fork_policy(e->as, e->va, PAGE, (enum gm_fork)(GM_FORK_SERVE + 1)), GM_RET_INVAL)
 ROW(gm_fork_policy, state, "not managed", gm_fork_policy(e->as, e->fresh, PAGE, GM_FORK_HOME), GM_RET_FAULT)
 ROW(gm_fork_policy, state, "partly not managed", gm_fork_policy(e->as, e->va + 8 * PAGE, BLOCK, GM_FORK_HOME), GM_RET_FAULT)
 ROW(gm_fork_policy, state, "children are not served", gm_fork_policy(e->as, e->va, PAGE, GM_FORK_SERVE), GM_RET_NOTSUP)
