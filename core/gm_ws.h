@@ -22,8 +22,11 @@ struct gm_ws {
 
 /* gm_ws_hold.c. Pages of a block stay where they are from here on: called between to_dev and end. */
 void gm_ws_hold(struct gm_hold *h, struct gm_block *b, const struct gm_mask *pages);
-/* Hold a piece where it is. False: not all of it is on the device, mapped as asked, with nothing in the way. */
-bool gm_ws_hold_resident(struct gm_ws *ws, size_t piece);
+/*
+ * Hold a piece where it is. False: not all of it is on the device, mapped as asked, with nothing in the way; or the
+ * process's rights may have changed since gm_rights_seen() said `rights`.
+ */
+bool gm_ws_hold_resident(struct gm_ws *ws, size_t piece, uint64_t rights);
 /* (block) The application dropped pages: no set holds them any more, nor frames that only they were in. */
 void gm_ws_drop_pages(struct gm_block *b, const struct gm_mask *pages);
 /* Let go what is held, if anything; gm_remap_unheld() is to follow. */

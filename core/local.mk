@@ -43,6 +43,8 @@ libgm_core_a_SOURCES = \
 	core/gm_plant.h \
 	core/gm_policy_lru.c \
 	core/gm_policy_lru.h \
+	core/gm_protect.c \
+	core/gm_protect.h \
 	core/gm_query.c \
 	core/gm_radix.c \
 	core/gm_radix.h \

@@ -86,6 +86,7 @@ gm_ret_t gm_hal_run_now(struct gm_hal_dev *d, struct gm_step *steps, size_t n);
 gm_ret_t gm_hal_mem_map(struct gm_hal_dev *h, void *pmap, uint64_t bytes, bool huge, uint64_t *va);
 void gm_hal_mem_unmap(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes);
 void gm_hal_mem_inherit(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes, bool inherit);
+gm_ret_t gm_hal_mem_protect(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes, uint32_t access);
 gm_ret_t gm_hal_mem_probe(struct gm_hal_dev *h, void *pmap, uint64_t va, struct gm_host_vma *vma);
 gm_ret_t gm_hal_mem_rights(struct gm_hal_dev *h, void *pmap, uint64_t va, struct gm_host_vma *vma);
 bool gm_hal_mem_huge(struct gm_hal_dev *h, void *pmap, uint64_t va);

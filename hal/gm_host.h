@@ -64,6 +64,9 @@ struct gm_host_ops {
 	void (*mem_unmap)(void *pmap, uint64_t va, uint64_t bytes);
 	/* Does a child inherit the range? (fork; adopted memory only) */
 	void (*mem_inherit)(void *pmap, uint64_t va, uint64_t bytes, bool inherit);
+	/* mprotect(): `access` is 0, GM_READ or GM_READ | GM_WRITE. SUCCESS, FAULT (not all of it mapped; nothing changed),
+	 * PERM (sealed); NOMEM (too many mappings: part may have changed). */
+	gm_ret_t (*mem_protect)(void *pmap, uint64_t va, uint64_t bytes, uint32_t access);
 	/* What is mapped at va. SUCCESS, FAULT (nothing). */
 	gm_ret_t (*mem_probe)(void *pmap, uint64_t va, struct gm_host_vma *vma);
 	/* The same for every fault: cheap, and `locked` is not looked at. */

@@ -86,6 +86,7 @@ UNIT_TESTS = \
 	tests/unit/test_pack.t \
 	tests/unit/test_pack_form.t \
 	tests/unit/test_policy.t \
+	tests/unit/test_protect.t \
 	tests/unit/test_radix.t \
 	tests/unit/test_rank.t \
 	tests/unit/test_readers.t \
@@ -132,6 +133,7 @@ STRESS_TESTS = \
 	tests/stress/race_counters \
 	tests/stress/race_edges \
 	tests/stress/race_progress \
+	tests/stress/race_protect \
 	tests/stress/race_remap \
 	tests/stress/race_reuse \
 	tests/stress/random_sim \
@@ -151,6 +153,11 @@ tests_stress_race_progress_SOURCES = \
 	tests/stress/race_hand.h \
 	tests/stress/race_progress.c
 tests_stress_race_progress_LDADD = $(TEST_LAYERS)
+tests_stress_race_protect_SOURCES = \
+	tests/stress/race.h \
+	tests/stress/race_hand.h \
+	tests/stress/race_protect.c
+tests_stress_race_protect_LDADD = $(TEST_LAYERS)
 tests_stress_race_remap_SOURCES = \
 	tests/stress/race.h \
 	tests/stress/race_hand.h \
@@ -182,8 +189,8 @@ STRESS_RUNS = \
 check_PROGRAMS += $(STRESS_TESTS)
 # random_sim itself runs through random_million.sh
 STRESS_ALONE = $(filter-out tests/stress/random_sim,$(STRESS_TESTS))
-TESTS += tests/stress/race_counters tests/stress/race_edges tests/stress/race_progress tests/stress/race_remap \
-	tests/stress/race_reuse tests/stress/stress_env \
+TESTS += tests/stress/race_counters tests/stress/race_edges tests/stress/race_progress tests/stress/race_protect \
+	tests/stress/race_remap tests/stress/race_reuse tests/stress/stress_env \
 	tests/stress/stress_mock $(STRESS_RUNS)
 EXTRA_DIST += $(STRESS_RUNS) tests/stress/random_short.sh
 tests/stress/race_variants.log: tests/stress/race_counters

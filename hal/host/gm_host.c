@@ -164,6 +164,7 @@ static const struct gm_host_ops host_ops = {
 	.mem_map = gm_host_mem_map,
 	.mem_unmap = gm_host_mem_unmap,
 	.mem_inherit = gm_host_mem_inherit,
+	.mem_protect = gm_host_mem_protect,
 	.mem_probe = gm_host_mem_probe,
 	.mem_rights = gm_host_mem_rights,
 	.mem_huge = gm_host_mem_huge,

@@ -182,6 +182,11 @@ static void host_mem_inherit(void *pmap, uint64_t va, uint64_t bytes, bool inher
 	gm_sim_vma_merge(sim, va, va + bytes);
 }
 
+static gm_ret_t host_mem_protect(void *pmap, uint64_t va, uint64_t bytes, uint32_t access)
+{
+	return gm_sim_mprotect(((struct gm_sim_pmap *)pmap)->sim, va, bytes, access);
+}
+
 static gm_ret_t host_mem_probe(void *pmap, uint64_t va, struct gm_host_vma *out)
 {
 	const struct gm_sim_vma *vma = gm_sim_vma_find(((struct gm_sim_pmap *)pmap)->sim, va);
@@ -374,6 +379,7 @@ static const struct gm_host_ops host_ops = {
 	.mem_map = host_mem_map,
 	.mem_unmap = host_mem_unmap,
 	.mem_inherit = host_mem_inherit,
+	.mem_protect = host_mem_protect,
 	.mem_probe = host_mem_probe,
 	.mem_rights = host_mem_probe,
 	.mem_huge = host_mem_huge,

@@ -167,6 +167,33 @@ GM_API gm_ret_t gm_migrate(struct gm_as *as, uint64_t va, uint64_t bytes, struct
  */
 GM_API gm_ret_t gm_discard(struct gm_as *as, uint64_t va, uint64_t bytes);
 
+/**
+ * @brief mprotect() that devices obey too.
+ *
+ * Does mprotect() on the whole range, managed or not, and when it returns no device reads or writes there beyond the new
+ * rights, wherever the bytes are. Pages stay where they are. A device's access against the rights of the process gives
+ * GM_RET_FAULT (it may do nothing) or GM_RET_PERM (it may only read). On a device with larger pages than 4 KiB one
+ * such page loses all that any part of it loses, and is GM_RET_NOTSUP for what only part of it allows.
+ *
+ * The kernel tells nobody of a bare mprotect(): after that rights are read anew at each new mapping, and a device that
+ * was given a right before keeps it until its mapping goes.
+ *
+ * @param[in] as      the address space
+ * @param[in] va      first byte, multiple of GM_PAGE_BYTES
+ * @param[in] bytes   length, > 0; rounded up to whole pages
+ * @param[in] access  0, GM_READ, or GM_WRITE with or without GM_READ: what the process may do from now on
+ * @retval GM_RET_SUCCESS  done
+ * @retval GM_RET_INVAL    @p as is no address space that lives; unaligned, empty or overflowing range; unknown access
+ * @retval GM_RET_FAULT    not all of it is mapped; nothing changed
+ * @retval GM_RET_PERM     the kernel refuses (sealed memory)
+ * @retval GM_RET_BUSY     a working set holds pages with a right that would go; nothing changed
+ * @retval GM_RET_TIMEDOUT pages did not become free in time: nothing changed, or, as gm_last_error() says, devices may have
+ *                         their old rights still: call again
+ * @retval GM_RET_NOMEM    out of memory, or the process has too many mappings; part may have changed
+ * @threads any; blocks
+ */
+GM_API GM_MUST_CHECK gm_ret_t gm_protect(struct gm_as *as, uint64_t va, uint64_t bytes, uint32_t access);
+
 /** Where a page is. */
 enum gm_place {
 	GM_PLACE_NONE,     /**< managed, no content: reads as zero wherever it is touched first */
