@@ -56,6 +56,7 @@ libgm_core_a_SOURCES = \
 	core/gm_remap.c \
 	core/gm_remap.h \
 	core/gm_remap_deliver.c \
+	core/gm_residency.c \
 	core/gm_sync.c \
 	core/gm_txn.c \
 	core/gm_txn.h \

@@ -67,6 +67,12 @@ bool gm_hal_mem_huge(struct gm_hal_dev *h, void *pmap, uint64_t va)
 	return h->host.mem_huge(pmap, va);
 }
 
+gm_ret_t gm_hal_mem_content(struct gm_hal_dev *h, void *pmap, uint64_t va, struct gm_host_content *out)
+{
+	enter(h, "mem_content");
+	return h->host.mem_content(pmap, va, out);
+}
+
 gm_ret_t gm_hal_mem_present(struct gm_hal_dev *h, void *pmap, uint64_t va, struct gm_mask *present)
 {
 	enter(h, "mem_present");

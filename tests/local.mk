@@ -87,6 +87,7 @@ UNIT_TESTS = \
 	tests/unit/test_pack_form.t \
 	tests/unit/test_policy.t \
 	tests/unit/test_protect.t \
+	tests/unit/test_query.t \
 	tests/unit/test_radix.t \
 	tests/unit/test_rank.t \
 	tests/unit/test_readers.t \
@@ -94,6 +95,7 @@ UNIT_TESTS = \
 	tests/unit/test_region_leaf.t \
 	tests/unit/test_region_many.t \
 	tests/unit/test_remap.t \
+	tests/unit/test_residency.t \
 	tests/unit/test_shim.t \
 	tests/unit/test_shim_caller.t \
 	tests/unit/test_shim_edges.t \

@@ -168,6 +168,7 @@ static const struct gm_host_ops host_ops = {
 	.mem_probe = gm_host_mem_probe,
 	.mem_rights = gm_host_mem_rights,
 	.mem_huge = gm_host_mem_huge,
+	.mem_content = gm_host_mem_content,
 	.mem_present = gm_host_mem_present,
 	.watch = gm_host_watch,
 	.unwatch = gm_host_unwatch,

@@ -130,6 +130,7 @@ gm_ret_t gm_host_mem_protect(void *pmap, uint64_t va, uint64_t bytes, uint32_t a
 gm_ret_t gm_host_mem_rights(void *pmap, uint64_t va, struct gm_host_vma *vma);
 gm_ret_t gm_host_mem_probe(void *pmap, uint64_t va, struct gm_host_vma *vma);
 bool gm_host_mem_huge(void *pmap, uint64_t va);
+gm_ret_t gm_host_mem_content(void *pmap, uint64_t va, struct gm_host_content *out);
 gm_ret_t gm_host_mem_present(void *pmap, uint64_t va, struct gm_mask *present);
 
 /* gm_host_slot.c */

@@ -394,6 +394,11 @@ bool gm_host_mem_huge(void *pmap, uint64_t va)
 	return gm_host_content(pmap, va, &some, &zero, &huge) == GM_RET_SUCCESS && huge;
 }
 
+gm_ret_t gm_host_mem_content(void *pmap, uint64_t va, struct gm_host_content *out)
+{
+	return gm_host_content(pmap, va, &out->some, &out->zero, &out->huge);
+}
+
 gm_ret_t gm_host_mem_present(void *pmap, uint64_t va, struct gm_mask *present)
 {
 	struct gm_mask some, zero;

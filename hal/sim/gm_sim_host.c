@@ -208,6 +208,18 @@ static bool host_mem_huge(void *pmap, uint64_t va)
 	return block && block->huge;
 }
 
+/* It has no shared page of zeros: each page is its own. */
+static gm_ret_t host_mem_content(void *pmap, uint64_t va, struct gm_host_content *out)
+{
+	const struct gm_sim_block *block = gm_sim_block_get(((struct gm_sim_pmap *)pmap)->sim, va, false);
+
+	*out = (struct gm_host_content){ .huge = block && block->huge };
+	for (unsigned i = 0; block && i < GM_BLOCK_PAGES; i++)
+		if (block->page[i].frame || block->page[i].poisoned)
+			gm_mask_set(&out->some, i);
+	return GM_RET_SUCCESS;
+}
+
 static gm_ret_t host_mem_present(void *pmap, uint64_t va, struct gm_mask *present)
 {
 	struct gm_sim *sim = ((struct gm_sim_pmap *)pmap)->sim;
@@ -383,6 +395,7 @@ static const struct gm_host_ops host_ops = {
 	.mem_probe = host_mem_probe,
 	.mem_rights = host_mem_probe,
 	.mem_huge = host_mem_huge,
+	.mem_content = host_mem_content,
 	.mem_present = host_mem_present,
 	.watch = host_watch,
 	.unwatch = host_unwatch,

@@ -194,45 +194,6 @@ GM_API gm_ret_t gm_discard(struct gm_as *as, uint64_t va, uint64_t bytes);
  */
 GM_API GM_MUST_CHECK gm_ret_t gm_protect(struct gm_as *as, uint64_t va, uint64_t bytes, uint32_t access);
 
-/** Where a page is. */
-enum gm_place {
-	GM_PLACE_NONE,     /**< managed, no content: reads as zero wherever it is touched first */
-	GM_PLACE_HOST,     /**< in host memory (or never touched there) */
-	GM_PLACE_DEVICE,   /**< in the memory of `dev` */
-	GM_PLACE_IN_PLACE, /**< in host memory for good: edge of an adopted buffer */
-	GM_PLACE_POISONED, /**< the only copy was lost */
-	GM_PLACE_OUTSIDE,  /**< not managed */
-};
-
-/** @name Flags of a page. */
-/**@{*/
-#define GM_PAGE_BUSY 1u    /**< on its way */
-#define GM_PAGE_DIRTY 2u   /**< the device copy may differ from the host's frame */
-#define GM_PAGE_HELD 4u    /**< a working set holds it */
-#define GM_PAGE_BACKED 8u  /**< the host keeps its frame while the device has it */
-/**@}*/
-
-/** State of one page. */
-struct gm_page_info {
-	enum gm_place place;      /**< where it is */
-	uint32_t flags;           /**< GM_PAGE_* */
-	struct gm_dev *dev;       /**< for GM_PLACE_DEVICE */
-	uint32_t mapped_read;     /**< bit i set: context i of the space may read it */
-	uint32_t mapped_write;    /**< ... and write it */
-};
-
-/**
- * @brief State of every page of a range.
- * @param[in]  as     the address space
- * @param[in]  va     first byte, multiple of GM_PAGE_BYTES
- * @param[in]  pages  how many
- * @param[out] info   array[pages], filled in completely
- * @retval GM_RET_SUCCESS  filled in
- * @retval GM_RET_INVAL    @p as is no address space that lives, @p info is NULL; unaligned, empty or overflowing range
- * @threads any; a snapshot per block, not over blocks
- */
-GM_API gm_ret_t gm_query(struct gm_as *as, uint64_t va, size_t pages, struct gm_page_info *info);
-
 /**
  * @brief A device touched an address it has no mapping for: serve it now.
  *

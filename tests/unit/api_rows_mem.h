@@ -69,6 +69,21 @@ ROW(gm_query, empty, "nothing", gm_query(e->as, e->va, 0, OUT(struct gm_page_inf
 ROW(gm_query, overflow, "of the number", gm_query(e->as, e->va, SIZE_MAX, OUT(struct gm_page_info)), GM_RET_INVAL)
 ROW(gm_query, overflow, "of the range",
     gm_query(e->as, UINT64_MAX - PAGE + 1, 2, OUT(struct gm_page_info)), GM_RET_INVAL)
+HANDLE(gm_query_host, as, AS, gm_query_host(H, e->va, 1, OUT(struct gm_page_info)), GM_RET_INVAL, GM_RET_INVAL)
+ROW(gm_query_host, null, "info", gm_query_host(e->as, e->va, 1, NULL), GM_RET_INVAL)
+ROW(gm_query_host, unaligned, "va", gm_query_host(e->as, e->va + 1, 1, OUT(struct gm_page_info)), GM_RET_INVAL)
+ROW(gm_query_host, empty, "nothing", gm_query_host(e->as, e->va, 0, OUT(struct gm_page_info)), GM_RET_INVAL)
+ROW(gm_query_host, overflow, "of the number",
+    gm_query_host(e->as, e->va, SIZE_MAX, OUT(struct gm_page_info)), GM_RET_INVAL)
+ROW(gm_query_host, overflow, "of the range",
+    gm_query_host(e->as, UINT64_MAX - PAGE + 1, 2, OUT(struct gm_page_info)), GM_RET_INVAL)
+HANDLE(gm_residency, as, AS, gm_residency(H, e->va, PAGE, OUT(struct gm_residency)), GM_RET_INVAL, GM_RET_INVAL)
+ROW(gm_residency, null, "out", gm_residency(e->as, e->va, PAGE, NULL), GM_RET_INVAL)
+ROW(gm_residency, empty, "nothing", gm_residency(e->as, e->va, 0, OUT(struct gm_residency)), GM_RET_INVAL)
+ROW(gm_residency, overflow, "all", gm_residency(e->as, e->va, UINT64_MAX, OUT(struct gm_residency)), GM_RET_INVAL)
+ROW(gm_residency, overflow, "by one", gm_residency(e->as, e->va, -e->va + 1, OUT(struct gm_residency)), GM_RET_INVAL)
+ROW(gm_residency, overflow, "when rounded",
+    gm_residency(e->as, UINT64_MAX - 10, 5, OUT(struct gm_residency)), GM_RET_INVAL)
 HANDLE(gm_dev_fault, ctx, CTX, gm_dev_fault(H, e->va, GM_READ), GM_RET_INVAL, GM_RET_INVAL)
 ROW(gm_dev_fault, flag, "none", gm_dev_fault(e->ctx, e->va, 0), GM_RET_INVAL)
 ROW(gm_dev_fault, flag, "unknown", gm_dev_fault(e->ctx, e->va, GM_READ | 8), GM_RET_INVAL)
