@@ -79,8 +79,6 @@ static void add_packed(struct gm_residency *out, const struct gm_packed *p, cons
 	struct gm_bnode node = { .unit = { NULL } };
 	struct gm_bmap map = { .read = gm_mask_none() };
 
-	if (gm_mask_full(pages) && add_uniform(out, p))
-		return;
 	gm_pack_unpack(p, &view, &node, &map);
 	add_block(out, &view, *pages);
 }
@@ -120,6 +118,14 @@ static void add_entry(struct gm_as *as, struct gm_residency *out, void *entry, u
 	gm_unlock(as->env, &b->lock);
 }
 
+/* Of that one, soon. A prefetch of nothing does no harm. */
+#define AHEAD 8u
+static void prefetch(void *const *slot, unsigned rest)
+{
+	if (rest > AHEAD)
+		__builtin_prefetch((const void *)((uintptr_t)slot[AHEAD] & ~(uintptr_t)1));
+}
+
 /* (A) From va on, at most so many blocks. Returns where it ended. */
 static uint64_t add_some(struct gm_as *as, struct gm_residency *out, uint64_t va, uint64_t end)
 {
@@ -134,9 +140,13 @@ static uint64_t add_some(struct gm_as *as, struct gm_residency *out, uint64_t va
 			va = next;
 		}
 		for (; n && va < end && *slot; n--, slot++, seen++, va = next) {
+			const struct gm_packed *p = gm_packed_of(*slot);
+
+			prefetch(slot, n);
 			next = gm_block_base(va) + GM_BLOCK_BYTES;
 			next = next < end ? next : end;
-			add_entry(as, out, *slot, va, next);
+			if (!p || next - va < GM_BLOCK_BYTES || !add_uniform(out, p))
+				add_entry(as, out, *slot, va, next);
 		}
 	}
 	return va;
