@@ -47,6 +47,8 @@ struct gm_ctx {
 
 #define GM_HANDLER_MSGS 64
 
+struct gm_pin;
+
 struct gm_as {
 	struct gm_lib *lib;
 	struct gm_env *env;
@@ -69,6 +71,7 @@ struct gm_as {
 	atomic_uint doomed_blocks;       /* with pages that an event doomed and nobody dropped yet */
 	struct gm_rights rights;         /* changes of what the process itself may do */
 	unsigned sets;                   /* (A) working sets held */
+	LIST_HEAD(, gm_pin) pins;        /* (A) the last one first */
 	unsigned frozen;                 /* (A) a fork is on its way: nothing moves to a device */
 	unsigned moving;                 /* (A) transactions to devices in flight */
 	uint64_t msgs_gen;               /* (A) how often the handler emptied its messages */

@@ -36,6 +36,8 @@ enum gm_seen {
 };
 /* (block) */
 enum gm_seen gm_fault_look(const struct gm_ctx *ctx, struct gm_block *b, unsigned page, uint32_t access);
+/* (block) Of a page that no device has: at its address, or without content, and not in the slot. */
+bool gm_fault_is_home(const struct gm_block *b, unsigned page);
 /* One page, whatever is in the way, by itself. *spurious: it was mapped already. */
 gm_ret_t gm_fault_one(struct gm_ctx *ctx, struct gm_block *b, const struct gm_fault_ask *ask, uint64_t deadline_ns,
 		      bool *spurious);

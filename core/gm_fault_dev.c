@@ -53,6 +53,11 @@ gm_ret_t gm_fault_granule_rights(struct gm_ctx *ctx, uint64_t va, uint32_t acces
 	return ret;
 }
 
+bool gm_fault_is_home(const struct gm_block *b, unsigned page)
+{
+	return gm_mask_test(&b->managed, page) && !gm_mask_test(&b->staged, page) && !gm_mask_test(&b->poisoned, page);
+}
+
 enum gm_seen gm_fault_look(const struct gm_ctx *ctx, struct gm_block *b, unsigned page, uint32_t access)
 {
 	const struct gm_bmap *map = b->map[ctx->index];
@@ -60,6 +65,7 @@ enum gm_seen gm_fault_look(const struct gm_ctx *ctx, struct gm_block *b, unsigne
 	bool edge = gm_mask_test(&b->edge, page);
 	struct gm_dev *dev = edge ? NULL : gm_block_dev_of(b, page);
 
+	edge |= !dev && gm_mask_test(&b->kept, page) && gm_fault_is_home(b, page);
 	if (!dev && (access & GM_ATOMIC)) /* in place there are no atomics, whatever is mapped */
 		mapped = false;
 	if (mapped && !gm_mask_test(&map->unsure, page) && !gm_mask_test(&b->busy, page) && !gm_mask_test(&b->doomed, page))
@@ -120,6 +126,22 @@ static gm_ret_t make_present(struct gm_block *b, unsigned page, uint64_t deadlin
 	return ret == GM_RET_EXIST || ret == GM_RET_FAULT ? GM_RET_SUCCESS : ret;
 }
 
+/*
+ * (block) May a page that is not busy be mapped where it is? *none: it is pinned to the host, and has no content; it is
+ * the host's from now on, where zeros are put. What the kernel has yet to drop is not shown: then it is looked at again.
+ */
+static bool stays(struct gm_block *b, unsigned page, bool *none)
+{
+	struct gm_as *as = b->as;
+
+	*none = false;
+	if (gm_mask_test(&b->edge, page) || gm_mask_test(&b->host, page))
+		return true;
+	*none = gm_mask_test(&b->kept, page) && gm_fault_is_home(b, page) && !gm_block_dev_of(b, page) &&
+		gm_now_ns(as->env) >= gm_deadline_after_ns(b->doomed_ns, GM_ZAP_GRACE_NS);
+	return *none;
+}
+
 gm_ret_t gm_fault_in_place(struct gm_ctx *ctx, struct gm_block *b, unsigned page, uint32_t access, uint64_t rights,
 			   uint64_t deadline_ns, struct gm_hold *hold)
 {
@@ -127,7 +149,7 @@ gm_ret_t gm_fault_in_place(struct gm_ctx *ctx, struct gm_block *b, unsigned page
 	struct gm_mask one = gm_mask_span(page, page + 1), doubtful = gm_mask_none();
 	uint64_t va = b->va + (uint64_t)page * GM_PAGE_BYTES;
 	struct gm_plan plan;
-	bool write = false, before = false;
+	bool write = false, before = false, none = false;
 	gm_ret_t ret = GM_RET_SUCCESS;
 
 	if (!gm_hal_has(ctx->dev->hal, GM_CAP_HOST_MAP) || ctx->dev->hal->granule_bytes > GM_PAGE_BYTES)
@@ -140,13 +162,15 @@ gm_ret_t gm_fault_in_place(struct gm_ctx *ctx, struct gm_block *b, unsigned page
 	while (!ret && (gm_mask_test(&b->busy, page) || gm_mask_test(&b->doomed, page)))
 		ret = gm_wait(as->env, &b->waitq, &b->lock, deadline_ns);
 	/* Only what is on the host for certain, with rights that hold; anything else is looked at again. */
-	if (!ret && ((!gm_mask_test(&b->edge, page) && !gm_mask_test(&b->host, page)) || !gm_rights_same(as, b->va, rights)))
+	if (!ret && (!stays(b, page, &none) || !gm_rights_same(as, b->va, rights)))
 		ret = GM_RET_AGAIN;
 	if (!ret) {
 		struct gm_bmap *map = b->map[ctx->index];
 
 		before = gm_mask_test(&map->read, page);
 		gm_mask_set(&b->busy, page);
+		if (none)
+			gm_mask_set(&b->host, page);
 		gm_mask_set(&map->read, page);
 		doubtful = gm_plan_take_doubt(b, ctx->index, &one);
 		write = (access & GM_WRITE) || gm_mask_test(&map->write, page); /* rights only grow */
@@ -304,6 +328,17 @@ gm_ret_t gm_fault_bring(struct gm_ctx *ctx, struct gm_block *b, const struct gm_
 	return ret;
 }
 
+/* (unlocked) */
+static bool is_kept(struct gm_block *b, unsigned page)
+{
+	bool kept;
+
+	gm_lock(b->as->env, &b->lock);
+	kept = gm_mask_test(&b->kept, page);
+	gm_unlock(b->as->env, &b->lock);
+	return kept;
+}
+
 enum outcome { LOOK_AGAIN, WAS_MAPPED, BROUGHT };
 
 /* It is the host's own page, or shares its granule with one. */
@@ -352,6 +387,9 @@ static gm_ret_t round_once(struct gm_ctx *ctx, struct gm_block *b, const struct 
 		ret = gm_fault_rights(b->as, ask->va, ask->access, &vma);
 		if (!ret)
 			ret = gm_fault_in_place(ctx, b, page, ask->access, rights, deadline_ns, NULL);
+		if (ret == GM_RET_NOTSUP && !(ask->access & GM_ATOMIC) && is_kept(b, page))
+			ret = gm_fail(GM_RET_BUSY, "0x%llx is pinned to the host, and device %s cannot map host memory in place",
+				      (unsigned long long)ask->va, ctx->dev->hal->caps.name);
 		return ret == GM_RET_AGAIN ? GM_RET_SUCCESS : ret;
 	case GM_SEEN_ELSEWHERE:
 		ret = gm_move_home(b, &one, 0, deadline_ns);

@@ -13,6 +13,7 @@
 #include "config.h"
 
 #include "core/gm_as.h"
+#include "core/gm_ws.h"
 #include "hal/gm_handle.h"
 
 /* (block) */
@@ -43,6 +44,8 @@ static void describe(struct gm_block *b, unsigned page, struct gm_page_info *inf
 		info->flags |= GM_PAGE_HELD;
 	if (gm_mask_test(&b->staged, page))
 		info->flags |= GM_PAGE_BACKED;
+	if (gm_mask_test(&b->kept, page) || gm_ws_is_pinned(b, page))
+		info->flags |= GM_PAGE_PINNED;
 	for (unsigned i = 0; i < GM_MAX_CTXS; i++) {
 		if (!b->map[i])
 			continue;
@@ -170,18 +173,14 @@ static gm_ret_t describe_host(struct gm_as *as, uint64_t va, uint64_t end, struc
 	return ret;
 }
 
-static gm_ret_t check(struct gm_as *as, const char *what, uint64_t va, size_t pages, const struct gm_page_info *info)
+static gm_ret_t check(const char *what, uint64_t va, size_t pages, const struct gm_page_info *info)
 {
-	gm_ret_t ret = gm_handle_check(as, GM_HANDLE_AS);
-
-	if (ret)
-		return ret;
 	if (!info)
 		return gm_fail(GM_RET_INVAL, "%s: info must not be NULL", what);
 	if (va % GM_PAGE_BYTES || !pages || pages > UINT64_MAX / GM_PAGE_BYTES || va + (uint64_t)pages * GM_PAGE_BYTES < va)
 		return gm_fail(GM_RET_INVAL, "%s: %zu pages at 0x%llx: unaligned, empty or overflowing", what, pages,
 			       (unsigned long long)va);
-	return ret;
+	return GM_RET_SUCCESS;
 }
 
 /* The end of the part of [va, end) that is in the block of va. */
@@ -195,8 +194,10 @@ static uint64_t part_end(uint64_t va, uint64_t end)
 gm_ret_t gm_query(struct gm_as *as, uint64_t va, size_t pages, struct gm_page_info *info)
 {
 	uint64_t end = va + (uint64_t)pages * GM_PAGE_BYTES, next;
-	gm_ret_t ret = check(as, "gm_query", va, pages, info);
+	gm_ret_t ret = gm_handle_check(as, GM_HANDLE_AS);
 
+	if (!ret)
+		ret = check("gm_query", va, pages, info);
 	for (; !ret && va < end; va = next) {
 		next = part_end(va, end);
 		describe_part(as, va, next, info);
@@ -209,8 +210,10 @@ gm_ret_t gm_query_host(struct gm_as *as, uint64_t va, size_t pages, struct gm_pa
 {
 	uint64_t end = va + (uint64_t)pages * GM_PAGE_BYTES, next;
 	struct gm_host_vma vma = { .bytes = 0 };
-	gm_ret_t ret = check(as, "gm_query_host", va, pages, info);
+	gm_ret_t ret = gm_handle_check(as, GM_HANDLE_AS);
 
+	if (!ret)
+		ret = check("gm_query_host", va, pages, info);
 	for (; !ret && va < end; va = next) {
 		next = part_end(va, end);
 		ret = describe_host(as, va, next, info, &vma);

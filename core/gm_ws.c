@@ -424,30 +424,21 @@ static gm_ret_t make(struct gm_ctx *ctx, const struct gm_ws_range *ranges, size_
 	return GM_RET_SUCCESS;
 }
 
-gm_ret_t gm_ws_acquire(struct gm_ctx *ctx, const struct gm_ws_range *ranges, size_t n, uint64_t timeout_ns,
-		       struct gm_ws **out)
+/* The context is entered, and is left if it fails. */
+static gm_ret_t take(struct gm_ctx *ctx, const struct gm_ws_range *ranges, size_t n, uint64_t timeout_ns, bool pin,
+		     struct gm_ws **out)
 {
-	uint64_t deadline_ns, start;
+	uint64_t start = gm_now_ns(ctx->as->env), deadline_ns = gm_deadline_ns(ctx->as->env, timeout_ns);
 	struct gm_ws *ws = NULL;
-	gm_ret_t ret = gm_handle_check(ctx, GM_HANDLE_CTX);
+	gm_ret_t ret = gm_events_settle(ctx->as, deadline_ns);
 
-	if (!ret)
-		ret = check_args(ranges, n);
-	if (!ret && !out)
-		ret = gm_fail(GM_RET_INVAL, "gm_ws_acquire: ws must not be NULL");
-	if (ret)
-		return ret;
-	start = gm_now_ns(ctx->as->env);
-	deadline_ns = gm_deadline_ns(ctx->as->env, timeout_ns);
-	if (!gm_ctx_enter(ctx))
-		return gm_fail(GM_RET_INVAL, "the context is being detached");
-	ret = gm_events_settle(ctx->as, deadline_ns);
 	if (!ret)
 		ret = make(ctx, ranges, n, &ws);
 	if (ret) {
 		gm_ctx_leave(ctx);
 		return ret;
 	}
+	ws->pin = pin;
 	gm_lock(ctx->as->env, &ctx->as->lock);
 	ctx->as->sets++;
 	gm_unlock(ctx->as->env, &ctx->as->lock);
@@ -457,7 +448,7 @@ gm_ret_t gm_ws_acquire(struct gm_ctx *ctx, const struct gm_ws_range *ranges, siz
 	ret = admit(ws, deadline_ns);
 	if (!ret)
 		ret = bring_all(ws, deadline_ns);
-	if (!ret && gm_handle_add(ws, GM_HANDLE_WS))
+	if (!ret && !pin && gm_handle_add(ws, GM_HANDLE_WS))
 		ret = gm_fail(GM_RET_NOMEM, "no memory for a working set of %zu ranges", n);
 	gm_stat_time(ctx->as, GM_STAT_ns_ws, start);
 	if (ret) {
@@ -467,6 +458,32 @@ gm_ret_t gm_ws_acquire(struct gm_ctx *ctx, const struct gm_ws_range *ranges, siz
 	gm_stat_add(ctx->as, GM_STAT_ws_acquires, 1);
 	*out = ws;
 	return GM_RET_SUCCESS;
+}
+
+gm_ret_t gm_ws_acquire(struct gm_ctx *ctx, const struct gm_ws_range *ranges, size_t n, uint64_t timeout_ns,
+		       struct gm_ws **out)
+{
+	gm_ret_t ret = gm_handle_check(ctx, GM_HANDLE_CTX);
+
+	if (!ret)
+		ret = check_args(ranges, n);
+	if (!ret && !out)
+		ret = gm_fail(GM_RET_INVAL, "gm_ws_acquire: ws must not be NULL");
+	if (ret)
+		return ret;
+	if (!gm_ctx_enter(ctx))
+		return gm_fail(GM_RET_INVAL, "the context is being detached");
+	return take(ctx, ranges, n, timeout_ns, false, out);
+}
+
+gm_ret_t gm_ws_pin(struct gm_ctx *ctx, const struct gm_ws_range *range, uint64_t timeout_ns, struct gm_ws **out)
+{
+	return take(ctx, range, 1, timeout_ns, true, out);
+}
+
+void gm_ws_unpin(struct gm_ws *ws)
+{
+	drop(ws);
 }
 
 static void released(void *arg, gm_ret_t result)

@@ -121,6 +121,16 @@ bool gm_ws_hold_resident(struct gm_ws *ws, size_t piece, uint64_t rights)
 	return ready;
 }
 
+bool gm_ws_is_pinned(const struct gm_block *b, unsigned page)
+{
+	struct gm_hold *h;
+
+	SLIST_FOREACH(h, &b->holds, in_block)
+		if (h->ws->pin && gm_mask_test(&h->pages, page))
+			return true;
+	return false;
+}
+
 void gm_ws_drop_pages(struct gm_block *b, const struct gm_mask *pages)
 {
 	struct gm_hold *h;

@@ -38,6 +38,8 @@ libgm_core_a_SOURCES = \
 	core/gm_pack.c \
 	core/gm_pack.h \
 	core/gm_pack_work.c \
+	core/gm_pin.c \
+	core/gm_pin.h \
 	core/gm_plan.c \
 	core/gm_plan.h \
 	core/gm_plant.h \

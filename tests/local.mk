@@ -85,6 +85,7 @@ UNIT_TESTS = \
 	tests/unit/test_node.t \
 	tests/unit/test_pack.t \
 	tests/unit/test_pack_form.t \
+	tests/unit/test_pin.t \
 	tests/unit/test_policy.t \
 	tests/unit/test_protect.t \
 	tests/unit/test_query.t \

@@ -195,6 +195,49 @@ GM_API gm_ret_t gm_discard(struct gm_as *as, uint64_t va, uint64_t bytes);
 GM_API GM_MUST_CHECK gm_ret_t gm_protect(struct gm_as *as, uint64_t va, uint64_t bytes, uint32_t access);
 
 /**
+ * @brief Pages stay where they are told to, until gm_unpin(): a promise, no hint.
+ *
+ * To the host: they are brought home and never go to a device; devices map them in place, those that cannot get
+ * GM_RET_BUSY. To a device: they are brought there and mapped for reading, and are neither evicted nor moved by anybody; a
+ * CPU access waits, and fails loudly after gm_as_config.hold_ns through the hook `stuck` (whose `ws` is NULL then), as
+ * for a working set that is held. The edge of an adopted buffer, which cannot move, is mapped there in place. The room
+ * counts as held by a working set; nobody is waited for who holds it. A fork finds what is on a device as of a set.
+ *
+ * Pins nest and overlap: a page is pinned as long as one of them is there. A page that is unmapped loses its pin, as does
+ * one that mremap() moves, from the host; from a device it is at its new place after gm_unpin() of the old one.
+ * gm_discard(), gm_free() and gm_release() of what is pinned to a device: GM_RET_BUSY; of what is pinned to the host
+ * they are allowed, and the latter two end the pin. A space, and a context, with a pin to a device is not ended (GM_RET_BUSY).
+ *
+ * @param[in] as     the address space
+ * @param[in] va     first byte; rounded down to a page
+ * @param[in] bytes  length, > 0; the end is rounded up to a page
+ * @param[in] dev    where; NULL is the host
+ * @retval GM_RET_SUCCESS  pinned, all of it
+ * @retval GM_RET_INVAL    @p as is no address space that lives, @p dev none that is attached to it; empty, overflowing,
+ *                         outside the address space
+ * @retval GM_RET_FAULT    not all of it is managed memory, or its content was lost, or the process may not read it
+ * @retval GM_RET_BUSY     pages that cannot move now: held by a set, pinned elsewhere, in use by a system call
+ * @retval GM_RET_NOSPC    it does not fit beside what is held already; gm_last_error() gives the shortfall
+ * @retval GM_RET_NODEV    @p dev is lost, or content was lost with a device
+ * @retval GM_RET_NOTSUP   a page shares a large page of the device with memory that is not managed
+ * @retval GM_RET_IO, GM_RET_NOMEM, GM_RET_TIMEDOUT  nothing is pinned; pages may have moved
+ * @threads any; blocks
+ */
+GM_API GM_MUST_CHECK gm_ret_t gm_pin(struct gm_as *as, uint64_t va, uint64_t bytes, struct gm_dev *dev);
+
+/**
+ * @brief End the last pin that was made of exactly this range.
+ * @param[in] as     the address space
+ * @param[in] va     as it was given to gm_pin()
+ * @param[in] bytes  as it was given to gm_pin()
+ * @retval GM_RET_SUCCESS  ended
+ * @retval GM_RET_INVAL    @p as is no address space that lives; empty, overflowing, outside the address space
+ * @retval GM_RET_NOENT    there is no pin of this range
+ * @threads any
+ */
+GM_API gm_ret_t gm_unpin(struct gm_as *as, uint64_t va, uint64_t bytes);
+
+/**
  * @brief A device touched an address it has no mapping for: serve it now.
  *
  * Also the way to bring single pages before a launch on a device without

@@ -38,6 +38,7 @@ enum gm_place {
 #define GM_PAGE_BACKED 8u  /**< the library keeps the host's frame: while a device has the page, or until it is back */
 #define GM_PAGE_ABSENT 64u /**< gm_query_host(): nobody has a frame of it: never touched, or content given up */
 #define GM_PAGE_ZERO 128u  /**< gm_query_host(): the kernel's shared page of zeros */
+#define GM_PAGE_PINNED 256u /**< by gm_pin() */
 /**@}*/
 
 /** State of one page. */
