@@ -156,6 +156,26 @@ CORE_TEST(pin, unmapped)
 	cr_assert_eq(app_wrong(w, va, GM_BLOCK_PAGES, 4), 0);
 }
 
+/* The same where an event tells of it, and where it moves: nobody releases it. */
+CORE_TEST(pin, unmapped_or_moved_and_noticed)
+{
+	for (unsigned moved = 0; moved < 2; moved++) {
+		uint64_t va = app_adopted(w, 1, 1);
+
+		OK(gm_pin(w->as, va, BLOCK / 2, NULL));
+		OK(gm_dev_fault(w->ctx[0], va + BLOCK / 2, GM_WRITE)); /* so it is watched */
+		if (moved)
+			cr_assert_neq(gm_sim_mremap(w->sim, va, BLOCK), 0);
+		else
+			OK(gm_sim_munmap(w->sim, va, BLOCK));
+		cr_assert_eq(gm_sim_mmap_at(w->sim, va, BLOCK, RW), va);
+		OK(gm_adopt(w->as, ptr(va), BLOCK, 0));
+		cr_assert_not(is_pinned(w, va));
+		OK(gm_migrate(w->as, va, BLOCK, w->dev[0], NULL));
+		OK(gm_unpin(w->as, va, BLOCK / 2));
+	}
+}
+
 CORE_TEST(pin, released_with_the_memory)
 {
 	void *mem;
