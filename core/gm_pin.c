@@ -199,8 +199,8 @@ static gm_ret_t pin_dev(struct gm_as *as, struct gm_pin *p, struct gm_dev *dev)
 		return gm_fail(GM_RET_INVAL, "gm_pin: the device is not attached to this space");
 	ret = gm_ws_room(ctx, &range, 1, &room);
 	if (ret == GM_RET_NOSPC || ret == GM_RET_BUSY) /* who holds may do so for good: nobody is waited for */
-		ret = gm_fail(GM_RET_NOSPC, "gm_pin: 0x%llx + %llu KiB needs %llu KiB; device %s lacks %llu of them, others hold "
-			      "%llu", (unsigned long long)p->va, (unsigned long long)(range.bytes >> 10),
+		ret = gm_fail(GM_RET_NOSPC, "gm_pin: 0x%llx + %llu KiB needs %llu KiB; device %s lacks %llu of them, "
+			      "others hold %llu", (unsigned long long)p->va, (unsigned long long)(range.bytes >> 10),
 			      (unsigned long long)(room.need_bytes >> 10), dev->hal->caps.name,
 			      (unsigned long long)((room.need_bytes + room.held_bytes - room.total_bytes) >> 10),
 			      (unsigned long long)(room.held_bytes >> 10));

@@ -184,7 +184,8 @@ gm_ret_t gm_protect(struct gm_as *as, uint64_t va, uint64_t bytes, uint32_t acce
 	if (ret)
 		return ret;
 	if (access & ~(GM_READ | GM_WRITE))
-		return gm_fail(GM_RET_INVAL, "gm_protect: access 0x%x is not made of GM_READ and GM_WRITE", (unsigned)access);
+		return gm_fail(GM_RET_INVAL, "gm_protect: access 0x%x is not made of GM_READ and GM_WRITE",
+			       (unsigned)access);
 	if (va % GM_PAGE_BYTES || !bytes || c.end < va || c.end > UINT64_MAX - GM_PAGE_BYTES)
 		return gm_fail(GM_RET_INVAL, "gm_protect: 0x%llx + 0x%llx is unaligned, empty or overflows",
 			       (unsigned long long)va, (unsigned long long)bytes);
