@@ -21,6 +21,7 @@
 #include "core/gm_fork.h"
 #include "core/gm_lost.h"
 #include "core/gm_mem.h"
+#include "core/gm_pin.h"
 #include "core/gm_policy_lru.h"
 #include "core/gm_work.h"
 #include "hal/gm_handle.h"
@@ -280,6 +281,7 @@ gm_ret_t gm_as_destroy(struct gm_as *as)
 		ret = detach_all(as);
 	if (ret)
 		return ret;
+	gm_pin_forget(as);
 	gm_hal_at_fork(as->host, as->hpmap, NULL, NULL, NULL);
 	gm_mem_unwatch_all(as);
 	stop_threads(as);

@@ -8,6 +8,7 @@
 #include "core/gm_fork_serve.h"
 #include "core/gm_pack.h"
 #include "core/gm_plant.h"
+#include "core/gm_protect.h"
 #include "core/gm_region.h"
 #include "core/gm_remap.h"
 #include "hal/gm_readers.h"
@@ -58,6 +59,8 @@ struct gm_fork_table {
 	unsigned n, room;
 };
 
+struct gm_pin;
+
 struct gm_as {
 	struct gm_lib *lib;
 	struct gm_env *env;
@@ -78,7 +81,9 @@ struct gm_as {
 	atomic_uint live_blocks;         /* in memory, and packed victims in somebody's hands: the space ends at 0 */
 	atomic_uint releasing;            /* gm_free(), gm_release() under way: regions are out, mappings not yet */
 	atomic_uint doomed_blocks;       /* with pages that an event doomed and nobody dropped yet */
+	struct gm_rights rights;         /* changes of what the process itself may do */
 	unsigned sets;                   /* (A) working sets held */
+	LIST_HEAD(, gm_pin) pins;        /* (A) the last one first */
 	unsigned frozen;                 /* (A) a fork is on its way: nothing moves to a device */
 	unsigned moving;                 /* (A) transactions to devices in flight */
 	uint64_t msgs_gen;               /* (A) how often the handler emptied its messages */
@@ -145,6 +150,24 @@ static inline void gm_stat_lap(struct gm_as *as, enum gm_stat which, uint64_t *n
 
 	gm_stat_add(as, which, now - *now_ns);
 	*now_ns = now;
+}
+
+/* To be taken before rights are asked for of the block of va, and handed to gm_rights_same(). */
+static inline uint64_t gm_rights_seen(struct gm_as *as, uint64_t va)
+{
+	return atomic_load(gm_rights_of(&as->rights, va));
+}
+
+/* (block) Where a mapping made by such rights, or a hold, is recorded: do they hold still? */
+static inline bool gm_rights_same(struct gm_as *as, uint64_t va, uint64_t seen)
+{
+	return seen == gm_rights_seen(as, va) && !(uint32_t)seen;
+}
+
+/* Of the whole space: an answer kept from before the last change may be wrong. Asked after gm_rights_seen(). */
+static inline uint64_t gm_rights_changes(struct gm_as *as)
+{
+	return atomic_load(&as->rights.changes);
 }
 
 static inline uint64_t gm_block_base(uint64_t va)

@@ -333,7 +333,7 @@ bool gm_block_all_host(const struct gm_block *b)
 {
 	if (!gm_mask_empty(&b->staged) || !gm_mask_empty(&b->busy) || !gm_mask_empty(&b->doomed) ||
 	    !gm_mask_empty(&b->leaving) || !gm_mask_empty(&b->poisoned) || !gm_mask_empty(&b->wanted) ||
-	    !SLIST_EMPTY(&b->holds))
+	    !gm_mask_empty(&b->kept) || !SLIST_EMPTY(&b->holds))
 		return false;
 	for (unsigned i = 0; i < GM_MAX_DEVS; i++)
 		if (b->node[i] && !gm_mask_empty(&b->node[i]->resident))

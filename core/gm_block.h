@@ -77,6 +77,7 @@ struct gm_block {
 	struct gm_mask poisoned;                  /* the only copy was lost */
 	struct gm_mask failed;                    /* marked so that accesses fail: one waited too long; gone when it is home */
 	struct gm_mask held;                      /* union over `holds` */
+	struct gm_mask kept;                      /* pinned to the host: goes to no device */
 	uint64_t slot;
 	struct gm_slice slice_cpu, slice_dev;
 	SLIST_HEAD(, gm_hold) holds;              /* working sets over this block */

@@ -117,6 +117,9 @@ static const char *check_promises(const struct gm_block *b)
 		held = gm_mask_or(held, h->pages);
 	if (!gm_mask_equal(&held, &b->held))
 		return "the pages held are miscounted";
+	bad = gm_mask_sub(gm_mask_and(b->kept, gm_block_on_devs(b)), b->busy);
+	if (!gm_mask_empty(&bad))
+		return "a page pinned to the host is on a device";
 	bad = gm_mask_sub(gm_mask_sub(b->held, gm_mask_or(gm_block_on_devs(b), b->host)),
 			  gm_mask_or(gm_mask_or(b->busy, b->doomed), b->edge));
 	bad = gm_mask_and(bad, b->managed);

@@ -40,6 +40,7 @@ static bool doom_pages(struct gm_block *b, const struct gm_mask *pages, bool unm
 		b->managed = gm_mask_sub(b->managed, here);
 		b->registered = gm_mask_sub(b->registered, here);
 		b->edge = gm_mask_sub(b->edge, here);
+		b->kept = gm_mask_sub(b->kept, here);
 	}
 	b->host = gm_mask_sub(b->host, gm_mask_sub(here, b->busy)); /* busy ones: when they are taken apart */
 	gm_block_doom(b, &here, now_ns);

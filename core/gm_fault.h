@@ -36,6 +36,8 @@ enum gm_seen {
 };
 /* (block) */
 enum gm_seen gm_fault_look(const struct gm_ctx *ctx, struct gm_block *b, unsigned page, uint32_t access);
+/* (block) Of a page that no device has: at its address, or without content, and not in the slot. */
+bool gm_fault_is_home(const struct gm_block *b, unsigned page);
 /* One page, whatever is in the way, by itself. *spurious: it was mapped already. */
 gm_ret_t gm_fault_one(struct gm_ctx *ctx, struct gm_block *b, const struct gm_fault_ask *ask, uint64_t deadline_ns,
 		      bool *spurious);
@@ -49,12 +51,16 @@ gm_ret_t gm_fault_bring(struct gm_ctx *ctx, struct gm_block *b, const struct gm_
 /* May the process itself access it so? `vma` is good for all it covers: asked again only beyond it. SUCCESS, FAULT, PERM. */
 gm_ret_t gm_fault_rights(struct gm_as *as, uint64_t va, uint32_t access, struct gm_host_vma *vma);
 
+/* The same for all of the granule around it: the device gets what is asked for of all of it. */
+gm_ret_t gm_fault_granule_rights(struct gm_ctx *ctx, uint64_t va, uint32_t access, struct gm_host_vma *vma);
+
 /*
- * Map a page that stays on the host in place. The page is not busy. With `hold` it is held by that
+ * Map a page that stays on the host in place. The page is not busy. `rights` is what gm_rights_seen() said before they
+ * were asked for: AGAIN if they may be others by now. With `hold` it is held by that
  * set from before anybody else can have it. SUCCESS, NOTSUP, others.
  */
-gm_ret_t gm_fault_in_place(struct gm_ctx *ctx, struct gm_block *b, unsigned page, uint32_t access, uint64_t deadline_ns,
-			   struct gm_hold *hold);
+gm_ret_t gm_fault_in_place(struct gm_ctx *ctx, struct gm_block *b, unsigned page, uint32_t access, uint64_t rights,
+			   uint64_t deadline_ns, struct gm_hold *hold);
 
 /*
  * A fault message: serve it if nothing has to be waited for, else leave it to the worker. Never blocks. False: there is no

@@ -31,6 +31,7 @@
 #include "core/gm_events.h"
 #include "core/gm_fault.h"
 #include "core/gm_work.h"
+#include "core/gm_ws.h"
 
 enum cpu_state { CPU_PRESENT, CPU_HOLE, CPU_POISONED, CPU_AWAY, CPU_BUSY, CPU_HELD };
 
@@ -492,7 +493,7 @@ static bool give_up(struct gm_block *b, unsigned page, bool held, uint64_t now_n
 	stuck.thread_id = wait.thread_id;
 	SLIST_FOREACH(h, &b->holds, in_block)
 		if (gm_mask_test(&h->pages, page))
-			stuck.ws = h->ws;
+			stuck.ws = h->ws->pin ? NULL : h->ws;
 	gm_unlock(as->env, &b->lock);
 	gm_log(as->env, GM_LOG_ERROR, "thread %u waited %llu ms for 0x%llx, which is %s: its access fails",
 	       (unsigned)stuck.thread_id, (unsigned long long)(stuck.held_ns / 1000000), (unsigned long long)stuck.va,

@@ -37,6 +37,27 @@ gm_ret_t gm_fault_rights(struct gm_as *as, uint64_t va, uint32_t access, struct 
 	return GM_RET_SUCCESS;
 }
 
+gm_ret_t gm_fault_granule_rights(struct gm_ctx *ctx, uint64_t va, uint32_t access, struct gm_host_vma *vma)
+{
+	uint64_t granule = ctx->dev->hal->granule_bytes, at = va & ~(granule - 1), end = at + granule;
+	gm_ret_t ret = gm_fault_rights(ctx->as, va, access, vma);
+	struct gm_host_vma other = *vma;
+
+	for (; !ret && at < end && (at < vma->va || end - vma->va > vma->bytes); at = other.va + other.bytes) {
+		ret = gm_fault_rights(ctx->as, at, access, &other);
+		if (ret)
+			return gm_fail(GM_RET_NOTSUP, "0x%llx shares a %u KiB page of device %s with memory that the process "
+				       "itself may not access so", (unsigned long long)va, (unsigned)(granule >> 10),
+				       ctx->dev->hal->caps.name);
+	}
+	return ret;
+}
+
+bool gm_fault_is_home(const struct gm_block *b, unsigned page)
+{
+	return gm_mask_test(&b->managed, page) && !gm_mask_test(&b->staged, page) && !gm_mask_test(&b->poisoned, page);
+}
+
 enum gm_seen gm_fault_look(const struct gm_ctx *ctx, struct gm_block *b, unsigned page, uint32_t access)
 {
 	const struct gm_bmap *map = b->map[ctx->index];
@@ -44,6 +65,7 @@ enum gm_seen gm_fault_look(const struct gm_ctx *ctx, struct gm_block *b, unsigne
 	bool edge = gm_mask_test(&b->edge, page);
 	struct gm_dev *dev = edge ? NULL : gm_block_dev_of(b, page);
 
+	edge |= !dev && gm_mask_test(&b->kept, page) && gm_fault_is_home(b, page);
 	if (!dev && (access & GM_ATOMIC)) /* in place there are no atomics, whatever is mapped */
 		mapped = false;
 	if (mapped && !gm_mask_test(&map->unsure, page) && !gm_mask_test(&b->busy, page) && !gm_mask_test(&b->doomed, page))
@@ -104,14 +126,30 @@ static gm_ret_t make_present(struct gm_block *b, unsigned page, uint64_t deadlin
 	return ret == GM_RET_EXIST || ret == GM_RET_FAULT ? GM_RET_SUCCESS : ret;
 }
 
-gm_ret_t gm_fault_in_place(struct gm_ctx *ctx, struct gm_block *b, unsigned page, uint32_t access, uint64_t deadline_ns,
-			   struct gm_hold *hold)
+/*
+ * (block) May a page that is not busy be mapped where it is? *none: it is pinned to the host, and has no content; it is
+ * the host's from now on, where zeros are put. What the kernel has yet to drop is not shown: then it is looked at again.
+ */
+static bool stays(struct gm_block *b, unsigned page, bool *none)
+{
+	struct gm_as *as = b->as;
+
+	*none = false;
+	if (gm_mask_test(&b->edge, page) || gm_mask_test(&b->host, page))
+		return true;
+	*none = gm_mask_test(&b->kept, page) && gm_fault_is_home(b, page) && !gm_block_dev_of(b, page) &&
+		gm_now_ns(as->env) >= gm_deadline_after_ns(b->doomed_ns, GM_ZAP_GRACE_NS);
+	return *none;
+}
+
+gm_ret_t gm_fault_in_place(struct gm_ctx *ctx, struct gm_block *b, unsigned page, uint32_t access, uint64_t rights,
+			   uint64_t deadline_ns, struct gm_hold *hold)
 {
 	struct gm_as *as = b->as;
 	struct gm_mask one = gm_mask_span(page, page + 1), doubtful = gm_mask_none();
 	uint64_t va = b->va + (uint64_t)page * GM_PAGE_BYTES;
 	struct gm_plan plan;
-	bool write = false, before = false;
+	bool write = false, before = false, none = false;
 	gm_ret_t ret = GM_RET_SUCCESS;
 
 	if (!gm_hal_has(ctx->dev->hal, GM_CAP_HOST_MAP) || ctx->dev->hal->granule_bytes > GM_PAGE_BYTES)
@@ -123,14 +161,16 @@ gm_ret_t gm_fault_in_place(struct gm_ctx *ctx, struct gm_block *b, unsigned page
 	gm_lock(as->env, &b->lock);
 	while (!ret && (gm_mask_test(&b->busy, page) || gm_mask_test(&b->doomed, page)))
 		ret = gm_wait(as->env, &b->waitq, &b->lock, deadline_ns);
-	/* Only what is on the host for certain; anything else is looked at again. */
-	if (!ret && !gm_mask_test(&b->edge, page) && !gm_mask_test(&b->host, page))
+	/* Only what is on the host for certain, with rights that hold; anything else is looked at again. */
+	if (!ret && (!stays(b, page, &none) || !gm_rights_same(as, b->va, rights)))
 		ret = GM_RET_AGAIN;
 	if (!ret) {
 		struct gm_bmap *map = b->map[ctx->index];
 
 		before = gm_mask_test(&map->read, page);
 		gm_mask_set(&b->busy, page);
+		if (none)
+			gm_mask_set(&b->host, page);
 		gm_mask_set(&map->read, page);
 		doubtful = gm_plan_take_doubt(b, ctx->index, &one);
 		write = (access & GM_WRITE) || gm_mask_test(&map->write, page); /* rights only grow */
@@ -199,7 +239,7 @@ static gm_ret_t choose_pages(struct gm_ctx *ctx, struct gm_block *b, const struc
 	uint64_t bytes = choose_unit(ctx, ask->va, ask->access), unit = ask->va & ~(bytes - 1);
 	struct gm_mask need, avoid;
 	bool whole;
-	gm_ret_t ret = gm_fault_rights(as, ask->va, ask->access, vma);
+	gm_ret_t ret = gm_fault_granule_rights(ctx, ask->va, ask->access, vma);
 
 	if (ret)
 		return ret;
@@ -237,14 +277,14 @@ static gm_ret_t choose_all(struct gm_ctx *ctx, struct gm_block *b, const struct 
 {
 	struct gm_host_vma vma = { .bytes = 0 };
 
-	*m = (struct gm_move){ .block = b };
+	*m = (struct gm_move){ .block = b, .rights = gm_rights_seen(b->as, b->va) };
 	for (size_t i = 0; i < *n; i++) {
 		unsigned page = gm_page_of(b, ask[i]->va);
 		struct gm_mask want = gm_mask_span(page, page + 1), all;
 		gm_ret_t ret;
 
 		if (gm_mask_test(&m->want, page)) {
-			ret = gm_fault_rights(b->as, ask[i]->va, ask[i]->access, &vma);
+			ret = gm_fault_granule_rights(ctx, ask[i]->va, ask[i]->access, &vma);
 			want = gm_mask_grow(&want, ctx->dev->hal->granule_bytes / GM_PAGE_BYTES);
 		} else {
 			ret = choose_pages(ctx, b, ask[i], &vma, &want);
@@ -288,6 +328,17 @@ gm_ret_t gm_fault_bring(struct gm_ctx *ctx, struct gm_block *b, const struct gm_
 	return ret;
 }
 
+/* (unlocked) */
+static bool is_kept(struct gm_block *b, unsigned page)
+{
+	bool kept;
+
+	gm_lock(b->as->env, &b->lock);
+	kept = gm_mask_test(&b->kept, page);
+	gm_unlock(b->as->env, &b->lock);
+	return kept;
+}
+
 enum outcome { LOOK_AGAIN, WAS_MAPPED, BROUGHT };
 
 /* It is the host's own page, or shares its granule with one. */
@@ -308,7 +359,7 @@ static gm_ret_t bring_one(struct gm_ctx *ctx, struct gm_block *b, const struct g
 	m.pinned = gm_mask_grow(&m.pinned, granule_pages);
 	m.fixed = gm_mask_grow(&m.fixed, granule_pages);
 	if (gm_mask_test(&m.pinned, page) || gm_mask_test(&m.fixed, page)) {
-		ret = gm_fault_in_place(ctx, b, page, ask->access, deadline_ns, NULL);
+		ret = gm_fault_in_place(ctx, b, page, ask->access, m.rights, deadline_ns, NULL);
 		/* Not for ever: a system call that is under way pins what it reads. */
 		if (ret == GM_RET_NOTSUP && gm_mask_test(&m.pinned, page))
 			ret = gm_fail(GM_RET_BUSY, "0x%llx is pinned, and device %s cannot %s it in place",
@@ -324,6 +375,7 @@ static gm_ret_t round_once(struct gm_ctx *ctx, struct gm_block *b, const struct 
 {
 	unsigned page = gm_page_of(b, ask->va);
 	struct gm_mask one = gm_mask_span(page, page + 1);
+	uint64_t rights = gm_rights_seen(b->as, b->va);
 	struct gm_host_vma vma = { .bytes = 0 };
 	gm_ret_t ret;
 
@@ -334,7 +386,10 @@ static gm_ret_t round_once(struct gm_ctx *ctx, struct gm_block *b, const struct 
 	case GM_SEEN_EDGE:
 		ret = gm_fault_rights(b->as, ask->va, ask->access, &vma);
 		if (!ret)
-			ret = gm_fault_in_place(ctx, b, page, ask->access, deadline_ns, NULL);
+			ret = gm_fault_in_place(ctx, b, page, ask->access, rights, deadline_ns, NULL);
+		if (ret == GM_RET_NOTSUP && !(ask->access & GM_ATOMIC) && is_kept(b, page))
+			ret = gm_fail(GM_RET_BUSY, "0x%llx is pinned to the host, and device %s cannot map host memory in place",
+				      (unsigned long long)ask->va, ctx->dev->hal->caps.name);
 		return ret == GM_RET_AGAIN ? GM_RET_SUCCESS : ret;
 	case GM_SEEN_ELSEWHERE:
 		ret = gm_move_home(b, &one, 0, deadline_ns);

@@ -185,6 +185,7 @@ void gm_mem_set_managed(struct gm_as *as, uint64_t va, uint64_t end, bool manage
 		} else {
 			b->managed = gm_mask_sub(b->managed, range);
 			b->host = gm_mask_sub(b->host, range);
+			b->kept = gm_mask_sub(b->kept, range);
 		}
 		gm_unlock(as->env, &b->lock);
 		va = b->va + GM_BLOCK_BYTES;

@@ -166,6 +166,7 @@ static void start_leaving(struct gm_as *as, uint64_t va, uint64_t end)
 		b->host = gm_mask_sub(b->host, pages);
 		b->failed = gm_mask_sub(b->failed, pages);
 		b->registered = gm_mask_sub(b->registered, pages);
+		b->kept = gm_mask_sub(b->kept, pages);
 		gm_unlock(as->env, &b->lock);
 	}
 }

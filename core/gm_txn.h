@@ -12,6 +12,7 @@ struct gm_move {
 	struct gm_mask map, write;   /* in: to a device: of these, to be mapped; to be mapped writable */
 	struct gm_mask discard;      /* in: to a device: of these, the old content does not matter */
 	struct gm_ws *ws;            /* in: to a device: pages that arrive are held by it; NULL */
+	uint64_t rights;             /* in: to a device that gets mappings: gm_rights_seen() before the rights were read */
 	struct gm_mask waiters;      /* in: pages an access at the destination waits for, which then keeps them a slice */
 	struct gm_chunk *fresh[GM_BLOCK_UNITS]; /* in: to a device: frames for units that have none; what is
 						   left over afterwards is the caller's again */

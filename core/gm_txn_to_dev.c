@@ -421,8 +421,8 @@ static void give_frames_back(struct gm_move *m, struct gm_dev *dev)
 				 (uint64_t)(end - first) * GM_PAGE_BYTES);
 }
 
-/* 5, for all blocks in one plan. */
-static gm_ret_t map(struct gm_txn *t)
+/* 5, for all blocks in one plan. *changed: of some, the rights may be others by now: they stay as they are, unmapped. */
+static gm_ret_t map(struct gm_txn *t, bool *changed)
 {
 	struct gm_as *as = t->as;
 	uint64_t start = gm_now_ns(as->env);
@@ -443,6 +443,11 @@ static gm_ret_t map(struct gm_txn *t)
 		if (gm_mask_empty(&pages))
 			continue;
 		gm_lock(as->env, &b->lock);
+		if (!gm_rights_same(as, b->va, m->rights)) {
+			gm_unlock(as->env, &b->lock);
+			*changed = true;
+			continue;
+		}
 		write = gm_mask_and(pages, gm_mask_or(m->write, bmap->write)); /* rights only grow */
 		m->mapped = gm_mask_and(pages, bmap->read);
 		bmap->read = gm_mask_or(bmap->read, pages);
@@ -497,6 +502,7 @@ static void undo(struct gm_txn *t)
 gm_ret_t gm_txn_to_dev(struct gm_txn *t)
 {
 	gm_ret_t ret = GM_RET_SUCCESS;
+	bool changed = false;
 	uint64_t now_ns;
 
 	for (size_t i = 0; i < t->moves && !ret; i++)
@@ -524,11 +530,13 @@ gm_ret_t gm_txn_to_dev(struct gm_txn *t)
 			give_frames_back(&t->move[i], t->dev);
 	}
 	if (t->ctx) {
-		ret = map(t);
+		ret = map(t, &changed);
 		if (ret) {
 			gm_txn_fail(t, ret);
 			unmap(t);
 		}
+		if (changed)
+			gm_txn_fail(t, GM_RET_AGAIN);
 	}
 	return t->ret;
 }

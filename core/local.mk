@@ -43,11 +43,15 @@ libgm_core_a_SOURCES = \
 	core/gm_pack.c \
 	core/gm_pack.h \
 	core/gm_pack_work.c \
+	core/gm_pin.c \
+	core/gm_pin.h \
 	core/gm_plan.c \
 	core/gm_plan.h \
 	core/gm_plant.h \
 	core/gm_policy_lru.c \
 	core/gm_policy_lru.h \
+	core/gm_protect.c \
+	core/gm_protect.h \
 	core/gm_query.c \
 	core/gm_radix.c \
 	core/gm_radix.h \
@@ -59,6 +63,7 @@ libgm_core_a_SOURCES = \
 	core/gm_remap.c \
 	core/gm_remap.h \
 	core/gm_remap_deliver.c \
+	core/gm_residency.c \
 	core/gm_sync.c \
 	core/gm_txn.c \
 	core/gm_txn.h \

@@ -42,6 +42,13 @@ void gm_hal_mem_inherit(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t 
 	h->host.mem_inherit(pmap, va, bytes, inherit);
 }
 
+gm_ret_t gm_hal_mem_protect(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes, uint32_t access)
+{
+	enter(h, "mem_protect");
+	assert(aligned(va, bytes));
+	return h->host.mem_protect(pmap, va, bytes, access);
+}
+
 gm_ret_t gm_hal_mem_probe(struct gm_hal_dev *h, void *pmap, uint64_t va, struct gm_host_vma *vma)
 {
 	enter(h, "mem_probe");
@@ -58,6 +65,12 @@ bool gm_hal_mem_huge(struct gm_hal_dev *h, void *pmap, uint64_t va)
 {
 	enter(h, "mem_huge");
 	return h->host.mem_huge(pmap, va);
+}
+
+gm_ret_t gm_hal_mem_content(struct gm_hal_dev *h, void *pmap, uint64_t va, struct gm_host_content *out)
+{
+	enter(h, "mem_content");
+	return h->host.mem_content(pmap, va, out);
 }
 
 gm_ret_t gm_hal_mem_present(struct gm_hal_dev *h, void *pmap, uint64_t va, struct gm_mask *present)

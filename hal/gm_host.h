@@ -42,6 +42,13 @@ struct gm_host_steal {
 	bool huge;             /* the whole block moved as one huge page */
 };
 
+/* What the kernel has at a block, bit i = page i. */
+struct gm_host_content {
+	struct gm_mask some; /* any content, be it the mark of poison() */
+	struct gm_mask zero; /* of those, only the shared page of zeros */
+	bool huge;           /* all of it is one huge page */
+};
+
 enum gm_host_msg_kind {
 	GM_HOST_FAULT,  /* somebody waits at va */
 	GM_HOST_REMOVE, /* [va, va + bytes): content dropped (madvise) */
@@ -66,12 +73,17 @@ struct gm_host_ops {
 	void (*mem_unmap)(void *pmap, uint64_t va, uint64_t bytes);
 	/* Does a child inherit the range? (fork) */
 	void (*mem_inherit)(void *pmap, uint64_t va, uint64_t bytes, bool inherit);
+	/* mprotect(): `access` is 0, GM_READ or GM_READ | GM_WRITE. SUCCESS, FAULT (not all of it mapped; nothing changed),
+	 * PERM (sealed); NOMEM (too many mappings: part may have changed). */
+	gm_ret_t (*mem_protect)(void *pmap, uint64_t va, uint64_t bytes, uint32_t access);
 	/* What is mapped at va. SUCCESS, FAULT (nothing). */
 	gm_ret_t (*mem_probe)(void *pmap, uint64_t va, struct gm_host_vma *vma);
 	/* The same for every fault: cheap, and `locked` is not looked at. */
 	gm_ret_t (*mem_rights)(void *pmap, uint64_t va, struct gm_host_vma *vma);
 	/* Is one huge page mapped over the 2 MiB block at va? */
 	bool (*mem_huge)(void *pmap, uint64_t va);
+	/* What is at the block at va, mapped or not, for who wants to know all. SUCCESS, NODEV. */
+	gm_ret_t (*mem_content)(void *pmap, uint64_t va, struct gm_host_content *out);
 	/* Which pages of the block at va have content now, be it the mark of poison(). SUCCESS, FAULT. */
 	gm_ret_t (*mem_present)(void *pmap, uint64_t va, struct gm_mask *present);
 

@@ -88,7 +88,10 @@ UNIT_TESTS = \
 	tests/unit/test_node.t \
 	tests/unit/test_pack.t \
 	tests/unit/test_pack_form.t \
+	tests/unit/test_pin.t \
 	tests/unit/test_policy.t \
+	tests/unit/test_protect.t \
+	tests/unit/test_query.t \
 	tests/unit/test_radix.t \
 	tests/unit/test_rank.t \
 	tests/unit/test_readers.t \
@@ -96,6 +99,7 @@ UNIT_TESTS = \
 	tests/unit/test_region_leaf.t \
 	tests/unit/test_region_many.t \
 	tests/unit/test_remap.t \
+	tests/unit/test_residency.t \
 	tests/unit/test_shim.t \
 	tests/unit/test_shim_caller.t \
 	tests/unit/test_shim_edges.t \
@@ -137,6 +141,7 @@ STRESS_TESTS = \
 	tests/stress/race_edges \
 	tests/stress/race_fork \
 	tests/stress/race_progress \
+	tests/stress/race_protect \
 	tests/stress/race_remap \
 	tests/stress/race_reuse \
 	tests/stress/random_sim \
@@ -161,6 +166,11 @@ tests_stress_race_progress_SOURCES = \
 	tests/stress/race_hand.h \
 	tests/stress/race_progress.c
 tests_stress_race_progress_LDADD = $(TEST_LAYERS)
+tests_stress_race_protect_SOURCES = \
+	tests/stress/race.h \
+	tests/stress/race_hand.h \
+	tests/stress/race_protect.c
+tests_stress_race_protect_LDADD = $(TEST_LAYERS)
 tests_stress_race_remap_SOURCES = \
 	tests/stress/race.h \
 	tests/stress/race_hand.h \
@@ -192,9 +202,17 @@ STRESS_RUNS = \
 check_PROGRAMS += $(STRESS_TESTS)
 # random_sim itself runs through random_million.sh
 STRESS_ALONE = $(filter-out tests/stress/random_sim,$(STRESS_TESTS))
-TESTS += tests/stress/race_counters tests/stress/race_edges tests/stress/race_fork tests/stress/race_progress \
-	tests/stress/race_remap tests/stress/race_reuse tests/stress/stress_env \
-	tests/stress/stress_mock $(STRESS_RUNS)
+TESTS += \
+	tests/stress/race_counters \
+	tests/stress/race_edges \
+	tests/stress/race_fork \
+	tests/stress/race_progress \
+	tests/stress/race_protect \
+	tests/stress/race_remap \
+	tests/stress/race_reuse \
+	tests/stress/stress_env \
+	tests/stress/stress_mock \
+	$(STRESS_RUNS)
 EXTRA_DIST += $(STRESS_RUNS) tests/stress/random_short.sh
 tests/stress/race_variants.log: tests/stress/race_counters
 tests/stress/random_plants.log tests/stress/random_short.log tests/stress/random_million.log: tests/stress/random_sim

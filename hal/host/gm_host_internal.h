@@ -148,9 +148,11 @@ bool gm_host_is_guard(struct gm_host_pmap *p, uint64_t va);
 gm_ret_t gm_host_mem_map(void *pmap, uint64_t bytes, bool huge, uint64_t *va);
 void gm_host_mem_unmap(void *pmap, uint64_t va, uint64_t bytes);
 void gm_host_mem_inherit(void *pmap, uint64_t va, uint64_t bytes, bool inherit);
+gm_ret_t gm_host_mem_protect(void *pmap, uint64_t va, uint64_t bytes, uint32_t access);
 gm_ret_t gm_host_mem_rights(void *pmap, uint64_t va, struct gm_host_vma *vma);
 gm_ret_t gm_host_mem_probe(void *pmap, uint64_t va, struct gm_host_vma *vma);
 bool gm_host_mem_huge(void *pmap, uint64_t va);
+gm_ret_t gm_host_mem_content(void *pmap, uint64_t va, struct gm_host_content *out);
 gm_ret_t gm_host_mem_present(void *pmap, uint64_t va, struct gm_mask *present);
 
 /* gm_host_slot.c */

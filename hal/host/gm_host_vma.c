@@ -218,6 +218,32 @@ void gm_host_mem_inherit(void *pmap, uint64_t va, uint64_t bytes, bool inherit)
 		gm_log(p->env, GM_LOG_ERROR, "fork: a child will see zeros at 0x%llx: error %d", (unsigned long long)va, errno);
 }
 
+/* Is all of it mapped? The kernel changes what it finds before a hole, and only then says so. */
+static bool is_mapped(uint64_t va, uint64_t end)
+{
+	struct gm_host_area a;
+
+	for (; va < end; va = a.end)
+		if (gm_host_area(va, &a) || a.begin > va)
+			return false;
+	return true;
+}
+
+gm_ret_t gm_host_mem_protect(void *pmap, uint64_t va, uint64_t bytes, uint32_t access)
+{
+	int prot = (access & GM_READ ? PROT_READ : 0) | (access & GM_WRITE ? PROT_READ | PROT_WRITE : 0);
+	int err;
+
+	(void)pmap;
+	if (!is_mapped(va, va + bytes))
+		return gm_fail(GM_RET_FAULT, "not all of 0x%" PRIx64 " + 0x%" PRIx64 " is mapped", va, bytes);
+	if (!mprotect((void *)(uintptr_t)va, bytes, prot))
+		return GM_RET_SUCCESS;
+	err = errno;
+	return gm_fail(err == ENOMEM ? GM_RET_NOMEM : GM_RET_PERM, "mprotect() of 0x%" PRIx64 " + 0x%" PRIx64 ": error %d", va,
+		       bytes, err);
+}
+
 gm_ret_t gm_host_mem_rights(void *pmap, uint64_t va, struct gm_host_vma *vma)
 {
 	struct gm_host_area a;
@@ -373,6 +399,11 @@ bool gm_host_mem_huge(void *pmap, uint64_t va)
 	bool huge;
 
 	return gm_host_content(pmap, va, &some, &zero, &huge) == GM_RET_SUCCESS && huge;
+}
+
+gm_ret_t gm_host_mem_content(void *pmap, uint64_t va, struct gm_host_content *out)
+{
+	return gm_host_content(pmap, va, &out->some, &out->zero, &out->huge);
 }
 
 gm_ret_t gm_host_mem_present(void *pmap, uint64_t va, struct gm_mask *present)

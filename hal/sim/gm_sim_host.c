@@ -182,6 +182,11 @@ static void host_mem_inherit(void *pmap, uint64_t va, uint64_t bytes, bool inher
 	gm_sim_vma_merge(sim, va, va + bytes);
 }
 
+static gm_ret_t host_mem_protect(void *pmap, uint64_t va, uint64_t bytes, uint32_t access)
+{
+	return gm_sim_mprotect(((struct gm_sim_pmap *)pmap)->sim, va, bytes, access);
+}
+
 static gm_ret_t host_mem_probe(void *pmap, uint64_t va, struct gm_host_vma *out)
 {
 	const struct gm_sim_vma *vma = gm_sim_vma_find(((struct gm_sim_pmap *)pmap)->sim, va);
@@ -201,6 +206,18 @@ static bool host_mem_huge(void *pmap, uint64_t va)
 	const struct gm_sim_block *block = gm_sim_block_get(((struct gm_sim_pmap *)pmap)->sim, va, false);
 
 	return block && block->huge;
+}
+
+/* It has no shared page of zeros: each page is its own. */
+static gm_ret_t host_mem_content(void *pmap, uint64_t va, struct gm_host_content *out)
+{
+	const struct gm_sim_block *block = gm_sim_block_get(((struct gm_sim_pmap *)pmap)->sim, va, false);
+
+	*out = (struct gm_host_content){ .huge = block && block->huge };
+	for (unsigned i = 0; block && i < GM_BLOCK_PAGES; i++)
+		if (block->page[i].frame || block->page[i].poisoned)
+			gm_mask_set(&out->some, i);
+	return GM_RET_SUCCESS;
 }
 
 static gm_ret_t host_mem_present(void *pmap, uint64_t va, struct gm_mask *present)
@@ -425,9 +442,11 @@ static const struct gm_host_ops host_ops = {
 	.mem_map = host_mem_map,
 	.mem_unmap = host_mem_unmap,
 	.mem_inherit = host_mem_inherit,
+	.mem_protect = host_mem_protect,
 	.mem_probe = host_mem_probe,
 	.mem_rights = host_mem_probe,
 	.mem_huge = host_mem_huge,
+	.mem_content = host_mem_content,
 	.mem_present = host_mem_present,
 	.watch = host_watch,
 	.unwatch = host_unwatch,

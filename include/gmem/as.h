@@ -43,7 +43,7 @@ struct gm_stuck {
 	uint64_t va;   /**< page that the thread touched */
 	uint64_t held_ns; /**< how long it has waited */
 	uint32_t thread_id; /**< the waiting thread, as gettid() */
-	struct gm_ws *ws; /**< the working set that holds the page */
+	struct gm_ws *ws; /**< the working set that holds the page; NULL: it is pinned (gm_pin()), or no copy brings it home */
 };
 /** Told about it; may log, must not call back into the library. */
 typedef void (*gm_stuck_fn)(void *arg, const struct gm_stuck *stuck);

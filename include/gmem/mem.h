@@ -193,44 +193,75 @@ GM_API gm_ret_t gm_fork_policy(struct gm_as *as, uint64_t va, uint64_t bytes, en
  */
 GM_API gm_ret_t gm_discard(struct gm_as *as, uint64_t va, uint64_t bytes);
 
-/** Where a page is. */
-enum gm_place {
-	GM_PLACE_NONE,     /**< managed, no content: reads as zero wherever it is touched first */
-	GM_PLACE_HOST,     /**< in host memory (or never touched there) */
-	GM_PLACE_DEVICE,   /**< in the memory of `dev` */
-	GM_PLACE_IN_PLACE, /**< in host memory for good: edge of an adopted buffer */
-	GM_PLACE_POISONED, /**< the only copy was lost */
-	GM_PLACE_OUTSIDE,  /**< not managed */
-};
-
-/** @name Flags of a page. */
-/**@{*/
-#define GM_PAGE_BUSY 1u    /**< on its way */
-#define GM_PAGE_DIRTY 2u   /**< the device copy may differ from the host's frame */
-#define GM_PAGE_HELD 4u    /**< a working set holds it */
-#define GM_PAGE_BACKED 8u  /**< the host keeps its frame while the device has it */
-/**@}*/
-
-/** State of one page. */
-struct gm_page_info {
-	enum gm_place place;      /**< where it is */
-	uint32_t flags;           /**< GM_PAGE_* */
-	struct gm_dev *dev;       /**< for GM_PLACE_DEVICE */
-	uint32_t mapped_read;     /**< bit i set: context i of the space may read it */
-	uint32_t mapped_write;    /**< ... and write it */
-};
+/**
+ * @brief mprotect() that devices obey too.
+ *
+ * Does mprotect() on the whole range, managed or not, and when it returns no device reads or writes there beyond the new
+ * rights, wherever the bytes are. Pages stay where they are. A device's access against the rights of the process gives
+ * GM_RET_FAULT (it may do nothing) or GM_RET_PERM (it may only read). On a device with larger pages than 4 KiB one
+ * such page loses all that any part of it loses, and is GM_RET_NOTSUP for what only part of it allows.
+ *
+ * The kernel tells nobody of a bare mprotect(): after that rights are read anew at each new mapping, and a device that
+ * was given a right before keeps it until its mapping goes.
+ *
+ * @param[in] as      the address space
+ * @param[in] va      first byte, multiple of GM_PAGE_BYTES
+ * @param[in] bytes   length, > 0; rounded up to whole pages
+ * @param[in] access  0, GM_READ, or GM_WRITE with or without GM_READ: what the process may do from now on
+ * @retval GM_RET_SUCCESS  done
+ * @retval GM_RET_INVAL    @p as is no address space that lives; unaligned, empty or overflowing range; unknown access
+ * @retval GM_RET_FAULT    not all of it is mapped; nothing changed
+ * @retval GM_RET_PERM     the kernel refuses (sealed memory)
+ * @retval GM_RET_BUSY     a working set holds pages with a right that would go; nothing changed
+ * @retval GM_RET_TIMEDOUT pages did not become free in time: nothing changed, or, as gm_last_error() says, devices may have
+ *                         their old rights still: call again
+ * @retval GM_RET_NOMEM    out of memory, or the process has too many mappings; part may have changed
+ * @threads any; blocks
+ */
+GM_API GM_MUST_CHECK gm_ret_t gm_protect(struct gm_as *as, uint64_t va, uint64_t bytes, uint32_t access);
 
 /**
- * @brief State of every page of a range.
- * @param[in]  as     the address space
- * @param[in]  va     first byte, multiple of GM_PAGE_BYTES
- * @param[in]  pages  how many
- * @param[out] info   array[pages], filled in completely
- * @retval GM_RET_SUCCESS  filled in
- * @retval GM_RET_INVAL    @p as is no address space that lives, @p info is NULL; unaligned, empty or overflowing range
- * @threads any; a snapshot per block, not over blocks
+ * @brief Pages stay where they are told to, until gm_unpin(): a promise, no hint.
+ *
+ * To the host: they are brought home and never go to a device; devices map them in place, those that cannot get
+ * GM_RET_BUSY. To a device: they are brought there and mapped for reading, and are neither evicted nor moved by anybody; a
+ * CPU access waits, and fails loudly after gm_as_config.hold_ns through the hook `stuck` (whose `ws` is NULL then), as
+ * for a working set that is held. The edge of an adopted buffer, which cannot move, is mapped there in place. The room
+ * counts as held by a working set; nobody is waited for who holds it. A fork finds what is on a device as of a set.
+ *
+ * Pins nest and overlap: a page is pinned as long as one of them is there. A page that is unmapped loses its pin, as does
+ * one that mremap() moves, from the host; from a device it is at its new place after gm_unpin() of the old one.
+ * gm_discard(), gm_free() and gm_release() of what is pinned to a device: GM_RET_BUSY; of what is pinned to the host
+ * they are allowed, and the latter two end the pin. A space, and a context, with a pin to a device is not ended (GM_RET_BUSY).
+ *
+ * @param[in] as     the address space
+ * @param[in] va     first byte; rounded down to a page
+ * @param[in] bytes  length, > 0; the end is rounded up to a page
+ * @param[in] dev    where; NULL is the host
+ * @retval GM_RET_SUCCESS  pinned, all of it
+ * @retval GM_RET_INVAL    @p as is no address space that lives, @p dev none that is attached to it; empty, overflowing,
+ *                         outside the address space
+ * @retval GM_RET_FAULT    not all of it is managed memory, or its content was lost, or the process may not read it
+ * @retval GM_RET_BUSY     pages that cannot move now: held by a set, pinned elsewhere, in use by a system call
+ * @retval GM_RET_NOSPC    it does not fit beside what is held already; gm_last_error() gives the shortfall
+ * @retval GM_RET_NODEV    @p dev is lost, or content was lost with a device
+ * @retval GM_RET_NOTSUP   a page shares a large page of the device with memory that is not managed
+ * @retval GM_RET_IO, GM_RET_NOMEM, GM_RET_TIMEDOUT  nothing is pinned; pages may have moved
+ * @threads any; blocks
  */
-GM_API gm_ret_t gm_query(struct gm_as *as, uint64_t va, size_t pages, struct gm_page_info *info);
+GM_API GM_MUST_CHECK gm_ret_t gm_pin(struct gm_as *as, uint64_t va, uint64_t bytes, struct gm_dev *dev);
+
+/**
+ * @brief End the last pin that was made of exactly this range.
+ * @param[in] as     the address space
+ * @param[in] va     as it was given to gm_pin()
+ * @param[in] bytes  as it was given to gm_pin()
+ * @retval GM_RET_SUCCESS  ended
+ * @retval GM_RET_INVAL    @p as is no address space that lives; empty, overflowing, outside the address space
+ * @retval GM_RET_NOENT    there is no pin of this range
+ * @threads any
+ */
+GM_API gm_ret_t gm_unpin(struct gm_as *as, uint64_t va, uint64_t bytes);
 
 /**
  * @brief A device touched an address it has no mapping for: serve it now.
