@@ -10,6 +10,8 @@
 
 check_LIBRARIES += libgm_testkit.a
 libgm_testkit_a_SOURCES = \
+	tests/hmm/hmm.h \
+	tests/hmm/hmm_where.h \
 	tests/unit/api_rows.h \
 	tests/unit/api_rows_core.h \
 	tests/unit/api_rows_mem.h \
@@ -123,9 +125,15 @@ tests_unit_test_mock_bug_t_SOURCES = \
 	tests/unit/mock_bug_pt.c \
 	tests/unit/test_mock_bug.c
 
+# --- hmm: a test per row of the table of the Linux HMM self-test (docs/hmm-table.md) ---
+
+HMM_TESTS = \
+	tests/hmm/test_hmm_anon.t \
+	tests/hmm/test_hmm_migrate.t
+
 if HAVE_CRITERION
-check_PROGRAMS += $(UNIT_TESTS)
-TESTS += $(UNIT_TESTS)
+check_PROGRAMS += $(UNIT_TESTS) $(HMM_TESTS)
+TESTS += $(UNIT_TESTS) $(HMM_TESTS)
 else
 TESTS += tests/no-criterion.sh
 endif
