@@ -129,7 +129,11 @@ tests_unit_test_mock_bug_t_SOURCES = \
 
 HMM_TESTS = \
 	tests/hmm/test_hmm_anon.t \
-	tests/hmm/test_hmm_migrate.t
+	tests/hmm/test_hmm_child.t \
+	tests/hmm/test_hmm_gup.t \
+	tests/hmm/test_hmm_huge.t \
+	tests/hmm/test_hmm_migrate.t \
+	tests/hmm/test_hmm_move.t
 
 if HAVE_CRITERION
 check_PROGRAMS += $(UNIT_TESTS) $(HMM_TESTS)

@@ -144,14 +144,22 @@ enum hmm_pages {
 	HMM_NO_THP,   /* asked to be small */
 };
 
-/* Private anonymous memory on a 2 MiB boundary, with 2 MiB around it that are nobody's. Not adopted, never touched. */
+/*
+ * Private anonymous memory on a 2 MiB boundary, with 2 MiB around it that are nobody's. Not adopted, never touched. Low
+ * in the address space, where nobody else maps anything by chance: a hole that a test makes stays one.
+ */
 static inline struct hmm_buf hmm_map(uint64_t bytes, enum hmm_pages pages)
 {
-	struct hmm_buf b = { .bytes = bytes, .raw_bytes = (bytes + BLOCK - 1) / BLOCK * BLOCK + 3 * BLOCK };
+	struct hmm_buf b = { .bytes = bytes, .raw_bytes = (bytes + BLOCK - 1) / BLOCK * BLOCK + 2 * BLOCK };
+	uint64_t va = UINT64_C(0x20000000);
 
-	b.raw = mmap(NULL, b.raw_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	do {
+		b.raw = mmap((void *)(uintptr_t)va, b.raw_bytes, PROT_NONE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+		va += BLOCK;
+	} while (b.raw == MAP_FAILED && va < UINT64_C(0x60000000));
 	HMM_TRUE(b.raw != MAP_FAILED, "mmap");
-	b.at = b.raw + ((BLOCK - GM_VA(b.raw) % BLOCK) % BLOCK) + BLOCK;
+	b.at = b.raw + BLOCK;
 	HMM_TRUE(mmap(b.at, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == b.at, "mmap");
 	if (pages)
 		HMM_TRUE(!madvise(b.at, bytes, pages == HMM_THP ? MADV_HUGEPAGE : MADV_NOHUGEPAGE), "madvise");
