@@ -129,15 +129,22 @@ tests_unit_test_mock_bug_t_SOURCES = \
 
 HMM_TESTS = \
 	tests/hmm/test_hmm_anon.t \
+	tests/hmm/test_hmm_bench.t \
 	tests/hmm/test_hmm_child.t \
 	tests/hmm/test_hmm_gup.t \
 	tests/hmm/test_hmm_huge.t \
+	tests/hmm/test_hmm_look.t \
 	tests/hmm/test_hmm_migrate.t \
 	tests/hmm/test_hmm_move.t
 
+# The same on other devices, and with khugepaged awake; counts the rows.
+HMM_RUNS = tests/hmm/rows.sh
+tests/hmm/rows.log: $(HMM_TESTS)
+EXTRA_DIST += $(HMM_RUNS) tests/hmm/rows.txt
+
 if HAVE_CRITERION
 check_PROGRAMS += $(UNIT_TESTS) $(HMM_TESTS)
-TESTS += $(UNIT_TESTS) $(HMM_TESTS)
+TESTS += $(UNIT_TESTS) $(HMM_TESTS) $(HMM_RUNS)
 else
 TESTS += tests/no-criterion.sh
 endif
@@ -240,6 +247,7 @@ TREE_CHECKS = \
 	tests/lint/check-api-table.sh \
 	tests/lint/check-calls.sh \
 	tests/lint/check-headers.sh \
+	tests/lint/check-hmm-rows.sh \
 	tests/lint/check-layers.sh \
 	tests/lint/check-lists.sh \
 	tests/lint/check-size.sh \
@@ -284,7 +292,7 @@ check-valgrind: all
 LINT_C = $(filter %.c,$(LINT_FILES))
 LINT_H = $(filter %.h,$(LINT_FILES)) $(gmeminclude_HEADERS)
 LINT_FLAGS = -std=gnu11 $(DEFS) $(AM_CPPFLAGS)
-SHELL_FILES = $(STRESS_RUNS) $(CONFORM_TESTS) tests/stress/random_short.sh \
+SHELL_FILES = $(STRESS_RUNS) $(CONFORM_TESTS) $(HMM_RUNS) tests/stress/random_short.sh \
 	.ci/run autogen.sh demo tools/setup.sh \
 	tests/no-criterion.sh tests/run-criterion.sh tests/run-program.sh tests/link/run.sh \
 	tests/lint/run-scripts.sh $(TREE_CHECKS)
