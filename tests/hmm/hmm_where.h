@@ -32,6 +32,7 @@
 
 #define PAGE ((uint64_t)GM_PAGE_BYTES)
 #define BLOCK ((uint64_t)GM_BLOCK_BYTES)
+#define UNIT ((uint64_t)GM_UNIT_BYTES)
 
 /* Set in a forked child: there a failed assertion is an exit status, as the test framework belongs to the parent. */
 static bool hmm_in_child;

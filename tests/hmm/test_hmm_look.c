@@ -76,7 +76,7 @@ HMM_TEST(snapshot)
 		{ S_ERROR, S_ERROR, S_NONE, S_ZERO | S_READ, S_READ, S_WRITE, S_NONE, S_LOCAL | S_WRITE },
 	};
 	struct hmm h = hmm_open(2);
-	struct hmm_buf b = hmm_buffer(&h, 16 * GM_UNIT_BYTES, HMM_NO_THP);
+	struct hmm_buf b = hmm_buffer(&h, 16 * UNIT, HMM_NO_THP);
 	char *p = b.at, *ones = hmm_pattern(8 * PAGE, 1);
 	struct gm_stats before, after;
 

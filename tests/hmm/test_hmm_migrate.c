@@ -45,7 +45,7 @@ HMM_TEST(migrate_fault)
 
 	/* Each second page of the first half, one by one. */
 	hmm_away_all(&h, 0, &b, want);
-	for (uint64_t off = 0; off < half; off += 2 * GM_UNIT_BYTES)
+	for (uint64_t off = 0; off < half; off += 2 * UNIT)
 		b.at[off] ^= 1, want[off] ^= 1;
 	hmm_away_all(&h, 0, &b, want);
 	cr_assert_eq(memcmp(b.at, want, b.bytes), 0);
@@ -157,7 +157,7 @@ static void mixed_errors(struct hmm *h, struct hmm_buf *b)
 HMM_TEST(migrate_mixed)
 {
 	struct hmm h = hmm_open(2);
-	struct hmm_buf b = hmm_buffer(&h, 16 * GM_UNIT_BYTES, HMM_NO_THP);
+	struct hmm_buf b = hmm_buffer(&h, 16 * UNIT, HMM_NO_THP);
 	char *p = b.at, *got = hmm_private(b.bytes), *want = hmm_private(b.bytes);
 
 	mixed_errors(&h, &b);
