@@ -13,6 +13,7 @@ BENCHES = \
 	bench/bench_meta \
 	bench/bench_migrate \
 	bench/bench_query \
+	bench/bench_thp \
 	bench/bench_touch \
 	bench/bench_ws
 EXTRA_PROGRAMS += $(BENCHES)
@@ -31,14 +32,17 @@ bench_bench_fault_SOURCES = bench/bench_fault.c $(BENCH_FILES)
 bench_bench_index_SOURCES = bench/bench_index.c $(BENCH_FILES)
 bench_bench_meta_SOURCES = bench/bench_meta.c $(BENCH_FILES)
 bench_bench_migrate_SOURCES = bench/bench_migrate.c $(BENCH_FILES)
+bench_bench_thp_SOURCES = bench/bench_thp.c $(BENCH_FILES)
 bench_bench_touch_SOURCES = bench/bench_touch.c $(BENCH_FILES)
 bench_bench_event_LDADD = libgmem.a
 bench_bench_fault_LDADD = libgmem.a
 bench_bench_index_LDADD = $(BENCH_LAYERS)
 bench_bench_meta_LDADD = libgmem.a
 bench_bench_migrate_LDADD = libgmem.a
+bench_bench_thp_LDADD = libgmem.a
 bench_bench_touch_LDADD = libgmem.a
 LINT_FILES += $(BENCH_FILES) bench/bench_event.c bench/bench_fault.c bench/bench_index.c bench/bench_meta.c bench/bench_migrate.c bench/bench_touch.c
+LINT_FILES += bench/bench_thp.c
 
 # White box: parts of the core alone, so they link the layers as the tests do.
 bench_bench_devfault_SOURCES = bench/bench_devfault.c bench/known_host.c bench/known_host.h $(BENCH_FILES)

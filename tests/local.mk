@@ -10,6 +10,8 @@
 
 check_LIBRARIES += libgm_testkit.a
 libgm_testkit_a_SOURCES = \
+	tests/hmm/hmm.h \
+	tests/hmm/hmm_where.h \
 	tests/unit/api_rows.h \
 	tests/unit/api_rows_core.h \
 	tests/unit/api_rows_mem.h \
@@ -127,9 +129,27 @@ tests_unit_test_mock_bug_t_SOURCES = \
 	tests/unit/mock_bug_pt.c \
 	tests/unit/test_mock_bug.c
 
+# --- hmm: a test per row of the table of the Linux HMM self-test (docs/hmm-table.md) ---
+
+HMM_TESTS = \
+	tests/hmm/test_hmm_anon.t \
+	tests/hmm/test_hmm_bench.t \
+	tests/hmm/test_hmm_child.t \
+	tests/hmm/test_hmm_exclusive.t \
+	tests/hmm/test_hmm_gup.t \
+	tests/hmm/test_hmm_huge.t \
+	tests/hmm/test_hmm_look.t \
+	tests/hmm/test_hmm_migrate.t \
+	tests/hmm/test_hmm_move.t
+
+# The same on other devices, and with khugepaged awake; counts the rows.
+HMM_RUNS = tests/hmm/rows.sh
+tests/hmm/rows.log: $(HMM_TESTS)
+EXTRA_DIST += $(HMM_RUNS) tests/hmm/rows.txt
+
 if HAVE_CRITERION
-check_PROGRAMS += $(UNIT_TESTS)
-TESTS += $(UNIT_TESTS)
+check_PROGRAMS += $(UNIT_TESTS) $(HMM_TESTS)
+TESTS += $(UNIT_TESTS) $(HMM_TESTS) $(HMM_RUNS)
 else
 TESTS += tests/no-criterion.sh
 endif
@@ -246,6 +266,7 @@ TREE_CHECKS = \
 	tests/lint/check-api-table.sh \
 	tests/lint/check-calls.sh \
 	tests/lint/check-headers.sh \
+	tests/lint/check-hmm-rows.sh \
 	tests/lint/check-layers.sh \
 	tests/lint/check-lists.sh \
 	tests/lint/check-size.sh \
@@ -290,7 +311,7 @@ check-valgrind: all
 LINT_C = $(filter %.c,$(LINT_FILES))
 LINT_H = $(filter %.h,$(LINT_FILES)) $(gmeminclude_HEADERS)
 LINT_FLAGS = -std=gnu11 $(DEFS) $(AM_CPPFLAGS)
-SHELL_FILES = $(STRESS_RUNS) $(CONFORM_TESTS) tests/stress/random_short.sh \
+SHELL_FILES = $(STRESS_RUNS) $(CONFORM_TESTS) $(HMM_RUNS) tests/stress/random_short.sh \
 	.ci/run autogen.sh demo tools/setup.sh \
 	tests/no-criterion.sh tests/run-criterion.sh tests/run-program.sh tests/link/run.sh \
 	tests/lint/run-scripts.sh $(TREE_CHECKS)
