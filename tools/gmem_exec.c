@@ -32,6 +32,10 @@
 
 #define PRELOAD_NAME "gmem-exec.so"
 #define PRELOAD_ENV "GMEM_EXEC_PRELOAD"
+/* Of the build; elsewhere the place beside this program counts. */
+#ifndef GM_EXEC_LIBDIR
+#define GM_EXEC_LIBDIR "/usr/local/lib/gmem"
+#endif
 #define LEAST_LIMIT (UINT64_C(1) << 20)
 
 struct options {
@@ -123,6 +127,8 @@ static int parse(int argc, char **argv, struct options *o)
 			return wrong("--host-limit %s: a number of bytes from 1M on, with K, M or G", value);
 		i++;
 	}
+	if (strlen(o->device) >= sizeof(((struct gm_exec_shared *)NULL)->device))
+		return wrong("--device %s: that is too long", o->device);
 	if (i >= argc)
 		return wrong("%s", "which program? gmem exec --help says more");
 	o->argv = argv + i;
@@ -168,13 +174,12 @@ static int try_device(const char *spec)
 	gm_ret_t ret = gm_lib_create(NULL, &lib);
 	int status = 0;
 
-	if (ret) {
+	if (!ret)
+		ret = gm_as_create(lib, 0, 0, NULL, &as);
+	if (ret)
 		status = wrong("this process may not manage memory: %s", gm_last_error());
-	} else if (gm_dev_open(lib, spec, &dev)) {
+	else if (gm_dev_open(lib, spec, &dev))
 		status = wrong("--device: %s", gm_last_error());
-	} else if (gm_as_create(lib, 0, 0, NULL, &as)) {
-		status = wrong("this process may not manage memory: %s", gm_last_error());
-	}
 	(void)gm_as_destroy(as);
 	(void)gm_dev_destroy(dev);
 	(void)gm_lib_destroy(lib);
@@ -319,7 +324,7 @@ int gm_cmd_exec(int argc, char **argv)
 	(void)snprintf(spec, sizeof(spec), "mock:vram=%lluM,faults=no", (unsigned long long)(memory_bytes() >> 20));
 	o.device = spec;
 	status = parse(argc, argv, &o);
-	if (status >= 0)
+	if (status >= 0 || !o.argv)
 		return status;
 	status = gm_exec_find(&target, o.argv, why, sizeof(why));
 	if (status) {

@@ -193,7 +193,7 @@ static int interpret(struct gm_exec_target *t, unsigned depth, char *why, size_t
 
 int gm_exec_find(struct gm_exec_target *t, char **argv, char *why, size_t bytes)
 {
-	size_t n = 0;
+	size_t n = 1; /* there is a name */
 	int status;
 
 	while (argv[n])

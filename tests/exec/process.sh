@@ -7,6 +7,13 @@ set -u
 need true
 victim=tests/exec/victim
 
+# Variables of threads lie in the static block, and nothing is bound later: see tools/preload/preload.h.
+readelf=$(command -v "${READELF:-readelf}")
+if [ -n "$readelf" ]; then
+	"$readelf" -rW gmem-exec.so | grep -E 'DTPMOD|TLSDESC' && say "a variable of threads is allocated when it is first used"
+	"$readelf" -dW gmem-exec.so | grep -q 'NOW' || say "functions are bound late"
+fi
+
 for what in close fork kernel malloc map threads; do
 	managed 10M $victim $what >"$dir/out" 2>"$dir/err" </dev/null
 	status=$?

@@ -81,5 +81,6 @@ else
 fi
 
 # found out in the program's process only: too little address space for the preload library
+# shellcheck disable=SC3045 # every shell here has it
 (ulimit -v 1200000; refused 126 'not started' $run --host-limit 64M /bin/echo ran; exit $bad) || bad=1
 exit $bad

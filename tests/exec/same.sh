@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: MIT
+# shellcheck disable=SC2034 # bad is the test's exit status
 # For the tests of `gmem exec`; sourced, in the build directory.
 #
 #   need PROGRAM...    ends the test as skipped where one is not installed, or nothing can be managed here

@@ -50,11 +50,11 @@ CORE_TEST(watch, outlives_the_block, .as = { .flags = GM_AS_WATCH | GM_AS_EXCLUS
 
 	OK(gm_adopt(w->as, ptr(va), 2 * BLOCK, 0));
 	touch_holes(w, va, 32);
-	OK(gm_migrate(w->as, va, 32 * PAGE, w->dev[0], NULL));
+	OK(gm_migrate(w->as, va, UINT64_C(32) * PAGE, w->dev[0], NULL));
 	cr_assert_eq(pages_in(w, va, 32, GM_PLACE_DEVICE), 32);
 	cr_assert_eq(app_wrong(w, va, 32, 7), 0);
 	gm_sim_sleep_ns(w->sim, 3 * SECOND);
-	cr_assert_eq(watched(w), 2 * GM_BLOCK_PAGES);
+	cr_assert_eq(watched(w), 2 * (uint64_t)GM_BLOCK_PAGES);
 	touch_holes(w, va + 64 * PAGE, 32);
 	OK(gm_release(w->as, ptr(va), BLOCK));
 	cr_assert_eq(watched(w), GM_BLOCK_PAGES, "only what was released is let go");

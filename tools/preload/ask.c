@@ -26,7 +26,7 @@ enum { FREE, FILLING, POSTED, DONE };
 
 struct ask {
 	_Atomic uint32_t state;
-	enum gmx_op op;
+	enum gm_exec_op op;
 	uint64_t a, b, c, answer;
 } __attribute__((aligned(64)));
 
@@ -34,15 +34,15 @@ static struct ask asks[ASKS];
 static _Atomic uint32_t posted;
 static int kick_fd = -1;
 
-int gmx_ask_init(void)
+int gm_exec_ask_init(void)
 {
-	kick_fd = gmx_fd_high(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+	kick_fd = gm_exec_fd_high(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
 	return kick_fd;
 }
 
-bool gmx_is_live(void)
+bool gm_exec_is_live(void)
 {
-	return atomic_load_explicit(&gmx.live, memory_order_relaxed) && (int)syscall(SYS_getpid) == gmx.pid;
+	return atomic_load_explicit(&gm_exec.live, memory_order_relaxed) && (int)syscall(SYS_getpid) == gm_exec.pid;
 }
 
 static struct ask *take(void)
@@ -65,19 +65,19 @@ static bool wait_for(struct ask *ask)
 
 	while (atomic_load(&ask->state) != DONE) {
 		(void)syscall(SYS_futex, &ask->state, FUTEX_WAIT_PRIVATE, POSTED, &bound, NULL, 0);
-		if (atomic_load(&ask->state) != DONE && !gmx_is_live())
+		if (atomic_load(&ask->state) != DONE && !gm_exec_is_live())
 			return false;
 	}
 	return true;
 }
 
-uint64_t gmx_ask(enum gmx_op op, uint64_t a, uint64_t b, uint64_t c)
+uint64_t gm_exec_ask(enum gm_exec_op op, uint64_t a, uint64_t b, uint64_t c)
 {
 	uint64_t one = 1, answer = 0, signals;
 	int err = errno;
 	struct ask *ask;
 
-	if (!gmx_is_live())
+	if (!gm_exec_is_live())
 		return 0;
 	signals = gm_raw_block_signals();
 	ask = take();
@@ -97,7 +97,7 @@ uint64_t gmx_ask(enum gmx_op op, uint64_t a, uint64_t b, uint64_t c)
 	return answer;
 }
 
-void gmx_ask_serve(uint64_t (*answer)(enum gmx_op op, uint64_t a, uint64_t b, uint64_t c))
+void gm_exec_ask_serve(uint64_t (*answer)(enum gm_exec_op op, uint64_t a, uint64_t b, uint64_t c))
 {
 	if (!atomic_load(&posted))
 		return;

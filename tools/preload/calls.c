@@ -2,7 +2,7 @@
 /*
  * What a program asks the kernel for memory with.
  *
- *     mmap      private, anonymous, writable, anywhere, GMX_MAP_BYTES and more: in the window. Else as it is: over
+ *     mmap      private, anonymous, writable, anywhere, GM_EXEC_MAP_BYTES and more: in the window. Else as it is: over
  *               managed memory it unmaps that, of which the kernel tells
  *     munmap    what lies in the window is mapped over with the reservation, then free
  *     mremap    of the window: grown in place, or copied by the caller's own thread, page by page within the bound;
@@ -32,27 +32,27 @@
 #define PAGE_MASK ((uint64_t)GM_PAGE_BYTES - 1)
 
 /* The functions that libgmem's own calls in this object are bound to (-Wl,--wrap). */
-void *__wrap_mmap(void *at, size_t bytes, int prot, int flags, int fd, off_t offset);
-int __wrap_munmap(void *at, size_t bytes);
-int __wrap_mprotect(void *at, size_t bytes, int prot);
-int __wrap_close(int fd);
+void *gm_own_mmap(void *at, size_t bytes, int prot, int flags, int fd, off_t offset) __asm__("__wrap_mmap");
+int gm_own_munmap(void *at, size_t bytes) __asm__("__wrap_munmap");
+int gm_own_mprotect(void *at, size_t bytes, int prot) __asm__("__wrap_mprotect");
+int gm_own_close(int fd) __asm__("__wrap_close");
 
-void *__wrap_mmap(void *at, size_t bytes, int prot, int flags, int fd, off_t offset)
+void *gm_own_mmap(void *at, size_t bytes, int prot, int flags, int fd, off_t offset)
 {
 	return gm_raw_mmap(at, bytes, prot, flags, fd, offset);
 }
 
-int __wrap_munmap(void *at, size_t bytes)
+int gm_own_munmap(void *at, size_t bytes)
 {
 	return gm_raw_munmap(at, bytes);
 }
 
-int __wrap_mprotect(void *at, size_t bytes, int prot)
+int gm_own_mprotect(void *at, size_t bytes, int prot)
 {
 	return (int)syscall(SYS_mprotect, at, bytes, prot);
 }
 
-int __wrap_close(int fd)
+int gm_own_close(int fd)
 {
 	return gm_raw_close(fd);
 }
@@ -63,14 +63,14 @@ static bool is_for_us(const void *at, size_t bytes, int prot, int flags)
 {
 	const int only = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_POPULATE;
 
-	return !at && bytes >= GMX_MAP_BYTES && prot == (PROT_READ | PROT_WRITE) && (flags & ~only) == 0 &&
-	       (flags & MAP_PRIVATE) && (flags & MAP_ANONYMOUS) && gmx_is_live();
+	return !at && bytes >= GM_EXEC_MAP_BYTES && prot == (PROT_READ | PROT_WRITE) && (flags & ~only) == 0 &&
+	       (flags & MAP_PRIVATE) && (flags & MAP_ANONYMOUS) && gm_exec_is_live();
 }
 
-GMX_EXPORT void *mmap(void *at, size_t bytes, int prot, int flags, int fd, off_t offset)
+GM_EXEC_EXPORT void *mmap(void *at, size_t bytes, int prot, int flags, int fd, off_t offset)
 {
 	if (is_for_us(at, bytes, prot, flags)) {
-		uint64_t va = gmx_ask(GMX_PLACE, bytes, 0, false);
+		uint64_t va = gm_exec_ask(GM_EXEC_PLACE, bytes, 0, false);
 
 		if (va)
 			return (void *)(uintptr_t)va;
@@ -78,7 +78,7 @@ GMX_EXPORT void *mmap(void *at, size_t bytes, int prot, int flags, int fd, off_t
 	return gm_raw_mmap(at, bytes, prot, flags, fd, offset);
 }
 
-GMX_EXPORT void *mmap64(void *at, size_t bytes, int prot, int flags, int fd, off_t offset)
+GM_EXEC_EXPORT void *mmap64(void *at, size_t bytes, int prot, int flags, int fd, off_t offset)
 {
 	return mmap(at, bytes, prot, flags, fd, offset);
 }
@@ -86,14 +86,14 @@ GMX_EXPORT void *mmap64(void *at, size_t bytes, int prot, int flags, int fd, off
 /* The part of a range that lies in the window. */
 static bool in_window(uint64_t *va, uint64_t *end)
 {
-	uint64_t lo = gmx_window_base(), hi = gmx_window_limit();
+	uint64_t lo = gm_exec_window_base(), hi = gm_exec_window_limit();
 
 	*va = *va < lo ? lo : *va;
 	*end = *end > hi ? hi : *end;
 	return *va < *end;
 }
 
-GMX_EXPORT int munmap(void *at, size_t bytes)
+GM_EXEC_EXPORT int munmap(void *at, size_t bytes)
 {
 	uint64_t va = GM_VA(at), end = va + ((bytes + PAGE_MASK) & ~PAGE_MASK), lo = va, hi = end;
 
@@ -101,7 +101,7 @@ GMX_EXPORT int munmap(void *at, size_t bytes)
 		return gm_raw_munmap(at, bytes);
 	if (va < lo && gm_raw_munmap(at, lo - va))
 		return -1;
-	if (gmx_window_unmap(lo, hi - lo))
+	if (gm_exec_window_unmap(lo, hi - lo))
 		return -1;
 	return end > hi ? gm_raw_munmap((void *)(uintptr_t)hi, end - hi) : 0;
 }
@@ -113,26 +113,26 @@ static void *remap_by_kernel(uint64_t va, size_t bytes, size_t want, int flags, 
 	void *p;
 
 	/* home first: the kernel moves what is there, and what is not would follow by and by */
-	if (gmx_is_live() && !gmx_ask(GMX_RELEASE, va, bytes, 0)) {
+	if (gm_exec_is_live() && !gm_exec_ask(GM_EXEC_RELEASE, va, bytes, 0)) {
 		errno = EFAULT;
 		return MAP_FAILED;
 	}
 	p = (void *)syscall(SYS_mremap, va, bytes, want, flags, to); /* NOLINT(performance-no-int-to-ptr) */
 	if (p != MAP_FAILED && GM_VA(p) != va && !(flags & MREMAP_DONTUNMAP))
-		(void)gmx_window_unmap(va, (bytes + PAGE_MASK) & ~PAGE_MASK);
+		(void)gm_exec_window_unmap(va, (bytes + PAGE_MASK) & ~PAGE_MASK);
 	return p;
 }
 
 static void *remap_by_copy(uint64_t va, size_t bytes, size_t want)
 {
-	uint64_t to = gmx_ask(GMX_PLACE, want, 0, false);
+	uint64_t to = gm_exec_ask(GM_EXEC_PLACE, want, 0, false);
 
 	if (!to) {
 		errno = ENOMEM;
 		return MAP_FAILED;
 	}
 	memcpy((void *)(uintptr_t)to, (const void *)(uintptr_t)va, bytes);
-	(void)gmx_window_unmap(va, bytes);
+	(void)gm_exec_window_unmap(va, bytes);
 	return (void *)(uintptr_t)to;
 }
 
@@ -141,8 +141,8 @@ static void *remap(uint64_t va, size_t bytes, size_t want, int flags)
 	uint64_t have = (bytes + PAGE_MASK) & ~PAGE_MASK, need = (want + PAGE_MASK) & ~PAGE_MASK;
 
 	if (need <= have)
-		return need < have && gmx_window_unmap(va + need, have - need) ? MAP_FAILED : (void *)(uintptr_t)va;
-	if (gmx_ask(GMX_GROW, va, have, need))
+		return need < have && gm_exec_window_unmap(va + need, have - need) ? MAP_FAILED : (void *)(uintptr_t)va;
+	if (gm_exec_ask(GM_EXEC_GROW, va, have, need))
 		return (void *)(uintptr_t)va;
 	if (flags & MREMAP_MAYMOVE)
 		return remap_by_copy(va, have, need);
@@ -150,7 +150,7 @@ static void *remap(uint64_t va, size_t bytes, size_t want, int flags)
 	return MAP_FAILED;
 }
 
-GMX_EXPORT void *mremap(void *at, size_t bytes, size_t want, int flags, ...)
+GM_EXEC_EXPORT void *mremap(void *at, size_t bytes, size_t want, int flags, ...)
 {
 	uint64_t va = GM_VA(at);
 	void *to = NULL;
@@ -161,9 +161,9 @@ GMX_EXPORT void *mremap(void *at, size_t bytes, size_t want, int flags, ...)
 		to = va_arg(ap, void *);
 		va_end(ap);
 	}
-	if (!gmx_window_has(va) || !bytes || !want || va & PAGE_MASK)
+	if (!gm_exec_window_has(va) || !bytes || !want || va & PAGE_MASK)
 		return (void *)syscall(SYS_mremap, at, bytes, want, flags, to); /* NOLINT(performance-no-int-to-ptr) */
-	if (flags & ~MREMAP_MAYMOVE || gmx_window_is_odd(va, bytes) || !gmx_is_live())
+	if (flags & ~MREMAP_MAYMOVE || gm_exec_window_is_odd(va, bytes) || !gm_exec_is_live())
 		return remap_by_kernel(va, bytes, want, flags, to);
 	return remap(va, bytes, want, flags);
 }
@@ -174,25 +174,25 @@ static bool is_managed(uint64_t va, uint64_t bytes)
 {
 	uint64_t lo = va, hi = va + bytes;
 
-	return in_window(&lo, &hi) || (va < atomic_load(&gmx.heap_end) && va + bytes > gmx.heap_va);
+	return in_window(&lo, &hi) || (va < atomic_load(&gm_exec.heap_end) && va + bytes > gm_exec.heap_va);
 }
 
-GMX_EXPORT int mprotect(void *at, size_t bytes, int prot)
+GM_EXEC_EXPORT int mprotect(void *at, size_t bytes, int prot)
 {
 	uint64_t va = GM_VA(at), all = (bytes + PAGE_MASK) & ~PAGE_MASK;
 	int ret;
 
-	if (!bytes || va & PAGE_MASK || !gmx_is_live() || !is_managed(va, all))
+	if (!bytes || va & PAGE_MASK || !gm_exec_is_live() || !is_managed(va, all))
 		return (int)syscall(SYS_mprotect, at, bytes, prot);
-	if (gmx_window_has(va))
-		gmx_window_set_odd(va, all);
-	if (!gmx_ask(GMX_RELEASE, va, all, 0)) {
+	if (gm_exec_window_has(va))
+		gm_exec_window_set_odd(va, all);
+	if (!gm_exec_ask(GM_EXEC_RELEASE, va, all, 0)) {
 		errno = ENOMEM;
 		return -1;
 	}
 	ret = (int)syscall(SYS_mprotect, at, bytes, prot);
 	if (!ret && prot == (PROT_READ | PROT_WRITE))
-		(void)gmx_ask(GMX_ADOPT, va, all, 0);
+		(void)gm_exec_ask(GM_EXEC_ADOPT, va, all, 0);
 	return ret;
 }
 
@@ -203,13 +203,13 @@ static uint64_t release_stack(void)
 {
 	uint64_t va = (GM_VA(__builtin_frame_address(0)) & ~PAGE_MASK) - STACK_BELOW_BYTES;
 
-	if (!gmx_is_live() || !is_managed(va, STACK_BYTES))
+	if (!gm_exec_is_live() || !is_managed(va, STACK_BYTES))
 		return 0;
-	(void)gmx_ask(GMX_RELEASE, va, STACK_BYTES, 0);
+	(void)gm_exec_ask(GM_EXEC_RELEASE, va, STACK_BYTES, 0);
 	return va;
 }
 
-GMX_EXPORT pid_t fork(void)
+GM_EXEC_EXPORT pid_t fork(void)
 {
 	static pid_t (*real)(void);
 	uint64_t signals, stack;
@@ -221,7 +221,7 @@ GMX_EXPORT pid_t fork(void)
 	stack = release_stack();
 	child = real();
 	if (stack)
-		(void)gmx_ask(GMX_ADOPT, stack, STACK_BYTES, 0);
+		(void)gm_exec_ask(GM_EXEC_ADOPT, stack, STACK_BYTES, 0);
 	gm_raw_restore_signals(signals);
 	return child;
 }

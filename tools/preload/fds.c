@@ -17,8 +17,8 @@
 #include "tools/preload/preload.h"
 #include "tools/preload/raw.h"
 
-#define MAX_FDS 32
-#define TOP_FD 4096
+#define MAX_FDS 32u
+#define TOP_FD ((rlim_t)4096)
 
 struct entry {
 	uint64_t inode, offset;
@@ -31,14 +31,14 @@ static int ours[MAX_FDS]; /* sorted */
 static unsigned n_ours;
 static uint64_t before[1024]; /* bits: open before the start */
 
-int gmx_fd_high(int fd)
+int gm_exec_fd_high(int fd)
 {
 	struct rlimit lim;
 	int high;
 
-	if (fd < 0 || getrlimit(RLIMIT_NOFILE, &lim) || lim.rlim_cur <= 2 * MAX_FDS)
+	if (fd < 0 || getrlimit(RLIMIT_NOFILE, &lim) || lim.rlim_cur <= (rlim_t)2 * MAX_FDS)
 		return fd;
-	high = fcntl(fd, F_DUPFD_CLOEXEC, (int)(lim.rlim_cur < TOP_FD ? lim.rlim_cur : TOP_FD) - MAX_FDS);
+	high = fcntl(fd, F_DUPFD_CLOEXEC, (int)((lim.rlim_cur < TOP_FD ? lim.rlim_cur : TOP_FD) - MAX_FDS));
 	if (high < 0)
 		return fd;
 	(void)gm_raw_close(fd);
@@ -82,12 +82,12 @@ static void note_ours(int fd)
 	n_ours++;
 }
 
-void gmx_fds_before(void)
+void gm_exec_fds_before(void)
 {
 	each_fd(note_before);
 }
 
-void gmx_fds_after(void)
+void gm_exec_fds_after(void)
 {
 	each_fd(note_ours);
 }
@@ -96,11 +96,11 @@ static bool is_ours(int fd)
 {
 	for (unsigned i = 0; i < n_ours; i++)
 		if (ours[i] == fd)
-			return gmx_is_live();
+			return gm_exec_is_live();
 	return false;
 }
 
-GMX_EXPORT int close(int fd)
+GM_EXEC_EXPORT int close(int fd)
 {
 	if (is_ours(fd)) {
 		errno = EBADF;
@@ -109,7 +109,7 @@ GMX_EXPORT int close(int fd)
 	return gm_raw_close(fd);
 }
 
-GMX_EXPORT int dup2(int from, int to)
+GM_EXEC_EXPORT int dup2(int from, int to)
 {
 	if (is_ours(to) || is_ours(from)) {
 		errno = EBADF;
@@ -120,7 +120,7 @@ GMX_EXPORT int dup2(int from, int to)
 	return (int)syscall(SYS_dup3, from, to, 0);
 }
 
-GMX_EXPORT int dup3(int from, int to, int flags)
+GM_EXEC_EXPORT int dup3(int from, int to, int flags)
 {
 	if (is_ours(to) || is_ours(from)) {
 		errno = EBADF;
@@ -129,7 +129,7 @@ GMX_EXPORT int dup3(int from, int to, int flags)
 	return (int)syscall(SYS_dup3, from, to, flags);
 }
 
-int gmx_fds_close_range(unsigned first, unsigned last, unsigned flags)
+int gm_exec_fds_close_range(unsigned first, unsigned last, unsigned flags)
 {
 	int ret = 0;
 
@@ -151,20 +151,20 @@ int gmx_fds_close_range(unsigned first, unsigned last, unsigned flags)
  * The range without what is ours. The server does it: it may have a descriptor open for a moment, which it closes
  * later by its number.
  */
-GMX_EXPORT int close_range(unsigned first, unsigned last, int flags)
+GM_EXEC_EXPORT int close_range(unsigned first, unsigned last, int flags)
 {
 	uint64_t err;
 
-	if (flags & CLOSE_RANGE_CLOEXEC || first > last || !gmx_is_live())
+	if (flags & CLOSE_RANGE_CLOEXEC || first > last || !gm_exec_is_live())
 		return (int)syscall(SYS_close_range, first, last, flags);
-	err = gmx_ask(GMX_CLOSE, first, last, (uint64_t)flags);
+	err = gm_exec_ask(GM_EXEC_CLOSE, first, last, (uint64_t)flags);
 	if (!err)
 		return 0;
 	errno = (int)err;
 	return -1;
 }
 
-GMX_EXPORT void closefrom(int low)
+GM_EXEC_EXPORT void closefrom(int low)
 {
 	(void)close_range(low < 0 ? 0 : (unsigned)low, ~0u, 0);
 }

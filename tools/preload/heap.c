@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * malloc() and its relatives. Allocations of GMX_LARGE_BYTES and more are placed in the window; what is smaller the C
+ * malloc() and its relatives. Allocations of GM_EXEC_LARGE_BYTES and more are placed in the window; what is smaller the C
  * library's own malloc() serves, from the break's memory, which is managed:
  *  - one arena only (M_ARENA_MAX), and no mappings (M_MMAP_THRESHOLD) or giving back (M_TRIM_THRESHOLD), so that all
  *    of it is there;
@@ -22,11 +22,11 @@
 #include "tools/preload/raw.h"
 
 /* The C library's own; exported by it for those who interpose. */
-extern void *__libc_malloc(size_t bytes);
-extern void __libc_free(void *ptr);
-extern void *__libc_calloc(size_t n, size_t bytes);
-extern void *__libc_realloc(void *ptr, size_t bytes);
-extern void *__libc_memalign(size_t align, size_t bytes);
+extern void *gm_libc_malloc(size_t bytes) __asm__("__libc_malloc");
+extern void gm_libc_free(void *ptr) __asm__("__libc_free");
+extern void *gm_libc_calloc(size_t n, size_t bytes) __asm__("__libc_calloc");
+extern void *gm_libc_realloc(void *ptr, size_t bytes) __asm__("__libc_realloc");
+extern void *gm_libc_memalign(size_t align, size_t bytes) __asm__("__libc_memalign");
 
 static size_t (*usable_size)(void *ptr);
 
@@ -36,60 +36,60 @@ static size_t (*usable_size)(void *ptr);
 /* The C library gave this; it may lie above what is adopted. */
 static void *from_heap(void *ptr)
 {
-	uint64_t end = atomic_load_explicit(&gmx.heap_end, memory_order_relaxed);
+	uint64_t end = atomic_load_explicit(&gm_exec.heap_end, memory_order_relaxed);
 
 	/* more than a step above, too: freed and taken in between by others */
-	if (ptr && GM_VA(ptr) >= end && GM_VA(ptr) - end < HEAP_REACH && gmx_is_live() &&
+	if (ptr && GM_VA(ptr) >= end && GM_VA(ptr) - end < HEAP_REACH && gm_exec_is_live() &&
 	    GM_VA(ptr) < (uint64_t)syscall(SYS_brk, 0))
-		(void)gmx_ask(GMX_HEAP, 0, 0, 0);
+		(void)gm_exec_ask(GM_EXEC_HEAP, 0, 0, 0);
 	return ptr;
 }
 
 static void *place(size_t bytes, size_t align)
 {
-	uint64_t va = gmx_ask(GMX_PLACE, bytes, align, true);
+	uint64_t va = gm_exec_ask(GM_EXEC_PLACE, bytes, align, true);
 
 	return (void *)(uintptr_t)va;
 }
 
 static bool is_large(size_t bytes)
 {
-	return bytes >= GMX_LARGE_BYTES && gmx_is_live();
+	return bytes >= GM_EXEC_LARGE_BYTES && gm_exec_is_live();
 }
 
-GMX_EXPORT void *malloc(size_t bytes)
+GM_EXEC_EXPORT void *malloc(size_t bytes)
 {
 	void *ptr = is_large(bytes) ? place(bytes, 0) : NULL;
 
-	return ptr ? ptr : from_heap(__libc_malloc(bytes));
+	return ptr ? ptr : from_heap(gm_libc_malloc(bytes));
 }
 
-GMX_EXPORT void *calloc(size_t n, size_t bytes)
+GM_EXEC_EXPORT void *calloc(size_t n, size_t bytes)
 {
 	size_t all;
 	void *ptr = NULL;
 
 	if (!__builtin_mul_overflow(n, bytes, &all) && is_large(all))
 		ptr = place(all, 0);
-	return ptr ? ptr : from_heap(__libc_calloc(n, bytes));
+	return ptr ? ptr : from_heap(gm_libc_calloc(n, bytes));
 }
 
-GMX_EXPORT void free(void *ptr)
+GM_EXEC_EXPORT void free(void *ptr)
 {
 	int err = errno;
 
-	if (!gmx_window_has(GM_VA(ptr))) {
-		__libc_free(ptr);
+	if (!gm_exec_window_has(GM_VA(ptr))) {
+		gm_libc_free(ptr);
 		return;
 	}
-	(void)gmx_window_unmap(GM_VA(ptr), (gmx_alloc_bytes(GM_VA(ptr)) + GM_PAGE_BYTES - 1) & ~(uint64_t)(GM_PAGE_BYTES - 1));
+	(void)gm_exec_window_unmap(GM_VA(ptr), (gm_exec_alloc_bytes(GM_VA(ptr)) + GM_PAGE_BYTES - 1) & ~(uint64_t)(GM_PAGE_BYTES - 1));
 	errno = err;
 }
 
-GMX_EXPORT size_t malloc_usable_size(void *ptr)
+GM_EXEC_EXPORT size_t malloc_usable_size(void *ptr)
 {
-	if (ptr && gmx_window_has(GM_VA(ptr)))
-		return (gmx_alloc_bytes(GM_VA(ptr)) + GM_PAGE_BYTES - 1) & ~(size_t)(GM_PAGE_BYTES - 1);
+	if (ptr && gm_exec_window_has(GM_VA(ptr)))
+		return (gm_exec_alloc_bytes(GM_VA(ptr)) + GM_PAGE_BYTES - 1) & ~(size_t)(GM_PAGE_BYTES - 1);
 	return ptr && usable_size ? usable_size(ptr) : 0;
 }
 
@@ -105,16 +105,16 @@ static void *move(void *ptr, size_t have, size_t bytes)
 	return to;
 }
 
-GMX_EXPORT void *realloc(void *ptr, size_t bytes)
+GM_EXEC_EXPORT void *realloc(void *ptr, size_t bytes)
 {
 	uint64_t va = GM_VA(ptr);
 	size_t have;
 
 	if (!ptr)
 		return malloc(bytes);
-	if (!gmx_window_has(va)) {
+	if (!gm_exec_window_has(va)) {
 		if (!is_large(bytes) || !usable_size)
-			return from_heap(__libc_realloc(ptr, bytes));
+			return from_heap(gm_libc_realloc(ptr, bytes));
 		return move(ptr, usable_size(ptr), bytes);
 	}
 	if (!bytes) {
@@ -124,7 +124,7 @@ GMX_EXPORT void *realloc(void *ptr, size_t bytes)
 	have = malloc_usable_size(ptr);
 	if (bytes <= have && bytes >= have / 2)
 		return ptr;
-	if (bytes > have && gmx_ask(GMX_GROW, va, have, bytes))
+	if (bytes > have && gm_exec_ask(GM_EXEC_GROW, va, have, bytes))
 		return ptr;
 	return move(ptr, have, bytes);
 }
@@ -134,19 +134,19 @@ static bool is_power(size_t align)
 	return align && !(align & (align - 1));
 }
 
-GMX_EXPORT void *memalign(size_t align, size_t bytes)
+GM_EXEC_EXPORT void *memalign(size_t align, size_t bytes)
 {
 	void *ptr = is_large(bytes) && is_power(align) && align <= GM_BLOCK_BYTES ? place(bytes, align) : NULL;
 
-	return ptr ? ptr : from_heap(__libc_memalign(align, bytes));
+	return ptr ? ptr : from_heap(gm_libc_memalign(align, bytes));
 }
 
-GMX_EXPORT void *aligned_alloc(size_t align, size_t bytes)
+GM_EXEC_EXPORT void *aligned_alloc(size_t align, size_t bytes)
 {
 	return memalign(align, bytes);
 }
 
-GMX_EXPORT int posix_memalign(void **out, size_t align, size_t bytes)
+GM_EXEC_EXPORT int posix_memalign(void **out, size_t align, size_t bytes)
 {
 	int err = errno;
 	void *ptr;
@@ -161,7 +161,7 @@ GMX_EXPORT int posix_memalign(void **out, size_t align, size_t bytes)
 	return 0;
 }
 
-void gmx_heap_init(void)
+void gm_exec_heap_init(void)
 {
 	uint64_t now;
 	void *top;
@@ -170,11 +170,11 @@ void gmx_heap_init(void)
 	(void)mallopt(M_ARENA_MAX, 1);
 	(void)mallopt(M_MMAP_THRESHOLD, 32 << 20);
 	(void)mallopt(M_TRIM_THRESHOLD, INT32_MAX);
-	(void)mallopt(M_TOP_PAD, (int)GMX_HEAP_STEP_BYTES);
+	(void)mallopt(M_TOP_PAD, (int)GM_EXEC_HEAP_STEP_BYTES);
 	now = (uint64_t)syscall(SYS_brk, 0);
 	/* more than the top can hold: the break rises */
-	top = __libc_malloc(GMX_LARGE_BYTES);
-	__libc_free(top);
-	gmx.heap_va = (now + GM_PAGE_BYTES - 1) & ~(uint64_t)(GM_PAGE_BYTES - 1);
-	atomic_store(&gmx.heap_end, gmx.heap_va);
+	top = gm_libc_malloc(GM_EXEC_LARGE_BYTES);
+	gm_libc_free(top);
+	gm_exec.heap_va = (now + GM_PAGE_BYTES - 1) & ~(uint64_t)(GM_PAGE_BYTES - 1);
+	atomic_store(&gm_exec.heap_end, gm_exec.heap_va);
 }

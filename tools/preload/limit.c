@@ -67,10 +67,10 @@ static uint64_t rest_bytes;          /* anonymous memory that is neither managed
 static uint64_t stuck_bytes;          /* the last pass could not get below this; 0: it could */
 static int map_fd = -1, statm_fd = -1;
 
-bool gmx_limit_init(void)
+bool gm_exec_limit_init(void)
 {
-	map_fd = gmx_fd_high(open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
-	statm_fd = gmx_fd_high(open("/proc/self/statm", O_RDONLY | O_CLOEXEC));
+	map_fd = gm_exec_fd_high(open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
+	statm_fd = gm_exec_fd_high(open("/proc/self/statm", O_RDONLY | O_CLOEXEC));
 	queue = gm_raw_table(QUEUE_SLOTS * sizeof(queue[0]));
 	for (unsigned i = 0; i < 2; i++)
 		spans[i].unit = gm_raw_table(SPAN_UNITS * sizeof(struct unit));
@@ -151,7 +151,7 @@ static void note(uint64_t va, uint64_t end)
 static void stats(struct gm_stats *s)
 {
 	*s = (struct gm_stats){ 0 };
-	(void)gm_as_stats(gmx.as, s);
+	(void)gm_as_stats(gm_exec.as, s);
 }
 
 /* Pages brought so far: each fault makes one at most, or is of those that came home. */
@@ -168,11 +168,11 @@ static void look(void)
 	if (++look_nr == 0)
 		look_nr = 1;
 	seen_pages = brought();
-	spans[0].va = gmx.heap_va & ~(UNIT - 1);
-	spans[0].end = atomic_load(&gmx.heap_end);
-	spans[1].va = gmx_window_base();
-	spans[1].end = gmx_window_end();
-	found_bytes = scan(gmx.heap_va, spans[0].end, note);
+	spans[0].va = gm_exec.heap_va & ~(UNIT - 1);
+	spans[0].end = atomic_load(&gm_exec.heap_end);
+	spans[1].va = gm_exec_window_base();
+	spans[1].end = gm_exec_window_end();
+	found_bytes = scan(gm_exec.heap_va, spans[0].end, note);
 	found_bytes += scan(spans[1].va, spans[1].end, note);
 }
 
@@ -203,9 +203,9 @@ static uint64_t device_bytes(void)
 {
 	struct gm_dev_info info;
 
-	if (gmx.vram_bytes)
-		return scan(gmx.vram_va, gmx.vram_va + gmx.vram_bytes, NULL);
-	return gm_dev_query(gmx.dev, &info) ? 0 : info.mem_bytes - info.mem_free_bytes;
+	if (gm_exec.vram_bytes)
+		return scan(gm_exec.vram_va, gm_exec.vram_va + gm_exec.vram_bytes, NULL);
+	return gm_dev_query(gm_exec.dev, &info) ? 0 : info.mem_bytes - info.mem_free_bytes;
 }
 
 static void raise_to(_Atomic uint64_t *peak, uint64_t now)
@@ -216,7 +216,7 @@ static void raise_to(_Atomic uint64_t *peak, uint64_t now)
 
 static void publish(uint64_t host, uint64_t device)
 {
-	struct gm_exec_shared *x = gmx.shared;
+	struct gm_exec_shared *x = gm_exec.shared;
 	struct gm_stats s;
 
 	stats(&s);
@@ -238,13 +238,13 @@ static void publish(uint64_t host, uint64_t device)
 static void measure(void)
 {
 	uint64_t device = device_bytes(), anon = anonymous_bytes();
-	uint64_t others = found_bytes + (gmx.vram_bytes ? device : 0);
+	uint64_t others = found_bytes + (gm_exec.vram_bytes ? device : 0);
 
 	rest_bytes = anon > others ? anon - others : 0;
 	publish(found_bytes + rest_bytes, device);
 }
 
-void gmx_limit_sample(void)
+void gm_exec_limit_sample(void)
 {
 	stuck_bytes = 0;
 	look();
@@ -256,7 +256,7 @@ void gmx_limit_sample(void)
 /* What managed memory may have; a bound that the rest exceeds alone cannot be kept, but the program goes on. */
 static uint64_t budget(void)
 {
-	uint64_t limit = gmx.shared->limit_bytes, least = limit / 8;
+	uint64_t limit = gm_exec.shared->limit_bytes, least = limit / 8;
 
 	return limit > rest_bytes + least ? limit - rest_bytes : least;
 }
@@ -295,11 +295,11 @@ static bool next_run(uint64_t *left, uint64_t *va, uint64_t *end, uint64_t *page
 /* The part of [va, end) that is managed: units at the ends of the break's memory reach beyond it. */
 static void clip(uint64_t *va, uint64_t *end)
 {
-	uint64_t heap_end = atomic_load(&gmx.heap_end);
+	uint64_t heap_end = atomic_load(&gm_exec.heap_end);
 
-	if (gmx_window_has(*va))
+	if (gm_exec_window_has(*va))
 		return;
-	*va = *va < gmx.heap_va ? gmx.heap_va : *va;
+	*va = *va < gm_exec.heap_va ? gm_exec.heap_va : *va;
 	*end = *end > heap_end ? heap_end : *end;
 }
 
@@ -309,10 +309,10 @@ static bool push(uint64_t va, uint64_t end)
 
 	clip(&va, &end);
 	/* FAULT: part of it is not managed; BUSY: some pages cannot move. The next look shows what is left. */
-	ret = va < end ? gm_migrate(gmx.as, va, end - va, gmx.dev, NULL) : GM_RET_SUCCESS;
+	ret = va < end ? gm_migrate(gm_exec.as, va, end - va, gm_exec.dev, NULL) : GM_RET_SUCCESS;
 	if (ret != GM_RET_NOSPC && ret != GM_RET_NODEV)
 		return true;
-	gmx.shared->full++;
+	gm_exec.shared->full++;
 	return false;
 }
 
@@ -337,7 +337,7 @@ static uint64_t now_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 }
 
-void gmx_limit_check(void)
+void gm_exec_limit_check(void)
 {
 	uint64_t all = budget(), step = all / 8, high = all - all / 16, start;
 
@@ -353,8 +353,8 @@ void gmx_limit_check(void)
 		make_room(high - step);
 		look();
 		measure();
-		gmx.shared->passes++;
+		gm_exec.shared->passes++;
 		stuck_bytes = found_bytes > high ? found_bytes : 0;
 	}
-	gmx.shared->pass_ns += now_ns() - start;
+	gm_exec.shared->pass_ns += now_ns() - start;
 }

@@ -8,7 +8,7 @@
  *     touch of a page that is absent        -->  the kernel's message            -->  gm_as_serve()
  *                                                too much on the host (limit.c)  -->  gm_migrate() to the device
  *
- * What is managed: allocations of GMX_LARGE_BYTES and more, anonymous mappings of GMX_MAP_BYTES and more, and the
+ * What is managed: allocations of GM_EXEC_LARGE_BYTES and more, anonymous mappings of GM_EXEC_MAP_BYTES and more, and the
  * break's memory, from which the C library's malloc() serves what is smaller.
  *
  * Nothing waits for itself. While the server works nobody but it can bring a page, so it touches no managed memory,
@@ -38,13 +38,13 @@
 
 #include "tools/preload/shared.h"
 
-#define GMX_LARGE_BYTES ((size_t)1 << 20)
-#define GMX_MAP_BYTES ((size_t)256 << 10)
+#define GM_EXEC_LARGE_BYTES ((size_t)1 << 20)
+#define GM_EXEC_MAP_BYTES ((size_t)256 << 10)
 /* The break grows by so much at once. */
-#define GMX_HEAP_STEP_BYTES ((size_t)64 << 20)
-#define GMX_EXPORT __attribute__((visibility("default")))
+#define GM_EXEC_HEAP_STEP_BYTES ((size_t)64 << 20)
+#define GM_EXEC_EXPORT __attribute__((visibility("default")))
 
-struct gmx {
+struct gm_exec {
 	struct gm_exec_shared *shared;
 	struct gm_lib *lib;
 	struct gm_dev *dev;
@@ -56,56 +56,56 @@ struct gmx {
 	uint64_t heap_va;             /* the break's memory that is managed */
 	_Atomic uint64_t heap_end;
 };
-extern struct gmx gmx;
+extern struct gm_exec gm_exec;
 
 /* ask.c: what the server is asked for, and what it answers. */
-enum gmx_op {
-	GMX_PLACE,   /* bytes, alignment, is an allocation -> address or 0 */
-	GMX_GROW,    /* va, bytes now, bytes wanted -> 1 done in place, 0 no */
-	GMX_FREED,   /* va, bytes: nothing is mapped there any more */
-	GMX_ADOPT,   /* va, bytes */
-	GMX_RELEASE, /* va, bytes: all home, not managed any more -> 1, 0 failed */
-	GMX_HEAP,    /* the break has moved */
-	GMX_CLOSE,   /* first, last, flags: a range of descriptors, without ours -> 0, or an error number */
-	GMX_PUBLISH, /* bring the counters up to date */
+enum gm_exec_op {
+	GM_EXEC_PLACE,   /* bytes, alignment, is an allocation -> address or 0 */
+	GM_EXEC_GROW,    /* va, bytes now, bytes wanted -> 1 done in place, 0 no */
+	GM_EXEC_FREED,   /* va, bytes: nothing is mapped there any more */
+	GM_EXEC_ADOPT,   /* va, bytes */
+	GM_EXEC_RELEASE, /* va, bytes: all home, not managed any more -> 1, 0 failed */
+	GM_EXEC_HEAP,    /* the break has moved */
+	GM_EXEC_CLOSE,   /* first, last, flags: a range of descriptors, without ours -> 0, or an error number */
+	GM_EXEC_PUBLISH, /* bring the counters up to date */
 };
-int gmx_ask_init(void); /* descriptor that becomes readable when somebody asks; -1 */
-uint64_t gmx_ask(enum gmx_op op, uint64_t a, uint64_t b, uint64_t c);
+int gm_exec_ask_init(void); /* descriptor that becomes readable when somebody asks; -1 */
+uint64_t gm_exec_ask(enum gm_exec_op op, uint64_t a, uint64_t b, uint64_t c);
 /* For the server: answer what was asked. */
-void gmx_ask_serve(uint64_t (*answer)(enum gmx_op op, uint64_t a, uint64_t b, uint64_t c));
+void gm_exec_ask_serve(uint64_t (*answer)(enum gm_exec_op op, uint64_t a, uint64_t b, uint64_t c));
 /* Is there a server that answers this process? */
-bool gmx_is_live(void);
+bool gm_exec_is_live(void);
 
 /* server.c */
-gm_ret_t gmx_server_start(void);
+gm_ret_t gm_exec_server_start(void);
 
 /* window.c: addresses. Those of the server are marked S. */
-bool gmx_window_init(void);
-bool gmx_window_has(uint64_t va);
-uint64_t gmx_window_end(void);                                /* S: above the last one in use */
-uint64_t gmx_window_place(uint64_t bytes, uint64_t align, bool alloc); /* S: mapped, 0: no room */
-bool gmx_window_grow(uint64_t va, uint64_t bytes, uint64_t want);      /* S */
-void gmx_window_freed(uint64_t va, uint64_t bytes);                    /* S */
-uint64_t gmx_window_base(void);
-uint64_t gmx_window_limit(void); /* one past the last address of the window */
-uint64_t gmx_alloc_bytes(uint64_t va);      /* of an allocation that begins there; 0: none does */
-void gmx_window_set_odd(uint64_t va, uint64_t bytes); /* its rights were changed */
-bool gmx_window_is_odd(uint64_t va, uint64_t bytes);
+bool gm_exec_window_init(void);
+bool gm_exec_window_has(uint64_t va);
+uint64_t gm_exec_window_end(void);                                /* S: above the last one in use */
+uint64_t gm_exec_window_place(uint64_t bytes, uint64_t align, bool alloc); /* S: mapped, 0: no room */
+bool gm_exec_window_grow(uint64_t va, uint64_t bytes, uint64_t want);      /* S */
+void gm_exec_window_freed(uint64_t va, uint64_t bytes);                    /* S */
+uint64_t gm_exec_window_base(void);
+uint64_t gm_exec_window_limit(void); /* one past the last address of the window */
+uint64_t gm_exec_alloc_bytes(uint64_t va);      /* of an allocation that begins there; 0: none does */
+void gm_exec_window_set_odd(uint64_t va, uint64_t bytes); /* its rights were changed */
+bool gm_exec_window_is_odd(uint64_t va, uint64_t bytes);
 /* Give [va, va + bytes) of the window back; any thread. 0, or -1 and errno. */
-int gmx_window_unmap(uint64_t va, uint64_t bytes);
+int gm_exec_window_unmap(uint64_t va, uint64_t bytes);
 
 /* limit.c: all S. */
-bool gmx_limit_init(void);
-void gmx_limit_check(void);  /* before pages are brought: make room if there is too little */
-void gmx_limit_sample(void); /* measure, publish, correct */
+bool gm_exec_limit_init(void);
+void gm_exec_limit_check(void);  /* before pages are brought: make room if there is too little */
+void gm_exec_limit_sample(void); /* measure, publish, correct */
 
 /* fds.c */
-int gmx_fd_high(int fd); /* out of the way of the program's, which count from 0; -1 stays so */
-void gmx_fds_before(void);
-int gmx_fds_close_range(unsigned first, unsigned last, unsigned flags); /* the server's thread */
-void gmx_fds_after(void); /* what was opened since is ours, and stays open */
+int gm_exec_fd_high(int fd); /* out of the way of the program's, which count from 0; -1 stays so */
+void gm_exec_fds_before(void);
+int gm_exec_fds_close_range(unsigned first, unsigned last, unsigned flags); /* the server's thread */
+void gm_exec_fds_after(void); /* what was opened since is ours, and stays open */
 
 /* heap.c */
-void gmx_heap_init(void);
+void gm_exec_heap_init(void);
 
 #endif

@@ -4,13 +4,13 @@
  *
  *     answer what is asked --> is there room on the host? make it --> serve one batch of the kernel's messages
  *              ^                                                              '-- none: sleep until there is
- *              '--------------------- every GMX_SAMPLE_NS: measure -----------------------'
+ *              '--------------------- every GM_EXEC_SAMPLE_NS: measure -----------------------'
  *
  * The space has no threads of its own (GM_AS_NO_THREADS): while room is made nobody brings a page. gm_migrate() and
  * the other calls handle events themselves while they wait for them.
  *
  * The break's memory: at the start its top is raised by a large step (heap.c), and what is new is adopted. When the C
- * library raises it again whoever sees it first asks (GMX_HEAP); that it fell is seen at the next measurement.
+ * library raises it again whoever sees it first asks (GM_EXEC_HEAP); that it fell is seen at the next measurement.
  */
 #include "config.h"
 
@@ -42,26 +42,26 @@ static uint64_t now_ns(void)
 
 static gm_ret_t adopt(uint64_t va, uint64_t bytes)
 {
-	return gm_adopt(gmx.as, (void *)(uintptr_t)va, bytes, 0);
+	return gm_adopt(gm_exec.as, (void *)(uintptr_t)va, bytes, 0);
 }
 
 static gm_ret_t heap_adopt(void)
 {
 	uint64_t end = (uint64_t)syscall(SYS_brk, 0) & ~(uint64_t)(GM_PAGE_BYTES - 1);
-	uint64_t was = atomic_load(&gmx.heap_end);
+	uint64_t was = atomic_load(&gm_exec.heap_end);
 	gm_ret_t ret = GM_RET_SUCCESS;
 
 	if (end > was)
 		ret = adopt(was, end - was);
 	/* what the kernel took back told of itself */
 	if (!ret && end != was)
-		atomic_store(&gmx.heap_end, end > gmx.heap_va ? end : gmx.heap_va);
+		atomic_store(&gm_exec.heap_end, end > gm_exec.heap_va ? end : gm_exec.heap_va);
 	return ret;
 }
 
 static uint64_t place(uint64_t bytes, uint64_t align, bool alloc)
 {
-	uint64_t va = gmx_window_place(bytes, align, alloc);
+	uint64_t va = gm_exec_window_place(bytes, align, alloc);
 
 	/* not adopted is not lost: it is ordinary memory, and counted as such */
 	if (va)
@@ -74,7 +74,7 @@ static uint64_t grow(uint64_t va, uint64_t bytes, uint64_t want)
 	uint64_t end = (va + bytes + GM_PAGE_BYTES - 1) & ~(uint64_t)(GM_PAGE_BYTES - 1);
 	uint64_t to = (va + want + GM_PAGE_BYTES - 1) & ~(uint64_t)(GM_PAGE_BYTES - 1);
 
-	if (!gmx_window_grow(va, bytes, want))
+	if (!gm_exec_window_grow(va, bytes, want))
 		return 0;
 	if (to > end)
 		(void)adopt(end, to - end);
@@ -83,31 +83,31 @@ static uint64_t grow(uint64_t va, uint64_t bytes, uint64_t want)
 
 static uint64_t release(uint64_t va, uint64_t bytes)
 {
-	gm_ret_t ret = gm_release(gmx.as, (void *)(uintptr_t)va, bytes);
+	gm_ret_t ret = gm_release(gm_exec.as, (void *)(uintptr_t)va, bytes);
 
 	return !ret || ret == GM_RET_NOENT;
 }
 
-static uint64_t answer(enum gmx_op op, uint64_t a, uint64_t b, uint64_t c)
+static uint64_t answer(enum gm_exec_op op, uint64_t a, uint64_t b, uint64_t c)
 {
 	switch (op) {
-	case GMX_PLACE:
+	case GM_EXEC_PLACE:
 		return place(a, b, c);
-	case GMX_GROW:
+	case GM_EXEC_GROW:
 		return grow(a, b, c);
-	case GMX_FREED:
-		gmx_window_freed(a, b);
+	case GM_EXEC_FREED:
+		gm_exec_window_freed(a, b);
 		return 1;
-	case GMX_ADOPT:
+	case GM_EXEC_ADOPT:
 		return !adopt(a, b);
-	case GMX_RELEASE:
+	case GM_EXEC_RELEASE:
 		return release(a, b);
-	case GMX_HEAP:
+	case GM_EXEC_HEAP:
 		return !heap_adopt();
-	case GMX_CLOSE:
-		return gmx_fds_close_range((unsigned)a, (unsigned)b, (unsigned)c) ? (uint64_t)errno : 0;
-	case GMX_PUBLISH:
-		gmx_limit_sample();
+	case GM_EXEC_CLOSE:
+		return gm_exec_fds_close_range((unsigned)a, (unsigned)b, (unsigned)c) ? (uint64_t)errno : 0;
+	case GM_EXEC_PUBLISH:
+		gm_exec_limit_sample();
 		return 1;
 	}
 	return 0;
@@ -136,15 +136,15 @@ static void *serve(void *arg)
 	for (;;) {
 		uint64_t now = now_ns();
 
-		gmx_ask_serve(answer);
+		gm_exec_ask_serve(answer);
 		if (now - sampled_ns >= SAMPLE_NS) {
 			sampled_ns = now;
-			if (atomic_load(&gmx.live))
+			if (atomic_load(&gm_exec.live))
 				(void)heap_adopt();
-			gmx_limit_sample();
+			gm_exec_limit_sample();
 		}
-		gmx_limit_check();
-		if (gm_as_serve(gmx.as, 0) == GM_RET_SUCCESS)
+		gm_exec_limit_check();
+		if (gm_as_serve(gm_exec.as, 0) == GM_RET_SUCCESS)
 			idle = 0;
 		else
 			rest(++idle);
@@ -152,15 +152,15 @@ static void *serve(void *arg)
 	return NULL;
 }
 
-gm_ret_t gmx_server_start(void)
+gm_ret_t gm_exec_server_start(void)
 {
 	uint64_t signals = gm_raw_block_signals();
 	pthread_attr_t attr;
 	pthread_t thread;
 	int err;
 
-	kick_fd = gmx_ask_init();
-	serve_fd = gm_as_fd(gmx.as);
+	kick_fd = gm_exec_ask_init();
+	serve_fd = gm_as_fd(gm_exec.as);
 	err = kick_fd < 0 || serve_fd < 0 ? errno : pthread_attr_init(&attr);
 	if (!err) {
 		err = pthread_attr_setstacksize(&attr, STACK_BYTES);

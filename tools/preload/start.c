@@ -24,7 +24,7 @@
 /* Small, as the host has little room: who goes on behind gets more at once. */
 #define CPU_UNIT_BYTES (16u << 10)
 
-struct gmx gmx;
+struct gm_exec gm_exec;
 
 static struct gm_exec_shared *map_shared(void)
 {
@@ -72,9 +72,9 @@ static void note(void *arg, enum gm_log_level level, const char *message)
 
 	(void)arg;
 	(void)level;
-	for (; message[i] && i + 1 < sizeof(gmx.shared->said); i++)
-		gmx.shared->said[i] = message[i];
-	gmx.shared->said[i] = 0;
+	for (; message[i] && i + 1 < sizeof(gm_exec.shared->said); i++)
+		gm_exec.shared->said[i] = message[i];
+	gm_exec.shared->said[i] = 0;
 }
 
 static gm_ret_t open_library(void)
@@ -84,60 +84,60 @@ static gm_ret_t open_library(void)
 		.size = sizeof(config),
 		.flags = GM_AS_EXCLUSIVE | GM_AS_NO_THREADS | GM_AS_WATCH,
 		.cpu_unit_bytes = CPU_UNIT_BYTES,
-		.cpu_around_bytes = around_bytes(gmx.shared->limit_bytes),
+		.cpu_around_bytes = around_bytes(gm_exec.shared->limit_bytes),
 	};
 	void *vram;
-	gm_ret_t ret = gm_lib_create(&lib_config, &gmx.lib);
+	gm_ret_t ret = gm_lib_create(&lib_config, &gm_exec.lib);
 
 	if (!ret)
-		ret = gm_dev_open(gmx.lib, gmx.shared->device, &gmx.dev);
+		ret = gm_dev_open(gm_exec.lib, gm_exec.shared->device, &gm_exec.dev);
 	if (!ret)
-		ret = gm_as_create(gmx.lib, 0, 0, &config, &gmx.as);
+		ret = gm_as_create(gm_exec.lib, 0, 0, &config, &gm_exec.as);
 	if (!ret)
-		ret = gm_as_attach(gmx.as, gmx.dev, GM_ATTACH_IDENTITY, NULL, &gmx.ctx);
-	if (!ret && !gm_mock_memory(gmx.dev, &vram, &gmx.vram_bytes))
-		gmx.vram_va = GM_VA(vram);
+		ret = gm_as_attach(gm_exec.as, gm_exec.dev, GM_ATTACH_IDENTITY, NULL, &gm_exec.ctx);
+	if (!ret && !gm_mock_memory(gm_exec.dev, &vram, &gm_exec.vram_bytes))
+		gm_exec.vram_va = GM_VA(vram);
 	return ret;
 }
 
 static void child(void)
 {
-	atomic_store(&gmx.live, false);
+	atomic_store(&gm_exec.live, false);
 }
 
 static void refuse(const char *what, const char *why)
 {
-	(void)snprintf(gmx.shared->why, sizeof(gmx.shared->why), "%s: %s", what, why);
-	gmx.shared->state = GM_EXEC_REFUSED;
+	(void)snprintf(gm_exec.shared->why, sizeof(gm_exec.shared->why), "%s: %s", what, why);
+	gm_exec.shared->state = GM_EXEC_REFUSED;
 	_exit(STATUS_NOT_STARTED);
 }
 
 __attribute__((constructor)) static void start(void)
 {
-	gmx.shared = map_shared();
-	if (!gmx.shared)
+	gm_exec.shared = map_shared();
+	if (!gm_exec.shared)
 		return;
-	restore_environment(gmx.shared);
-	gmx.shared->state = GM_EXEC_LOADED;
-	gmx_fds_before();
+	restore_environment(gm_exec.shared);
+	gm_exec.shared->state = GM_EXEC_LOADED;
+	gm_exec_fds_before();
 	if (open_library())
 		refuse("its memory cannot be managed", gm_last_error());
-	gmx.pid = (int)syscall(SYS_getpid);
-	if (!gmx_window_init() || !gmx_limit_init() || pthread_atfork(NULL, NULL, child))
+	gm_exec.pid = (int)syscall(SYS_getpid);
+	if (!gm_exec_window_init() || !gm_exec_limit_init() || pthread_atfork(NULL, NULL, child))
 		refuse("its memory cannot be managed", "not enough memory or address space (ulimit -v?)");
-	if (gmx_server_start())
+	if (gm_exec_server_start())
 		refuse("its memory cannot be managed", "no thread could be started");
-	gmx_fds_after();
-	gmx_heap_init();
-	atomic_store(&gmx.live, true);
-	if (!gmx_ask(GMX_HEAP, 0, 0, 0))
+	gm_exec_fds_after();
+	gm_exec_heap_init();
+	atomic_store(&gm_exec.live, true);
+	if (!gm_exec_ask(GM_EXEC_HEAP, 0, 0, 0))
 		refuse("its memory cannot be managed", "the heap cannot be watched");
-	gmx.shared->state = GM_EXEC_SERVING;
+	gm_exec.shared->state = GM_EXEC_SERVING;
 }
 
 /* The last figures; who ends otherwise leaves those of a moment ago. */
 __attribute__((destructor)) static void finish(void)
 {
-	if (gmx.shared && gmx_is_live())
-		(void)gmx_ask(GMX_PUBLISH, 0, 0, 0);
+	if (gm_exec.shared && gm_exec_is_live())
+		(void)gm_exec_ask(GM_EXEC_PUBLISH, 0, 0, 0);
 }

@@ -3,7 +3,7 @@
  * The window: a reservation of addresses from which large allocations and mappings come. So an address tells whose it
  * is, small mappings share 2 MiB blocks, and no address is given again before all that was there is gone.
  *
- *     reserved --GMX_PLACE: mapped, adopted--> in use --mapped over with a reservation--> gone --GMX_FREED--> reserved
+ *     reserved --GM_EXEC_PLACE: mapped, adopted--> in use --mapped over with a reservation--> gone --GM_EXEC_FREED--> reserved
  *
  * In use is kept for each page, 16 to a unit of 64 KiB; what is placed begins with a unit. Only the server changes the
  * tables (`used`, `length`); the program's threads read the length of what is theirs. Placing takes the first run of
@@ -32,7 +32,7 @@ static void *pointer(uint64_t va)
 	return (void *)(uintptr_t)va;
 }
 
-bool gmx_window_init(void)
+bool gm_exec_window_init(void)
 {
 	void *at = MAP_FAILED;
 
@@ -49,22 +49,22 @@ bool gmx_window_init(void)
 	return used && length && odd;
 }
 
-uint64_t gmx_window_base(void)
+uint64_t gm_exec_window_base(void)
 {
 	return base;
 }
 
-uint64_t gmx_window_limit(void)
+uint64_t gm_exec_window_limit(void)
 {
 	return base + units * UNIT;
 }
 
-uint64_t gmx_window_end(void)
+uint64_t gm_exec_window_end(void)
 {
 	return base + high * UNIT;
 }
 
-bool gmx_window_has(uint64_t va)
+bool gm_exec_window_has(uint64_t va)
 {
 	return va - base < units * UNIT;
 }
@@ -119,7 +119,7 @@ static bool map_at(uint64_t va, uint64_t bytes)
 	       MAP_FAILED;
 }
 
-uint64_t gmx_window_place(uint64_t bytes, uint64_t align, bool alloc)
+uint64_t gm_exec_window_place(uint64_t bytes, uint64_t align, bool alloc)
 {
 	uint64_t whole = pages_up(bytes), n = (whole + UNIT - 1) / UNIT, first;
 
@@ -133,7 +133,7 @@ uint64_t gmx_window_place(uint64_t bytes, uint64_t align, bool alloc)
 	return base + first * UNIT;
 }
 
-bool gmx_window_grow(uint64_t va, uint64_t bytes, uint64_t want)
+bool gm_exec_window_grow(uint64_t va, uint64_t bytes, uint64_t want)
 {
 	uint64_t end = va + pages_up(bytes), to = va + pages_up(want);
 
@@ -150,23 +150,23 @@ bool gmx_window_grow(uint64_t va, uint64_t bytes, uint64_t want)
 	return true;
 }
 
-void gmx_window_freed(uint64_t va, uint64_t bytes)
+void gm_exec_window_freed(uint64_t va, uint64_t bytes)
 {
 	mark(va, pages_up(bytes), false);
 }
 
-uint64_t gmx_alloc_bytes(uint64_t va)
+uint64_t gm_exec_alloc_bytes(uint64_t va)
 {
 	return (va - base) % UNIT ? 0 : length[unit_of(va)];
 }
 
-void gmx_window_set_odd(uint64_t va, uint64_t bytes)
+void gm_exec_window_set_odd(uint64_t va, uint64_t bytes)
 {
 	for (uint64_t u = unit_of(va); u <= unit_of(va + bytes - 1) && u < units; u++)
 		odd[u] = 1;
 }
 
-bool gmx_window_is_odd(uint64_t va, uint64_t bytes)
+bool gm_exec_window_is_odd(uint64_t va, uint64_t bytes)
 {
 	for (uint64_t u = unit_of(va); u <= unit_of(va + bytes - 1) && u < units; u++)
 		if (odd[u])
@@ -174,12 +174,12 @@ bool gmx_window_is_odd(uint64_t va, uint64_t bytes)
 	return false;
 }
 
-int gmx_window_unmap(uint64_t va, uint64_t bytes)
+int gm_exec_window_unmap(uint64_t va, uint64_t bytes)
 {
 	void *p = gm_raw_mmap(pointer(va), bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
 
 	if (p == MAP_FAILED)
 		return -1;
-	(void)gmx_ask(GMX_FREED, va, bytes, 0);
+	(void)gm_exec_ask(GM_EXEC_FREED, va, bytes, 0);
 	return 0;
 }
