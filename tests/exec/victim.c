@@ -236,11 +236,16 @@ static void do_map(void)
 	check("mremap, smaller", q, 8 * MiB, 13);
 	must(mprotect(q, 2 * MiB, PROT_READ) == 0, "mprotect");
 	check("read-only", q, 8 * MiB, 13);
+	check("of before, beside it", other, 4 * MiB, 11);
 	must(mprotect(q + MiB, MiB, PROT_NONE) == 0 && mprotect(q, 2 * MiB, PROT_READ | PROT_WRITE) == 0, "mprotect back");
 	check("writable again", q, 8 * MiB, 13);
 	p = mapped(MiB);
-	must(mremap(q, 8 * MiB, 8 * MiB, MREMAP_MAYMOVE | MREMAP_FIXED, other) == other || 1, "mremap to a place");
-	check("another mapping", p, 0, 0);
+	fill(p, MiB, 16);
+	must(mremap(q, 4 * MiB, 4 * MiB, MREMAP_MAYMOVE | MREMAP_FIXED, other) == other, "mremap to a place");
+	check("moved to a place", other, 4 * MiB, 13);
+	fill(q + 4 * MiB, 4 * MiB, 17);
+	check("beside what was moved", q + 4 * MiB, 4 * MiB, 17);
+	check("another mapping", p, MiB, 16);
 	must(munmap(p, MiB) == 0, "munmap");
 }
 

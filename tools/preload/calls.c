@@ -118,8 +118,12 @@ static void *remap_by_kernel(uint64_t va, size_t bytes, size_t want, int flags, 
 		return MAP_FAILED;
 	}
 	p = (void *)syscall(SYS_mremap, va, bytes, want, flags, to); /* NOLINT(performance-no-int-to-ptr) */
-	if (p != MAP_FAILED && GM_VA(p) != va && !(flags & MREMAP_DONTUNMAP))
-		(void)gm_exec_window_unmap(va, (bytes + PAGE_MASK) & ~PAGE_MASK);
+	/* the hole in the window is reserved again, unless the kernel has given it to somebody meanwhile: then it is his */
+	bytes = (bytes + PAGE_MASK) & ~PAGE_MASK;
+	if (p != MAP_FAILED && GM_VA(p) != va && !(flags & MREMAP_DONTUNMAP) &&
+	    gm_raw_mmap((void *)(uintptr_t)va, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE,
+			-1, 0) != MAP_FAILED)
+		(void)gm_exec_ask(GM_EXEC_FREED, va, bytes, 0);
 	return p;
 }
 
