@@ -18,6 +18,9 @@
  * involved with it, leaves regions behind that mean nothing, and its edges do
  * so always: no event comes for memory that is not watched. A new gm_adopt()
  * over such regions takes their place, unless a device uses them now.
+ *
+ * With GM_AS_WATCH a region is watched from its first moment, and its adoption
+ * undone if the host does not do that; it is until it is released.
  */
 #include "config.h"
 
@@ -187,6 +190,27 @@ static gm_ret_t enter_regions(struct gm_as *as, const struct span *s)
 	return ret;
 }
 
+static gm_ret_t release_pieces(struct gm_as *as, const struct span *s, uint64_t deadline_ns, bool *some);
+static gm_ret_t release_edges(struct gm_as *as, const struct span *s, uint64_t deadline_ns, bool *some);
+
+/* GM_AS_WATCH: from the first moment on, or not adopted. */
+static gm_ret_t watch_all(struct gm_as *as, const struct span *s, uint64_t deadline_ns)
+{
+	bool some;
+	gm_ret_t ret;
+
+	do
+		ret = gm_hal_watch(as->host, as->hpmap, s->va, s->end - s->va);
+	while (ret == GM_RET_AGAIN && gm_now_ns(as->env) < deadline_ns && gm_events_let_run(as));
+	if (!ret)
+		return ret;
+	if (ret == GM_RET_AGAIN)
+		ret = gm_fail(GM_RET_TIMEDOUT, "gm_adopt: events of 0x%llx were not read in time", (unsigned long long)s->va);
+	if (!release_pieces(as, s, deadline_ns, &some))
+		(void)release_edges(as, s, deadline_ns, &some);
+	return ret;
+}
+
 gm_ret_t gm_adopt(struct gm_as *as, void *ptr, uint64_t bytes, uint32_t flags)
 {
 	uint64_t va = GM_VA(ptr), outer = va & ~(uint64_t)(GM_PAGE_BYTES - 1), deadline_ns;
@@ -232,8 +256,10 @@ gm_ret_t gm_adopt(struct gm_as *as, void *ptr, uint64_t bytes, uint32_t flags)
 	gm_fork_begin_range(as, s.va, s.end, false);
 	mark_edges(as, &s);
 	settle_edges(as, &s, deadline_ns);
+	if ((as->cfg.flags & GM_AS_WATCH) && s.va < s.end)
+		ret = watch_all(as, &s, deadline_ns);
 	gm_mem_trim_stock(as);
-	return GM_RET_SUCCESS;
+	return ret;
 }
 
 /* Devices let go of an edge that ends no buffer any more. */

@@ -267,6 +267,8 @@ void gm_mem_unwatch(struct gm_as *as, uint64_t va, uint64_t end)
 		at = b->va + GM_BLOCK_BYTES;
 		gm_work_queue(b, 0); /* forget it, if nothing else is in it */
 	}
+	if (as->cfg.flags & GM_AS_WATCH) /* also where there never was a block */
+		(void)gm_hal_unwatch(as->host, as->hpmap, va, end - va);
 }
 
 void gm_mem_unwatch_all(struct gm_as *as)

@@ -106,6 +106,8 @@ static void forget(struct gm_block *b)
 	gm_lock(as->env, &b->lock);
 	mine = claim_idle(b, &all);
 	registered = b->registered; /* also what is not managed any more, or it would stay watched for ever */
+	if (as->cfg.flags & GM_AS_WATCH)
+		registered = gm_mask_sub(registered, b->managed);
 	has_slot = b->has_slot;
 	gm_unlock(as->env, &b->lock);
 	if (!mine)

@@ -113,6 +113,7 @@ UNIT_TESTS = \
 	tests/unit/test_sim_sched.t \
 	tests/unit/test_sync.t \
 	tests/unit/test_teardown.t \
+	tests/unit/test_watch.t \
 	tests/unit/test_ws.t \
 	tests/unit/test_ws_pieces.t \
 	tests/unit/test_ws_stuck.t \
@@ -243,6 +244,24 @@ VALGRIND_TESTS = \
 	tests/stress/stress_env \
 	tests/stress/stress_mock
 
+# --- programs that know nothing of it, under gmem exec ---
+
+EXEC_TESTS = \
+	tests/exec/process.sh \
+	tests/exec/python3.sh \
+	tests/exec/refused.sh \
+	tests/exec/sort.sh \
+	tests/exec/sqlite3.sh \
+	tests/exec/zstd.sh
+check_PROGRAMS += tests/exec/peak tests/exec/victim
+tests_exec_peak_LDADD =
+tests_exec_victim_CFLAGS = $(AM_CFLAGS) -fno-builtin
+tests_exec_victim_LDADD =
+TESTS += $(EXEC_TESTS)
+EXTRA_DIST += $(EXEC_TESTS) tests/exec/same.sh
+$(EXEC_TESTS:.sh=.log): gmem$(EXEEXT) $(gmem_DATA) tests/exec/peak tests/exec/victim
+LINT_FILES += tests/exec/peak.c tests/exec/victim.c
+
 # --- conformance: the mock, as it is and with errors planted ---
 
 CONFORM_TESTS = \
@@ -311,7 +330,8 @@ check-valgrind: all
 LINT_C = $(filter %.c,$(LINT_FILES))
 LINT_H = $(filter %.h,$(LINT_FILES)) $(gmeminclude_HEADERS)
 LINT_FLAGS = -std=gnu11 $(DEFS) $(AM_CPPFLAGS)
-SHELL_FILES = $(STRESS_RUNS) $(CONFORM_TESTS) $(HMM_RUNS) tests/stress/random_short.sh \
+SHELL_FILES = $(STRESS_RUNS) $(CONFORM_TESTS) $(HMM_RUNS) $(EXEC_TESTS) tests/exec/same.sh \
+	tests/stress/random_short.sh \
 	.ci/run autogen.sh demo tools/setup.sh \
 	tests/no-criterion.sh tests/run-criterion.sh tests/run-program.sh tests/link/run.sh \
 	tests/lint/run-scripts.sh $(TREE_CHECKS)

@@ -142,6 +142,19 @@ gm_ret_t gm_mock_stats(struct gm_dev *dev, struct gm_mock_stats *stats)
 	return GM_RET_SUCCESS;
 }
 
+gm_ret_t gm_mock_memory(struct gm_dev *dev, void **ptr, uint64_t *bytes)
+{
+	struct gm_mock *m = gm_mock_of(__func__, dev);
+
+	if (!m)
+		return GM_RET_INVAL;
+	if (!ptr || !bytes)
+		return gm_refuse(__func__, "ptr and bytes must not be NULL");
+	*ptr = gm_mock_vram(m, GM_MOCK_PA_BASE, m->config.vram_bytes);
+	*bytes = m->config.vram_bytes;
+	return GM_RET_SUCCESS;
+}
+
 gm_ret_t gm_mock_parse(const char *text, struct gm_mock_config *config)
 {
 	char word[64] = "", why[160];

@@ -36,6 +36,10 @@ struct gm_policy;
  * given is SIGBUS there. The child of a clone() without fork handlers gets SIGBUS where devices have the bytes.
  */
 #define GM_AS_FORK_SERVE 32u
+/** Adopted memory is watched from gm_adopt() to gm_release(), not only while a device is involved: every first touch of
+ *  one of its pages comes to the handler, which gives it zeros, and whatever is done to it is told. For who
+ *  counts or bounds what the host has; a first touch costs a message. */
+#define GM_AS_WATCH 8u
 /**@}*/
 
 /** What happens to an access that a held working set keeps waiting too long. */

@@ -90,6 +90,7 @@ GM_API gm_ret_t gm_free(struct gm_as *as, void *ptr);
  * @retval GM_RET_EXIST    overlaps owned memory, or adopted memory that a device uses now
  * @retval GM_RET_BUSY     another userfaultfd user has the range
  * @retval GM_RET_NOMEM    out of memory
+ * @retval GM_RET_TIMEDOUT with GM_AS_WATCH: what the process did to the range before was not handled in time
  * @threads any
  * @owner   the memory stays the application's
  */

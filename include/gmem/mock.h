@@ -350,6 +350,17 @@ GM_API const struct gm_plugin *gm_mock_plugin(void);
  */
 GM_API gm_ret_t gm_mock_stats(struct gm_dev *dev, struct gm_mock_stats *stats);
 
+/**
+ * @brief Where the device's memory lies in this process: what a count of the process's own memory leaves out.
+ * @param[in]  dev    a mock device
+ * @param[out] ptr    its first byte; the library's and the device's, to be looked at with mincore() at most
+ * @param[out] bytes  its length
+ * @retval GM_RET_SUCCESS  told; it stays there as long as the device lives
+ * @retval GM_RET_INVAL    @p dev is no mock device that lives, @p ptr or @p bytes is NULL
+ * @threads any
+ */
+GM_API gm_ret_t gm_mock_memory(struct gm_dev *dev, void **ptr, uint64_t *bytes);
+
 /** What the place of a rule is. */
 enum gm_mock_where {
 	GM_MOCK_ANYWHERE, /**< every call */
