@@ -15,7 +15,6 @@
 #include "hal/host/gm_host_internal.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <sys/uio.h>
 #include <sys/utsname.h>
@@ -43,7 +42,9 @@ static gm_ret_t dev_init(void *dev_data, const struct gm_services *svc, struct g
 	if (!d)
 		return gm_fail(GM_RET_NOMEM, "no memory for the host");
 	d->env = env;
-	d->fd_mem = open("/proc/self/mem", O_RDWR | O_CLOEXEC);
+	gm_host_bus_init(d);
+	gm_mutex_init(env, &d->lock, GM_RANK_LEAF);
+	LIST_INIT(&d->pmaps);
 	*caps = (struct gm_dev_caps){
 		.caps = GM_CAP_HOST | GM_CAP_ACCESS,
 		.va_bits = HOST_VA_BITS,
@@ -61,8 +62,8 @@ static void dev_fini(void *dev)
 {
 	struct gm_host_dev *d = dev;
 
-	if (d->fd_mem >= 0)
-		close(d->fd_mem);
+	gm_host_bus_fini(d);
+	gm_mutex_fini(d->env, &d->lock);
 	gm_mem_free(d->env, d, sizeof(*d));
 }
 
@@ -76,7 +77,9 @@ static gm_ret_t pmap_create(void *dev, void **pmap)
 	if (!p)
 		return gm_fail(GM_RET_NOMEM, "no memory for a view of the process");
 	p->env = d->env;
+	p->dev = d;
 	atomic_init(&p->lost, false);
+	p->knows_malloc = gm_host_knows_malloc();
 	ret = gm_host_open(GM_HOST_FEATURES_APP, &p->fd_app);
 	if (ret)
 		goto err_free;
@@ -89,6 +92,9 @@ static gm_ret_t pmap_create(void *dev, void **pmap)
 	ret = gm_host_slots_init(p);
 	if (ret)
 		goto err_msg;
+	gm_lock(p->env, &d->lock);
+	LIST_INSERT_HEAD(&d->pmaps, p, in_dev);
+	gm_unlock(p->env, &d->lock);
 	*pmap = p;
 	return GM_RET_SUCCESS;
 err_msg:
@@ -106,6 +112,9 @@ static void pmap_destroy(void *pmap)
 {
 	struct gm_host_pmap *p = pmap;
 
+	gm_lock(p->env, &p->dev->lock);
+	LIST_REMOVE(p, in_dev);
+	gm_unlock(p->env, &p->dev->lock);
 	gm_host_fork_forget(p);
 	gm_host_slots_fini(p);
 	gm_host_msg_fini(p);
@@ -132,22 +141,6 @@ static gm_ret_t host_access(void *pmap, uint64_t va, void *buf, size_t bytes, bo
 }
 
 /*
- * A device's access. Through /proc/self/mem, the one way that answers EIO for
- * a page that is away instead of waiting for it: the device may be in the
- * middle of something that the page's return waits for.
- */
-static gm_ret_t host_bus_access(void *dev, uint64_t va, void *buf, size_t bytes, bool write)
-{
-	struct gm_host_dev *d = dev;
-	ssize_t n;
-
-	if (d->fd_mem < 0)
-		return GM_RET_NOTSUP;
-	n = write ? pwrite(d->fd_mem, buf, bytes, (off_t)va) : pread(d->fd_mem, buf, bytes, (off_t)va);
-	return n == (ssize_t)bytes ? GM_RET_SUCCESS : GM_RET_FAULT;
-}
-
-/*
  * What happens to accesses that wait, or that come later to pages that are
  * away: with fd_app closed the kernel serves them zeros. Nothing prevents that;
  * here it is only made loud.
@@ -166,6 +159,7 @@ static const struct gm_host_ops host_ops = {
 	.mem_inherit = gm_host_mem_inherit,
 	.mem_probe = gm_host_mem_probe,
 	.mem_rights = gm_host_mem_rights,
+	.mem_kind = gm_host_mem_kind,
 	.mem_huge = gm_host_mem_huge,
 	.mem_present = gm_host_mem_present,
 	.watch = gm_host_watch,
@@ -185,7 +179,8 @@ static const struct gm_host_ops host_ops = {
 	.msg_wait = gm_host_msg_wait,
 	.msg_kick = gm_host_msg_kick,
 	.settled = gm_host_settled,
-	.bus_access = host_bus_access,
+	.bus_access = gm_host_bus_access,
+	.bus_touch = gm_host_bus_touch,
 	.msg_fd = gm_host_msg_fd,
 	.at_fork = gm_host_at_fork,
 };
