@@ -22,6 +22,7 @@ libgm_testkit_a_SOURCES = \
 	tests/unit/fake_backend.h \
 	tests/unit/host_fixture.h \
 	tests/unit/losing_mock.h \
+	tests/unit/mirror_fixture.h \
 	tests/unit/mock_bug.h \
 	tests/unit/mock_fixture.h \
 	tests/unit/mock_services.h \
@@ -66,7 +67,9 @@ UNIT_TESTS = \
 	tests/unit/test_lost_random.t \
 	tests/unit/test_mask.t \
 	tests/unit/test_mem.t \
+	tests/unit/test_mirror.t \
 	tests/unit/test_mirror_host.t \
+	tests/unit/test_mirror_sim.t \
 	tests/unit/test_mock_bug.t \
 	tests/unit/test_mock_cfg.t \
 	tests/unit/test_mock_copy.t \
@@ -132,6 +135,7 @@ endif
 STRESS_TESTS = \
 	tests/stress/race_counters \
 	tests/stress/race_edges \
+	tests/stress/race_mirror \
 	tests/stress/race_progress \
 	tests/stress/race_remap \
 	tests/stress/race_reuse \
@@ -147,6 +151,10 @@ tests_stress_race_edges_SOURCES = \
 	tests/stress/race.h \
 	tests/stress/race_edges.c
 tests_stress_race_edges_LDADD = $(TEST_LAYERS)
+tests_stress_race_mirror_SOURCES = \
+	tests/stress/race.h \
+	tests/stress/race_mirror.c
+tests_stress_race_mirror_LDADD = $(TEST_LAYERS)
 tests_stress_race_progress_SOURCES = \
 	tests/stress/race.h \
 	tests/stress/race_hand.h \
@@ -183,8 +191,8 @@ STRESS_RUNS = \
 check_PROGRAMS += $(STRESS_TESTS)
 # random_sim itself runs through random_million.sh
 STRESS_ALONE = $(filter-out tests/stress/random_sim,$(STRESS_TESTS))
-TESTS += tests/stress/race_counters tests/stress/race_edges tests/stress/race_progress tests/stress/race_remap \
-	tests/stress/race_reuse tests/stress/stress_env \
+TESTS += tests/stress/race_counters tests/stress/race_edges tests/stress/race_mirror tests/stress/race_progress \
+	tests/stress/race_remap tests/stress/race_reuse tests/stress/stress_env \
 	tests/stress/stress_mock $(STRESS_RUNS)
 EXTRA_DIST += $(STRESS_RUNS) tests/stress/random_short.sh
 tests/stress/race_variants.log: tests/stress/race_counters

@@ -124,7 +124,8 @@ GM_API gm_ret_t gm_release(struct gm_as *as, void *ptr, uint64_t bytes);
  * @brief Move a range now.
  *
  * Pages that cannot move (pinned, locked, held by a working set) stay where
- * they are.
+ * they are. In a space that mirrors the process (GM_AS_MIRROR) what may be is
+ * adopted on demand first; external memory is not managed.
  *
  * @param[in]  as     the address space
  * @param[in]  va     first byte; rounded down to a page
@@ -172,9 +173,9 @@ enum gm_place {
 	GM_PLACE_NONE,     /**< managed, no content: reads as zero wherever it is touched first */
 	GM_PLACE_HOST,     /**< in host memory (or never touched there) */
 	GM_PLACE_DEVICE,   /**< in the memory of `dev` */
-	GM_PLACE_IN_PLACE, /**< in host memory for good: edge of an adopted buffer */
+	GM_PLACE_IN_PLACE, /**< in host memory for good: edge of an adopted buffer, or external and a device has it */
 	GM_PLACE_POISONED, /**< the only copy was lost */
-	GM_PLACE_OUTSIDE,  /**< not managed */
+	GM_PLACE_OUTSIDE,  /**< not managed (in a space that mirrors the process: no device has it) */
 };
 
 /** @name Flags of a page. */
@@ -217,7 +218,8 @@ GM_API gm_ret_t gm_query(struct gm_as *as, uint64_t va, size_t pages, struct gm_
  * @param[in] access  GM_READ, GM_WRITE or GM_ATOMIC
  * @retval GM_RET_SUCCESS  mapped with the rights asked for
  * @retval GM_RET_INVAL    @p ctx is no context that lives, no access bit, or an unknown one
- * @retval GM_RET_FAULT    not managed memory, not mapped any more, or poisoned
+ * @retval GM_RET_FAULT    not managed memory (in a space that mirrors the process: nothing mapped), not mapped any more,
+ *                         or poisoned
  * @retval GM_RET_PERM     the process itself may not access it so
  * @retval GM_RET_BUSY     pinned, and the device cannot map host memory, or GM_ATOMIC was asked for
  * @retval GM_RET_NOTSUP   memory that cannot move, and the device cannot map host memory, or GM_ATOMIC was asked for
