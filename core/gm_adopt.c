@@ -27,6 +27,7 @@
 #include "core/gm_events.h"
 #include "core/gm_fork.h"
 #include "core/gm_mem.h"
+#include "core/gm_mirror.h"
 #include "core/gm_txn.h"
 #include "core/gm_work.h"
 #include "hal/gm_handle.h"
@@ -111,7 +112,7 @@ static bool in_use(struct gm_as *as, uint64_t va, uint64_t end, uint64_t deadlin
 		while (!ret && gm_mask_meets(&b->busy, &range)) /* also while a block is being forgotten */
 			ret = gm_wait(as->env, &b->waitq, &b->lock, deadline_ns);
 		any = gm_mask_or(gm_block_on_devs(b), gm_mask_or(b->staged, gm_block_mapped(b)));
-		any = gm_mask_or(any, b->doomed);
+		any = gm_mask_sub(gm_mask_or(any, b->doomed), gm_mask_or(b->mirrored, b->external)); /* nobody asked for those */
 		used = ret || gm_mask_meets(&any, &range);
 		gm_unlock(as->env, &b->lock);
 		va = b->va + GM_BLOCK_BYTES;
@@ -150,6 +151,9 @@ static void mark_edges(struct gm_as *as, const struct span *s)
 		gm_mask_set(&b->edge, gm_page_of(b, s->edge[i]));
 		gm_mask_clear(&b->managed, gm_page_of(b, s->edge[i]));
 		gm_mask_clear(&b->host, gm_page_of(b, s->edge[i]));
+		gm_mask_clear(&b->mirrored, gm_page_of(b, s->edge[i]));
+		gm_mask_clear(&b->external, gm_page_of(b, s->edge[i]));
+		gm_mirror_count(b);
 		gm_unlock(as->env, &b->lock);
 		gm_block_put(b);
 	}
@@ -240,6 +244,7 @@ gm_ret_t gm_adopt(struct gm_as *as, void *ptr, uint64_t bytes, uint32_t flags)
 	if (ret)
 		return ret;
 	s = span_of(va, bytes, flags);
+	gm_mirror_yield(as, s.va, s.end, deadline_ns);
 	if (span_in_use(as, &s, deadline_ns))
 		return gm_fail(GM_RET_EXIST, "gm_adopt: part of [0x%llx, 0x%llx) is adopted and in use: gm_release() it first",
 			       (unsigned long long)s.va, (unsigned long long)s.end);
@@ -290,7 +295,7 @@ static void note_edge(struct gm_as *as, uint64_t va)
 	gm_lock(as->env, &b->lock);
 	if (r && r->kind == GM_REGION_EDGE)
 		gm_mask_set(&b->edge, gm_page_of(b, va));
-	else
+	else if (!gm_mask_test(&b->external, gm_page_of(b, va)))
 		gm_mask_clear(&b->edge, gm_page_of(b, va));
 	gm_unlock(as->env, &b->lock);
 }

@@ -21,6 +21,7 @@
 #include "core/gm_fork.h"
 #include "core/gm_lost.h"
 #include "core/gm_mem.h"
+#include "core/gm_mirror.h"
 #include "core/gm_pin.h"
 #include "core/gm_policy_lru.h"
 #include "core/gm_work.h"
@@ -71,7 +72,7 @@ static gm_ret_t configure(struct gm_as *as, const struct gm_as_config *config)
 			return gm_fail(GM_RET_INVAL, "gm_as_config.size is %zu, not %zu", config->size, sizeof(*c));
 		memcpy(c, config, config->size);
 	}
-	if (c->flags & ~(GM_AS_EXCLUSIVE | GM_AS_NO_THREADS | GM_AS_WATCH | GM_AS_FORK_SERVE))
+	if (c->flags & ~(GM_AS_EXCLUSIVE | GM_AS_NO_THREADS | GM_AS_MIRROR | GM_AS_WATCH | GM_AS_FORK_SERVE))
 		return gm_fail(GM_RET_INVAL, "gm_as_config.flags 0x%x has unknown bits", (unsigned)c->flags);
 	if (c->fork > GM_FORK_SERVE)
 		return gm_fail(GM_RET_INVAL, "gm_as_config.fork %u is no policy", (unsigned)c->fork);
@@ -99,6 +100,7 @@ static void init(struct gm_as *as)
 	gm_regions_init(&as->regions);
 	gm_remap_init(as);
 	as->pack.idle_ns = GM_PACK_IDLE_NS;
+	atomic_init(&as->mirror.limit, GM_MIRROR_BLOCKS);
 	TAILQ_INIT(&as->work);
 	atomic_init(&as->granule_pages, 1);
 	as->refill = true;
@@ -191,6 +193,7 @@ gm_ret_t gm_as_create(struct gm_lib *lib, uint64_t begin, uint64_t end, const st
 	gm_hal_at_fork(as->host, as->hpmap, gm_fork_freeze, gm_fork_thaw, as);
 	gm_lock(lib->env, &lib->lock);
 	lib->spaces++;
+	TAILQ_INSERT_TAIL(&lib->as, as, in_lib);
 	gm_unlock(lib->env, &lib->lock);
 	*out = as;
 	return GM_RET_SUCCESS;
@@ -282,6 +285,9 @@ gm_ret_t gm_as_destroy(struct gm_as *as)
 	if (ret)
 		return ret;
 	gm_pin_forget(as);
+	gm_lock(as->env, &lib->lock); /* who has pinned it meanwhile is waited for at the end */
+	TAILQ_REMOVE(&lib->as, as, in_lib);
+	gm_unlock(as->env, &lib->lock);
 	gm_hal_at_fork(as->host, as->hpmap, NULL, NULL, NULL);
 	gm_mem_unwatch_all(as);
 	stop_threads(as);

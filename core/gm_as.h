@@ -61,7 +61,15 @@ struct gm_fork_table {
 
 struct gm_pin;
 
+/* Of a space that mirrors the process; see gm_mirror.c. */
+struct gm_mirror {
+	atomic_uint blocks;  /* that have external pages */
+	atomic_uint limit;   /* with more of them the worker looks which are of use */
+	atomic_bool sweep;   /* the worker's job */
+};
+
 struct gm_as {
+	TAILQ_ENTRY(gm_as) in_lib;       /* (lib->lock) */
 	struct gm_lib *lib;
 	struct gm_env *env;
 	struct gm_hal_dev *host;
@@ -76,6 +84,7 @@ struct gm_as {
 	struct gm_radix blocks;          /* by VA / 2 MiB: struct gm_block, or packed. (A), or read as one of `readers` */
 	struct gm_readers readers;       /* of blocks; changed by who has (A) and keeps them out */
 	struct gm_pack pack;
+	struct gm_mirror mirror;
 	struct gm_ctx *ctx[GM_MAX_CTXS]; /* (A) */
 	atomic_uint granule_pages;       /* largest granule of the devices attached so far */
 	atomic_uint live_blocks;         /* in memory, and packed victims in somebody's hands: the space ends at 0 */

@@ -53,6 +53,7 @@
 #include <assert.h>
 
 #include "core/gm_as.h"
+#include "core/gm_mirror.h"
 
 struct gm_block *gm_block_get(struct gm_block *b)
 {
@@ -66,6 +67,8 @@ static void block_free(struct gm_block *b)
 	struct gm_env *env = as->env;
 
 	assert(SLIST_EMPTY(&b->holds) && !b->queued && !b->indexed);
+	b->external = gm_mask_none();
+	gm_mirror_count(b);
 	for (unsigned i = 0; i < GM_MAX_DEVS; i++)
 		gm_mem_free(env, b->node[i], sizeof(*b->node[i]));
 	for (unsigned i = 0; i < GM_MAX_CTXS; i++)
@@ -264,7 +267,7 @@ static void *find_or_index(struct gm_as *as, uint64_t va, struct gm_block **fres
 	struct gm_region r;
 
 	*lacks = 0;
-	if (!gm_regions_find(&as->regions, va, &r))
+	if (!gm_regions_find(&as->regions, va, &r) && !(as->cfg.flags & GM_AS_MIRROR))
 		return NULL;
 	b = gm_radix_get(&as->blocks, key);
 	if (b)

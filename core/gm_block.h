@@ -55,6 +55,7 @@ struct gm_block {
 	bool watched;                             /* the host reports faults and events of its managed pages */
 	bool huge;                                /* staged came as one huge page and is still whole */
 	bool has_slot;
+	bool has_external;                        /* pages are external: counted in the space's mirror.blocks */
 	bool touched;                             /* mapped in place since a round of gm_pack_work.c looked last */
 	unsigned watching;                        /* transactions that register its pages now */
 	unsigned renewed;                         /* how often pages became managed */
@@ -78,6 +79,8 @@ struct gm_block {
 	struct gm_mask failed;                    /* marked so that accesses fail: one waited too long; gone when it is home */
 	struct gm_mask held;                      /* union over `holds` */
 	struct gm_mask kept;                      /* pinned to the host: goes to no device */
+	struct gm_mask mirrored;                  /* of managed: adopted on demand, for as long as it is watched (gm_mirror.c) */
+	struct gm_mask external;                  /* of edge: in no region, a device has been there */
 	uint64_t slot;
 	struct gm_slice slice_cpu, slice_dev;
 	SLIST_HEAD(, gm_hold) holds;              /* working sets over this block */
@@ -109,7 +112,10 @@ struct gm_block *gm_block_find_live(struct gm_as *as, uint64_t va);
  * busy pages stays in the index, so who makes a page busy needs no reference until it is not.
  */
 struct gm_block *gm_block_find_locked(struct gm_as *as, uint64_t va);
-/* With a reference; opened if it is packed, made from the regions if there is none. SUCCESS, FAULT (no region), NOMEM. */
+/*
+ * With a reference; opened if it is packed, made from the regions if there is none. SUCCESS, FAULT (no region, and the
+ * space mirrors nothing), NOMEM.
+ */
 gm_ret_t gm_block_obtain(struct gm_as *as, uint64_t va, struct gm_block **out);
 /* The next block at or above va and below end, with a reference; NULL at the end. */
 struct gm_block *gm_block_next(struct gm_as *as, uint64_t va, uint64_t end);

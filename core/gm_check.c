@@ -45,6 +45,9 @@ static const char *check_residency(const struct gm_block *b)
 	bad = gm_mask_and(b->leaving, b->managed);
 	if (!wrong)
 		wrong = forbid(&bad, "a page is managed while what was there before is still leaving");
+	bad = gm_mask_or(gm_mask_sub(b->external, b->edge), gm_mask_sub(b->mirrored, b->managed));
+	if (!wrong)
+		wrong = forbid(&bad, "a page is external and no edge, or adopted on demand and not managed");
 	bad = gm_mask_and(b->edge, b->managed);
 	return wrong ? wrong : forbid(&bad, "an edge page is managed as well");
 }

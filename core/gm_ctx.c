@@ -12,6 +12,7 @@
 
 #include "core/gm_devq.h"
 #include "core/gm_events.h"
+#include "core/gm_mirror.h"
 #include "core/gm_txn.h"
 #include "core/gm_work.h"
 #include "hal/gm_handle.h"
@@ -320,6 +321,8 @@ static gm_ret_t empty_all(struct gm_ctx *ctx, uint64_t deadline_ns)
 			return ret;
 		va = b->va + GM_BLOCK_BYTES;
 		ret = empty_whole(ctx, b, deadline_ns);
+		if (gm_as_mirrors(ctx->as))
+			gm_mirror_tidy(b);
 		gm_block_put(b);
 	} while (!ret);
 	return ret;

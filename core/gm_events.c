@@ -28,6 +28,7 @@
 #include "core/gm_fault.h"
 #include "core/gm_lost.h"
 #include "core/gm_mem.h"
+#include "core/gm_mirror.h"
 #include "core/gm_txn.h"
 #include "core/gm_work.h"
 
@@ -41,6 +42,9 @@ static bool doom_pages(struct gm_block *b, const struct gm_mask *pages, bool unm
 		b->registered = gm_mask_sub(b->registered, here);
 		b->edge = gm_mask_sub(b->edge, here);
 		b->kept = gm_mask_sub(b->kept, here);
+		b->external = gm_mask_sub(b->external, here);
+		b->mirrored = gm_mask_sub(b->mirrored, here);
+		gm_mirror_count(b);
 	}
 	b->host = gm_mask_sub(b->host, gm_mask_sub(here, b->busy)); /* busy ones: when they are taken apart */
 	gm_block_doom(b, &here, now_ns);

@@ -28,7 +28,9 @@ bool gm_fault_edge(struct gm_ctx *ctx, struct gm_fault_ask *ask);
 /* What a look at a page tells. */
 enum gm_seen {
 	GM_SEEN_MAPPED,    /* as asked for */
+	GM_SEEN_PLACED,    /* the same, where it is on the host: the device was refused, or others asked for it */
 	GM_SEEN_EDGE,      /* stays where it is */
+	GM_SEEN_EXTERNAL,  /* the same, of no region (gm_mirror.c) */
 	GM_SEEN_ELSEWHERE, /* on another device */
 	GM_SEEN_POISONED,
 	GM_SEEN_UNMANAGED,

@@ -17,6 +17,7 @@
 
 #include "core/gm_events.h"
 #include "core/gm_fork.h"
+#include "core/gm_mirror.h"
 #include "core/gm_txn.h"
 #include "core/gm_work.h"
 #include "hal/gm_handle.h"
@@ -174,12 +175,15 @@ void gm_mem_set_managed(struct gm_as *as, uint64_t va, uint64_t end, bool manage
 		struct gm_mask range = gm_block_clip(b, va, end), fresh;
 
 		gm_lock(as->env, &b->lock);
+		b->mirrored = gm_mask_sub(b->mirrored, range); /* somebody has asked for it, or it goes */
 		if (managed) {
 			/* Pages that are nowhere else are on the host, and have to be watched too. */
 			fresh = gm_mask_sub(gm_mask_sub(range, gm_block_on_devs(b)), gm_mask_or(b->staged, b->poisoned));
 			b->host = gm_mask_or(b->host, fresh);
 			b->managed = gm_mask_or(b->managed, range);
 			b->edge = gm_mask_sub(b->edge, range);
+			b->external = gm_mask_sub(b->external, range);
+			gm_mirror_count(b);
 			b->watched = false;
 			b->renewed++; /* whoever is registering the block does not know of these pages */
 		} else {

@@ -11,6 +11,7 @@
 #include "core/gm_evict.h"
 #include "core/gm_fault.h"
 #include "core/gm_mem.h"
+#include "core/gm_mirror.h"
 #include "hal/gm_handle.h"
 
 /* Rounded outward to pages. */
@@ -111,6 +112,8 @@ static void count(struct gm_as *as, uint64_t va, uint64_t end, const struct gm_d
 	for (r = gm_regions_first(&as->regions, va, end, &buf); r; r = gm_regions_next(&as->regions, r, end))
 		*managed += ((r->end < end ? r->end : end) - (r->va > va ? r->va : va)) / GM_PAGE_BYTES;
 	gm_unlock(as->env, &as->lock);
+	if (!dev && gm_as_mirrors(as))
+		*managed += gm_mirror_at_home(as, va, end);
 	if (!dev)
 		*there = *managed;
 	for (struct gm_block *b; (b = gm_block_next(as, at, end)); gm_block_put(b)) {
@@ -282,6 +285,8 @@ gm_ret_t gm_migrate(struct gm_as *as, uint64_t va, uint64_t bytes, struct gm_dev
 	ret = gm_events_settle(as, deadline_ns);
 	if (!ret)
 		ret = gm_pack_open_range(as, va, end);
+	if (!ret && ctx && gm_as_mirrors(as))
+		ret = gm_mirror_adopt_range(as, va, end, deadline_ns);
 	if (!ret && ctx)
 		ret = check_fit(as, dev, va, end);
 	if (!ret)

@@ -21,6 +21,7 @@
 
 #include "core/gm_events.h"
 #include "core/gm_mem.h"
+#include "core/gm_mirror.h"
 #include "core/gm_txn.h"
 #include "core/gm_work.h"
 
@@ -292,7 +293,9 @@ static bool manage_target(struct gm_as *as, const struct gm_remap *r)
 	gm_unlock(as->env, &as->lock);
 	if (!ok || gm_hal_settled(as->host, as->hpmap) || gm_pack_open_range(as, r->to, end))
 		return false; /* who holds the reader does not wait, for memory neither */
-	if (probe_ours(as, e)) {
+	if (gm_as_mirrors(as) && r->kind == GM_REGION_ADOPTED) {
+		(void)gm_hal_unwatch(as->host, as->hpmap, r->to, end - r->to); /* as any memory from here on; FAULT: gone */
+	} else if (probe_ours(as, e)) {
 		gm_lock(as->env, &as->lock);
 		ok = gm_regions_room(&as->regions) >= 4;
 		if (ok) {

@@ -22,6 +22,7 @@
 #include "core/gm_events.h"
 #include "core/gm_evict.h"
 #include "core/gm_fault.h"
+#include "core/gm_mirror.h"
 #include "core/gm_work.h"
 #include "core/gm_ws.h"
 #include "hal/gm_fence.h"
@@ -139,6 +140,8 @@ static gm_ret_t open_group(struct group *g, uint64_t deadline_ns)
 			ret = gm_block_need_map(b, ctx->index);
 		if (!ret)
 			ret = check_rights(ctx, p, &vma);
+		if (!ret && gm_as_mirrors(ctx->as))
+			ret = gm_mirror_fill(b, p, deadline_ns);
 		if (!ret)
 			ret = want(g, i, b);
 		if (!ret)
@@ -153,6 +156,8 @@ static void close_group(struct group *g)
 		if (!g->move[i].block)
 			continue;
 		gm_evict_unreserve(g->ws->ctx->dev, &g->move[i]);
+		if (gm_as_mirrors(g->ws->ctx->as))
+			gm_mirror_tidy(g->move[i].block); /* what was marked and not reached */
 		gm_block_put(g->move[i].block);
 		g->move[i].block = NULL;
 	}
@@ -257,11 +262,11 @@ static gm_ret_t check_group(struct group *g)
 		/* Being released or freed: mapped, but not for long. */
 		lack = gm_mask_or(lack, gm_mask_sub(gm_mask_or(near, gm_mask_sub(p->read, b->edge)), b->managed));
 		poisoned = gm_mask_and(b->poisoned, p->read);
-		gone = gm_mask_sub(gm_mask_sub(p->read, b->managed), b->edge);
+		gone = gm_mask_sub(gm_mask_sub(p->read, b->managed), b->edge); /* where the space mirrors: asked anew */
 		gm_unlock(ctx->as->env, &b->lock);
 		if (!gm_mask_empty(&poisoned))
 			return gm_fail(GM_RET_FAULT, "content near 0x%llx was lost with a device", (unsigned long long)p->va);
-		if (!gm_mask_empty(&gone) && !regions_have(ctx->as, p, &gone))
+		if (!gm_mask_empty(&gone) && !gm_as_mirrors(ctx->as) && !regions_have(ctx->as, p, &gone))
 			return gm_fail(GM_RET_FAULT, "memory near 0x%llx was released meanwhile", (unsigned long long)p->va);
 		if (!gm_mask_empty(&lack))
 			return GM_RET_AGAIN;

@@ -9,6 +9,7 @@
 struct gm_ws_piece {
 	uint64_t va;                          /* of the block */
 	struct gm_mask read, write, discard;  /* write and discard are part of read */
+	struct gm_mask stays;                 /* of read: external memory, which needs no room on the device (gm_mirror_ws.c) */
 	bool atomic;
 };
 

@@ -38,6 +38,9 @@ libgm_core_a_SOURCES = \
 	core/gm_mem.c \
 	core/gm_mem.h \
 	core/gm_migrate.c \
+	core/gm_mirror.c \
+	core/gm_mirror.h \
+	core/gm_mirror_ws.c \
 	core/gm_node.c \
 	core/gm_node.h \
 	core/gm_pack.c \

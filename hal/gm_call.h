@@ -69,6 +69,7 @@ void *gm_hal_cpu_ptr(struct gm_hal_dev *d, uint64_t pa, uint64_t bytes);
 /* What a backend's host_access service does: no switch, no check of locks, the device may hold its own. */
 /* `host` is the host itself. */
 gm_ret_t gm_hal_bus_access(struct gm_hal_dev *host, uint64_t host_va, void *buf, size_t bytes, bool write);
+gm_ret_t gm_hal_bus_touch(struct gm_hal_dev *host, uint64_t host_va);
 gm_ret_t gm_hal_host_access(struct gm_hal_dev *d, uint64_t host_va, void *buf, size_t bytes, bool write);
 
 /*
@@ -89,6 +90,7 @@ void gm_hal_mem_inherit(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t 
 gm_ret_t gm_hal_mem_protect(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes, uint32_t access);
 gm_ret_t gm_hal_mem_probe(struct gm_hal_dev *h, void *pmap, uint64_t va, struct gm_host_vma *vma);
 gm_ret_t gm_hal_mem_rights(struct gm_hal_dev *h, void *pmap, uint64_t va, struct gm_host_vma *vma);
+gm_ret_t gm_hal_mem_kind(struct gm_hal_dev *h, void *pmap, uint64_t va, struct gm_host_vma *vma);
 bool gm_hal_mem_huge(struct gm_hal_dev *h, void *pmap, uint64_t va);
 gm_ret_t gm_hal_mem_content(struct gm_hal_dev *h, void *pmap, uint64_t va, struct gm_host_content *out);
 gm_ret_t gm_hal_mem_present(struct gm_hal_dev *h, void *pmap, uint64_t va, struct gm_mask *present);

@@ -61,6 +61,12 @@ gm_ret_t gm_hal_mem_rights(struct gm_hal_dev *h, void *pmap, uint64_t va, struct
 	return h->host.mem_rights(pmap, va, vma);
 }
 
+gm_ret_t gm_hal_mem_kind(struct gm_hal_dev *h, void *pmap, uint64_t va, struct gm_host_vma *vma)
+{
+	enter(h, "mem_kind");
+	return h->host.mem_kind(pmap, va, vma);
+}
+
 bool gm_hal_mem_huge(struct gm_hal_dev *h, void *pmap, uint64_t va)
 {
 	enter(h, "mem_huge");

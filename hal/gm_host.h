@@ -25,12 +25,29 @@
 
 #include "hal/gm_mask.h"
 
+/* Whose memory it is, as far as that can be told: only ANON may be taken without being asked for (mem_kind()). */
+enum gm_host_kind { /* in this order */
+	GM_HOST_ANON,    /* private, anonymous, 2 MiB and more, readable and writable, and none of the following */
+	GM_HOST_SMALL,   /* the same, but less than 2 MiB, perhaps as what was next to it is watched by now */
+	GM_HOST_HEAP,    /* the break */
+	GM_HOST_STACK,   /* of a thread, with its thread-local storage; or what has a guard page below it */
+	GM_HOST_ARENA,   /* an allocator's, or it is not known how to tell */
+	GM_HOST_DATA,    /* of the program and its libraries */
+	GM_HOST_LIBRARY, /* this library's own */
+	GM_HOST_NAMED,   /* somebody has given it a name: a runtime's, an allocator's */
+	GM_HOST_RIGHTS,  /* the process may not read and write it now */
+	GM_HOST_LOCKED,  /* mlock()ed */
+	GM_HOST_SHARED,  /* shared with others, or a file's (hugetlb too) */
+	GM_HOST_SPECIAL, /* the kernel's */
+};
+
 /* What the process has mapped somewhere. */
 struct gm_host_vma {
-	uint64_t va, bytes;   /* the whole mapping */
+	uint64_t va, bytes;   /* the whole mapping; mem_kind(): the part of va's block of which all here is true */
 	uint32_t access;      /* GM_READ, GM_WRITE */
 	bool private_anon;    /* the kind that can be managed */
 	bool locked;          /* mlock()ed: cannot be moved */
+	enum gm_host_kind kind; /* mem_kind() only */
 };
 
 /* Result of a steal, bit i = page i of the block. */
@@ -80,6 +97,8 @@ struct gm_host_ops {
 	gm_ret_t (*mem_probe)(void *pmap, uint64_t va, struct gm_host_vma *vma);
 	/* The same for every fault: cheap, and `locked` is not looked at. */
 	gm_ret_t (*mem_rights)(void *pmap, uint64_t va, struct gm_host_vma *vma);
+	/* The same with `kind`, for spaces that mirror the process: not cheap. Neither waits nor calls an allocator. */
+	gm_ret_t (*mem_kind)(void *pmap, uint64_t va, struct gm_host_vma *vma);
 	/* Is one huge page mapped over the 2 MiB block at va? */
 	bool (*mem_huge)(void *pmap, uint64_t va);
 	/* What is at the block at va, mapped or not, for who wants to know all. SUCCESS, NODEV. */
@@ -118,8 +137,11 @@ struct gm_host_ops {
 	gm_ret_t (*wake)(void *pmap, uint64_t va, uint64_t bytes);
 
 	/* One access over the bus, for devices (the host's device object, not a pmap): present pages, or
-	 * pages of memory that nobody watches. Never waits. SUCCESS, FAULT, NOTSUP. */
+	 * pages of memory that nobody watches, with the rights that the process has there now. Never waits.
+	 * SUCCESS, FAULT, NOTSUP. */
 	gm_ret_t (*bus_access)(void *dev, uint64_t va, void *buf, size_t bytes, bool write);
+	/* Would a store over the bus succeed? (Not where a file has no room, for example.) Changes no byte. */
+	gm_ret_t (*bus_touch)(void *dev, uint64_t va);
 
 	/* Library memory that can be given away by restore(): `bytes` of scratch whose frames exist;
 	 * huge where possible. Belongs to the pmap, one at a time per `index` (0 handler, 1 worker...).

@@ -25,6 +25,7 @@ libgm_testkit_a_SOURCES = \
 	tests/unit/fork_fixture.h \
 	tests/unit/host_fixture.h \
 	tests/unit/losing_mock.h \
+	tests/unit/mirror_fixture.h \
 	tests/unit/mock_bug.h \
 	tests/unit/mock_fixture.h \
 	tests/unit/mock_services.h \
@@ -71,6 +72,9 @@ UNIT_TESTS = \
 	tests/unit/test_lost_random.t \
 	tests/unit/test_mask.t \
 	tests/unit/test_mem.t \
+	tests/unit/test_mirror.t \
+	tests/unit/test_mirror_host.t \
+	tests/unit/test_mirror_sim.t \
 	tests/unit/test_mock_bug.t \
 	tests/unit/test_mock_cfg.t \
 	tests/unit/test_mock_copy.t \
@@ -161,6 +165,7 @@ STRESS_TESTS = \
 	tests/stress/race_counters \
 	tests/stress/race_edges \
 	tests/stress/race_fork \
+	tests/stress/race_mirror \
 	tests/stress/race_progress \
 	tests/stress/race_protect \
 	tests/stress/race_remap \
@@ -182,6 +187,9 @@ tests_stress_race_fork_SOURCES = \
 	tests/stress/race_fork.c \
 	tests/stress/race_hand.h
 tests_stress_race_fork_LDADD = $(TEST_LAYERS)
+tests_stress_race_mirror_SOURCES = \
+	tests/stress/race_mirror.c
+tests_stress_race_mirror_LDADD = $(TEST_LAYERS)
 tests_stress_race_progress_SOURCES = \
 	tests/stress/race.h \
 	tests/stress/race_hand.h \
@@ -227,6 +235,7 @@ TESTS += \
 	tests/stress/race_counters \
 	tests/stress/race_edges \
 	tests/stress/race_fork \
+	tests/stress/race_mirror \
 	tests/stress/race_progress \
 	tests/stress/race_protect \
 	tests/stress/race_remap \

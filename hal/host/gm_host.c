@@ -15,7 +15,6 @@
 #include "hal/host/gm_host_internal.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -23,45 +22,6 @@
 #include <unistd.h>
 
 #define HOST_PAGE_SIZES ((UINT64_C(1) << 12) | (UINT64_C(1) << 21))
-
-static int open_mem(void)
-{
-	int fd = open("/proc/self/mem", O_RDWR | O_CLOEXEC);
-
-	return fd < 0 ? fd : gm_host_fd_high(fd);
-}
-
-static void note_mem(struct gm_host_dev *d)
-{
-	struct stat st;
-
-	if (d->fd_mem < 0 || fstat(d->fd_mem, &st))
-		return;
-	d->mem_dev = st.st_dev;
-	d->mem_ino = st.st_ino;
-}
-
-/* The program may have closed it, and given the number to a file of its own, which must not be written to. */
-static bool has_mem(struct gm_host_dev *d)
-{
-	struct stat st;
-
-	return d->fd_mem >= 0 && !fstat(d->fd_mem, &st) && st.st_ino == d->mem_ino && st.st_dev == d->mem_dev;
-}
-
-/* Opened again if need be; -1: not possible. */
-static int mem_fd(struct gm_host_dev *d)
-{
-	int old = d->fd_mem, fd;
-
-	if (old < 0 || has_mem(d))
-		return old;
-	fd = open_mem();
-	if (fd < 0 || atomic_compare_exchange_strong(&d->fd_mem, &old, fd))
-		return fd;
-	close(fd); /* another thread was faster */
-	return old;
-}
 
 static gm_ret_t dev_init(void *dev_data, const struct gm_services *svc, struct gm_dev_caps *caps, void **dev)
 {
@@ -78,8 +38,9 @@ static gm_ret_t dev_init(void *dev_data, const struct gm_services *svc, struct g
 	if (!d)
 		return gm_fail(GM_RET_NOMEM, "no memory for the host");
 	d->env = env;
-	atomic_init(&d->fd_mem, open_mem());
-	note_mem(d);
+	gm_host_bus_init(d);
+	gm_mutex_init(env, &d->lock, GM_RANK_LEAF);
+	LIST_INIT(&d->pmaps);
 	*caps = (struct gm_dev_caps){
 		.caps = GM_CAP_HOST | GM_CAP_ACCESS,
 		.va_bits = GM_HOST_VA_BITS,
@@ -97,8 +58,8 @@ static void dev_fini(void *dev)
 {
 	struct gm_host_dev *d = dev;
 
-	if (has_mem(d))
-		close(d->fd_mem);
+	gm_host_bus_fini(d);
+	gm_mutex_fini(d->env, &d->lock);
 	gm_mem_free(d->env, d, sizeof(*d));
 }
 
@@ -113,7 +74,9 @@ static gm_ret_t pmap_create(void *dev, void **pmap)
 	if (!p)
 		return gm_fail(GM_RET_NOMEM, "no memory for a view of the process");
 	p->env = d->env;
+	p->dev = d;
 	atomic_init(&p->lost, false);
+	p->knows_malloc = gm_host_knows_malloc();
 	ret = gm_host_open(GM_HOST_FEATURES_APP, &fd);
 	if (ret)
 		goto err_free;
@@ -130,6 +93,9 @@ static gm_ret_t pmap_create(void *dev, void **pmap)
 	if (ret)
 		goto err_msg;
 	gm_host_keep_init(p);
+	gm_lock(p->env, &d->lock);
+	LIST_INSERT_HEAD(&d->pmaps, p, in_dev);
+	gm_unlock(p->env, &d->lock);
 	*pmap = p;
 	return GM_RET_SUCCESS;
 err_msg:
@@ -148,6 +114,9 @@ static void pmap_destroy(void *pmap)
 {
 	struct gm_host_pmap *p = pmap;
 
+	gm_lock(p->env, &p->dev->lock);
+	LIST_REMOVE(p, in_dev);
+	gm_unlock(p->env, &p->dev->lock);
 	gm_host_fork_forget(p);
 	gm_host_slots_fini(p);
 	gm_host_close_ours(p);
@@ -174,22 +143,6 @@ static gm_ret_t host_access(void *pmap, uint64_t va, void *buf, size_t bytes, bo
 }
 
 /*
- * A device's access. Through /proc/self/mem, the one way that answers EIO for
- * a page that is away instead of waiting for it: the device may be in the
- * middle of something that the page's return waits for.
- */
-static gm_ret_t host_bus_access(void *dev, uint64_t va, void *buf, size_t bytes, bool write)
-{
-	int fd = mem_fd(dev);
-	ssize_t n;
-
-	if (fd < 0)
-		return GM_RET_NOTSUP;
-	n = write ? pwrite(fd, buf, bytes, (off_t)va) : pread(fd, buf, bytes, (off_t)va);
-	return n == (ssize_t)bytes ? GM_RET_SUCCESS : GM_RET_FAULT;
-}
-
-/*
  * What happens to accesses that wait, or that come later to pages that are
  * away, where nobody kept fd_app: the kernel serves them zeros. Nothing prevents that;
  * here it is only made loud.
@@ -211,6 +164,7 @@ static const struct gm_host_ops host_ops = {
 	.mem_protect = gm_host_mem_protect,
 	.mem_probe = gm_host_mem_probe,
 	.mem_rights = gm_host_mem_rights,
+	.mem_kind = gm_host_mem_kind,
 	.mem_huge = gm_host_mem_huge,
 	.mem_content = gm_host_mem_content,
 	.mem_present = gm_host_mem_present,
@@ -231,7 +185,8 @@ static const struct gm_host_ops host_ops = {
 	.msg_wait = gm_host_msg_wait,
 	.msg_kick = gm_host_msg_kick,
 	.settled = gm_host_settled,
-	.bus_access = host_bus_access,
+	.bus_access = gm_host_bus_access,
+	.bus_touch = gm_host_bus_touch,
 	.msg_fd = gm_host_msg_fd,
 	.at_fork = gm_host_at_fork,
 	.keep = gm_host_keep,

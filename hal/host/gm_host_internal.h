@@ -49,6 +49,9 @@ struct gm_host_dev {
 	struct gm_env *env;
 	atomic_int fd_mem; /* /proc/self/mem, or -1 */
 	uint64_t mem_dev, mem_ino;
+	int fd_maps; /* /proc/self/maps, or -1: asked at every access over the bus */
+	struct gm_mutex lock;
+	LIST_HEAD(, gm_host_pmap) pmaps; /* (lock) */
 };
 
 /* One mapping of the staging arena. */
@@ -84,11 +87,14 @@ struct gm_host_pmap {
 	atomic_int fd_pagemap; /* (a) opened again if it was closed */
 	atomic_bool lost;    /* (a) a descriptor was closed behind our back, and nobody kept it; for ever */
 	struct gm_host_keep keep;
+	struct gm_host_dev *dev; /* (c) */
+	LIST_ENTRY(gm_host_pmap) in_dev; /* under its lock */
+	bool knows_malloc;   /* (c) what malloc() gives is recognised (gm_host_kind.c) */
 	atomic_uint unread;  /* (a) events taken from the kernel and not handed out, +1 while reading */
 
 	struct gm_mutex lock;
 	struct gm_host_piece piece[GM_HOST_PIECES]; /* (l) */
-	unsigned pieces;                            /* (l) */
+	atomic_uint pieces;                         /* (l), read without it: they stay what they are */
 
 	uint64_t bounce; /* (c) per index 2 MiB of small pages, then 2 MiB of one huge page */
 
@@ -138,6 +144,10 @@ uint64_t gm_host_reserve(uint64_t bytes);
 /* The first mapping that ends above va. Both SUCCESS or FAULT (none); _maps reads text (old kernels). */
 gm_ret_t gm_host_area(uint64_t va, struct gm_host_area *area);
 gm_ret_t gm_host_area_maps(uint64_t va, struct gm_host_area *area);
+/* The same as gm_host_area() without the name, by a descriptor of /proc/self/maps that may be closed, or another file's. */
+gm_ret_t gm_host_area_by(int fd, uint64_t va, struct gm_host_area *area);
+/* Is the mapping that contains va locked? */
+bool gm_host_is_locked(uint64_t va);
 /* Content of the 2 MiB at va: `some` pages have any, `zero` of them only the shared zero page. SUCCESS, NODEV. */
 gm_ret_t gm_host_content(struct gm_host_pmap *p, uint64_t va, struct gm_mask *some, struct gm_mask *zero, bool *huge);
 /* Has the page at va content? 1, 0 or a negative errno. */
@@ -155,8 +165,23 @@ bool gm_host_mem_huge(void *pmap, uint64_t va);
 gm_ret_t gm_host_mem_content(void *pmap, uint64_t va, struct gm_host_content *out);
 gm_ret_t gm_host_mem_present(void *pmap, uint64_t va, struct gm_mask *present);
 
+/* gm_host_kind.c */
+
+gm_ret_t gm_host_mem_kind(void *pmap, uint64_t va, struct gm_host_vma *vma);
+/* In a thread of the program that may call malloc(). */
+bool gm_host_knows_malloc(void);
+
+/* gm_host_bus.c */
+
+void gm_host_bus_init(struct gm_host_dev *d);
+void gm_host_bus_fini(struct gm_host_dev *d);
+gm_ret_t gm_host_bus_access(void *dev, uint64_t va, void *buf, size_t bytes, bool write);
+gm_ret_t gm_host_bus_touch(void *dev, uint64_t va);
+
 /* gm_host_slot.c */
 
+/* Is va staging or a bounce buffer? Any thread, for as long as the pmap is there. */
+bool gm_host_slots_have(struct gm_host_pmap *p, uint64_t va);
 gm_ret_t gm_host_slots_init(struct gm_host_pmap *p);
 void gm_host_slots_fini(struct gm_host_pmap *p);
 /* The arena is watched with `fd`. False: not all of it can be. */
@@ -179,6 +204,8 @@ gm_ret_t gm_host_zero(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);
 gm_ret_t gm_host_poison(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);
 gm_ret_t gm_host_unmark(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);
 gm_ret_t gm_host_wake(void *pmap, uint64_t va, uint64_t bytes);
+/* A store to the word at va that changes nothing and never waits: false, it would fail. */
+bool gm_host_touch(uint64_t va);
 
 /* gm_host_msg.c */
 

@@ -118,13 +118,18 @@ gm_ret_t gm_host_wake(void *pmap, uint64_t va, uint64_t bytes)
 	return rc ? to_ret(p, rc) : GM_RET_SUCCESS;
 }
 
-/* A write fault at va that never waits, see above. Its failure shows at the next move. */
-static void unshare_page(uint64_t va)
+bool gm_host_touch(uint64_t va)
 {
 	uint32_t nobody = 0;
 
-	(void)syscall(SYS_futex, &nobody, FUTEX_WAKE_OP | FUTEX_PRIVATE_FLAG, 0, 0L, (uint32_t *)(uintptr_t)va,
-		      FUTEX_OP(FUTEX_OP_OR, 0, FUTEX_OP_CMP_LT, 0x800));
+	return syscall(SYS_futex, &nobody, FUTEX_WAKE_OP | FUTEX_PRIVATE_FLAG, 0, 0L, (uint32_t *)(uintptr_t)va,
+		       FUTEX_OP(FUTEX_OP_OR, 0, FUTEX_OP_CMP_LT, 0x800)) >= 0 || errno != EFAULT;
+}
+
+/* A write fault, see above. Its failure shows at the next move. */
+static void unshare_page(uint64_t va)
+{
+	(void)gm_host_touch(va);
 }
 
 /* Where a steal is: pages [at, end) of the block are left of this run. */

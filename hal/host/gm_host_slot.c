@@ -89,8 +89,23 @@ static gm_ret_t grow(struct gm_host_pmap *p)
 	*piece = (struct gm_host_piece){ .va = va, .slots = slots };
 	for (unsigned s = slots; s < GM_HOST_PIECE_SLOTS; s++)
 		piece->taken[s / 64] |= UINT64_C(1) << (s % 64);
-	p->pieces++;
+	atomic_fetch_add(&p->pieces, 1); /* complete: read without the lock too */
 	return GM_RET_SUCCESS;
+}
+
+static bool is_within(uint64_t va, uint64_t begin, uint64_t bytes)
+{
+	return va >= begin && va - begin < bytes;
+}
+
+bool gm_host_slots_have(struct gm_host_pmap *p, uint64_t va)
+{
+	unsigned n = atomic_load(&p->pieces);
+	bool has = is_within(va, p->bounce, (uint64_t)GM_HOST_BOUNCES * 2 * GM_BLOCK_BYTES);
+
+	for (unsigned i = 0; i < n; i++)
+		has |= is_within(va, p->piece[i].va, (uint64_t)p->piece[i].slots * GM_BLOCK_BYTES);
+	return has;
 }
 
 static struct gm_host_piece *piece_with_room(struct gm_host_pmap *p)

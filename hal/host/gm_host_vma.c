@@ -124,33 +124,20 @@ gm_ret_t gm_host_area_maps(uint64_t va, struct gm_host_area *area)
 	return ret;
 }
 
-gm_ret_t gm_host_area(uint64_t va, struct gm_host_area *area)
+/* 0, or an errno: ENOENT where nothing is mapped at or above va; others where the kernel is not asked so. */
+static int query(int fd, uint64_t va, bool named, struct gm_host_area *area)
 {
 	char name[sizeof(area->name)] = "";
 	struct procmap_query q = {
 		.size = sizeof(q),
 		.query_flags = QUERY_COVERING_OR_NEXT,
 		.query_addr = va,
-		.vma_name_size = sizeof(name),
-		.vma_name_addr = GM_VA(name),
+		.vma_name_size = named ? sizeof(name) : 0,
+		.vma_name_addr = named ? GM_VA(name) : 0,
 	};
-	int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
-	int err = 0;
 
-	if (fd < 0)
-		return gm_fail(GM_RET_FAULT, "/proc/self/maps cannot be read: error %d", errno);
 	if (ioctl(fd, PROCMAP_QUERY_, &q))
-		err = errno;
-	if (err == ENAMETOOLONG) { /* the path of a file: not needed */
-		q.vma_name_size = 0;
-		q.vma_name_addr = 0;
-		err = ioctl(fd, PROCMAP_QUERY_, &q) ? errno : 0;
-	}
-	close(fd);
-	if (err == ENOENT)
-		return GM_RET_FAULT;
-	if (err) /* a kernel before 6.11 */
-		return gm_host_area_maps(va, area);
+		return errno == ENAMETOOLONG ? query(fd, va, false, area) : errno; /* the path of a file: not needed */
 	*area = (struct gm_host_area){
 		.begin = q.vma_start,
 		.end = q.vma_end,
@@ -160,7 +147,29 @@ gm_ret_t gm_host_area(uint64_t va, struct gm_host_area *area)
 		.file = q.inode || q.dev_major || q.dev_minor,
 	};
 	memcpy(area->name, name, sizeof(name));
-	return GM_RET_SUCCESS;
+	return 0;
+}
+
+gm_ret_t gm_host_area(uint64_t va, struct gm_host_area *area)
+{
+	int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC), err;
+
+	if (fd < 0)
+		return gm_fail(GM_RET_FAULT, "/proc/self/maps cannot be read: error %d", errno);
+	err = query(fd, va, true, area);
+	close(fd);
+	if (err == ENOENT)
+		return GM_RET_FAULT;
+	return err ? gm_host_area_maps(va, area) : GM_RET_SUCCESS; /* a kernel before 6.11 */
+}
+
+gm_ret_t gm_host_area_by(int fd, uint64_t va, struct gm_host_area *area)
+{
+	int err = fd < 0 ? EBADF : query(fd, va, false, area);
+
+	if (err == ENOENT)
+		return GM_RET_FAULT;
+	return err ? gm_host_area(va, area) : GM_RET_SUCCESS;
 }
 
 /* Has the process locked any memory? Then smaps is worth its price. */
@@ -180,7 +189,7 @@ static bool any_locked(void)
 }
 
 /* "lo" among the VmFlags of the mapping that contains va. */
-static bool locked_at(uint64_t va)
+bool gm_host_is_locked(uint64_t va)
 {
 	struct gm_host_area a;
 	struct lines l;
@@ -269,7 +278,7 @@ gm_ret_t gm_host_mem_probe(void *pmap, uint64_t va, struct gm_host_vma *vma)
 	gm_ret_t ret = gm_host_mem_rights(pmap, va, vma);
 
 	if (!ret)
-		vma->locked = locked_at(va);
+		vma->locked = gm_host_is_locked(va);
 	return ret;
 }
 

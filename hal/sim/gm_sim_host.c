@@ -135,6 +135,15 @@ static gm_ret_t host_bus_access(void *dev, uint64_t va, void *buf, size_t bytes,
 	return access_pages(dev, va, buf, bytes, write);
 }
 
+/* Reads and writes the byte back: nothing here is a point of the scheduler. */
+static gm_ret_t host_bus_touch(void *dev, uint64_t va)
+{
+	uint8_t byte;
+	gm_ret_t ret = access_pages(dev, va, &byte, 1, false);
+
+	return ret ? ret : access_pages(dev, va, &byte, 1, true);
+}
+
 /* ------------------------------------------------------------ its mappings */
 
 static gm_ret_t host_mem_map(void *pmap, uint64_t bytes, bool huge, uint64_t *va)
@@ -198,6 +207,26 @@ static gm_ret_t host_mem_probe(void *pmap, uint64_t va, struct gm_host_vma *out)
 				     .access = vma->access,
 				     .private_anon = !vma->shared,
 				     .locked = vma->locked };
+	return GM_RET_SUCCESS;
+}
+
+/* It knows no heaps, stacks and libraries: the simulated process is the application alone. */
+static gm_ret_t host_mem_kind(void *pmap, uint64_t va, struct gm_host_vma *out)
+{
+	struct gm_sim *sim = ((struct gm_sim_pmap *)pmap)->sim;
+	const struct gm_sim_vma *vma = gm_sim_vma_find(sim, va);
+	uint64_t block = va & ~(GM_BLOCK_BYTES - 1ull), end;
+
+	if (host_mem_probe(pmap, va, out))
+		return GM_RET_FAULT;
+	out->kind = vma->shared				       ? GM_HOST_SHARED
+		    : vma->locked			       ? GM_HOST_LOCKED
+		    : vma->access != (GM_READ | GM_WRITE)      ? GM_HOST_RIGHTS
+		    : vma->end - vma->va < GM_BLOCK_BYTES      ? GM_HOST_SMALL
+							       : GM_HOST_ANON;
+	end = vma->end < block + GM_BLOCK_BYTES ? vma->end : block + GM_BLOCK_BYTES;
+	out->va = vma->va > block ? vma->va : block;
+	out->bytes = end - out->va;
 	return GM_RET_SUCCESS;
 }
 
@@ -445,6 +474,7 @@ static const struct gm_host_ops host_ops = {
 	.mem_protect = host_mem_protect,
 	.mem_probe = host_mem_probe,
 	.mem_rights = host_mem_probe,
+	.mem_kind = host_mem_kind,
 	.mem_huge = host_mem_huge,
 	.mem_content = host_mem_content,
 	.mem_present = host_mem_present,
@@ -466,6 +496,7 @@ static const struct gm_host_ops host_ops = {
 	.msg_kick = gm_sim_msg_kick,
 	.settled = gm_sim_msg_settled,
 	.bus_access = host_bus_access,
+	.bus_touch = host_bus_touch,
 	.msg_fd = host_msg_fd,
 	.at_fork = host_at_fork,
 	.keep = host_keep,

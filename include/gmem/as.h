@@ -40,6 +40,51 @@ struct gm_policy;
  *  one of its pages comes to the handler, which gives it zeros, and whatever is done to it is told. For who
  *  counts or bounds what the host has; a first touch costs a message. */
 #define GM_AS_WATCH 8u
+#define GM_AS_MIRROR 4u     /**< devices reach all memory of the process, see below */
+/**@}*/
+
+/**
+ * @name A space that mirrors the process (GM_AS_MIRROR)
+ *
+ * A device may access whatever the process may, without gm_alloc() or gm_adopt():
+ * by a fault, gm_dev_fault(), or in a working set. Nothing mapped there, or no
+ * access at all, is GM_RET_FAULT; a write to read-only memory GM_RET_PERM.
+ *
+ * - Private anonymous mappings of 2 MiB and more that are certainly the
+ *   application's are adopted on demand, 2 MiB at a time, and then move like
+ *   any memory. Once all of such a piece has been at home for a while it is let
+ *   go, and looked at anew the next time.
+ * - Everything else is *external*: mapped in place, by devices that can
+ *   (GM_CAP_HOST_MAP and pages of 4 KiB; else GM_RET_NOTSUP), never moved, with the rights the
+ *   process has there. A store to a shared file reaches the file, one to a
+ *   private mapping of a file makes a copy of the page, as the CPU's would.
+ *   External are: small mappings, the heap, stacks with thread-local storage,
+ *   arenas of an allocator, .data and .bss, files, shared memory, hugetlb,
+ *   locked memory, what somebody has named (PR_SET_VMA_ANON_NAME), what another
+ *   space manages, the library's own memory.
+ *   There are no atomics in place (GM_RET_NOTSUP).
+ *
+ * Why the rest is not taken: the threads that bring memory home, the library's and a
+ * backend's, must never wait for memory that is away, or they wait for
+ * themselves. So memory in which stacks, locks or queues of theirs may live stays
+ * where it is, and where it cannot be told whose it is nothing is adopted on
+ * demand: with an allocator of the caller's own (gm_lib_config.allocator), and
+ * in processes whose malloc() is not the one of glibc. gm_adopt() says that it may: it works for any
+ * private anonymous memory, and wins over what is mapped in place there.
+ * Two things cannot be told: stacks that the program makes itself of plain
+ * memory of 2 MiB and more (coroutines, sigaltstack()), and main-arena pieces that
+ * glibc takes by mmap() when the heap cannot grow. Lock such memory, name it, or
+ * keep an inaccessible page below it, and it stays; call the library on ordinary stacks.
+ *
+ * External memory raises no events. A mapping in place is of the address, not
+ * of what is there: an access sees what is mapped there at that moment, with the
+ * rights of that moment, and faults again where there is none. After mremap()
+ * memory that was adopted is as any memory of the process at its new place.
+ *
+ * gm_discard() and gm_release() are for memory that was asked for: of what was adopted on demand they know
+ * only as long as a device has to do with it.
+ */
+/**@{*/
 /**@}*/
 
 /** What happens to an access that a held working set keeps waiting too long. */

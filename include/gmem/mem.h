@@ -127,7 +127,8 @@ GM_API gm_ret_t gm_release(struct gm_as *as, void *ptr, uint64_t bytes);
  * @brief Move a range now.
  *
  * Pages that cannot move (pinned, locked, held by a working set) stay where
- * they are.
+ * they are. In a space that mirrors the process (GM_AS_MIRROR) what may be is
+ * adopted on demand first; external memory is not managed.
  *
  * @param[in]  as     the address space
  * @param[in]  va     first byte; rounded down to a page
@@ -275,7 +276,8 @@ GM_API gm_ret_t gm_unpin(struct gm_as *as, uint64_t va, uint64_t bytes);
  * @param[in] access  GM_READ, GM_WRITE or GM_ATOMIC
  * @retval GM_RET_SUCCESS  mapped with the rights asked for
  * @retval GM_RET_INVAL    @p ctx is no context that lives, no access bit, or an unknown one
- * @retval GM_RET_FAULT    not managed memory, not mapped any more, or poisoned
+ * @retval GM_RET_FAULT    not managed memory (in a space that mirrors the process: nothing mapped), not mapped any more,
+ *                         or poisoned
  * @retval GM_RET_PERM     the process itself may not access it so
  * @retval GM_RET_BUSY     pinned, and the device cannot map host memory, or GM_ATOMIC was asked for
  * @retval GM_RET_NOTSUP   memory that cannot move, and the device cannot map host memory, or GM_ATOMIC was asked for
