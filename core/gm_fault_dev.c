@@ -6,6 +6,7 @@
  *     look --mapped already--> done (somebody else's fault served it)
  *          --edge page--> map in place
  *          --on another device--> bring home, look again
+ *          --only to be read, and duplicated--> gm_dup.c --mapped--> done
  *          --else--> choose a unit, reserve frames, run a transaction --mapped--> done
  *                                                                     --else--> look again
  *
@@ -16,9 +17,9 @@
  */
 #include "config.h"
 
+#include "core/gm_dup.h"
 #include "core/gm_evict.h"
 #include "core/gm_events.h"
-#include "core/gm_fault.h"
 #include "core/gm_mem.h"
 #include "core/gm_ws.h"
 
@@ -76,6 +77,8 @@ enum gm_seen gm_fault_look(const struct gm_ctx *ctx, struct gm_block *b, unsigne
 		return GM_SEEN_POISONED;
 	if (!gm_mask_test(&b->managed, page))
 		return GM_SEEN_UNMANAGED;
+	if (gm_mask_test(&b->dup, page) && !(access & (GM_WRITE | GM_ATOMIC)))
+		return GM_SEEN_DUP;
 	return dev && dev != ctx->dev ? GM_SEEN_ELSEWHERE : GM_SEEN_MOVABLE;
 }
 
@@ -142,6 +145,17 @@ static bool stays(struct gm_block *b, unsigned page, bool *none)
 	return *none;
 }
 
+/* Over the bus nobody waits for a store. An edge is never protected. */
+static gm_ret_t let_store(struct gm_block *b, unsigned page, uint64_t deadline_ns)
+{
+	bool edge;
+
+	gm_lock(b->as->env, &b->lock);
+	edge = gm_mask_test(&b->edge, page);
+	gm_unlock(b->as->env, &b->lock);
+	return edge ? GM_RET_SUCCESS : gm_dup_let_store(b, page, deadline_ns);
+}
+
 gm_ret_t gm_fault_in_place(struct gm_ctx *ctx, struct gm_block *b, unsigned page, uint32_t access, uint64_t rights,
 			   uint64_t deadline_ns, struct gm_hold *hold)
 {
@@ -149,7 +163,7 @@ gm_ret_t gm_fault_in_place(struct gm_ctx *ctx, struct gm_block *b, unsigned page
 	struct gm_mask one = gm_mask_span(page, page + 1), doubtful = gm_mask_none();
 	uint64_t va = b->va + (uint64_t)page * GM_PAGE_BYTES;
 	struct gm_plan plan;
-	bool write = false, before = false, none = false;
+	bool write = false, before = false, none = false, dup = false;
 	gm_ret_t ret = GM_RET_SUCCESS;
 
 	if (!gm_hal_has(ctx->dev->hal, GM_CAP_HOST_MAP) || ctx->dev->hal->granule_bytes > GM_PAGE_BYTES)
@@ -162,7 +176,8 @@ gm_ret_t gm_fault_in_place(struct gm_ctx *ctx, struct gm_block *b, unsigned page
 	while (!ret && (gm_mask_test(&b->busy, page) || gm_mask_test(&b->doomed, page)))
 		ret = gm_wait(as->env, &b->waitq, &b->lock, deadline_ns);
 	/* Only what is on the host for certain, with rights that hold; anything else is looked at again. */
-	if (!ret && (!stays(b, page, &none) || !gm_rights_same(as, b->va, rights)))
+	dup = !ret && gm_mask_test(&b->dup, page);
+	if (!ret && (dup || !stays(b, page, &none) || !gm_rights_same(as, b->va, rights)))
 		ret = GM_RET_AGAIN;
 	if (!ret) {
 		struct gm_bmap *map = b->map[ctx->index];
@@ -178,9 +193,13 @@ gm_ret_t gm_fault_in_place(struct gm_ctx *ctx, struct gm_block *b, unsigned page
 			gm_mask_set(&map->write, page);
 	}
 	gm_unlock(as->env, &b->lock);
+	if (dup) /* what is mapped in place has no duplicates, or a device would be asked about each store */
+		(void)gm_dup_end(b, &one, NULL, deadline_ns);
 	if (ret)
 		return ret;
 	ret = make_present(b, page, deadline_ns);
+	if (!ret && write)
+		ret = let_store(b, page, deadline_ns);
 	if (!ret) {
 		gm_plan_init(&plan, as, ctx->dev->hal, deadline_ns);
 		gm_plan_settle(&plan, ctx, b, &doubtful);
@@ -249,6 +268,7 @@ static gm_ret_t choose_pages(struct gm_ctx *ctx, struct gm_block *b, const struc
 	avoid = gm_mask_or(gm_mask_or(b->busy, b->doomed), gm_mask_or(b->held, b->poisoned));
 	avoid = gm_mask_or(avoid, gm_slice_pages(&b->slice_cpu, as->cfg.slice_ns, gm_now_ns(env)));
 	avoid = gm_mask_or(avoid, gm_mask_sub(gm_block_on_devs(b), gm_block_on_dev(b, ctx->dev->index)));
+	avoid = gm_mask_or(avoid, b->dup); /* others read these */
 	*want = gm_mask_sub(gm_mask_and(gm_block_clip(b, unit, unit + bytes), b->managed), avoid);
 	*want = gm_mask_and(*want, gm_block_clip(b, vma->va, vma->va + vma->bytes));
 	*want = gm_mask_or(gm_mask_shrink(want, granule_pages), need);
@@ -377,6 +397,7 @@ static gm_ret_t round_once(struct gm_ctx *ctx, struct gm_block *b, const struct 
 	struct gm_mask one = gm_mask_span(page, page + 1);
 	uint64_t rights = gm_rights_seen(b->as, b->va);
 	struct gm_host_vma vma = { .bytes = 0 };
+	bool served = false;
 	gm_ret_t ret;
 
 	switch (look(ctx, b, page, ask->access)) {
@@ -394,6 +415,10 @@ static gm_ret_t round_once(struct gm_ctx *ctx, struct gm_block *b, const struct 
 	case GM_SEEN_ELSEWHERE:
 		ret = gm_move_home(b, &one, 0, deadline_ns);
 		return ret == GM_RET_AGAIN || ret == GM_RET_EXIST || ret == GM_RET_FAULT ? GM_RET_SUCCESS : ret;
+	case GM_SEEN_DUP:
+		ret = gm_dup_fault(ctx, b, ask, deadline_ns, &served);
+		*outcome = served ? BROUGHT : LOOK_AGAIN;
+		return ret;
 	case GM_SEEN_POISONED:
 		return gm_fail(GM_RET_FAULT, "the content of 0x%llx was lost with a device", (unsigned long long)ask->va);
 	case GM_SEEN_UNMANAGED:

@@ -20,6 +20,7 @@ libgm_testkit_a_SOURCES = \
 	tests/unit/comes_fixture.h \
 	tests/unit/core_fixture.h \
 	tests/unit/devq_script.h \
+	tests/unit/dup_fixture.h \
 	tests/unit/failing_alloc.h \
 	tests/unit/fake_backend.h \
 	tests/unit/fork_fixture.h \
@@ -52,6 +53,8 @@ UNIT_TESTS = \
 	tests/unit/test_conform.t \
 	tests/unit/test_devq.t \
 	tests/unit/test_devq_doubt.t \
+	tests/unit/test_dup.t \
+	tests/unit/test_dup_events.t \
 	tests/unit/test_edge_window.t \
 	tests/unit/test_env.t \
 	tests/unit/test_err.t \

@@ -127,7 +127,8 @@ GM_API gm_ret_t gm_release(struct gm_as *as, void *ptr, uint64_t bytes);
  * @brief Move a range now.
  *
  * Pages that cannot move (pinned, locked, held by a working set) stay where
- * they are.
+ * they are. Duplicates (gm_duplicate()) of what goes to a device, or is asked
+ * to be on the host, end.
  *
  * @param[in]  as     the address space
  * @param[in]  va     first byte; rounded down to a page
