@@ -68,6 +68,7 @@ UNIT_TESTS = \
 	tests/unit/test_host.t \
 	tests/unit/test_host_mem.t \
 	tests/unit/test_host_msg.t \
+	tests/unit/test_host_protect.t \
 	tests/unit/test_inject.t \
 	tests/unit/test_lost.t \
 	tests/unit/test_lost_moved.t \
@@ -111,6 +112,7 @@ UNIT_TESTS = \
 	tests/unit/test_shim_lib.t \
 	tests/unit/test_sim_app.t \
 	tests/unit/test_sim_host.t \
+	tests/unit/test_sim_protect.t \
 	tests/unit/test_sim_race.t \
 	tests/unit/test_sim_rules.t \
 	tests/unit/test_sim_sched.t \
