@@ -164,6 +164,7 @@ endif
 
 STRESS_TESTS = \
 	tests/stress/race_counters \
+	tests/stress/race_dup \
 	tests/stress/race_edges \
 	tests/stress/race_fork \
 	tests/stress/race_progress \
@@ -178,6 +179,10 @@ tests_stress_race_counters_SOURCES = \
 	tests/stress/race_counters.c \
 	tests/stress/race_hand.h
 tests_stress_race_counters_LDADD = $(TEST_LAYERS)
+tests_stress_race_dup_SOURCES = \
+	tests/stress/race.h \
+	tests/stress/race_dup.c
+tests_stress_race_dup_LDADD = $(TEST_LAYERS)
 tests_stress_race_edges_SOURCES = \
 	tests/stress/race.h \
 	tests/stress/race_edges.c
