@@ -59,6 +59,7 @@ UNIT_TESTS = \
 	tests/unit/test_env.t \
 	tests/unit/test_err.t \
 	tests/unit/test_events.t \
+	tests/unit/test_exclusive.t \
 	tests/unit/test_fence.t \
 	tests/unit/test_fork.t \
 	tests/unit/test_fork_serve.t \
