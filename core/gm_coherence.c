@@ -109,9 +109,9 @@ static gm_ret_t judge(const char *what, uint64_t va, uint64_t end, struct tally 
 static gm_ret_t run(const char *what, struct gm_ctx *ctx, uint64_t va, uint64_t bytes, block_fn fn, done_fn done,
 		    uint64_t *done_bytes)
 {
-	uint64_t end = (va + bytes + GM_PAGE_BYTES - 1) & ~(uint64_t)(GM_PAGE_BYTES - 1), deadline_ns;
+	uint64_t end = (va + bytes + GM_PAGE_BYTES - 1) & ~(uint64_t)(GM_PAGE_BYTES - 1), deadline_ns, before = 0;
+	struct tally n = { .done = 0 };
 	struct gm_as *as = ctx->as;
-	struct tally n;
 	gm_ret_t ret;
 
 	va &= ~(uint64_t)(GM_PAGE_BYTES - 1);
@@ -121,11 +121,14 @@ static gm_ret_t run(const char *what, struct gm_ctx *ctx, uint64_t va, uint64_t 
 		ret = gm_pack_open_range(as, va, end);
 	if (!ret)
 		ret = gm_mem_check_fit(as, what, ctx->dev, va, end);
-	if (!ret)
+	/* Where memory is short what comes late may evict what came early: again, as long as that gets on. */
+	while (!ret) {
 		ret = each_block(ctx, va, end, fn, deadline_ns);
-	if (ret && !done_bytes)
-		return ret;
-	n = count(ctx, va, end, done);
+		n = count(ctx, va, end, done);
+		if (n.done == n.managed || n.done <= before)
+			break;
+		before = n.done;
+	}
 	if (done_bytes)
 		*done_bytes = n.done * GM_PAGE_BYTES;
 	return ret ? ret : judge(what, va, end, n);

@@ -176,16 +176,34 @@ gm_ret_t gm_dup_end(struct gm_block *b, const struct gm_mask *pages, const struc
 	return ret;
 }
 
+/* (block) What was brought a moment ago, or just served: who needs more than is free would undo his own work. */
+static struct gm_mask is_fresh(const struct gm_block *b, const struct gm_dev *dev, uint64_t now_ns)
+{
+	struct gm_chunk *const *unit = b->node[dev->index]->unit;
+	uint64_t slice_ns = b->as->cfg.slice_ns;
+	struct gm_mask fresh = gm_slice_pages(&b->slice_dev, slice_ns, now_ns);
+
+	for (unsigned u = 0; u < GM_BLOCK_UNITS; u++) {
+		struct gm_mask pages = gm_mask_span(u * GM_UNIT_PAGES, (u + 1) * GM_UNIT_PAGES);
+
+		if (unit[u] && now_ns < unit[u]->served_ns + 2 * slice_ns)
+			fresh = gm_mask_or(fresh, pages);
+	}
+	return fresh;
+}
+
 bool gm_dup_evict(const struct gm_dev *dev, struct gm_block *b, const struct gm_mask *pages, uint64_t deadline_ns)
 {
 	struct gm_env *env = b->as->env;
-	struct gm_mask mine, served;
+	struct gm_mask mine, fresh;
 	gm_ret_t ret;
 
 	gm_lock(env, &b->lock);
 	mine = gm_mask_sub(gm_mask_and(copies_of(b, dev), *pages), b->leaving);
-	served = gm_slice_pages(&b->slice_dev, b->as->cfg.slice_ns, gm_now_ns(env));
-	mine = gm_mask_sub(mine, served);
+	if (!gm_mask_empty(&mine)) {
+		fresh = is_fresh(b, dev, gm_now_ns(env));
+		mine = gm_mask_sub(mine, fresh);
+	}
 	if (is_in_use(b, &mine))
 		mine = gm_mask_none();
 	b->busy = gm_mask_or(b->busy, mine);
