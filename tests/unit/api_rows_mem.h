@@ -67,6 +67,8 @@ HANDLE(gm_exclusive, ctx, CTX, gm_exclusive(H, e->va, PAGE, OUT(uint64_t)), GM_R
 ROW(gm_exclusive, empty, "nothing", gm_exclusive(e->ctx, e->va, 0, OUT(uint64_t)), GM_RET_INVAL)
 ROW(gm_exclusive, overflow, "all", gm_exclusive(e->ctx, e->va, UINT64_MAX, OUT(uint64_t)), GM_RET_INVAL)
 ROW(gm_exclusive, overflow, "when rounded", gm_exclusive(e->ctx, UINT64_MAX - 10, 5, OUT(uint64_t)), GM_RET_INVAL)
+ROW(gm_exclusive, state, "not managed, or not all of it",
+    gm_exclusive(e->ctx, e->fresh - PAGE, 2 * PAGE, NULL), GM_RET_FAULT)
 ROW(gm_exclusive, null, "exclusive_bytes is allowed to be: not managed",
     gm_exclusive(e->ctx, e->fresh, PAGE, NULL), GM_RET_FAULT)
 HANDLE(gm_fork_policy, as, AS, gm_fork_policy(H, e->va, PAGE, GM_FORK_HOME), GM_RET_INVAL, GM_RET_INVAL)
