@@ -149,6 +149,14 @@ static bool again(const struct gm_as *as, gm_ret_t ret, uint64_t deadline_ns)
 	return (ret == GM_RET_AGAIN || ret == GM_RET_FAULT) && gm_now_ns(as->env) < deadline_ns;
 }
 
+/* The last result of a block. What a set has taken, or is gone, is counted at the end. */
+static gm_ret_t conclude(const struct gm_block *b, gm_ret_t ret)
+{
+	if (ret == GM_RET_AGAIN)
+		return gm_fail(GM_RET_TIMEDOUT, "pages near 0x%llx did not become free in time", (unsigned long long)b->va);
+	return ret == GM_RET_BUSY || ret == GM_RET_FAULT ? GM_RET_SUCCESS : ret;
+}
+
 /* ------------------------------------------------------------- duplicates */
 
 /* (block) */
@@ -187,7 +195,7 @@ static gm_ret_t duplicate_block(struct gm_ctx *ctx, struct gm_block *b, uint64_t
 		m.map = m.want;
 		ret = gm_dup_bring(ctx, &m, GM_TXN_FORCE, deadline_ns);
 	} while (again(b->as, ret, deadline_ns));
-	return ret == GM_RET_BUSY ? GM_RET_SUCCESS : ret; /* a set came: counted at the end */
+	return conclude(b, ret);
 }
 
 gm_ret_t gm_duplicate(struct gm_as *as, uint64_t va, uint64_t bytes, struct gm_dev *dev, uint64_t *duplicated_bytes)
@@ -280,7 +288,7 @@ static gm_ret_t exclusive_block(struct gm_ctx *ctx, struct gm_block *b, uint64_t
 		if (!ret)
 			ret = take_alone(ctx, &m, deadline_ns);
 	} while (again(b->as, ret, deadline_ns));
-	return ret == GM_RET_BUSY ? GM_RET_SUCCESS : ret;
+	return conclude(b, ret);
 }
 
 gm_ret_t gm_exclusive(struct gm_ctx *ctx, uint64_t va, uint64_t bytes, uint64_t *exclusive_bytes)

@@ -200,19 +200,23 @@ gm_ret_t gm_dup_fault(struct gm_ctx *ctx, struct gm_block *b, const struct gm_fa
 		      bool *served)
 {
 	unsigned page = gm_page_of(b, ask->va), granule_pages = ctx->dev->hal->granule_bytes / GM_PAGE_BYTES;
-	struct gm_mask one = gm_mask_span(page, page + 1), refused;
+	struct gm_mask one = gm_mask_span(page, page + 1), there;
 	struct gm_host_vma vma = { .bytes = 0 };
 	struct gm_move m = { .block = b, .want = choose(ctx, b, page), .waiters = one };
 	gm_ret_t ret = gm_fault_rights(b->as, ask->va, ask->access, &vma);
+	bool cannot;
 
 	if (ret)
 		return ret;
 	m.map = m.want;
 	ret = gm_dup_bring(ctx, &m, 0, deadline_ns);
-	*served = !ret && (gm_mask_test(&m.arrived, page) || gm_mask_test(&m.stay, page));
-	refused = gm_mask_or(m.pinned, m.fixed);
-	refused = gm_mask_grow(&refused, granule_pages);
-	if (!*served && gm_mask_test(&refused, page)) /* one page of a granule that cannot be keeps the others: in place then */
+	there = gm_mask_or(m.arrived, m.stay);
+	there = gm_mask_shrink(&there, granule_pages);
+	*served = !ret && gm_mask_test(&there, page);
+	/* One page of a granule that is refused, or not managed, keeps the others; there is no memory to read others' in, or no
+	 * way: then it is a page like others, to be moved, or mapped in place. */
+	cannot = (!ret && !*served) || ret == GM_RET_NOMEM || ret == GM_RET_NOTSUP;
+	if (cannot)
 		return gm_dup_end(b, &one, NULL, deadline_ns);
 	return ret == GM_RET_AGAIN || ret == GM_RET_FAULT ? GM_RET_SUCCESS : ret;
 }

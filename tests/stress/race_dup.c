@@ -184,6 +184,25 @@ static void *maker(void *arg)
 
 /* ------------------------------------------------------------------ run */
 
+/* All of a block that is one huge page: as small ones it has the same bytes, for both, and it can be one again. */
+static void duplicate_huge(void)
+{
+	uint64_t bytes = 0;
+
+	(void)madvise((void *)(uintptr_t)d.va, GM_BLOCK_BYTES, MADV_HUGEPAGE); /* where the kernel has them */
+	for (uint64_t at = d.va; at < d.va + GM_BLOCK_BYTES; at += RACE_PAGE)
+		*race_word(at + 16) = at;
+	RACE_MUST(&d.r, gm_duplicate(d.r.as, d.va, GM_BLOCK_BYTES, d.r.dev[0], &bytes));
+	for (uint64_t at = d.va; at < d.va + GM_BLOCK_BYTES; at += RACE_PAGE)
+		if (*race_word(at + 16) != at)
+			race_fail(&d.r, "0x%" PRIx64 " has %" PRIx64 " after it was duplicated", at, *race_word(at + 16));
+	RACE_MUST(&d.r, gm_migrate(d.r.as, d.va, GM_BLOCK_BYTES, d.r.dev[0], &bytes));
+	for (uint64_t at = d.va; at < d.va + GM_BLOCK_BYTES; at += RACE_PAGE)
+		if (*race_word(at + 16) != at)
+			race_fail(&d.r, "0x%" PRIx64 " has %" PRIx64 " after it came home", at, *race_word(at + 16));
+	RACE_MUST(&d.r, gm_migrate(d.r.as, d.va, GM_BLOCK_BYTES, NULL, &bytes)); /* the last fault is served to its end */
+}
+
 /* Where the bytes are, before anything races: at home, and in the device's memory. */
 static void look_once(void)
 {
@@ -236,6 +255,7 @@ static void run(uint32_t flags)
 	RACE_MUST(&d.r, gm_adopt(d.r.as, (void *)(uintptr_t)d.va, GM_BLOCK_BYTES, 0));
 	memset(d.done, 0, sizeof(d.done));
 	memset(d.added, 0, sizeof(d.added));
+	duplicate_huge();
 	look_once();
 	for (unsigned i = 0; i < WRITERS; i++)
 		race_start(&d.r, &d.writer[i], writer, (void *)(uintptr_t)i);
