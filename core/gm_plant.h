@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Errors planted in the core, for tests of tests: the randomised test must
- * notice each of them. Only in builds with --enable-checks; elsewhere
- * GM_PLANTED() is false and costs nothing.
+ * notice each of them, test_dup_events.c those of duplicates. Only in builds
+ * with --enable-checks; elsewhere GM_PLANTED() is false and costs nothing.
  */
 #ifndef GM_CORE_PLANT_H
 #define GM_CORE_PLANT_H

@@ -231,6 +231,40 @@ CORE_TEST(dup_events, lost_device, TWO_DEVS)
 	w->ctx[0] = NULL;
 }
 
+/* ------------------------------------------- whoever serves is the caller */
+
+struct served {
+	struct world *w;
+	uint64_t va;
+	bool done;
+};
+
+static void stores(void *arg)
+{
+	struct served *s = arg;
+	struct world *w = s->w;
+
+	for (uint64_t round = 2; round < 5; round++) {
+		OK(gm_duplicate(w->as, s->va, 32 * PAGE, w->dev[0], NULL));
+		cr_assert_eq(dev_wrong(w->ctx[1], s->va, 32, round - 1), 0);
+		app_fill(w, s->va, 32, round);
+		cr_assert_eq(dev_wrong(w->ctx[0], s->va, 32, round), 0);
+	}
+	s->done = true;
+}
+
+CORE_TEST(dup_events, served_by_the_caller, .dev = { "mock:vram=1M,fastinvl=no", "mock:vram=1M" },
+	  .as = { .flags = GM_AS_NO_THREADS })
+{
+	struct served s = { .w = w, .va = app_adopted(w, 1, 1) };
+	struct gm_thread *t = spawn(w, stores, &s);
+
+	while (!s.done)
+		(void)gm_as_serve(w->as, 10 * MS);
+	join(w, t);
+	world_check(w);
+}
+
 /* ---------------------------------------------------------------- races */
 
 #define PAGES 4u
