@@ -333,7 +333,7 @@ gm_ret_t gm_block_obtain(struct gm_as *as, uint64_t va, struct gm_block **out)
 
 bool gm_block_all_host(const struct gm_block *b)
 {
-	if (!gm_mask_empty(&b->staged) || !gm_mask_empty(&b->dup) || !gm_mask_empty(&b->busy) || !gm_mask_empty(&b->doomed) ||
+	if (!gm_mask_empty(&b->staged) || b->any_dup || !gm_mask_empty(&b->busy) || !gm_mask_empty(&b->doomed) ||
 	    !gm_mask_empty(&b->leaving) || !gm_mask_empty(&b->poisoned) || !gm_mask_empty(&b->wanted) ||
 	    !gm_mask_empty(&b->kept) || !SLIST_EMPTY(&b->holds))
 		return false;

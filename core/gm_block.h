@@ -54,6 +54,7 @@ struct gm_block {
 	uint64_t used_ns;                         /* last use, as far as packing and forgetting care: a transaction's end, or opened */
 	bool is_doomed;                           /* something is: counted in the space's doomed_blocks */
 	bool watched;                             /* the host reports faults and events of its managed pages */
+	bool any_dup, any_exclusive;              /* dup, exclusive are not empty: looked at in their stead, as they mostly are */
 	bool stores;                              /* ... and pages of it may be protected against stores */
 	bool huge;                                /* staged came as one huge page and is still whole */
 	bool has_slot;
@@ -154,6 +155,14 @@ void gm_block_count_doomed(struct gm_block *b);
 struct gm_wait *gm_block_wait(struct gm_block *b, unsigned page, uint32_t thread_id, uint64_t now_ns);
 /* Only those that are wanted still. */
 void gm_block_trim_waits(struct gm_block *b);
+/* They are nobody's alone any more. */
+static inline void gm_block_share(struct gm_block *b, const struct gm_mask *pages)
+{
+	if (!b->any_exclusive)
+		return;
+	b->exclusive = gm_mask_sub(b->exclusive, *pages);
+	b->any_exclusive = !gm_mask_empty(&b->exclusive);
+}
 /* Recompute `held` from `holds`. */
 void gm_block_count_holds(struct gm_block *b);
 

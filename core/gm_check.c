@@ -87,7 +87,8 @@ static const char *check_duplicates(const struct gm_block *b)
 
 	for (unsigned i = 0; i < GM_MAX_DEVS; i++)
 		some = b->node[i] ? gm_mask_or(some, b->node[i]->copy) : some;
-	if (!gm_mask_equal(&some, &b->dup))
+	if (!gm_mask_equal(&some, &b->dup) || b->any_dup == gm_mask_empty(&some) ||
+	    b->any_exclusive == gm_mask_empty(&b->exclusive))
 		return "the pages with duplicates are miscounted";
 	if (gm_mask_empty(&some))
 		return NULL;

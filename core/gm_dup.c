@@ -151,6 +151,7 @@ void gm_dup_commit(struct gm_txn *t, struct gm_move *m)
 	if (!gm_mask_empty(&frames))
 		b->huge = false;
 	b->dup = gm_mask_or(b->dup, m->arrived);
+	b->any_dup = !gm_mask_empty(&b->dup);
 	b->node[t->dev->index]->copy = gm_mask_or(b->node[t->dev->index]->copy, m->arrived);
 	gm_txn_settle_frames(t, m);
 	gm_unlock(b->as->env, &b->lock);

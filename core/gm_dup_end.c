@@ -28,12 +28,13 @@
 
 void gm_dup_forget(struct gm_block *b, const struct gm_mask *pages)
 {
-	if (!gm_mask_meets(&b->dup, pages))
+	if (!b->any_dup)
 		return;
 	for (unsigned i = 0; i < GM_MAX_DEVS; i++)
 		if (b->node[i])
 			b->node[i]->copy = gm_mask_sub(b->node[i]->copy, *pages);
 	b->dup = gm_mask_sub(b->dup, *pages);
+	b->any_dup = !gm_mask_empty(&b->dup);
 }
 
 void gm_dup_give_up(struct gm_block *b, const struct gm_mask *pages)
@@ -54,6 +55,7 @@ static struct gm_mask forget_of(struct gm_block *b, const struct gm_dev *dev, co
 			left = gm_mask_or(left, b->node[i]->copy);
 	left = gm_mask_sub(*pages, left);
 	b->dup = gm_mask_sub(b->dup, left);
+	b->any_dup = !gm_mask_empty(&b->dup);
 	return left;
 }
 

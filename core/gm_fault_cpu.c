@@ -48,7 +48,7 @@ static enum cpu_state state_of(const struct gm_block *b, unsigned page)
 		return CPU_POISONED;
 	if (gm_mask_test(&away, page))
 		return gm_mask_test(&b->held, page) ? CPU_HELD : CPU_AWAY;
-	if (gm_mask_test(&b->dup, page))
+	if (b->any_dup && gm_mask_test(&b->dup, page))
 		return CPU_DUP;
 	return gm_mask_test(&b->managed, page) ? CPU_HOLE : CPU_PRESENT;
 }

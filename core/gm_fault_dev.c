@@ -77,7 +77,7 @@ enum gm_seen gm_fault_look(const struct gm_ctx *ctx, struct gm_block *b, unsigne
 		return GM_SEEN_POISONED;
 	if (!gm_mask_test(&b->managed, page))
 		return GM_SEEN_UNMANAGED;
-	if (gm_mask_test(&b->dup, page) && !(access & (GM_WRITE | GM_ATOMIC)))
+	if (b->any_dup && gm_mask_test(&b->dup, page) && !(access & (GM_WRITE | GM_ATOMIC)))
 		return GM_SEEN_DUP;
 	return dev && dev != ctx->dev ? GM_SEEN_ELSEWHERE : GM_SEEN_MOVABLE;
 }

@@ -73,7 +73,7 @@ static bool begin_to_dev(struct gm_txn *t, struct gm_move *m, uint64_t now_ns)
 {
 	struct gm_block *b = m->block;
 	bool dup = t->flags & GM_TXN_DUPLICATE;
-	struct gm_mask copy = b->node[t->dev->index]->copy;
+	struct gm_mask copy = b->any_dup ? b->node[t->dev->index]->copy : gm_mask_none();
 	struct gm_mask here = dup ? copy : gm_block_on_dev(b, t->dev->index);
 	struct gm_mask devs = gm_block_on_devs(b);
 	struct gm_mask want = gm_mask_sub(gm_mask_and(m->want, b->managed), b->poisoned);
@@ -182,7 +182,7 @@ static bool chunk_in_use(const struct gm_block *b, const struct gm_bnode *n, con
 
 	_Static_assert(GM_UNIT_PAGES == 16, "four units in a word");
 	for (unsigned u = first; u < end; u++)
-		if ((n->resident.w[u / 4] | n->copy.w[u / 4] | b->busy.w[u / 4]) >> (u % 4 * 16) & 0xffff)
+		if ((n->resident.w[u / 4] | b->busy.w[u / 4] | (b->any_dup ? n->copy.w[u / 4] : 0)) >> (u % 4 * 16) & 0xffff)
 			return true;
 	return c->holds > 0;
 }
@@ -190,8 +190,10 @@ static bool chunk_in_use(const struct gm_block *b, const struct gm_bnode *n, con
 /* (block) Units without any such page, of those that have frames: few or none at most times. */
 static uint32_t units_empty(const struct gm_block *b, unsigned dev)
 {
-	struct gm_mask some = gm_mask_or(gm_mask_or(b->node[dev]->resident, b->node[dev]->copy), b->busy);
+	struct gm_mask some = gm_mask_or(b->node[dev]->resident, b->busy);
 
+	if (b->any_dup)
+		some = gm_mask_or(some, b->node[dev]->copy);
 	return b->backed[dev] & ~gm_mask_units(&some);
 }
 
@@ -449,7 +451,7 @@ static void now_host(struct gm_block *b, const struct gm_mask *pages)
 {
 	b->host = gm_mask_or(b->host, gm_mask_and(*pages, b->managed));
 	b->failed = gm_mask_sub(b->failed, *pages);
-	b->exclusive = gm_mask_sub(b->exclusive, *pages);
+	gm_block_share(b, pages);
 	if (gm_mask_meets(&b->staged, pages)) /* all of it, or it is whole no more */
 		b->huge = false;
 	b->staged = gm_mask_sub(b->staged, *pages);
@@ -471,7 +473,7 @@ static void now_none(struct gm_block *b, const struct gm_mask *pages)
 	b->staged = gm_mask_sub(b->staged, *pages);
 	b->poisoned = gm_mask_sub(b->poisoned, *pages);
 	b->failed = gm_mask_sub(b->failed, *pages);
-	b->exclusive = gm_mask_sub(b->exclusive, *pages);
+	gm_block_share(b, pages);
 	b->doomed = gm_mask_sub(b->doomed, *pages);
 	gm_block_count_doomed(b);
 }

@@ -411,8 +411,10 @@ static void commit_dev(struct gm_txn *t, struct gm_move *m)
 	n->dirty = gm_mask_or(n->dirty, gm_mask_sub(m->arrived, b->staged));
 	n->dirty = gm_mask_or(n->dirty, written);
 	n->dirty = gm_mask_or(n->dirty, gm_mask_and(m->arrived, m->discard)); /* zeroed instead of copied */
-	if (t->flags & GM_TXN_EXCLUSIVE)
+	if (t->flags & GM_TXN_EXCLUSIVE) {
 		b->exclusive = gm_mask_or(b->exclusive, gm_mask_and(gm_mask_or(m->arrived, m->stay), m->write));
+		b->any_exclusive = !gm_mask_empty(&b->exclusive);
+	}
 	gm_txn_settle_frames(t, m);
 	gm_unlock(as->env, &b->lock);
 	if (!gm_mask_empty(&m->arrived)) {

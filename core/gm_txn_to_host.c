@@ -373,7 +373,7 @@ static void poison(struct gm_txn *t, struct gm_move *m, struct gm_dev *dev, cons
 	b->node[dev->index]->resident = gm_mask_sub(b->node[dev->index]->resident, lost);
 	b->node[dev->index]->dirty = gm_mask_sub(b->node[dev->index]->dirty, lost);
 	b->staged = gm_mask_sub(b->staged, lost);
-	b->exclusive = gm_mask_sub(b->exclusive, lost);
+	gm_block_share(b, &lost);
 	b->poisoned = gm_mask_or(b->poisoned, lost); /* also what is leaving: who delivers it sees to the marks */
 	gm_unlock(b->as->env, &b->lock);
 	gm_lost_tell(b, &lost, t->moved, GM_RET_NODEV);
