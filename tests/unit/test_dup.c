@@ -41,16 +41,18 @@ CORE_TEST(dup, from_the_host, TWO_DEVS)
 	cr_assert_eq(stats_of(w).bytes_to_dev, 100 * PAGE);
 }
 
+#define TWO_BLOCKS (2 * (uint64_t)GM_BLOCK_PAGES)
+
 /* All of two blocks; the device's memory has exactly these bytes. */
 CORE_TEST(dup, whole_blocks, TWO_DEVS)
 {
 	uint64_t va = app_adopted(w, 2, 3);
 
-	duplicate(w, va, 2 * GM_BLOCK_PAGES, 0);
-	cr_assert_eq(memory_wrong(w, 0, va, 2 * GM_BLOCK_PAGES, 3), 0);
+	duplicate(w, va, TWO_BLOCKS, 0);
+	cr_assert_eq(memory_wrong(w, 0, va, TWO_BLOCKS, 3), 0);
 	cr_assert_eq(dev_free_bytes(w->dev[0]), 0);
-	all_read(w, va, 2 * GM_BLOCK_PAGES, 3);
-	cr_assert_eq(dups(w, va, 2 * GM_BLOCK_PAGES), 2 * GM_BLOCK_PAGES);
+	all_read(w, va, TWO_BLOCKS, 3);
+	cr_assert_eq(dups(w, va, TWO_BLOCKS), TWO_BLOCKS);
 }
 
 CORE_TEST(dup, two_devices, TWO_DEVS)

@@ -5,7 +5,7 @@
 /* The block at va, whose pages [0, 4) are protected and begin with 100, 101... */
 static uint64_t protected_block(struct host_world *w)
 {
-	static uint64_t src[4 * GM_PAGE_BYTES / sizeof(uint64_t)];
+	static uint64_t src[4 * PAGE / sizeof(uint64_t)];
 	uint64_t va = map_watched(w, BLOCK), done;
 
 	for (unsigned i = 0; i < 4; i++)
