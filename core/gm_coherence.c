@@ -178,6 +178,19 @@ static struct gm_mask lacks_duplicate(const struct gm_ctx *ctx, const struct gm_
 	return gm_mask_sub(gm_mask_shrink(&want, ctx->dev->hal->granule_bytes / GM_PAGE_BYTES), there);
 }
 
+/* Of these, what the process itself may read. */
+static struct gm_mask readable(struct gm_block *b, const struct gm_mask *pages)
+{
+	struct gm_host_vma vma = { .bytes = 0 };
+	struct gm_mask may = *pages;
+
+	GM_MASK_FOR_RUN(pages, first, end)
+		for (unsigned page = first; page < end; page++)
+			if (gm_fault_rights(b->as, b->va + (uint64_t)page * GM_PAGE_BYTES, GM_READ, &vma))
+				gm_mask_clear(&may, page);
+	return may;
+}
+
 static gm_ret_t duplicate_block(struct gm_ctx *ctx, struct gm_block *b, uint64_t va, uint64_t end, uint64_t deadline_ns)
 {
 	struct gm_env *env = b->as->env;
@@ -187,11 +200,13 @@ static gm_ret_t duplicate_block(struct gm_ctx *ctx, struct gm_block *b, uint64_t
 		struct gm_move m = { .block = b };
 
 		gm_lock(env, &b->lock);
+		m.rights = gm_rights_seen(b->as, b->va);
 		m.want = lacks_duplicate(ctx, b, va, end);
 		gm_unlock(env, &b->lock);
+		m.want = readable(b, &m.want);
+		m.want = gm_mask_shrink(&m.want, ctx->dev->hal->granule_bytes / GM_PAGE_BYTES);
 		if (gm_mask_empty(&m.want))
 			return GM_RET_SUCCESS;
-		m.want = gm_mask_grow(&m.want, ctx->dev->hal->granule_bytes / GM_PAGE_BYTES);
 		m.map = m.want;
 		ret = gm_dup_bring(ctx, &m, GM_TXN_FORCE, deadline_ns);
 	} while (again(b->as, ret, deadline_ns));
@@ -278,6 +293,7 @@ static gm_ret_t exclusive_block(struct gm_ctx *ctx, struct gm_block *b, uint64_t
 		struct gm_move m = { .block = b };
 
 		gm_lock(env, &b->lock);
+		m.rights = gm_rights_seen(b->as, b->va);
 		m.want = lacks_exclusive(ctx, b, va, end);
 		gm_unlock(env, &b->lock);
 		if (gm_mask_empty(&m.want))

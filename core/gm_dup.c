@@ -204,8 +204,11 @@ gm_ret_t gm_dup_fault(struct gm_ctx *ctx, struct gm_block *b, const struct gm_fa
 	struct gm_mask one = gm_mask_span(page, page + 1), there;
 	struct gm_host_vma vma = { .bytes = 0 };
 	struct gm_move m = { .block = b, .want = choose(ctx, b, page), .waiters = one };
-	gm_ret_t ret = gm_fault_rights(b->as, ask->va, ask->access, &vma);
+	gm_ret_t ret;
 	bool cannot;
+
+	m.rights = gm_rights_seen(b->as, b->va);
+	ret = gm_fault_rights(b->as, ask->va, ask->access, &vma);
 
 	if (ret)
 		return ret;
