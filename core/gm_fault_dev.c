@@ -145,11 +145,14 @@ static bool stays(struct gm_block *b, unsigned page, bool *none)
 	return *none;
 }
 
-/* Over the bus nobody waits for a store. An edge is never protected. */
-static gm_ret_t let_store(struct gm_block *b, unsigned page, uint64_t deadline_ns)
+/* Over the bus nobody waits, be it for a page or for a store. An edge is never protected. */
+static gm_ret_t make_ready(struct gm_block *b, unsigned page, bool write, uint64_t deadline_ns)
 {
+	gm_ret_t ret = make_present(b, page, deadline_ns);
 	bool edge;
 
+	if (ret || !write)
+		return ret;
 	gm_lock(b->as->env, &b->lock);
 	edge = gm_mask_test(&b->edge, page);
 	gm_unlock(b->as->env, &b->lock);
@@ -197,9 +200,7 @@ gm_ret_t gm_fault_in_place(struct gm_ctx *ctx, struct gm_block *b, unsigned page
 		(void)gm_dup_end(b, &one, NULL, deadline_ns);
 	if (ret)
 		return ret;
-	ret = make_present(b, page, deadline_ns);
-	if (!ret && write)
-		ret = let_store(b, page, deadline_ns);
+	ret = make_ready(b, page, write, deadline_ns);
 	if (!ret) {
 		gm_plan_init(&plan, as, ctx->dev->hal, deadline_ns);
 		gm_plan_settle(&plan, ctx, b, &doubtful);
