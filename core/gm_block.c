@@ -17,6 +17,8 @@
  *
  * and beside it may be
  *
+ *     dup       (HOST) devices have duplicates, all read-only; stores of the process wait (gm_dup.c)
+ *     exclusive (DEVICE) asked for so; until it comes home (gm_coherence.c)
  *     busy      a transaction owns it: nobody else changes its state, others wait
  *     doomed    the application dropped its content (or its mapping); no copy of it
  *               is good any more. Waits for the worker, or the transaction that has
@@ -334,7 +336,7 @@ gm_ret_t gm_block_obtain(struct gm_as *as, uint64_t va, struct gm_block **out)
 
 bool gm_block_all_host(const struct gm_block *b)
 {
-	if (!gm_mask_empty(&b->staged) || !gm_mask_empty(&b->busy) || !gm_mask_empty(&b->doomed) ||
+	if (!gm_mask_empty(&b->staged) || b->any_dup || !gm_mask_empty(&b->busy) || !gm_mask_empty(&b->doomed) ||
 	    !gm_mask_empty(&b->leaving) || !gm_mask_empty(&b->poisoned) || !gm_mask_empty(&b->wanted) ||
 	    !gm_mask_empty(&b->kept) || !SLIST_EMPTY(&b->holds))
 		return false;
@@ -515,7 +517,7 @@ void gm_block_doom(struct gm_block *b, const struct gm_mask *pages, uint64_t now
 {
 	struct gm_mask some = gm_mask_or(gm_mask_or(gm_block_on_devs(b), b->staged), gm_block_mapped(b));
 
-	some = gm_mask_or(some, gm_mask_or(b->busy, b->poisoned));
+	some = gm_mask_or(some, gm_mask_or(gm_mask_or(b->busy, b->poisoned), b->dup));
 	b->doomed = gm_mask_or(b->doomed, gm_mask_and(some, *pages));
 	b->doomed_ns = now_ns;
 	gm_block_count_doomed(b);

@@ -32,6 +32,7 @@ enum gm_seen {
 	GM_SEEN_EDGE,      /* stays where it is */
 	GM_SEEN_EXTERNAL,  /* the same, of no region (gm_mirror.c) */
 	GM_SEEN_ELSEWHERE, /* on another device */
+	GM_SEEN_DUP,       /* to be read; some device has a duplicate */
 	GM_SEEN_POISONED,
 	GM_SEEN_UNMANAGED,
 	GM_SEEN_MOVABLE,
@@ -69,6 +70,12 @@ gm_ret_t gm_fault_in_place(struct gm_ctx *ctx, struct gm_block *b, unsigned page
  * memory to open the block that is packed, nothing was done.
  */
 bool gm_fault_cpu(struct gm_as *as, uint64_t va, bool write, uint32_t thread_id);
+
+/*
+ * The handler: a page and its unit come home, if they are a few of one device with nothing in the way. True: the page is
+ * there; giving it has woken its waiters. False: nothing has changed, or not this page.
+ */
+bool gm_fault_few(struct gm_block *b, unsigned page, uint32_t bytes, uint64_t now_ns);
 
 /* Worker: what CPU accesses wait for in this block. True: something is left, try again at *again_ns. */
 bool gm_fault_cpu_work(struct gm_block *b, uint64_t *again_ns);

@@ -6,6 +6,7 @@
  *     look --mapped already--> done (somebody else's fault served it)
  *          --edge page--> map in place
  *          --on another device--> bring home, look again
+ *          --only to be read, and duplicated--> gm_dup.c --mapped--> done
  *          --else--> choose a unit, reserve frames, run a transaction --mapped--> done
  *                                                                     --else--> look again
  *
@@ -16,9 +17,9 @@
  */
 #include "config.h"
 
+#include "core/gm_dup.h"
 #include "core/gm_evict.h"
 #include "core/gm_events.h"
-#include "core/gm_fault.h"
 #include "core/gm_mem.h"
 #include "core/gm_mirror.h"
 #include "core/gm_ws.h"
@@ -72,13 +73,15 @@ enum gm_seen gm_fault_look(const struct gm_ctx *ctx, struct gm_block *b, unsigne
 	if (!dev && (access & GM_ATOMIC)) /* in place there are no atomics, whatever is mapped */
 		mapped = false;
 	if (mapped && !gm_mask_test(&map->unsure, page) && !gm_mask_test(&b->busy, page) && !gm_mask_test(&b->doomed, page))
-		return dev ? GM_SEEN_MAPPED : GM_SEEN_PLACED;
+		return dev || (b->any_dup && gm_mask_test(&b->dup, page)) ? GM_SEEN_MAPPED : GM_SEEN_PLACED;
 	if (edge)
 		return GM_SEEN_EDGE;
 	if (gm_mask_test(&b->poisoned, page))
 		return GM_SEEN_POISONED;
 	if (!gm_mask_test(&b->managed, page))
 		return GM_SEEN_UNMANAGED;
+	if (b->any_dup && gm_mask_test(&b->dup, page) && !(access & (GM_WRITE | GM_ATOMIC)))
+		return GM_SEEN_DUP;
 	return dev && dev != ctx->dev ? GM_SEEN_ELSEWHERE : GM_SEEN_MOVABLE;
 }
 
@@ -176,6 +179,20 @@ static void claim_in_place(struct gm_block *b, const struct gm_ctx *ctx, unsigne
 		gm_mask_set(&map->write, page);
 }
 
+/* Over the bus nobody waits, be it for a page or for a store. An edge is never protected. */
+static gm_ret_t make_ready(struct gm_block *b, unsigned page, bool write, uint64_t deadline_ns)
+{
+	gm_ret_t ret = make_present(b, page, deadline_ns);
+	bool edge;
+
+	if (ret || !write)
+		return ret;
+	gm_lock(b->as->env, &b->lock);
+	edge = gm_mask_test(&b->edge, page);
+	gm_unlock(b->as->env, &b->lock);
+	return edge ? GM_RET_SUCCESS : gm_dup_let_store(b, page, deadline_ns);
+}
+
 /* The page is busy. */
 static gm_ret_t place(struct gm_ctx *ctx, struct gm_block *b, unsigned page, const struct placing *p,
 		      uint64_t deadline_ns)
@@ -184,7 +201,7 @@ static gm_ret_t place(struct gm_ctx *ctx, struct gm_block *b, unsigned page, con
 	gm_ret_t ret = GM_RET_SUCCESS;
 
 	if (!p->external) /* what is there may be another one's to fill; an access that finds nothing comes back */
-		ret = make_present(b, page, deadline_ns);
+		ret = make_ready(b, page, p->write, deadline_ns);
 	if (ret || p->there)
 		return ret;
 	gm_plan_init(&plan, b->as, ctx->dev->hal, deadline_ns);
@@ -200,6 +217,7 @@ gm_ret_t gm_fault_in_place(struct gm_ctx *ctx, struct gm_block *b, unsigned page
 	struct gm_mask one = gm_mask_span(page, page + 1);
 	uint64_t va = b->va + (uint64_t)page * GM_PAGE_BYTES;
 	struct placing p = { .none = false };
+	bool dup;
 	gm_ret_t ret = GM_RET_SUCCESS;
 
 	if (!gm_hal_has(ctx->dev->hal, GM_CAP_HOST_MAP) || ctx->dev->hal->granule_bytes > GM_PAGE_BYTES)
@@ -212,11 +230,14 @@ gm_ret_t gm_fault_in_place(struct gm_ctx *ctx, struct gm_block *b, unsigned page
 	while (!ret && (gm_mask_test(&b->busy, page) || gm_mask_test(&b->doomed, page)))
 		ret = gm_wait(as->env, &b->waitq, &b->lock, deadline_ns);
 	/* Only what is on the host for certain, with rights that hold; anything else is looked at again. */
-	if (!ret && (!stays(b, page, &p.none) || !gm_rights_same(as, b->va, rights)))
+	dup = !ret && gm_mask_test(&b->dup, page);
+	if (!ret && (dup || !stays(b, page, &p.none) || !gm_rights_same(as, b->va, rights)))
 		ret = GM_RET_AGAIN;
 	if (!ret)
 		claim_in_place(b, ctx, page, access, hold, &p);
 	gm_unlock(as->env, &b->lock);
+	if (dup) /* what is mapped in place has no duplicates, or a device would be asked about each store */
+		(void)gm_dup_end(b, &one, NULL, deadline_ns);
 	if (ret)
 		return ret;
 	ret = place(ctx, b, page, &p, deadline_ns);
@@ -282,6 +303,7 @@ static gm_ret_t choose_pages(struct gm_ctx *ctx, struct gm_block *b, const struc
 	avoid = gm_mask_or(gm_mask_or(b->busy, b->doomed), gm_mask_or(b->held, b->poisoned));
 	avoid = gm_mask_or(avoid, gm_slice_pages(&b->slice_cpu, as->cfg.slice_ns, gm_now_ns(env)));
 	avoid = gm_mask_or(avoid, gm_mask_sub(gm_block_on_devs(b), gm_block_on_dev(b, ctx->dev->index)));
+	avoid = gm_mask_or(avoid, b->dup); /* others read these */
 	*want = gm_mask_sub(gm_mask_and(gm_block_clip(b, unit, unit + bytes), b->managed), avoid);
 	*want = gm_mask_and(*want, gm_block_clip(b, vma->va, vma->va + vma->bytes));
 	*want = gm_mask_or(gm_mask_shrink(want, granule_pages), need);
@@ -448,6 +470,7 @@ static gm_ret_t round_once(struct gm_ctx *ctx, struct gm_block *b, const struct 
 {
 	unsigned page = gm_page_of(b, ask->va);
 	struct gm_mask one = gm_mask_span(page, page + 1);
+	bool served = false;
 	gm_ret_t ret;
 
 	switch (look(ctx, b, page, ask->access)) {
@@ -463,6 +486,10 @@ static gm_ret_t round_once(struct gm_ctx *ctx, struct gm_block *b, const struct 
 	case GM_SEEN_ELSEWHERE:
 		ret = gm_move_home(b, &one, 0, deadline_ns);
 		return ret == GM_RET_AGAIN || ret == GM_RET_EXIST || ret == GM_RET_FAULT ? GM_RET_SUCCESS : ret;
+	case GM_SEEN_DUP:
+		ret = gm_dup_fault(ctx, b, ask, deadline_ns, &served);
+		*outcome = served ? BROUGHT : LOOK_AGAIN;
+		return ret;
 	case GM_SEEN_POISONED:
 		return gm_fail(GM_RET_FAULT, "the content of 0x%llx was lost with a device", (unsigned long long)ask->va);
 	case GM_SEEN_UNMANAGED:

@@ -18,6 +18,7 @@
 
 #include "core/gm_lost.h"
 
+#include "core/gm_dup.h"
 #include "core/gm_events.h"
 
 static void tell_run(struct gm_as *as, uint64_t va, uint64_t bytes, gm_ret_t why)
@@ -66,7 +67,10 @@ static void watch_again(struct gm_block *b)
 
 	gm_lock(as->env, &b->lock);
 	pages = b->registered;
+	b->stores = false; /* what was protected is so no more, and the process may have stored to it */
 	gm_unlock(as->env, &b->lock);
+	if (gm_dup_end(b, &pages, NULL, gm_deadline_ns(as->env, as->cfg.wait_ns)))
+		gm_log(as->env, GM_LOG_ERROR, "a device keeps duplicates near 0x%llx that may be old", (unsigned long long)b->va);
 	GM_MASK_FOR_RUN(&pages, first, end)
 		if (gm_hal_watch(as->host, as->hpmap, b->va + (uint64_t)first * GM_PAGE_BYTES,
 				 (uint64_t)(end - first) * GM_PAGE_BYTES))

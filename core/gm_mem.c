@@ -15,10 +15,10 @@
 
 #include "core/gm_mem.h"
 
+#include "core/gm_dup.h"
 #include "core/gm_events.h"
 #include "core/gm_fork.h"
 #include "core/gm_mirror.h"
-#include "core/gm_txn.h"
 #include "core/gm_work.h"
 #include "hal/gm_handle.h"
 
@@ -58,7 +58,7 @@ gm_ret_t gm_mem_pages_home(struct gm_block *b, const struct gm_mask *pages, uint
 	}
 }
 
-/* Busy, revoked, released: pages mapped in place lose their mappings. What a working set holds keeps them: BUSY. */
+/* Busy, revoked, released: pages mapped in place lose their mappings, and duplicates go. What a working set holds keeps them: BUSY. */
 gm_ret_t gm_mem_unmap_in_place(struct gm_block *b, uint64_t va, uint64_t end, uint64_t deadline_ns)
 {
 	struct gm_as *as = b->as;
@@ -67,7 +67,7 @@ gm_ret_t gm_mem_unmap_in_place(struct gm_block *b, uint64_t va, uint64_t end, ui
 
 	gm_lock(as->env, &b->lock);
 	for (;;) {
-		mapped = gm_mask_and(gm_block_mapped(b), range);
+		mapped = gm_mask_and(gm_mask_or(gm_block_mapped(b), b->dup), range);
 		if (ret || !gm_mask_meets(&b->busy, &mapped))
 			break;
 		ret = gm_wait(as->env, &b->waitq, &b->lock, deadline_ns);
@@ -82,6 +82,8 @@ gm_ret_t gm_mem_unmap_in_place(struct gm_block *b, uint64_t va, uint64_t end, ui
 	if (ret || gm_mask_empty(&mapped))
 		return ret;
 	ret = gm_plan_revoke(b, &mapped, deadline_ns, false);
+	if (!ret)
+		gm_dup_give_up(b, &mapped);
 	gm_txn_release(b, &mapped);
 	return ret;
 }
@@ -184,7 +186,7 @@ void gm_mem_set_managed(struct gm_as *as, uint64_t va, uint64_t end, bool manage
 			b->edge = gm_mask_sub(b->edge, range);
 			b->external = gm_mask_sub(b->external, range);
 			gm_mirror_count(b);
-			b->watched = false;
+			b->watched = b->stores = false;
 			b->renewed++; /* whoever is registering the block does not know of these pages */
 		} else {
 			b->managed = gm_mask_sub(b->managed, range);

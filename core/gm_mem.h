@@ -5,6 +5,8 @@
 
 #include "core/gm_as.h"
 
+/* Does the range fit into the device's memory, all of it at once, beside what is held there? SUCCESS, NOSPC. */
+gm_ret_t gm_mem_check_fit(struct gm_as *as, const char *what, struct gm_dev *dev, uint64_t va, uint64_t end);
 /* Every page of every block home; held pages: BUSY. */
 gm_ret_t gm_mem_all_home(struct gm_as *as, uint64_t deadline_ns);
 /* Teardown, when all is home: stop watching; unmap what is owned. */

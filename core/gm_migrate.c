@@ -7,6 +7,7 @@
  */
 #include "config.h"
 
+#include "core/gm_dup.h"
 #include "core/gm_events.h"
 #include "core/gm_evict.h"
 #include "core/gm_fault.h"
@@ -70,7 +71,10 @@ static gm_ret_t block_to_host(struct gm_block *b, uint64_t va, uint64_t end, uin
 {
 	struct gm_as *as = b->as;
 	struct gm_mask range = gm_block_clip(b, va, end), away;
+	gm_ret_t ended = gm_dup_end(b, &range, NULL, deadline_ns);
 
+	if (ended)
+		return ended;
 	gm_lock(as->env, &b->lock);
 	away = gm_mask_and(gm_mask_or(gm_block_on_devs(b), b->staged), gm_mask_sub(range, gm_mask_or(b->held, b->leaving)));
 	gm_unlock(as->env, &b->lock);
@@ -226,8 +230,8 @@ static uint64_t count_held(struct gm_as *as, const struct gm_dev *dev, uint64_t 
 	return units;
 }
 
-/* Does it fit, all of it at once? Nobody could bring what does not, however long they wait. */
-static gm_ret_t check_fit(struct gm_as *as, struct gm_dev *dev, uint64_t va, uint64_t end)
+/* Nobody could bring what does not fit, however long they wait. */
+gm_ret_t gm_mem_check_fit(struct gm_as *as, const char *what, struct gm_dev *dev, uint64_t va, uint64_t end)
 {
 	uint64_t total, avail, reserved, there, managed, units, held;
 
@@ -239,8 +243,8 @@ static gm_ret_t check_fit(struct gm_as *as, struct gm_dev *dev, uint64_t va, uin
 	gm_node_room(&dev->node, &total, &avail, &reserved);
 	if (units <= total - reserved + held)
 		return GM_RET_SUCCESS;
-	return gm_fail(GM_RET_NOSPC, "gm_migrate: 0x%llx + %llu KiB needs %llu KiB; device %s has %llu KiB, of which "
-		       "working sets hold %llu KiB", (unsigned long long)va, (unsigned long long)((end - va) >> 10),
+	return gm_fail(GM_RET_NOSPC, "%s: 0x%llx + %llu KiB needs %llu KiB; device %s has %llu KiB, of which "
+		       "working sets hold %llu KiB", what, (unsigned long long)va, (unsigned long long)((end - va) >> 10),
 		       (unsigned long long)(units * (GM_UNIT_BYTES >> 10)), dev->hal->caps.name,
 		       (unsigned long long)(total * (GM_UNIT_BYTES >> 10)),
 		       (unsigned long long)(reserved * (GM_UNIT_BYTES >> 10)));
@@ -288,7 +292,7 @@ gm_ret_t gm_migrate(struct gm_as *as, uint64_t va, uint64_t bytes, struct gm_dev
 	if (!ret && ctx && gm_as_mirrors(as))
 		ret = gm_mirror_adopt_range(as, va, end, deadline_ns);
 	if (!ret && ctx)
-		ret = check_fit(as, dev, va, end);
+		ret = gm_mem_check_fit(as, "gm_migrate", dev, va, end);
 	if (!ret)
 		ret = move_range(as, va, end, ctx, deadline_ns);
 	if (ctx)

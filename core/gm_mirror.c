@@ -166,7 +166,7 @@ static void become_managed(struct gm_block *b, const struct gm_mask *pages)
 	b->edge = gm_mask_sub(b->edge, *pages);
 	b->external = gm_mask_sub(b->external, *pages);
 	gm_mirror_count(b);
-	b->watched = false;
+	b->watched = b->stores = false;
 	b->renewed++;
 	b->used_ns = gm_now_ns(b->as->env);
 }
@@ -300,7 +300,7 @@ static void undo(struct gm_block *b, const struct gm_mask *pages)
 	stop_watching(b, pages);
 	gm_lock(as->env, &b->lock);
 	b->registered = gm_mask_sub(b->registered, *pages);
-	b->watched = false; /* somebody may have asked for them meanwhile: registered anew before they move */
+	b->watched = b->stores = false; /* somebody may have asked for them meanwhile: registered anew before they move */
 	b->renewed++;
 	gm_unlock(as->env, &b->lock);
 	gm_txn_release_unmoved(b, pages);

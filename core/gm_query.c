@@ -40,6 +40,10 @@ static void describe(struct gm_block *b, unsigned page, struct gm_page_info *inf
 		info->flags |= GM_PAGE_BUSY;
 	if (info->dev && gm_mask_test(&b->node[info->dev->index]->dirty, page))
 		info->flags |= GM_PAGE_DIRTY;
+	if (gm_mask_test(&b->dup, page))
+		info->flags |= GM_PAGE_DUPLICATED;
+	if (info->dev && gm_mask_test(&b->exclusive, page))
+		info->flags |= GM_PAGE_EXCLUSIVE;
 	if (gm_mask_test(&b->held, page))
 		info->flags |= GM_PAGE_HELD;
 	if (gm_mask_test(&b->staged, page))

@@ -53,7 +53,7 @@ static bool all_handled(struct gm_as *as)
 
 /*
  * (block) Of `pages`, those that are leaving still. What can go nowhere (`stranded`) and what is only mapped
- * in place is doomed; what has nothing here is through.
+ * in place, or duplicated, is doomed; what has nothing here is through.
  */
 static struct gm_mask still_leaving(struct gm_block *b, const struct gm_mask *pages, const struct gm_mask *stranded)
 {
@@ -61,7 +61,7 @@ static struct gm_mask still_leaving(struct gm_block *b, const struct gm_mask *pa
 
 	copies = gm_mask_or(gm_mask_or(gm_block_on_devs(b), b->staged), b->poisoned);
 	idle = gm_mask_sub(left, gm_mask_or(b->busy, b->doomed));
-	doom = gm_mask_sub(gm_mask_and(idle, gm_block_mapped(b)), copies);
+	doom = gm_mask_sub(gm_mask_and(idle, gm_mask_or(gm_block_mapped(b), b->dup)), copies);
 	nothing = gm_mask_sub(gm_mask_sub(idle, copies), doom);
 	doom = gm_mask_or(doom, gm_mask_and(idle, *stranded));
 	gm_block_doom(b, &doom, b->doomed_ns);

@@ -125,7 +125,7 @@ static void forget(struct gm_block *b)
 	if (has_slot)
 		gm_hal_slot_free(as->host, as->hpmap, b->slot);
 	gm_lock(as->env, &b->lock);
-	b->watched = b->has_slot = b->huge = false;
+	b->watched = b->stores = b->has_slot = b->huge = false;
 	b->registered = gm_mask_none();
 	b->host = b->managed; /* NONE is a hole of the host from here on */
 	gm_unlock(as->env, &b->lock);

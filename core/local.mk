@@ -9,12 +9,16 @@ libgm_core_a_SOURCES = \
 	core/gm_block.c \
 	core/gm_block.h \
 	core/gm_check.c \
+	core/gm_coherence.c \
 	core/gm_ctx.c \
 	core/gm_dev.c \
 	core/gm_dev.h \
 	core/gm_devq.c \
 	core/gm_devq.h \
 	core/gm_discard.c \
+	core/gm_dup.c \
+	core/gm_dup.h \
+	core/gm_dup_end.c \
 	core/gm_events.c \
 	core/gm_events.h \
 	core/gm_evict.c \
@@ -24,6 +28,7 @@ libgm_core_a_SOURCES = \
 	core/gm_fault_cpu.c \
 	core/gm_fault_dev.c \
 	core/gm_fault_edge.c \
+	core/gm_fault_few.c \
 	core/gm_fork.c \
 	core/gm_fork.h \
 	core/gm_fork_policy.c \

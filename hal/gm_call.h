@@ -96,6 +96,7 @@ gm_ret_t gm_hal_mem_content(struct gm_hal_dev *h, void *pmap, uint64_t va, struc
 gm_ret_t gm_hal_mem_present(struct gm_hal_dev *h, void *pmap, uint64_t va, struct gm_mask *present);
 gm_ret_t gm_hal_watch(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes);
 gm_ret_t gm_hal_unwatch(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes);
+gm_ret_t gm_hal_watch_stores(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes);
 gm_ret_t gm_hal_slot_alloc(struct gm_hal_dev *h, void *pmap, uint64_t *slot);
 void gm_hal_slot_free(struct gm_hal_dev *h, void *pmap, uint64_t slot);
 void gm_hal_slot_drop(struct gm_hal_dev *h, void *pmap, uint64_t addr, uint64_t bytes);
@@ -103,6 +104,9 @@ gm_ret_t gm_hal_steal(struct gm_hal_dev *h, void *pmap, uint64_t va, const struc
 		      struct gm_host_steal *out);
 gm_ret_t gm_hal_restore(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t addr, uint64_t bytes, uint64_t *done);
 gm_ret_t gm_hal_fill(struct gm_hal_dev *h, void *pmap, uint64_t va, const void *src, uint64_t bytes, uint64_t *done);
+gm_ret_t gm_hal_fill_protected(struct gm_hal_dev *h, void *pmap, uint64_t va, const void *src, uint64_t bytes,
+			       uint64_t *done);
+gm_ret_t gm_hal_unprotect(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes);
 gm_ret_t gm_hal_zero(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);
 gm_ret_t gm_hal_poison(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);
 gm_ret_t gm_hal_unmark(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);

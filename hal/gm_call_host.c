@@ -99,6 +99,13 @@ gm_ret_t gm_hal_unwatch(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t 
 	return h->host.unwatch(pmap, va, bytes);
 }
 
+gm_ret_t gm_hal_watch_stores(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes)
+{
+	enter(h, "watch_stores");
+	assert(aligned(va, bytes));
+	return h->host.watch_stores(pmap, va, bytes);
+}
+
 gm_ret_t gm_hal_slot_alloc(struct gm_hal_dev *h, void *pmap, uint64_t *slot)
 {
 	enter(h, "slot_alloc");
@@ -138,6 +145,21 @@ gm_ret_t gm_hal_fill(struct gm_hal_dev *h, void *pmap, uint64_t va, const void *
 	enter(h, "fill");
 	assert(aligned(va, bytes));
 	return h->host.fill(pmap, va, src, bytes, done);
+}
+
+gm_ret_t gm_hal_fill_protected(struct gm_hal_dev *h, void *pmap, uint64_t va, const void *src, uint64_t bytes,
+			       uint64_t *done)
+{
+	enter(h, "fill_protected");
+	assert(aligned(va, bytes));
+	return h->host.fill_protected(pmap, va, src, bytes, done);
+}
+
+gm_ret_t gm_hal_unprotect(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes)
+{
+	enter(h, "unprotect");
+	assert(aligned(va, bytes));
+	return h->host.unprotect(pmap, va, bytes);
 }
 
 gm_ret_t gm_hal_zero(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes, uint64_t *done)

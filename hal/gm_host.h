@@ -10,6 +10,8 @@
  *
  *     unwatched --watch--> watched, present --steal--> absent, frame in slot
  *     watched, absent --restore/fill/zero--> present      (an access to it waits, a message says so)
+ *     watched, absent --fill_protected--> present, protected  (a load sees it; a store waits, a message says so)
+ *     protected --unprotect--> present                         --steal, the process drops it--> absent
  *     watched, all present --unwatch--> unwatched
  *
  * Only core decides; a host never changes a page by itself. Every call is
@@ -78,6 +80,7 @@ struct gm_host_msg {
 	enum gm_host_msg_kind kind;
 	uint64_t va, bytes, to;
 	bool write;         /* FAULT */
+	bool wp;            /* FAULT: a store to a page that is protected; else to one that is absent */
 	uint32_t thread_id; /* FAULT: who (gettid); 0 unknown */
 	int child;          /* FORK: for child_fill() and the like; whoever reads the message closes it */
 };
@@ -110,6 +113,9 @@ struct gm_host_ops {
 	 * SUCCESS, FAULT (not all mapped), BUSY (another userfaultfd), NOTSUP, NOMEM, AGAIN. */
 	gm_ret_t (*watch)(void *pmap, uint64_t va, uint64_t bytes);
 	gm_ret_t (*unwatch)(void *pmap, uint64_t va, uint64_t bytes);
+	/* More for a range that is watched: pages of it may be protected, until unwatch(). As watch(); NOTSUP also where
+	 * the kernel protects no pages. */
+	gm_ret_t (*watch_stores)(void *pmap, uint64_t va, uint64_t bytes);
 
 	/* A staging slot of GM_BLOCK_BYTES, empty. SUCCESS, NOMEM. */
 	gm_ret_t (*slot_alloc)(void *pmap, uint64_t *slot);
@@ -127,7 +133,12 @@ struct gm_host_ops {
 	gm_ret_t (*restore)(void *pmap, uint64_t va, uint64_t addr, uint64_t bytes, uint64_t *done);
 	/* Make new frames at va with a copy of `src` (ordinary library or device memory). As restore. */
 	gm_ret_t (*fill)(void *pmap, uint64_t va, const void *src, uint64_t bytes, uint64_t *done);
-	/* The same with zeros, for holes: a page with the mark of poison() is present (EXIST) and keeps it. */
+	/* The same, and stores to these pages wait until unprotect(). They are watched by watch_stores(), else FAULT. */
+	gm_ret_t (*fill_protected)(void *pmap, uint64_t va, const void *src, uint64_t bytes, uint64_t *done);
+	/* Stores go on, and who waits for that too. SUCCESS (also where nothing was protected), AGAIN, FAULT (part of it is
+	 * not mapped, or not watched by watch_stores(); the rest is done). */
+	gm_ret_t (*unprotect)(void *pmap, uint64_t va, uint64_t bytes);
+	/* The same as fill() with zeros, for holes: a page with the mark of poison() is present (EXIST) and keeps it. */
 	gm_ret_t (*zero)(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);
 	/* Make accesses to absent pages fail (SIGBUS) from now on; restore() and fill() replace the mark. As restore. */
 	gm_ret_t (*poison)(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);

@@ -20,6 +20,7 @@ libgm_testkit_a_SOURCES = \
 	tests/unit/comes_fixture.h \
 	tests/unit/core_fixture.h \
 	tests/unit/devq_script.h \
+	tests/unit/dup_fixture.h \
 	tests/unit/failing_alloc.h \
 	tests/unit/fake_backend.h \
 	tests/unit/fork_fixture.h \
@@ -53,10 +54,13 @@ UNIT_TESTS = \
 	tests/unit/test_conform.t \
 	tests/unit/test_devq.t \
 	tests/unit/test_devq_doubt.t \
+	tests/unit/test_dup.t \
+	tests/unit/test_dup_events.t \
 	tests/unit/test_edge_window.t \
 	tests/unit/test_env.t \
 	tests/unit/test_err.t \
 	tests/unit/test_events.t \
+	tests/unit/test_exclusive.t \
 	tests/unit/test_fence.t \
 	tests/unit/test_fork.t \
 	tests/unit/test_fork_serve.t \
@@ -66,6 +70,7 @@ UNIT_TESTS = \
 	tests/unit/test_host.t \
 	tests/unit/test_host_mem.t \
 	tests/unit/test_host_msg.t \
+	tests/unit/test_host_protect.t \
 	tests/unit/test_inject.t \
 	tests/unit/test_lost.t \
 	tests/unit/test_lost_moved.t \
@@ -112,6 +117,7 @@ UNIT_TESTS = \
 	tests/unit/test_shim_lib.t \
 	tests/unit/test_sim_app.t \
 	tests/unit/test_sim_host.t \
+	tests/unit/test_sim_protect.t \
 	tests/unit/test_sim_race.t \
 	tests/unit/test_sim_rules.t \
 	tests/unit/test_sim_sched.t \
@@ -163,6 +169,7 @@ endif
 
 STRESS_TESTS = \
 	tests/stress/race_counters \
+	tests/stress/race_dup \
 	tests/stress/race_edges \
 	tests/stress/race_fork \
 	tests/stress/race_mirror \
@@ -178,6 +185,10 @@ tests_stress_race_counters_SOURCES = \
 	tests/stress/race_counters.c \
 	tests/stress/race_hand.h
 tests_stress_race_counters_LDADD = $(TEST_LAYERS)
+tests_stress_race_dup_SOURCES = \
+	tests/stress/race.h \
+	tests/stress/race_dup.c
+tests_stress_race_dup_LDADD = $(TEST_LAYERS)
 tests_stress_race_edges_SOURCES = \
 	tests/stress/race.h \
 	tests/stress/race_edges.c
@@ -233,6 +244,7 @@ check_PROGRAMS += $(STRESS_TESTS)
 STRESS_ALONE = $(filter-out tests/stress/random_sim,$(STRESS_TESTS))
 TESTS += \
 	tests/stress/race_counters \
+	tests/stress/race_dup \
 	tests/stress/race_edges \
 	tests/stress/race_fork \
 	tests/stress/race_mirror \

@@ -207,6 +207,22 @@ gm_ret_t gm_mock_fetch_add(struct gm_mock_thread *thread, uint64_t va, uint64_t 
 	return ret;
 }
 
+gm_ret_t gm_mock_compare_swap(struct gm_mock_thread *thread, uint64_t va, uint64_t expected, uint64_t desired,
+			      uint64_t *old)
+{
+	uint64_t word[2] = { expected, desired };
+	gm_ret_t ret = gm_handle_check(thread, GM_HANDLE_MOCK_THREAD);
+
+	if (ret)
+		return ret;
+	if (va % sizeof(word[0]))
+		return gm_refuse(__func__, "va must be a multiple of 8");
+	ret = gm_mock_access_range(thread, va, word, sizeof(word[0]), GM_MOCK_SWAP);
+	if (ret == GM_RET_SUCCESS && old)
+		*old = word[0];
+	return ret;
+}
+
 void gm_mock_yield(struct gm_mock_thread *thread)
 {
 	if (!gm_handle_check(thread, GM_HANDLE_MOCK_THREAD))

@@ -63,6 +63,14 @@ static void dev_fini(void *dev)
 	gm_mem_free(d->env, d, sizeof(*d));
 }
 
+gm_ret_t gm_host_open_app(struct gm_host_pmap *p, uint64_t more, int *fd)
+{
+	gm_ret_t ret = gm_host_open(GM_HOST_FEATURES_APP | GM_HOST_FEATURES_PROTECT | more, fd);
+
+	p->protects = !ret;
+	return ret == GM_RET_NOTSUP ? gm_host_open(GM_HOST_FEATURES_APP | more, fd) : ret;
+}
+
 static gm_ret_t pmap_create(void *dev, void **pmap)
 {
 	struct gm_host_dev *d = dev;
@@ -77,7 +85,7 @@ static gm_ret_t pmap_create(void *dev, void **pmap)
 	p->dev = d;
 	atomic_init(&p->lost, false);
 	p->knows_malloc = gm_host_knows_malloc();
-	ret = gm_host_open(GM_HOST_FEATURES_APP, &fd);
+	ret = gm_host_open_app(p, 0, &fd);
 	if (ret)
 		goto err_free;
 	p->fd_app = -1;
@@ -170,12 +178,15 @@ static const struct gm_host_ops host_ops = {
 	.mem_present = gm_host_mem_present,
 	.watch = gm_host_watch,
 	.unwatch = gm_host_unwatch,
+	.watch_stores = gm_host_watch_stores,
 	.slot_alloc = gm_host_slot_alloc,
 	.slot_free = gm_host_slot_free,
 	.slot_drop = gm_host_slot_drop,
 	.steal = gm_host_steal,
 	.restore = gm_host_restore,
 	.fill = gm_host_fill,
+	.fill_protected = gm_host_fill_protected,
+	.unprotect = gm_host_unprotect,
 	.zero = gm_host_zero,
 	.poison = gm_host_poison,
 	.unmark = gm_host_unmark,

@@ -45,6 +45,9 @@
 	(GM_UFFD_FEATURE_EVENT_REMAP | GM_UFFD_FEATURE_EVENT_REMOVE | GM_UFFD_FEATURE_EVENT_UNMAP |             \
 	 GM_UFFD_FEATURE_THREAD_ID | GM_UFFD_FEATURE_POISON | GM_UFFD_FEATURE_MOVE)
 
+/* ... and where the kernel has it. */
+#define GM_HOST_FEATURES_PROTECT GM_UFFD_FEATURE_WP
+
 struct gm_host_dev {
 	struct gm_env *env;
 	atomic_int fd_mem; /* /proc/self/mem, or -1 */
@@ -82,6 +85,7 @@ struct gm_host_keep {
 struct gm_host_pmap {
 	struct gm_env *env; /* (c) */
 	atomic_int fd_app;   /* (a) another number after gm_host_revive() */
+	bool protects;       /* (c) pages of fd_app can be protected */
 	atomic_int fd_kick;  /* (a) eventfd; ditto */
 	int fd_poll;         /* (c) epoll over fd_kick and, once it was asked for, fd_app */
 	atomic_int fd_pagemap; /* (a) opened again if it was closed */
@@ -196,10 +200,13 @@ void *gm_host_bounce(void *pmap, unsigned index, uint64_t bytes);
 /* gm_host_move.c */
 
 gm_ret_t gm_host_watch(void *pmap, uint64_t va, uint64_t bytes);
+gm_ret_t gm_host_watch_stores(void *pmap, uint64_t va, uint64_t bytes);
 gm_ret_t gm_host_unwatch(void *pmap, uint64_t va, uint64_t bytes);
 gm_ret_t gm_host_steal(void *pmap, uint64_t va, const struct gm_mask *want, uint64_t slot, struct gm_host_steal *out);
 gm_ret_t gm_host_restore(void *pmap, uint64_t va, uint64_t addr, uint64_t bytes, uint64_t *done);
 gm_ret_t gm_host_fill(void *pmap, uint64_t va, const void *src, uint64_t bytes, uint64_t *done);
+gm_ret_t gm_host_fill_protected(void *pmap, uint64_t va, const void *src, uint64_t bytes, uint64_t *done);
+gm_ret_t gm_host_unprotect(void *pmap, uint64_t va, uint64_t bytes);
 gm_ret_t gm_host_zero(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);
 gm_ret_t gm_host_poison(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);
 gm_ret_t gm_host_unmark(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);
@@ -263,6 +270,9 @@ void gm_host_close_ours(struct gm_host_pmap *p);
 
 /* gm_host.c */
 
+/* A descriptor for fd_app: with the features the library needs, those it can do without where the kernel has them, and
+ * `more`. As gm_host_open(). */
+gm_ret_t gm_host_open_app(struct gm_host_pmap *p, uint64_t more, int *fd);
 /* A descriptor of ours is gone. AGAIN: and is back. Else logs once; NODEV. */
 gm_ret_t gm_host_lost(struct gm_host_pmap *p);
 

@@ -268,7 +268,7 @@ gm_ret_t gm_host_reopen(void *pmap)
 
 	gm_lock(p->env, &k->lock);
 	if (atomic_load(&p->lost) && !gm_host_owns_app(p)) {
-		ret = gm_host_open(GM_HOST_FEATURES_APP | (p->serves ? GM_UFFD_FEATURE_EVENT_FORK : 0), &fd);
+		ret = gm_host_open_app(p, p->serves ? GM_UFFD_FEATURE_EVENT_FORK : 0, &fd);
 		if (!ret && !gm_host_slots_watch(p, fd)) {
 			close(fd);
 			ret = GM_RET_BUSY;

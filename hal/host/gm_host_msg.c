@@ -67,6 +67,7 @@ static void keep_fault(struct gm_host_pmap *p, const struct gm_uffd_msg *u)
 		.va = u->arg.pagefault.address / GM_PAGE_BYTES * GM_PAGE_BYTES,
 		.bytes = GM_PAGE_BYTES,
 		.write = u->arg.pagefault.flags & GM_UFFD_PAGEFAULT_WRITE,
+		.wp = u->arg.pagefault.flags & GM_UFFD_PAGEFAULT_WP,
 		.thread_id = u->arg.pagefault.thread_id,
 	};
 

@@ -71,6 +71,17 @@ static gm_ret_t host_pmap_create(void *dev, void **pmap)
 	return GM_RET_SUCCESS;
 }
 
+/* What is not watched is not protected. */
+static void clear_protected(struct gm_sim *sim, uint64_t va, uint64_t end)
+{
+	for (; va < end; va += GM_PAGE_BYTES) {
+		struct gm_sim_page *page = gm_sim_page_get(sim, va, false);
+
+		if (page)
+			page->protected = false;
+	}
+}
+
 /* As closing a userfaultfd: what is still watched is so no more, and its absent pages become zeros. */
 static void host_pmap_destroy(void *pmap)
 {
@@ -79,8 +90,12 @@ static void host_pmap_destroy(void *pmap)
 	struct gm_sim_vma *vma;
 
 	for (vma = gm_sim_vma_after(sim, 0); vma; vma = gm_sim_vma_next(sim, vma)) {
-		if (vma->pmap == p)
-			vma->pmap = NULL;
+		if (vma->pmap != p)
+			continue;
+		if (vma->stores)
+			clear_protected(sim, vma->va, vma->end);
+		vma->pmap = NULL;
+		vma->stores = false;
 	}
 	gm_sim_vma_merge(sim, 0, UINT64_MAX);
 	for (unsigned i = 0; i < GM_SIM_BOUNCES; i++) {
@@ -114,6 +129,8 @@ static gm_ret_t access_pages(struct gm_sim *sim, uint64_t va, void *buf, size_t 
 			return GM_RET_FAULT;
 		if (!page->frame) /* first touch of memory that nobody watches */
 			gm_sim_pages_populate(sim, vma, va);
+		if (write && page->protected)
+			return GM_RET_FAULT;
 		if (write)
 			memcpy(page->frame + offset, at, n); // NOLINT(clang-analyzer-core.NonNullParamChecker)
 		else
@@ -286,8 +303,12 @@ static void set_watcher(struct gm_sim *sim, uint64_t va, uint64_t end, struct gm
 	struct gm_sim_vma *vma;
 
 	gm_sim_vma_isolate(sim, va, end);
-	for (vma = gm_sim_vma_after(sim, va); vma && vma->va < end; vma = gm_sim_vma_next(sim, vma))
+	for (vma = gm_sim_vma_after(sim, va); vma && vma->va < end; vma = gm_sim_vma_next(sim, vma)) {
+		if (vma->stores && !pmap)
+			clear_protected(sim, vma->va, vma->end);
 		vma->pmap = pmap;
+		vma->stores = vma->stores && pmap;
+	}
 	gm_sim_vma_merge(sim, va, end);
 	set_wanted(sim, va, end, pmap != NULL);
 }
@@ -310,6 +331,21 @@ static gm_ret_t host_watch(void *pmap, uint64_t va, uint64_t bytes)
 			return GM_RET_BUSY;
 	}
 	set_watcher(sim, va, va + bytes, p);
+	return GM_RET_SUCCESS;
+}
+
+static gm_ret_t host_watch_stores(void *pmap, uint64_t va, uint64_t bytes)
+{
+	struct gm_sim_pmap *p = pmap;
+	struct gm_sim *sim = p->sim;
+	gm_ret_t ret = gm_sim_trapped(sim, GM_SIM_WATCH_STORES) ? GM_RET_NOMEM : host_watch(pmap, va, bytes);
+
+	if (ret)
+		return ret;
+	gm_sim_vma_isolate(sim, va, va + bytes);
+	for (struct gm_sim_vma *vma = gm_sim_vma_after(sim, va); vma && vma->va < va + bytes; vma = gm_sim_vma_next(sim, vma))
+		vma->stores = true;
+	gm_sim_vma_merge(sim, va, va + bytes);
 	return GM_RET_SUCCESS;
 }
 
@@ -480,12 +516,15 @@ static const struct gm_host_ops host_ops = {
 	.mem_present = host_mem_present,
 	.watch = host_watch,
 	.unwatch = host_unwatch,
+	.watch_stores = host_watch_stores,
 	.slot_alloc = host_slot_alloc,
 	.slot_free = host_slot_free,
 	.slot_drop = host_slot_drop,
 	.steal = gm_sim_steal,
 	.restore = gm_sim_restore,
 	.fill = gm_sim_fill,
+	.fill_protected = gm_sim_fill_protected,
+	.unprotect = gm_sim_unprotect,
 	.zero = gm_sim_zero,
 	.poison = gm_sim_poison,
 	.unmark = gm_sim_unmark,

@@ -7,6 +7,7 @@
 #define GMEM_GMEM_H
 
 #include <gmem/as.h>
+#include <gmem/coherence.h>
 #include <gmem/dev.h>
 #include <gmem/fence.h>
 #include <gmem/lib.h>

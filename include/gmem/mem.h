@@ -127,8 +127,9 @@ GM_API gm_ret_t gm_release(struct gm_as *as, void *ptr, uint64_t bytes);
  * @brief Move a range now.
  *
  * Pages that cannot move (pinned, locked, held by a working set) stay where
- * they are. In a space that mirrors the process (GM_AS_MIRROR) what may be is
- * adopted on demand first; external memory is not managed.
+ * they are. Duplicates (gm_duplicate()) of what goes to a device, or is asked
+ * to be on the host, end. In a space that mirrors the process (GM_AS_MIRROR) what
+ * may be is adopted on demand first; external memory is not managed.
  *
  * @param[in]  as     the address space
  * @param[in]  va     first byte; rounded down to a page

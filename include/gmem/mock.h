@@ -289,6 +289,21 @@ GM_API GM_MUST_CHECK gm_ret_t gm_mock_fetch_add(struct gm_mock_thread *thread, u
 						uint64_t *old);
 
 /**
+ * @brief Replace an aligned 64-bit word, if it is as expected, atomically (device memory only).
+ * @param[in]  thread    the kernel's thread
+ * @param[in]  va        device VA, multiple of 8
+ * @param[in]  expected  what must be there
+ * @param[in]  desired   what is there then
+ * @param[out] old       value before: it was replaced if that is @p expected; NULL if not wanted
+ * @retval GM_RET_NOTSUP  the page is host memory mapped in place
+ * @retval GM_RET_INVAL   @p thread is none of a kernel that runs, or @p va is unaligned
+ * @return else as gm_mock_load()
+ * @threads the kernel's own
+ */
+GM_API GM_MUST_CHECK gm_ret_t gm_mock_compare_swap(struct gm_mock_thread *thread, uint64_t va, uint64_t expected,
+						   uint64_t desired, uint64_t *old);
+
+/**
  * @brief Give other threads a chance; for kernels that poll.
  * @param[in] thread  the kernel's thread; what is none is left alone
  * @threads the kernel's own

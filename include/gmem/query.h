@@ -36,6 +36,8 @@ enum gm_place {
 #define GM_PAGE_DIRTY 2u   /**< the device copy may differ from the host's frame */
 #define GM_PAGE_HELD 4u    /**< a working set holds it */
 #define GM_PAGE_BACKED 8u  /**< the library keeps the host's frame: while a device has the page, or until it is back */
+#define GM_PAGE_DUPLICATED 16u /**< on the host, and devices have duplicates: gm_duplicate() */
+#define GM_PAGE_EXCLUSIVE 32u  /**< of `dev` alone, as gm_exclusive() was asked for */
 #define GM_PAGE_ABSENT 64u /**< gm_query_host(): nobody has a frame of it: never touched, or content given up */
 #define GM_PAGE_ZERO 128u  /**< gm_query_host(): the kernel's shared page of zeros */
 #define GM_PAGE_PINNED 256u /**< by gm_pin() */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Rows of mem.h and ws.h: see api_rows.h. */
+/* Rows of mem.h, coherence.h and ws.h: see api_rows.h. */
 
 /* --- mem.h --- */
 HANDLE(gm_alloc, as, AS, gm_alloc(H, PAGE, 0, OUT(void *)), GM_RET_INVAL, GM_RET_INVAL)
@@ -52,6 +52,25 @@ ROW(gm_discard, overflow, "when rounded", gm_discard(e->as, UINT64_MAX - 10, 5),
 ROW(gm_discard, state, "not managed", gm_discard(e->as, e->fresh, PAGE), GM_RET_FAULT)
 ROW(gm_discard, state, "partly not managed", gm_discard(e->as, e->va + 8 * PAGE, BLOCK), GM_RET_FAULT)
 ROW(gm_discard, state, "held by a working set", gm_discard(e->as, e->va, 8 * PAGE), GM_RET_BUSY)
+HANDLE(gm_duplicate, as, AS, gm_duplicate(H, e->va, PAGE, e->dev, OUT(uint64_t)), GM_RET_INVAL, GM_RET_INVAL)
+HANDLE(gm_duplicate, dev, DEV, gm_duplicate(e->as, e->va, PAGE, H, NULL), GM_RET_INVAL, GM_RET_INVAL)
+ROW(gm_duplicate, empty, "nothing", gm_duplicate(e->as, e->va, 0, e->dev, OUT(uint64_t)), GM_RET_INVAL)
+ROW(gm_duplicate, overflow, "all", gm_duplicate(e->as, e->va, UINT64_MAX, e->dev, OUT(uint64_t)), GM_RET_INVAL)
+ROW(gm_duplicate, overflow, "when rounded", gm_duplicate(e->as, UINT64_MAX - 10, 5, e->dev, OUT(uint64_t)), GM_RET_INVAL)
+ROW(gm_duplicate, state, "not attached", gm_duplicate(e->as, e->va, PAGE, e->idle, OUT(uint64_t)), GM_RET_INVAL)
+ROW(gm_duplicate, state, "of another instance",
+    gm_duplicate(e->as, e->va, PAGE, e->abroad, OUT(uint64_t)), GM_RET_INVAL)
+ROW(gm_duplicate, state, "not managed", gm_duplicate(e->as, e->fresh, PAGE, e->dev, NULL), GM_RET_FAULT)
+ROW(gm_duplicate, null, "duplicated_bytes is allowed to be: held by a working set",
+    gm_duplicate(e->as, e->va, PAGE, e->dev, NULL), GM_RET_BUSY)
+HANDLE(gm_exclusive, ctx, CTX, gm_exclusive(H, e->va, PAGE, OUT(uint64_t)), GM_RET_INVAL, GM_RET_INVAL)
+ROW(gm_exclusive, empty, "nothing", gm_exclusive(e->ctx, e->va, 0, OUT(uint64_t)), GM_RET_INVAL)
+ROW(gm_exclusive, overflow, "all", gm_exclusive(e->ctx, e->va, UINT64_MAX, OUT(uint64_t)), GM_RET_INVAL)
+ROW(gm_exclusive, overflow, "when rounded", gm_exclusive(e->ctx, UINT64_MAX - 10, 5, OUT(uint64_t)), GM_RET_INVAL)
+ROW(gm_exclusive, state, "not managed, or not all of it",
+    gm_exclusive(e->ctx, e->fresh - PAGE, 2 * PAGE, NULL), GM_RET_FAULT)
+ROW(gm_exclusive, null, "exclusive_bytes is allowed to be: not managed",
+    gm_exclusive(e->ctx, e->fresh, PAGE, NULL), GM_RET_FAULT)
 HANDLE(gm_fork_policy, as, AS, gm_fork_policy(H, e->va, PAGE, GM_FORK_HOME), GM_RET_INVAL, GM_RET_INVAL)
 ROW(gm_fork_policy, empty, "nothing", gm_fork_policy(e->as, e->va, 0, GM_FORK_HOME), GM_RET_INVAL)
 ROW(gm_fork_policy, overflow, "all", gm_fork_policy(e->as, e->va, UINT64_MAX, GM_FORK_HOME), GM_RET_INVAL)
