@@ -112,6 +112,12 @@ UNIT_TESTS = \
 	tests/unit/test_ws_stuck.t \
 	tests/unit/test_ws_window.t
 
+# What a process does to its memory, on the real host.
+PROCESS_TESTS = \
+	tests/process/test_unmap.t
+LINT_FILES += tests/process/process.h
+EXTRA_DIST += tests/process/process.h
+
 LDADD = $(TEST_LAYERS) $(CRITERION_LIBS)
 
 tests_unit_test_api_bad_t_LDADD = libgm_conform.a $(LDADD)
@@ -124,8 +130,8 @@ tests_unit_test_mock_bug_t_SOURCES = \
 	tests/unit/test_mock_bug.c
 
 if HAVE_CRITERION
-check_PROGRAMS += $(UNIT_TESTS)
-TESTS += $(UNIT_TESTS)
+check_PROGRAMS += $(UNIT_TESTS) $(PROCESS_TESTS)
+TESTS += $(UNIT_TESTS) $(PROCESS_TESTS)
 else
 TESTS += tests/no-criterion.sh
 endif
