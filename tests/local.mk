@@ -114,6 +114,8 @@ UNIT_TESTS = \
 
 # What a process does to its memory, on the real host.
 PROCESS_TESTS = \
+	tests/process/test_move.t \
+	tests/process/test_rights.t \
 	tests/process/test_unmap.t
 LINT_FILES += tests/process/process.h
 EXTRA_DIST += tests/process/process.h
