@@ -240,6 +240,17 @@ static inline uint64_t pagemap_of(const char *at)
 	return entry >> 62;
 }
 
+/* A page is given to the process a moment before it is noted; what is on its way is waited for. */
+static inline bool query_still(struct proc *p, const char *at, uint64_t n, struct gm_page_info *info)
+{
+	bool still = true;
+
+	OK(gm_query(p->as, GM_VA(at), n, info));
+	for (uint64_t i = 0; i < n; i++)
+		still = still && !(info[i].flags & GM_PAGE_BUSY);
+	return still;
+}
+
 /* How many pages of [first, end) the device has, by each of three witnesses; they must agree. */
 static inline uint64_t pages_away(struct proc *p, const char *base, uint64_t first, uint64_t end)
 {
@@ -249,7 +260,7 @@ static inline uint64_t pages_away(struct proc *p, const char *base, uint64_t fir
 	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 
 	MUST(fd >= 0 && n && n <= PAGES, "%llu pages", (unsigned long long)n);
-	OK(gm_query(p->as, GM_VA(base) + first * PAGE, n, info));
+	WAIT_FOR(query_still(p, base + first * PAGE, n, info));
 	MUST(pread(fd, entry, n * 8, (off_t)((GM_VA(base) / PAGE + first) * 8)) == (ssize_t)(n * 8), "pagemap");
 	close(fd);
 	for (uint64_t i = 0; i < n; i++) {
