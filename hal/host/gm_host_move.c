@@ -10,7 +10,9 @@
  * What the errors mean there, and what is done about them:
  *
  *     steal    EBUSY   shared with a child, or pinned: one try to un-share it, then `pinned`
- *              EINVAL  the range crosses mappings: half of it; one page: locked, read-only: `fixed`
+ *              EINVAL  the range crosses mappings: half of it; one page: if the slot was locked with all memory
+ *                      of the program, unlocked once; else locked, read-only: `fixed`
+ *              EEXIST  the slot was filled, with zeros, when all memory of the program was locked: emptied once
  *              EFAULT  poisoned or guarded: `fixed`
  *              ENOENT  no mapping: FAULT
  *     others   EINVAL, ENOENT  the range crosses mappings: half of it
@@ -43,6 +45,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <linux/futex.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -138,7 +141,8 @@ struct steal {
 	uint64_t va, slot;
 	unsigned at, end;
 	unsigned span;  /* pages to try at once */
-	unsigned tried; /* page that was un-shared last; GM_BLOCK_PAGES: none */
+	unsigned tried; /* page that was un-shared, or whose place was emptied, last; GM_BLOCK_PAGES: none */
+	bool unlocked;	/* the slot was */
 	struct gm_host_steal *out;
 };
 
@@ -161,6 +165,32 @@ static void steal_busy(struct steal *s)
 	leave_as(s, &s->out->pinned, gm_host_mem_huge(s->p, s->va) ? s->end - s->at : 1);
 }
 
+/*
+ * mlockall() locks the slot too, and a locked mapping exchanges pages only with a locked one: true if that was not tried
+ * yet.
+ */
+static bool unlock_slot(struct steal *s)
+{
+	bool first = !s->unlocked;
+
+	s->unlocked = true;
+	return first && munlock((void *)(uintptr_t)s->slot, GM_BLOCK_BYTES) == 0;
+}
+
+/* ... and fills it. What is all zeros can be dropped whoever's it is. */
+static bool empty_slot_page(struct steal *s)
+{
+	static const unsigned char zeros[GM_PAGE_BYTES];
+	uint64_t addr = s->slot + (uint64_t)s->at * GM_PAGE_BYTES;
+
+	if (s->tried == s->at || gm_host_has_content(s->p, addr) <= 0 ||
+	    memcmp((const void *)(uintptr_t)addr, zeros, GM_PAGE_BYTES) != 0)
+		return false;
+	s->tried = s->at;
+	gm_host_slot_drop(s->p, addr, GM_PAGE_BYTES);
+	return true;
+}
+
 /* The move stopped at page s->at with this error. */
 static gm_ret_t steal_refused(struct steal *s, int64_t err)
 {
@@ -173,7 +203,8 @@ static gm_ret_t steal_refused(struct steal *s, int64_t err)
 			s->span /= 2;
 			return GM_RET_SUCCESS;
 		}
-		leave_as(s, &s->out->fixed, 1);
+		if (!unlock_slot(s))
+			leave_as(s, &s->out->fixed, 1);
 		return GM_RET_SUCCESS;
 	case EFAULT:
 		leave_as(s, &s->out->fixed, 1);
@@ -183,6 +214,8 @@ static gm_ret_t steal_refused(struct steal *s, int64_t err)
 			leave_as(s, &s->out->moved, 1); /* see the top */
 			return GM_RET_SUCCESS;
 		}
+		if (empty_slot_page(s))
+			return GM_RET_SUCCESS;
 		gm_log(s->p->env, GM_LOG_ERROR, "steal at 0x%llx: the slot still has page %u",
 		       (unsigned long long)s->va, s->at);
 		leave_as(s, &s->out->fixed, 1);
