@@ -115,6 +115,7 @@ UNIT_TESTS = \
 # What a process does to its memory, on the real host.
 PROCESS_TESTS = \
 	tests/process/test_advise.t \
+	tests/process/test_calls.t \
 	tests/process/test_io.t \
 	tests/process/test_lock.t \
 	tests/process/test_move.t \
