@@ -117,6 +117,7 @@ PROCESS_TESTS = \
 	tests/process/test_advise.t \
 	tests/process/test_calls.t \
 	tests/process/test_debug.t \
+	tests/process/test_huge.t \
 	tests/process/test_io.t \
 	tests/process/test_lock.t \
 	tests/process/test_move.t \
