@@ -148,6 +148,7 @@ endif
 # --- stress ---
 
 STRESS_TESTS = \
+	tests/stress/patterns \
 	tests/stress/race_counters \
 	tests/stress/race_edges \
 	tests/stress/race_fork \
@@ -157,6 +158,12 @@ STRESS_TESTS = \
 	tests/stress/random_sim \
 	tests/stress/stress_env \
 	tests/stress/stress_mock
+tests_stress_patterns_SOURCES = \
+	tests/stress/patterns.c \
+	tests/stress/patterns.h \
+	tests/stress/patterns_run.c \
+	tests/stress/patterns_sections.c
+tests_stress_patterns_LDADD = $(TEST_LAYERS)
 tests_stress_race_counters_SOURCES = \
 	tests/stress/race.h \
 	tests/stress/race_counters.c \
@@ -207,7 +214,7 @@ STRESS_RUNS = \
 check_PROGRAMS += $(STRESS_TESTS)
 # random_sim itself runs through random_million.sh
 STRESS_ALONE = $(filter-out tests/stress/random_sim,$(STRESS_TESTS))
-TESTS += tests/stress/race_counters tests/stress/race_edges tests/stress/race_fork tests/stress/race_progress \
+TESTS += tests/stress/patterns tests/stress/race_counters tests/stress/race_edges tests/stress/race_fork tests/stress/race_progress \
 	tests/stress/race_remap tests/stress/race_reuse tests/stress/stress_env \
 	tests/stress/stress_mock $(STRESS_RUNS)
 EXTRA_DIST += $(STRESS_RUNS) tests/stress/random_short.sh
