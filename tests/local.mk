@@ -123,6 +123,7 @@ PROCESS_TESTS = \
 	tests/process/test_move.t \
 	tests/process/test_rights.t \
 	tests/process/test_signals.t \
+	tests/process/test_spaces.t \
 	tests/process/test_unmap.t
 LINT_FILES += tests/process/process.h
 EXTRA_DIST += tests/process/process.h
