@@ -120,6 +120,8 @@ ROW(gm_as_attach, state, "of another instance",
 HANDLE(gm_as_detach, ctx, CTX, gm_as_detach(H), GM_RET_SUCCESS, GM_RET_INVAL)
 ROW(gm_as_detach, state, "a working set is held", gm_as_detach(e->ctx), GM_RET_BUSY)
 HANDLE(gm_as_home, as, AS, gm_as_home(H, SECOND, NULL), GM_RET_INVAL, GM_RET_INVAL)
+ROW(gm_as_home, null, "left_bytes is not wanted", gm_as_home(e->as, SECOND, NULL), GM_RET_BUSY)
+ROW(gm_as_home, state, "a working set is held", gm_as_home(e->as, 0, NULL), GM_RET_BUSY)
 HANDLE(gm_as_fd, as, AS, gm_as_fd(H), -1, -1)
 ROW(gm_as_fd, state, "has threads", gm_as_fd(e->as), -1)
 HANDLE(gm_as_serve, as, AS, gm_as_serve(H, 0), GM_RET_INVAL, GM_RET_INVAL)
