@@ -163,6 +163,7 @@ HMM_TESTS = \
 	tests/hmm/test_hmm_bench.t \
 	tests/hmm/test_hmm_child.t \
 	tests/hmm/test_hmm_exclusive.t \
+	tests/hmm/test_hmm_file.t \
 	tests/hmm/test_hmm_gup.t \
 	tests/hmm/test_hmm_huge.t \
 	tests/hmm/test_hmm_look.t \
