@@ -37,6 +37,23 @@ static uint32_t rights_at(uint64_t va)
 	return rights;
 }
 
+/* What the library says of the kernel's part must be what the kernel says. */
+static void agrees(struct hmm *h, uint64_t va, unsigned map, uint32_t rights)
+{
+	struct gm_page_info info;
+	bool home;
+
+	HMM_OK(gm_query_host(h->as, va, 1, &info));
+	home = info.place != GM_PLACE_DEVICE;
+	cr_assert_eq(info.access, rights, "rights %x, not %x", (unsigned)info.access, (unsigned)rights);
+	cr_assert_eq(!!(info.flags & GM_PAGE_ZERO), home && (map & HMM_ZERO), "the page of zeros");
+	cr_assert(!home || !rights || !(info.flags & GM_PAGE_ABSENT) == !!(map & HMM_PRESENT), "absent or not");
+	cr_assert(!home || !(map & HMM_PRESENT) || (info.map_bytes == BLOCK) == !!(map & HMM_HUGE), "mapped as %llu bytes",
+		  (unsigned long long)info.map_bytes);
+	cr_assert(home || (info.map_bytes == BLOCK) == hmm_dev_huge(h->as, info.dev, (const void *)(uintptr_t)va),
+		  "device memory of %llu bytes", (unsigned long long)info.map_bytes);
+}
+
 /* One byte of HMM_DMIRROR_SNAPSHOT, as device i sees it. Private memory of another device is nothing to it. */
 static unsigned snapshot(struct hmm *h, unsigned i, const void *at)
 {
@@ -44,6 +61,7 @@ static unsigned snapshot(struct hmm *h, unsigned i, const void *at)
 	uint32_t rights = rights_at(GM_VA(at));
 	unsigned map = hmm_pagemap(GM_VA(at)), s = rights & GM_WRITE ? S_WRITE : S_READ;
 
+	agrees(h, GM_VA(at), map, rights);
 	if (!rights)
 		return S_ERROR;
 	if (info.place == GM_PLACE_DEVICE) {
