@@ -109,17 +109,19 @@ static inline struct gm_mock *hmm_mock(struct gm_dev *dev)
 	return gm_dev_backend(dev);
 }
 
-/* Where in the device's memory the page is; 0: not there. */
+/* Where in the device's memory the page, or a duplicate of it, is; 0: not there. */
 static inline uint64_t hmm_dev_pa(struct gm_as *as, struct gm_dev *dev, uint64_t va)
 {
 	struct gm_block *b = gm_block_find(as, va);
+	const struct gm_bnode *n;
 	struct gm_frame_map frames;
 	uint64_t pa = 0;
 
 	if (!b)
 		return 0;
 	gm_lock(as->env, &b->lock);
-	if (b->node[dev->index] && gm_mask_test(&b->node[dev->index]->resident, gm_page_of(b, va))) {
+	n = b->node[dev->index];
+	if (n && (gm_mask_test(&n->resident, gm_page_of(b, va)) || gm_mask_test(&n->copy, gm_page_of(b, va)))) {
 		gm_block_frames(b, dev->index, &frames);
 		pa = gm_frame_pa(&frames, gm_page_of(b, va));
 	}
