@@ -25,6 +25,8 @@
  * at the last look, the worker drops those under which nothing is mapped any more.
  *
  * What another space of the instance manages is external here. Where that has it on a device, it is brought home.
+ * What the program watches with a userfaultfd of its own is external too: the page is touched, and waited for, as far
+ * as the deadline lets (gm_mirror_bring()); with working sets before anything is reserved or held for them.
  */
 #include "config.h"
 
@@ -442,8 +444,7 @@ static bool is_mapped(const struct gm_ctx *ctx, struct gm_block *b, unsigned pag
 	return !(access & GM_ATOMIC) && gm_mask_test(&mapped, page);
 }
 
-/* Another space has it on a device. SUCCESS: no more; NOENT: none has. */
-static gm_ret_t fetch(struct gm_as *as, uint64_t va, uint64_t deadline_ns)
+gm_ret_t gm_mirror_fetch(struct gm_as *as, uint64_t va, uint64_t deadline_ns)
 {
 	uint64_t begin = va, end = va + GM_PAGE_BYTES;
 	struct gm_as *other = other_space(as, va, &begin, &end);
@@ -476,8 +477,10 @@ static gm_ret_t try_access(struct gm_block *b, unsigned page, uint32_t access, u
 		ret = gm_hal_bus_touch(as->host, va);
 	if (ret != GM_RET_FAULT)
 		return ret;
-	ret = fetch(as, va, deadline_ns);
-	if (ret != GM_RET_NOENT)
+	ret = gm_mirror_fetch(as, va, deadline_ns);
+	if (ret == GM_RET_NOENT)
+		ret = gm_mirror_bring(as, va, access, deadline_ns);
+	if (ret != GM_RET_FAULT)
 		return ret;
 	drop(b, va, va + GM_PAGE_BYTES, deadline_ns);
 	return gm_fail(GM_RET_FAULT, "0x%llx is mapped, but nothing can be accessed there (beyond the end of a file, or no "
@@ -546,6 +549,7 @@ gm_ret_t gm_mirror_serve(struct gm_ctx *ctx, struct gm_block *b, unsigned page, 
 	struct gm_host_vma vma = { .bytes = 0 };
 	uint64_t va = va_of(b, page), rights = gm_rights_seen(b->as, va);
 	gm_ret_t ret = gm_mirror_look(b->as, va, access, &vma);
+	bool refused = false;
 
 	if (ret) {
 		drop(b, va, va + GM_PAGE_BYTES, deadline_ns);
@@ -556,8 +560,13 @@ gm_ret_t gm_mirror_serve(struct gm_ctx *ctx, struct gm_block *b, unsigned page, 
 		ret = gm_mirror_adopt(b, page, &vma, deadline_ns);
 		if (ret != GM_RET_NOTSUP)
 			return ret;
+		refused = true;
 	}
-	return place(ctx, b, page, access, rights, deadline_ns, did);
+	ret = place(ctx, b, page, access, rights, deadline_ns, did);
+	/* It gave way before, so that it was mapped, and the device refused, cannot be told: tried at once. */
+	if (!ret && refused && *did == GM_MIRRORED_PLACED)
+		ret = try_access(b, page, access, deadline_ns);
+	return ret;
 }
 
 /* Nothing is mapped in the whole block. */

@@ -56,6 +56,14 @@ void gm_mirror_sweep(struct gm_as *as);
 gm_ret_t gm_mirror_survey(struct gm_as *as, struct gm_ws_piece *piece, size_t pieces);
 /* Every page of the piece becomes managed, or an edge, if it is neither. SUCCESS, FAULT, PERM, TIMEDOUT, NOMEM. */
 gm_ret_t gm_mirror_fill(struct gm_block *b, const struct gm_ws_piece *p, uint64_t deadline_ns);
+/* Another space of the instance has it on a device. SUCCESS: no more; NOENT: it is no other space's. TIMEDOUT, others. */
+gm_ret_t gm_mirror_fetch(struct gm_as *as, uint64_t va, uint64_t deadline_ns);
+/*
+ * The process's own access to a page where the bus is refused: somebody else may fill it, or let a store go on. Nothing is busy, reserved or held for it meanwhile. SUCCESS, FAULT, TIMEDOUT, NOMEM.
+ */
+gm_ret_t gm_mirror_bring(struct gm_as *as, uint64_t va, uint32_t access, uint64_t deadline_ns);
+/* The same for what of a set is external and not there. What cannot be accessed at all is left to the device to find. */
+gm_ret_t gm_mirror_bring_set(struct gm_as *as, const struct gm_ws_piece *piece, size_t pieces, uint64_t deadline_ns);
 /* What of [va, end) may be adopted is. SUCCESS, NOMEM, TIMEDOUT. */
 gm_ret_t gm_mirror_adopt_range(struct gm_as *as, uint64_t va, uint64_t end, uint64_t deadline_ns);
 /* How many pages of [va, end) would be, and are in no region: they are on the host. */

@@ -3,6 +3,7 @@
  * Ranges of a space that mirrors the process: working sets, and what is moved by address.
  *
  *     pieces --survey--> which pages stay where they are, so need no room on the device
+ *     whole set --fill, and what is external and absent is touched--> the program has filled it, or the set fails
  *     block of a group --fill--> every page is managed, or an edge; then as in any space
  *
  * What stays by the survey stays, though it may have become memory that could be adopted: no room was kept for it.
@@ -125,6 +126,72 @@ gm_ret_t gm_mirror_fill(struct gm_block *b, const struct gm_ws_piece *p, uint64_
 			ret = gm_fail(GM_RET_TIMEDOUT, "memory near 0x%llx changes all the time",
 				      (unsigned long long)b->va);
 		first = end = 0;
+	}
+	return ret;
+}
+
+gm_ret_t gm_mirror_bring(struct gm_as *as, uint64_t va, uint32_t access, uint64_t deadline_ns)
+{
+	gm_ret_t ret = gm_hal_bus_bring(as->host, va, access & GM_WRITE, deadline_ns);
+
+	if (ret == GM_RET_TIMEDOUT)
+		return gm_fail(ret, "0x%llx was not filled in time by who watches it", (unsigned long long)va);
+	return ret == GM_RET_NOTSUP ? GM_RET_FAULT : ret;
+}
+
+/* External pages of the piece that have nothing at their address yet. */
+static struct gm_mask absent(struct gm_block *b, const struct gm_ws_piece *p)
+{
+	struct gm_mask pages = gm_mask_none(), present;
+
+	gm_lock(b->as->env, &b->lock);
+	if (b->has_external)
+		pages = gm_mask_and(p->read, b->external);
+	gm_unlock(b->as->env, &b->lock);
+	if (!gm_mask_empty(&pages) && !gm_hal_mem_present(b->as->host, b->as->hpmap, b->va, &present))
+		pages = gm_mask_sub(pages, present);
+	return pages;
+}
+
+static gm_ret_t bring_piece(struct gm_block *b, const struct gm_ws_piece *p, uint64_t deadline_ns)
+{
+	struct gm_mask pages = absent(b, p);
+	gm_ret_t ret = GM_RET_SUCCESS;
+	char byte;
+
+	GM_MASK_FOR_RUN(&pages, first, end)
+		for (unsigned page = first; page < end; page++) {
+			uint64_t va = va_of(p->va, page);
+
+			if (gm_hal_bus_access(b->as->host, va, &byte, 1, false) != GM_RET_FAULT)
+				continue;
+			if (gm_mirror_fetch(b->as, va, deadline_ns) != GM_RET_NOENT) /* the device faults on it, if need be */
+				continue;
+			ret = gm_mirror_bring(b->as, va, gm_mask_test(&p->write, page) ? GM_WRITE : GM_READ, deadline_ns);
+			if (ret && ret != GM_RET_FAULT)
+				return ret;
+		}
+	return GM_RET_SUCCESS;
+}
+
+gm_ret_t gm_mirror_bring_set(struct gm_as *as, const struct gm_ws_piece *piece, size_t pieces, uint64_t deadline_ns)
+{
+	gm_ret_t ret = GM_RET_SUCCESS;
+
+	for (size_t i = 0; i < pieces && !ret; i++) {
+		const struct gm_ws_piece *p = &piece[i];
+		unsigned first = 0, end;
+		struct gm_block *b;
+
+		(void)gm_mask_next_run(&p->read, &first, &end);
+		ret = gm_block_obtain(as, va_of(p->va, first), &b);
+		if (ret)
+			break;
+		ret = gm_mirror_fill(b, p, deadline_ns);
+		if (!ret)
+			ret = bring_piece(b, p, deadline_ns);
+		gm_mirror_tidy(b);
+		gm_block_put(b);
 	}
 	return ret;
 }

@@ -450,7 +450,10 @@ static gm_ret_t take(struct gm_ctx *ctx, const struct gm_ws_range *ranges, size_
 	gm_lock(ctx->as->env, &ctx->dev->lock);
 	ctx->sets++;
 	gm_unlock(ctx->as->env, &ctx->dev->lock);
-	ret = admit(ws, deadline_ns);
+	if (gm_as_mirrors(ctx->as))
+		ret = gm_mirror_bring_set(ctx->as, ws->piece, ws->pieces, deadline_ns);
+	if (!ret)
+		ret = admit(ws, deadline_ns);
 	if (!ret)
 		ret = bring_all(ws, deadline_ns);
 	if (!ret && !pin && gm_handle_add(ws, GM_HANDLE_WS))

@@ -70,6 +70,7 @@ void *gm_hal_cpu_ptr(struct gm_hal_dev *d, uint64_t pa, uint64_t bytes);
 /* `host` is the host itself. */
 gm_ret_t gm_hal_bus_access(struct gm_hal_dev *host, uint64_t host_va, void *buf, size_t bytes, bool write);
 gm_ret_t gm_hal_bus_touch(struct gm_hal_dev *host, uint64_t host_va);
+gm_ret_t gm_hal_bus_bring(struct gm_hal_dev *host, uint64_t host_va, bool write, uint64_t deadline_ns);
 gm_ret_t gm_hal_host_access(struct gm_hal_dev *d, uint64_t host_va, void *buf, size_t bytes, bool write);
 
 /*

@@ -153,6 +153,10 @@ struct gm_host_ops {
 	gm_ret_t (*bus_access)(void *dev, uint64_t va, void *buf, size_t bytes, bool write);
 	/* Would a store over the bus succeed? (Not where a file has no room, for example.) Changes no byte. */
 	gm_ret_t (*bus_touch)(void *dev, uint64_t va);
+	/* As if the process touched the page at va, which somebody else in the process may have to fill, or to let a
+	 * store go on: waits for him until the deadline. For pages that are not this library's to give. SUCCESS (it could
+	 * be touched just now), FAULT, TIMEDOUT, NOTSUP, NOMEM. */
+	gm_ret_t (*bus_bring)(void *dev, uint64_t va, bool write, uint64_t deadline_ns);
 
 	/* Library memory that can be given away by restore(): `bytes` of scratch whose frames exist;
 	 * huge where possible. Belongs to the pmap, one at a time per `index` (0 handler, 1 worker...).

@@ -39,6 +39,7 @@ libgm_hal_a_SOURCES = \
 	hal/gm_shim_shadow.c \
 	hal/gm_shim_svc.c \
 	hal/host/gm_host.c \
+	hal/host/gm_host_bring.c \
 	hal/host/gm_host_bus.c \
 	hal/host/gm_host_child.c \
 	hal/host/gm_host_fork.c \

@@ -168,7 +168,8 @@ HMM_TESTS = \
 	tests/hmm/test_hmm_huge.t \
 	tests/hmm/test_hmm_look.t \
 	tests/hmm/test_hmm_migrate.t \
-	tests/hmm/test_hmm_move.t
+	tests/hmm/test_hmm_move.t \
+	tests/hmm/test_hmm_uffd.t
 
 # The same on other devices, and with khugepaged awake; counts the rows.
 HMM_RUNS = tests/hmm/rows.sh

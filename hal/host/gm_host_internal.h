@@ -185,6 +185,10 @@ void gm_host_bus_fini(struct gm_host_dev *d);
 gm_ret_t gm_host_bus_access(void *dev, uint64_t va, void *buf, size_t bytes, bool write);
 gm_ret_t gm_host_bus_touch(void *dev, uint64_t va);
 
+/* gm_host_bring.c */
+
+gm_ret_t gm_host_bus_bring(void *dev, uint64_t va, bool write, uint64_t deadline_ns);
+
 /* gm_host_slot.c */
 
 /* Is va staging or a bounce buffer? Any thread, for as long as the pmap is there. */

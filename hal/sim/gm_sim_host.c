@@ -161,6 +161,16 @@ static gm_ret_t host_bus_touch(void *dev, uint64_t va)
 	return ret ? ret : access_pages(dev, va, &byte, 1, true);
 }
 
+/* There is nobody else here who could fill a page. */
+static gm_ret_t host_bus_bring(void *dev, uint64_t va, bool write, uint64_t deadline_ns)
+{
+	(void)dev;
+	(void)va;
+	(void)write;
+	(void)deadline_ns;
+	return GM_RET_NOTSUP;
+}
+
 /* ------------------------------------------------------------ its mappings */
 
 static gm_ret_t host_mem_map(void *pmap, uint64_t bytes, bool huge, uint64_t *va)
@@ -536,6 +546,7 @@ static const struct gm_host_ops host_ops = {
 	.settled = gm_sim_msg_settled,
 	.bus_access = host_bus_access,
 	.bus_touch = host_bus_touch,
+	.bus_bring = host_bus_bring,
 	.msg_fd = host_msg_fd,
 	.at_fork = host_at_fork,
 	.keep = host_keep,

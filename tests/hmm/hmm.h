@@ -66,6 +66,7 @@ struct hmm {
 	bool raises;	 /* the devices raise faults */
 	uint64_t faults; /* of the last access */
 	uint64_t moved;	 /* pages that are where the last migration should bring them */
+	uint64_t wait_ns; /* how long an access may wait; 0: as long as the library lets it */
 };
 
 /* Memory of the program. */
@@ -90,7 +91,7 @@ static inline void hmm_log(void *arg, enum gm_log_level level, const char *messa
 static inline void hmm_open_with(struct hmm *h, unsigned devices, const char *vram, uint32_t flags)
 {
 	struct gm_lib_config config = { .size = sizeof(config), .log = hmm_log };
-	struct gm_as_config as = { .size = sizeof(as), .flags = flags };
+	struct gm_as_config as = { .size = sizeof(as), .flags = flags, .wait_ns = h->wait_ns };
 	const char *kind = getenv("GM_HMM_DEVICE");
 	gm_ret_t ret = gm_lib_create(&config, &h->lib);
 	char spec[80];
@@ -298,7 +299,7 @@ static inline gm_ret_t hmm_io_range(struct hmm *h, unsigned i, struct hmm_io *io
 	rest = (struct gm_ws_range){ .va = io->va + io->done, .bytes = io->bytes - io->done,
 				     .access = io->write ? GM_READ | GM_WRITE : GM_READ };
 	h->faults++;
-	ret = gm_ws_acquire(h->ctx[i], &rest, 1, HMM_LONG_NS, &ws);
+	ret = gm_ws_acquire(h->ctx[i], &rest, 1, h->wait_ns ? h->wait_ns : HMM_LONG_NS, &ws);
 	if (ret)
 		return ret;
 	ret = hmm_launch(h->ctx[i], hmm_kernel, io);

@@ -5,9 +5,11 @@
  */
 #include "config.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/wait.h>
 
 #include "host_fixture.h"
 
@@ -250,6 +252,43 @@ Test(mirror_host, bus_never_waits)
 	cr_assert_eq(h.ops->bus_touch(h.dev, GM_VA(at)), GM_RET_FAULT);
 	cr_assert_eq(h.ops->unwatch(h.pmap, GM_VA(at), BLOCK), GM_RET_SUCCESS);
 	cr_assert_eq(bus(&h, at, &value, true), GM_RET_SUCCESS);
+	host_end(&h);
+}
+
+static gm_ret_t bring(struct host *h, const void *at, bool write, uint64_t ms)
+{
+	return h->ops->bus_bring(h->dev, GM_VA(at), write, gm_deadline_ns(h->env, ms * 1000000));
+}
+
+/* As a touch of the process would end; where nobody serves it, at the deadline, with nothing there and no child left. */
+Test(mirror_host, bring_ends)
+{
+	char *at = map(4 * PAGE, RW, MAP_PRIVATE), *away = map_app(BLOCK, false);
+	struct host h;
+
+	host_begin(&h);
+	alarm(100);
+	cr_assert_eq(bring(&h, at, false, 60000), GM_RET_SUCCESS);
+	at[PAGE] = 7;
+	cr_assert_eq(bring(&h, at + PAGE + 5, true, 60000), GM_RET_SUCCESS);
+	cr_assert_eq(at[PAGE], 7);
+	cr_assert_eq(mprotect(at, PAGE, PROT_READ), 0);
+	cr_assert_eq(mprotect(at + PAGE, PAGE, PROT_NONE), 0);
+	munmap(at + 3 * PAGE, PAGE);
+	cr_assert_eq(bring(&h, at, false, 60000), GM_RET_SUCCESS);
+	cr_assert_eq(bring(&h, at, true, 60000), GM_RET_FAULT);
+	cr_assert_eq(bring(&h, at + PAGE, false, 60000), GM_RET_FAULT);
+	cr_assert_eq(bring(&h, at + 3 * PAGE, false, 60000), GM_RET_FAULT);
+	cr_assert_eq(h.ops->watch(h.pmap, GM_VA(away), BLOCK), GM_RET_SUCCESS);
+	errno = 123;
+	cr_assert_eq(bring(&h, away, false, 30), GM_RET_TIMEDOUT);
+	cr_assert_eq(bring(&h, away, true, 30), GM_RET_TIMEDOUT);
+	cr_assert_eq(bring(&h, away, true, 0), GM_RET_TIMEDOUT);
+	cr_assert_eq(errno, 123);
+	cr_assert_eq(waitpid(-1, NULL, WNOHANG | __WALL), -1, "a child is left");
+	cr_assert_eq(h.ops->unwatch(h.pmap, GM_VA(away), BLOCK), GM_RET_SUCCESS);
+	cr_assert_eq(away[0], 0);
+	munmap(at, 3 * PAGE);
 	host_end(&h);
 }
 
