@@ -307,7 +307,7 @@ static uint32_t choose_unit(struct gm_ctx *ctx, uint64_t va, uint32_t access)
 
 /* Pages around one worth bringing along; the faulting granule itself is not optional. */
 static gm_ret_t choose_pages(struct gm_ctx *ctx, struct gm_block *b, const struct gm_fault_ask *ask,
-			     struct gm_host_vma *vma, struct gm_mask *want)
+			     struct gm_host_vma *vma, struct gm_mask *want, struct gm_mask *fixed)
 {
 	struct gm_as *as = b->as;
 	struct gm_env *env = as->env;
@@ -326,6 +326,12 @@ static gm_ret_t choose_pages(struct gm_ctx *ctx, struct gm_block *b, const struc
 	avoid = gm_mask_or(avoid, gm_slice_pages(&b->slice_cpu, as->cfg.slice_ns, gm_now_ns(env)));
 	avoid = gm_mask_or(avoid, gm_mask_sub(gm_block_on_devs(b), gm_block_on_dev(b, ctx->dev->index)));
 	avoid = gm_mask_or(avoid, b->dup); /* others read these */
+	if (granule_pages == 1 && !(vma->access & GM_WRITE)) {
+		/* The host would refuse to move it, after others were made to let go of it. */
+		avoid = gm_mask_or(avoid, b->host);
+		*fixed = gm_mask_or(*fixed, gm_mask_and(need, b->host));
+		need = gm_mask_sub(need, b->host);
+	}
 	*want = gm_mask_sub(gm_mask_and(gm_block_clip(b, unit, unit + bytes), b->managed), avoid);
 	*want = gm_mask_and(*want, gm_block_clip(b, vma->va, vma->va + vma->bytes));
 	*want = gm_mask_or(gm_mask_shrink(want, granule_pages), need);
@@ -350,10 +356,10 @@ static bool fits(const struct gm_dev *dev, const struct gm_mask *want)
 
 /*
  * What a transaction for the first of these pages is to do; *n: how many of them. A page
- * that another one's unit covers wants nothing more than its right.
+ * that another one's unit covers wants nothing more than its right. *fixed: of the pages asked for, those that cannot move.
  */
 static gm_ret_t choose_all(struct gm_ctx *ctx, struct gm_block *b, const struct gm_fault_ask *const *ask, size_t *n,
-			   struct gm_move *m)
+			   struct gm_move *m, struct gm_mask *fixed)
 {
 	struct gm_host_vma vma = { .bytes = 0 };
 
@@ -367,7 +373,7 @@ static gm_ret_t choose_all(struct gm_ctx *ctx, struct gm_block *b, const struct 
 			ret = gm_fault_granule_rights(ctx, ask[i]->va, ask[i]->access, &vma);
 			want = gm_mask_grow(&want, ctx->dev->hal->granule_bytes / GM_PAGE_BYTES);
 		} else {
-			ret = choose_pages(ctx, b, ask[i], &vma, &want);
+			ret = choose_pages(ctx, b, ask[i], &vma, &want, fixed);
 		}
 		if (ret)
 			return ret;
@@ -389,9 +395,10 @@ gm_ret_t gm_fault_bring(struct gm_ctx *ctx, struct gm_block *b, const struct gm_
 			uint64_t deadline_ns, struct gm_move *m)
 {
 	struct gm_txn t = { .as = b->as, .dev = ctx->dev, .ctx = ctx, .deadline_ns = deadline_ns, .move = m, .moves = 1 };
-	gm_ret_t ret = choose_all(ctx, b, ask, n, m);
+	struct gm_mask fixed = gm_mask_none();
+	gm_ret_t ret = choose_all(ctx, b, ask, n, m, &fixed);
 
-	while (!ret) {
+	while (!ret && !gm_mask_empty(&m->want)) {
 		ret = gm_evict_reserve(ctx->dev, m, deadline_ns);
 		if (ret)
 			break;
@@ -404,6 +411,7 @@ gm_ret_t gm_fault_bring(struct gm_ctx *ctx, struct gm_block *b, const struct gm_
 			break;
 		ret = GM_RET_SUCCESS;
 	}
+	m->fixed = gm_mask_or(m->fixed, fixed);
 	gm_evict_unreserve(ctx->dev, m);
 	return ret;
 }

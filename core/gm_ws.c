@@ -57,11 +57,22 @@ static void drop(struct gm_ws *ws)
 
 /* ------------------------------------------------------------- bringing */
 
+/* Memory from va on, as far as vma goes, that the process may only read. */
+static void add_fixed(const struct gm_ws_piece *p, uint64_t va, const struct gm_host_vma *vma, struct gm_mask *fixed)
+{
+	uint64_t end = vma->va + vma->bytes - p->va;
+
+	gm_mask_add_span(fixed, (unsigned)((va - p->va) / GM_PAGE_BYTES),
+			 (unsigned)((end < GM_BLOCK_BYTES ? end : GM_BLOCK_BYTES) / GM_PAGE_BYTES));
+}
+
 /*
+ * *fixed: of these pages the process may only read those, at least; the host moves none of them.
  * The process's own rights over all of a piece, in whole granules, as the device maps nothing smaller: where the kernel's
  * answer ends, or the right asked for changes, ask anew.
  */
-static gm_ret_t check_rights(const struct gm_ctx *ctx, const struct gm_ws_piece *p, struct gm_host_vma *vma)
+static gm_ret_t check_rights(const struct gm_ctx *ctx, const struct gm_ws_piece *p, struct gm_host_vma *vma,
+			     struct gm_mask *fixed)
 {
 	unsigned granule_pages = ctx->dev->hal->granule_bytes / GM_PAGE_BYTES;
 	struct gm_mask write_too = gm_mask_grow(&p->write, granule_pages), all = gm_mask_grow(&p->read, granule_pages);
@@ -69,16 +80,20 @@ static gm_ret_t check_rights(const struct gm_ctx *ctx, const struct gm_ws_piece 
 	struct gm_as *as = ctx->as;
 	gm_ret_t ret = GM_RET_SUCCESS;
 
+	*fixed = gm_mask_none();
 	if (vma->va <= p->va && vma->va + vma->bytes >= p->va + GM_BLOCK_BYTES && vma->access == (GM_READ | GM_WRITE))
 		return ret;
 	for (unsigned write = 0; write < 2; write++)
 		GM_MASK_FOR_RUN(&mask[write], first, end) {
 			uint64_t va = p->va + (uint64_t)first * GM_PAGE_BYTES, stop = p->va + (uint64_t)end * GM_PAGE_BYTES;
 
-			for (; !ret && va < stop; va = vma->va + vma->bytes)
+			for (; va < stop; va = vma->va + vma->bytes) {
 				ret = gm_fault_rights(as, va, write ? GM_WRITE : GM_READ, vma);
-			if (ret)
-				return ret;
+				if (ret)
+					return ret;
+				if (!(vma->access & GM_WRITE))
+					add_fixed(p, va, vma, fixed);
+			}
 		}
 	return ret;
 }
@@ -91,7 +106,7 @@ struct group {
 	struct gm_mask in_place[GROUP];   /* pages that stay on the host */
 };
 
-static gm_ret_t want(struct group *g, size_t i, struct gm_block *b)
+static gm_ret_t want(struct group *g, size_t i, struct gm_block *b, const struct gm_mask *fixed)
 {
 	const struct gm_ws_piece *p = &g->ws->piece[g->first + i];
 	const struct gm_hal_dev *hal = g->ws->ctx->dev->hal;
@@ -102,6 +117,12 @@ static gm_ret_t want(struct group *g, size_t i, struct gm_block *b)
 	gm_lock(b->as->env, &b->lock);
 	m->want = gm_mask_and(p->read, b->managed);
 	g->in_place[i] = gm_mask_and(p->read, b->edge);
+	if (granule_pages == 1) { /* what would be refused is not taken from others for the attempt */
+		struct gm_mask here = gm_mask_and(gm_mask_and(m->want, b->host), *fixed);
+
+		m->want = gm_mask_sub(m->want, here);
+		g->in_place[i] = gm_mask_or(g->in_place[i], here);
+	}
 	/* Whole granules: the device maps nothing smaller. */
 	m->want = gm_mask_grow(&m->want, granule_pages);
 	foreign = gm_mask_sub(m->want, b->managed);
@@ -122,6 +143,7 @@ static gm_ret_t open_group(struct group *g, uint64_t deadline_ns)
 	struct gm_ctx *ctx = g->ws->ctx;
 	struct gm_host_vma vma = { .bytes = 0 };
 	gm_ret_t ret = GM_RET_SUCCESS;
+	struct gm_mask fixed;
 
 	for (size_t i = 0; i < g->n; i++) /* of all, before any rights are read: one answer may do for several */
 		g->move[i] = (struct gm_move){ .rights = gm_rights_seen(ctx->as, g->ws->piece[g->first + i].va) };
@@ -139,11 +161,11 @@ static gm_ret_t open_group(struct group *g, uint64_t deadline_ns)
 		if (!ret)
 			ret = gm_block_need_map(b, ctx->index);
 		if (!ret)
-			ret = check_rights(ctx, p, &vma);
+			ret = check_rights(ctx, p, &vma, &fixed);
 		if (!ret && gm_as_mirrors(ctx->as))
 			ret = gm_mirror_fill(b, p, deadline_ns);
 		if (!ret)
-			ret = want(g, i, b);
+			ret = want(g, i, b, &fixed);
 		if (!ret)
 			ret = gm_evict_reserve(ctx->dev, &g->move[i], deadline_ns);
 	}
@@ -301,6 +323,7 @@ static size_t hold_resident(struct gm_ws *ws)
 	struct gm_as *as = ws->ctx->as;
 	size_t left = ws->pieces;
 	uint64_t changes = 0;
+	struct gm_mask fixed;
 
 	if (!gm_txn_enter_moving(as)) /* a fork: its turn first */
 		return left;
@@ -310,7 +333,7 @@ static size_t hold_resident(struct gm_ws *ws)
 		if (now != changes) /* an answer from before does not do */
 			vma.bytes = 0;
 		changes = now;
-		if (!check_rights(ws->ctx, &ws->piece[i], &vma) && gm_ws_hold_resident(ws, i, rights))
+		if (!check_rights(ws->ctx, &ws->piece[i], &vma, &fixed) && gm_ws_hold_resident(ws, i, rights))
 			left--;
 	}
 	gm_txn_leave_moving(as);
