@@ -341,13 +341,15 @@ bool rnd_app_protect(struct rnd_world *w)
 	if (!n || !claim_addresses(p, n))
 		return false;
 	for (unsigned i = 0; i < n; i++) {
-		p[i].read_only = true; /* while it changes, both is legal */
+		p[i].read_only = p[i].changing = true; /* while it changes, both is legal */
 		rnd_changed(w, &p[i]);
 	}
 	ret = gm_sim_mprotect(w->sim, p->va, (uint64_t)n * GM_PAGE_BYTES, on ? GM_READ : GM_READ | GM_WRITE);
 	rnd_expect(w, &watch, ret, 0, 0, "mprotect", p->va);
-	for (unsigned i = 0; i < n; i++)
+	for (unsigned i = 0; i < n; i++) {
 		p[i].read_only = on;
+		p[i].changing = false;
+	}
 	unclaim_addresses(w, p, n);
 	rnd_step(w, "mprotect", &watch);
 	return true;

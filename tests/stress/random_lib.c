@@ -56,15 +56,7 @@ static bool all_managed(const struct rnd_page *p, unsigned n)
 	return true;
 }
 
-/* A range for a call that changes no byte. */
-struct range {
-	struct rnd_page *p;
-	unsigned n;
-	uint64_t va, bytes;
-	bool claimed, whole;
-};
-
-static bool range_begin(struct rnd_world *w, struct range *g, unsigned max)
+bool rnd_range_begin(struct rnd_world *w, struct rnd_range *g, unsigned max)
 {
 	g->n = rnd_run(w, rnd_region(w), max, NULL, &g->p);
 	g->claimed = w->spaces > 1;
@@ -76,7 +68,7 @@ static bool range_begin(struct rnd_world *w, struct range *g, unsigned max)
 	return true;
 }
 
-static void range_end(struct range *g)
+void rnd_range_end(struct rnd_range *g)
 {
 	if (g->claimed)
 		unclaim_all(g->p, g->n, false);
@@ -91,10 +83,10 @@ bool rnd_lib_to_dev(struct rnd_world *w)
 	uint32_t changes, legal = RND_RET(BUSY);
 	uint64_t moved = UINT64_MAX;
 	struct rnd_ctx *c;
-	struct range g;
+	struct rnd_range g;
 	gm_ret_t ret;
 
-	if (!range_begin(w, &g, RUN_PAGES))
+	if (!rnd_range_begin(w, &g, RUN_PAGES))
 		return false;
 	c = &g.p->space->ctx[d - w->dev];
 	changes = c->changes;
@@ -108,7 +100,7 @@ bool rnd_lib_to_dev(struct rnd_world *w)
 	rnd_expect(w, &watch, ret, legal, TROUBLE | RND_RET(NOSPC), "gm_migrate to a device", g.va);
 	if (!ret && moved != g.bytes)
 		rnd_fail(w, "gm_migrate says that all is there but counts %" PRIu64 " bytes", moved);
-	range_end(&g);
+	rnd_range_end(&g);
 	rnd_step(w, "migrate to dev", &watch);
 	return true;
 }
@@ -117,17 +109,17 @@ bool rnd_lib_to_host(struct rnd_world *w)
 {
 	struct rnd_watch watch = rnd_watch(w);
 	uint64_t moved = UINT64_MAX;
-	struct range g;
+	struct rnd_range g;
 	gm_ret_t ret;
 
-	if (!range_begin(w, &g, RUN_PAGES))
+	if (!rnd_range_begin(w, &g, RUN_PAGES))
 		return false;
 	ret = gm_migrate(g.p->space->as, g.va, g.bytes, NULL, &moved);
 	rnd_expect(w, &watch, ret, RND_RET(BUSY) | (g.whole && watch.odd == w->odd ? 0 : RND_RET(FAULT)), TROUBLE,
 		   "gm_migrate to the host", g.va);
 	if (!ret && moved != g.bytes)
 		rnd_fail(w, "gm_migrate says that all is home but counts %" PRIu64 " bytes", moved);
-	range_end(&g);
+	rnd_range_end(&g);
 	rnd_step(w, "migrate to host", &watch);
 	return true;
 }
@@ -139,14 +131,14 @@ bool rnd_lib_fault(struct rnd_world *w)
 	uint32_t access = kinds[rnd(w, 4)], legal = 0;
 	struct rnd_watch watch = rnd_watch(w);
 	struct rnd_ctx *c;
-	struct range g;
+	struct rnd_range g;
 	gm_ret_t ret;
 
-	if (!range_begin(w, &g, 1))
+	if (!rnd_range_begin(w, &g, 1))
 		return false;
 	c = &g.p->space->ctx[d - w->dev];
 	if (!rnd_ctx_use(c)) {
-		range_end(&g);
+		rnd_range_end(&g);
 		return false;
 	}
 	if (g.p->pins || g.p->locked || g.p->read_only || g.p->edge)
@@ -160,7 +152,7 @@ bool rnd_lib_fault(struct rnd_world *w)
 		legal |= RND_RET(NOSPC) | RND_RET(TIMEDOUT);
 	rnd_ctx_unuse(c);
 	rnd_expect(w, &watch, ret, legal, TROUBLE | RND_RET(NOSPC), "gm_dev_fault", g.va);
-	range_end(&g);
+	rnd_range_end(&g);
 	rnd_step(w, "dev fault", &watch);
 	return true;
 }
@@ -526,14 +518,14 @@ bool rnd_lib_query(struct rnd_world *w)
 {
 	struct gm_page_info info[RUN_PAGES];
 	struct rnd_watch watch = rnd_watch(w);
-	struct range g;
+	struct rnd_range g;
 
-	if (!range_begin(w, &g, RUN_PAGES))
+	if (!rnd_range_begin(w, &g, RUN_PAGES))
 		return false;
 	rnd_expect(w, &watch, gm_query(g.p->space->as, g.va, g.n, info), 0, 0, "gm_query", g.va);
 	for (unsigned i = 0; i < g.n; i++)
 		check_info(w, &g.p[i], &info[i], watch.odd == w->odd && !g.p[i].alone);
-	range_end(&g);
+	rnd_range_end(&g);
 	rnd_step(w, "query", &watch);
 	return true;
 }

@@ -5,6 +5,7 @@
  *     random_sim     options, seeds, planted errors     random_app   what the process does
  *     random_world   a world is made and unmade         random_lib   calls of the library
  *     random_model   the byte array, claims, checks     random_dev   kernels and working sets
+ *     random_coh     duplicates, exclusive use, sums
  *
  * Every byte of a region has one legal value at any time. A page is cut into
  * cells; whoever reads or writes a cell claims it first, so that while a store
@@ -66,6 +67,7 @@ struct rnd_page {
 	uint32_t edge_bytes;        /* ... and has so many bytes here */
 	bool counter;               /* holds a counter: its content is never given up */
 	bool read_only, locked;
+	bool changing;              /* its rights are */
 	unsigned pins;
 	uint32_t changes;           /* rises with each of the above, so that who sees it rise knows */
 	uint64_t changed_ns;        /* ... the last time */
@@ -149,6 +151,7 @@ struct rnd_watch {
 /* What the parent of a planted run learns. */
 struct rnd_result {
 	uint64_t steps, hash, migrations, evictions, faults, packs;
+	uint64_t sums, dups, exclusives; /* calls that did all of it */
 	char why[160];
 };
 
@@ -237,6 +240,16 @@ struct rnd_page *rnd_page(struct rnd_world *w);
 /* A run of neighbours in one region, side by side in address too, each good enough; 0: none. */
 unsigned rnd_run(struct rnd_world *w, struct rnd_region *r, unsigned max, bool (*good)(const struct rnd_page *p),
 		 struct rnd_page **first);
+/* A range for a call that changes no byte. */
+struct rnd_range {
+	struct rnd_page *p;
+	unsigned n;
+	uint64_t va, bytes;
+	bool claimed;               /* its addresses are kept */
+	bool whole;                 /* all of it is managed */
+};
+bool rnd_range_begin(struct rnd_world *w, struct rnd_range *g, unsigned max);
+void rnd_range_end(struct rnd_range *g);
 void rnd_random_bytes(struct rnd_world *w, uint8_t *buf, size_t bytes);
 void rnd_compare(struct rnd_world *w, const struct rnd_page *p, unsigned offset, const uint8_t *got, size_t bytes,
 		 const char *who);
@@ -271,6 +284,10 @@ bool rnd_lib_renew(struct rnd_world *w);
 bool rnd_lib_detach(struct rnd_world *w);
 bool rnd_lib_attach(struct rnd_world *w);
 bool rnd_lib_query(struct rnd_world *w);
+bool rnd_lib_sum(struct rnd_world *w);
+bool rnd_lib_query_host(struct rnd_world *w);
+bool rnd_lib_duplicate(struct rnd_world *w);
+bool rnd_lib_exclusive(struct rnd_world *w);
 /* Bytes of pages claimed alone are read by the CPU: no device has an older copy in its hands any more. */
 void rnd_lib_settle(struct rnd_world *w, struct rnd_page *p, unsigned n);
 /* gm_adopt() of pages claimed alone. */
