@@ -29,6 +29,7 @@ static void choose_cells(struct rnd_world *w, const struct rnd_page *p, unsigned
 bool rnd_cpu_load(struct rnd_world *w)
 {
 	struct rnd_page *p = rnd_page(w);
+	uint32_t changes = p->changes;
 	uint8_t buf[GM_PAGE_BYTES];
 	struct rnd_watch watch;
 	unsigned cell, cells;
@@ -39,8 +40,9 @@ bool rnd_cpu_load(struct rnd_world *w)
 		return false;
 	watch = rnd_watch(w);
 	ret = gm_sim_load(w->sim, p->va + cell * RND_CELL_BYTES, buf, (size_t)cells * RND_CELL_BYTES);
-	rnd_expect(w, &watch, ret, 0, 0, "a CPU load", p->va);
-	rnd_compare(w, p, cell * RND_CELL_BYTES, buf, (size_t)cells * RND_CELL_BYTES, "the CPU");
+	rnd_expect(w, &watch, ret, p->no_read || p->changes != changes ? RND_RET(FAULT) : 0, 0, "a CPU load", p->va);
+	if (!ret)
+		rnd_compare(w, p, cell * RND_CELL_BYTES, buf, (size_t)cells * RND_CELL_BYTES, "the CPU");
 	rnd_unclaim(p, cell, cells, false);
 	rnd_step(w, "cpu load", &watch);
 	return true;
@@ -79,7 +81,8 @@ bool rnd_cpu_touch(struct rnd_world *w)
 	uint8_t byte;
 	gm_ret_t ret = gm_sim_load(w->sim, p->va + rnd(w, GM_PAGE_BYTES), &byte, 1);
 
-	rnd_expect(w, &watch, ret, watch.odd != w->odd || p->alone ? RND_RET(FAULT) : 0, 0, "a CPU touch", p->va);
+	rnd_expect(w, &watch, ret, watch.odd != w->odd || p->alone || p->no_read ? RND_RET(FAULT) : 0, 0,
+		   "a CPU touch", p->va);
 	rnd_step(w, "cpu touch", &watch);
 	return true;
 }
@@ -186,7 +189,7 @@ static void forget(struct rnd_world *w, struct rnd_page *p, unsigned n, uint64_t
 		memset(p[i].want, 0, GM_PAGE_BYTES);
 		p[i].va = va + (uint64_t)i * GM_PAGE_BYTES;
 		p[i].pins = 0;
-		p[i].read_only = p[i].locked = false;
+		p[i].read_only = p[i].obeyed = p[i].locked = false;
 		if (p[i].managed == RND_MANAGED || va != old)
 			p[i].managed = elsewhere_now(w, p[i].managed);
 		rnd_changed(w, &p[i]);
@@ -348,7 +351,7 @@ bool rnd_app_protect(struct rnd_world *w)
 	rnd_expect(w, &watch, ret, 0, 0, "mprotect", p->va);
 	for (unsigned i = 0; i < n; i++) {
 		p[i].read_only = on;
-		p[i].changing = false;
+		p[i].changing = p[i].obeyed = false;
 	}
 	unclaim_addresses(w, p, n);
 	rnd_step(w, "mprotect", &watch);
@@ -423,7 +426,7 @@ void rnd_app_restore(struct rnd_world *w)
 				rnd_fail(w, "munlock of 0x%" PRIx64, p->va);
 			for (; p->pins > 0; p->pins--)
 				gm_sim_unpin(w->sim, p->va);
-			p->read_only = p->locked = false;
+			p->read_only = p->obeyed = p->locked = false;
 		}
 	}
 }
@@ -436,6 +439,7 @@ bool rnd_app_fork(struct rnd_world *w)
 	struct rnd_page *p = &r->page[rnd(w, r->pages)];
 	struct rnd_watch watch = rnd_watch(w);
 	uint64_t failures = w->fork_failures;
+	uint32_t changes = p->changes;
 	uint8_t buf[GM_PAGE_BYTES];
 	unsigned cell, cells;
 	gm_ret_t ret;
@@ -453,7 +457,7 @@ bool rnd_app_fork(struct rnd_world *w)
 	if (failures != w->fork_failures && !rnd_noisy(w, &watch) && !rnd_held(w, &watch, &w->dev[0]) &&
 	    !rnd_held(w, &watch, &w->dev[1]))
 		rnd_fail(w, "memory could not be brought home before a fork, for no reason");
-	if (!r->owned && ret && failures == w->fork_failures && !w->fork_forgot)
+	if (!r->owned && ret && failures == w->fork_failures && !w->fork_forgot && !p->no_read && changes == p->changes)
 		rnd_fail(w, "a child has not inherited adopted memory at 0x%" PRIx64, p->va);
 	if (!r->owned && !ret)
 		rnd_compare(w, p, cell * RND_CELL_BYTES, buf, (size_t)cells * RND_CELL_BYTES, "a child");

@@ -30,7 +30,7 @@ void rnd_ctx_unuse(struct rnd_ctx *c)
 	c->users--;
 }
 
-static bool claim_all(struct rnd_page *p, unsigned n, bool write)
+bool rnd_claim_all(struct rnd_page *p, unsigned n, bool write)
 {
 	for (unsigned i = 0; i < n; i++) {
 		if (rnd_claim(&p[i], LAST, 1, write))
@@ -42,7 +42,7 @@ static bool claim_all(struct rnd_page *p, unsigned n, bool write)
 	return true;
 }
 
-static void unclaim_all(struct rnd_page *p, unsigned n, bool write)
+void rnd_unclaim_all(struct rnd_page *p, unsigned n, bool write)
 {
 	for (unsigned i = 0; i < n; i++)
 		rnd_unclaim(&p[i], LAST, 1, write);
@@ -51,7 +51,7 @@ static void unclaim_all(struct rnd_page *p, unsigned n, bool write)
 static bool all_managed(const struct rnd_page *p, unsigned n)
 {
 	for (unsigned i = 0; i < n; i++)
-		if (p[i].managed != RND_MANAGED || p[i].alone)
+		if (p[i].managed != RND_MANAGED || p[i].alone || p[i].no_read)
 			return false;
 	return true;
 }
@@ -60,7 +60,7 @@ bool rnd_range_begin(struct rnd_world *w, struct rnd_range *g, unsigned max)
 {
 	g->n = rnd_run(w, rnd_region(w), max, NULL, &g->p);
 	g->claimed = w->spaces > 1;
-	if (g->claimed && !claim_all(g->p, g->n, false))
+	if (g->claimed && !rnd_claim_all(g->p, g->n, false))
 		return false;
 	g->va = g->p->va;
 	g->bytes = (uint64_t)g->n * GM_PAGE_BYTES;
@@ -71,7 +71,7 @@ bool rnd_range_begin(struct rnd_world *w, struct rnd_range *g, unsigned max)
 void rnd_range_end(struct rnd_range *g)
 {
 	if (g->claimed)
-		unclaim_all(g->p, g->n, false);
+		rnd_unclaim_all(g->p, g->n, false);
 }
 
 /* ------------------------------------------------------------- migrations */
@@ -141,7 +141,7 @@ bool rnd_lib_fault(struct rnd_world *w)
 		rnd_range_end(&g);
 		return false;
 	}
-	if (g.p->pins || g.p->locked || g.p->read_only || g.p->edge)
+	if (g.p->pins || g.p->kept || g.p->locked || g.p->read_only || g.p->edge)
 		legal |= RND_RET(BUSY) | RND_RET(NOTSUP) | RND_RET(PERM);
 	ret = gm_dev_fault(c->ctx, g.va + rnd(w, GM_PAGE_BYTES), access);
 	if (!g.whole || watch.odd != w->odd)
@@ -290,7 +290,7 @@ bool rnd_lib_release(struct rnd_world *w)
 	if (r->owned)
 		return false;
 	n = rnd_run(w, r, RUN_PAGES, may_release, &p);
-	if (!n || !claim_all(p, n, true))
+	if (!n || !rnd_claim_all(p, n, true))
 		return false;
 	set_managed(w, p, n, RND_PERHAPS);
 	ret = gm_release(p->space->as, (void *)(uintptr_t)p->va, (uint64_t)n * GM_PAGE_BYTES);
@@ -299,7 +299,7 @@ bool rnd_lib_release(struct rnd_world *w)
 	if (!ret)
 		check_outside(w, p, n);
 	set_managed(w, p, n, ret ? RND_MANAGED : RND_UNMANAGED);
-	unclaim_all(p, n, true);
+	rnd_unclaim_all(p, n, true);
 	rnd_step(w, "release", &watch);
 	return true;
 }
@@ -342,10 +342,10 @@ bool rnd_lib_adopt(struct rnd_world *w)
 	if (r->owned)
 		return false;
 	n = rnd_run(w, r, RUN_PAGES, may_adopt, &p);
-	if (!n || !claim_all(p, n, true))
+	if (!n || !rnd_claim_all(p, n, true))
 		return false;
 	(void)rnd_lib_adopt_run(w, p, n);
-	unclaim_all(p, n, true);
+	rnd_unclaim_all(p, n, true);
 	rnd_step(w, "adopt", &watch);
 	return true;
 }
@@ -385,7 +385,7 @@ static void fresh(struct rnd_world *w, struct rnd_region *r, void *ptr)
 
 		p->va = GM_VA(ptr) + (uint64_t)i * GM_PAGE_BYTES;
 		p->pins = 0;
-		p->read_only = p->locked = false;
+		p->read_only = p->obeyed = p->locked = false;
 		rnd_changed(w, p);
 	}
 	r->lost = false;

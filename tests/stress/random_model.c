@@ -153,6 +153,12 @@ void rnd_unclaim(struct rnd_page *p, unsigned cell, unsigned cells, bool write)
 	p->users--;
 }
 
+void rnd_check_obeyed(struct rnd_world *w, const struct rnd_page *p, uint32_t changes, bool write)
+{
+	if (p->obeyed && p->changes == changes && (p->no_read || (write && p->read_only)))
+		rnd_fail(w, "a device %s 0x%" PRIx64 " against the rights of gm_protect()", write ? "writes" : "reads", p->va);
+}
+
 void rnd_drop_begin(struct rnd_world *w)
 {
 	w->drops++;

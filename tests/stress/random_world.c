@@ -27,7 +27,7 @@ static const struct rnd_op {
 	{ rnd_lib_adopt, 6 },	 { rnd_lib_edge, 1 },	   { rnd_lib_renew, 2 },  { rnd_lib_detach, 2 },
 	{ rnd_lib_attach, 4 },	 { rnd_lib_query, 3 },	   { rnd_dev_access, 8 }, { rnd_dev_kernel, 9 },
 	{ rnd_dev_set, 7 },	 { rnd_inject, 1 },	   { rnd_lib_sum, 2 },	  { rnd_lib_query_host, 1 },
-	{ rnd_lib_duplicate, 6 }, { rnd_lib_exclusive, 4 },
+	{ rnd_lib_duplicate, 6 }, { rnd_lib_exclusive, 4 }, { rnd_lib_protect, 4 }, { rnd_lib_pin, 4 },
 };
 
 #define OPS (sizeof(ops) / sizeof(ops[0]))

@@ -5,7 +5,7 @@
  *     random_sim     options, seeds, planted errors     random_app   what the process does
  *     random_world   a world is made and unmade         random_lib   calls of the library
  *     random_model   the byte array, claims, checks     random_dev   kernels and working sets
- *     random_coh     duplicates, exclusive use, sums
+ *     random_coh     duplicates, exclusive use, sums     random_hold  rights that devices obey, pins
  *
  * Every byte of a region has one legal value at any time. A page is cut into
  * cells; whoever reads or writes a cell claims it first, so that while a store
@@ -67,8 +67,11 @@ struct rnd_page {
 	uint32_t edge_bytes;        /* ... and has so many bytes here */
 	bool counter;               /* holds a counter: its content is never given up */
 	bool read_only, locked;
+	bool no_read;               /* and so read_only; only for a while, with `changing` */
 	bool changing;              /* its rights are */
-	unsigned pins;
+	bool obeyed;                /* devices have these rights at most: gm_protect() said so */
+	unsigned pins;              /* of DMA */
+	unsigned kept;              /* gm_pin() */
 	uint32_t changes;           /* rises with each of the above, so that who sees it rise knows */
 	uint64_t changed_ns;        /* ... the last time */
 };
@@ -151,7 +154,7 @@ struct rnd_watch {
 /* What the parent of a planted run learns. */
 struct rnd_result {
 	uint64_t steps, hash, migrations, evictions, faults, packs;
-	uint64_t sums, dups, exclusives; /* calls that did all of it */
+	uint64_t sums, dups, exclusives, protects, keeps; /* calls that did all of it */
 	char why[160];
 };
 
@@ -220,6 +223,11 @@ void rnd_expect(struct rnd_world *w, const struct rnd_watch *watch, gm_ret_t ret
 
 bool rnd_claim(struct rnd_page *p, unsigned cell, unsigned cells, bool write);
 void rnd_unclaim(struct rnd_page *p, unsigned cell, unsigned cells, bool write);
+/* A cell of each page, or none: their addresses stay; `write`: nobody else does that at the same time. */
+bool rnd_claim_all(struct rnd_page *p, unsigned n, bool write);
+void rnd_unclaim_all(struct rnd_page *p, unsigned n, bool write);
+/* No device may have been let through against rights of gm_protect(). `changes`: of the page, before. */
+void rnd_check_obeyed(struct rnd_world *w, const struct rnd_page *p, uint32_t changes, bool write);
 /* Around what drops content; and a number that differs from w->drops once some is, or is being, dropped. */
 void rnd_drop_begin(struct rnd_world *w);
 void rnd_drop_end(struct rnd_world *w);
@@ -284,6 +292,8 @@ bool rnd_lib_renew(struct rnd_world *w);
 bool rnd_lib_detach(struct rnd_world *w);
 bool rnd_lib_attach(struct rnd_world *w);
 bool rnd_lib_query(struct rnd_world *w);
+bool rnd_lib_protect(struct rnd_world *w);
+bool rnd_lib_pin(struct rnd_world *w);
 bool rnd_lib_sum(struct rnd_world *w);
 bool rnd_lib_query_host(struct rnd_world *w);
 bool rnd_lib_duplicate(struct rnd_world *w);
