@@ -246,6 +246,7 @@ tests_stress_race_reuse_SOURCES = \
 tests_stress_race_reuse_LDADD = $(TEST_LAYERS)
 tests_stress_random_sim_SOURCES = \
 	tests/stress/random_app.c \
+	tests/stress/random_child.c \
 	tests/stress/random_coh.c \
 	tests/stress/random_dev.c \
 	tests/stress/random_hold.c \

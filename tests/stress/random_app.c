@@ -190,6 +190,7 @@ static void forget(struct rnd_world *w, struct rnd_page *p, unsigned n, uint64_t
 		p[i].va = va + (uint64_t)i * GM_PAGE_BYTES;
 		p[i].pins = 0;
 		p[i].read_only = p[i].obeyed = p[i].locked = false;
+		rnd_forget_fork(&p[i]);
 		if (p[i].managed == RND_MANAGED || va != old)
 			p[i].managed = elsewhere_now(w, p[i].managed);
 		rnd_changed(w, &p[i]);
@@ -282,6 +283,7 @@ bool rnd_app_move(struct rnd_world *w)
 	va = gm_sim_mremap(w->sim, old, (uint64_t)n * GM_PAGE_BYTES);
 	for (i = 0; va && i < n; i++) {
 		p[i].va = va + (uint64_t)i * GM_PAGE_BYTES;
+		rnd_forget_fork(&p[i]);
 		p[i].managed = elsewhere_now(w, p[i].managed);
 		rnd_changed(w, &p[i]);
 	}
@@ -429,39 +431,4 @@ void rnd_app_restore(struct rnd_world *w)
 			p->read_only = p->obeyed = p->locked = false;
 		}
 	}
-}
-
-/* ------------------------------------------------------------------ fork */
-
-bool rnd_app_fork(struct rnd_world *w)
-{
-	struct rnd_region *r = rnd_region(w);
-	struct rnd_page *p = &r->page[rnd(w, r->pages)];
-	struct rnd_watch watch = rnd_watch(w);
-	uint64_t failures = w->fork_failures;
-	uint32_t changes = p->changes;
-	uint8_t buf[GM_PAGE_BYTES];
-	unsigned cell, cells;
-	gm_ret_t ret;
-
-	choose_cells(w, p, &cell, &cells);
-	if (w->forking || !rnd_claim(p, cell, cells, false))
-		return false;
-	w->forking = true;
-	ret = gm_sim_fork_snapshot(w->sim, p->va + cell * RND_CELL_BYTES, buf, (size_t)cells * RND_CELL_BYTES);
-	w->forking = false;
-	/* owned memory is not inherited, nor is what could not be brought home */
-	rnd_expect(w, &watch, ret, RND_RET(FAULT), 0, "a child's load", p->va);
-	if (r->owned && !ret)
-		rnd_fail(w, "a child has inherited owned memory at 0x%" PRIx64, p->va);
-	if (failures != w->fork_failures && !rnd_noisy(w, &watch) && !rnd_held(w, &watch, &w->dev[0]) &&
-	    !rnd_held(w, &watch, &w->dev[1]))
-		rnd_fail(w, "memory could not be brought home before a fork, for no reason");
-	if (!r->owned && ret && failures == w->fork_failures && !w->fork_forgot && !p->no_read && changes == p->changes)
-		rnd_fail(w, "a child has not inherited adopted memory at 0x%" PRIx64, p->va);
-	if (!r->owned && !ret)
-		rnd_compare(w, p, cell * RND_CELL_BYTES, buf, (size_t)cells * RND_CELL_BYTES, "a child");
-	rnd_unclaim(p, cell, cells, false);
-	rnd_step(w, "fork", &watch);
-	return true;
 }

@@ -147,8 +147,8 @@ static void check_pinned(struct rnd_world *w, const struct rnd_page *p, unsigned
 	}
 }
 
-/* Somebody wants them elsewhere. */
-static void pull(struct rnd_world *w, const struct rnd_page *p, unsigned n)
+/* Somebody wants them elsewhere. Not by an access of another device than `dev`: it waits for the end of the pin. */
+static void pull(struct rnd_world *w, const struct rnd_page *p, unsigned n, const struct gm_dev *dev)
 {
 	struct rnd_dev *d = &w->dev[rnd(w, RND_DEVS)];
 	struct rnd_ctx *c = &p->space->ctx[d - w->dev];
@@ -156,13 +156,27 @@ static void pull(struct rnd_world *w, const struct rnd_page *p, unsigned n)
 
 	if (rnd_one_in(w, 3))
 		(void)gm_migrate(p->space->as, p->va, bytes, NULL, NULL);
-	else if (rnd_one_in(w, 2) && rnd_ctx_use(c)) {
+	else if (rnd_one_in(w, 2) && (!dev || d->dev == dev) && rnd_ctx_use(c)) {
 		gm_ret_t ret = gm_dev_fault(c->ctx, p->va + rnd(w, bytes), rnd_one_in(w, 2) ? GM_READ : GM_WRITE);
 
 		(void)ret; /* whatever it says */
 		rnd_ctx_unuse(c);
 	} else
 		(void)gm_migrate(p->space->as, p->va, bytes, d->dev, NULL);
+}
+
+/* By others than the caller, who asks for a pin to `mine`. */
+static bool held_beside(struct rnd_world *w, const struct rnd_watch *watch, struct rnd_dev *mine)
+{
+	bool held = false;
+
+	for (unsigned i = 0; i < RND_DEVS; i++) {
+		struct rnd_dev *d = &w->dev[i];
+
+		held |= watch->held[i] || watch->holds[i] != d->holds || d->dev->node.reserved_units > 0;
+		held |= d->asking > (d == mine);
+	}
+	return held;
 }
 
 static uint32_t pin_legal(struct rnd_world *w, const struct rnd_range *g, const struct rnd_watch *watch, struct rnd_dev *d)
@@ -175,7 +189,7 @@ static uint32_t pin_legal(struct rnd_world *w, const struct rnd_range *g, const 
 
 		odd |= p->pins || p->kept > 1 || p->locked || p->read_only || p->edge;
 	}
-	if (any_held(w, watch))
+	if (held_beside(w, watch, d))
 		set |= RND_RET(BUSY) | RND_RET(TIMEDOUT);
 	if (!d)
 		return set;
@@ -183,7 +197,7 @@ static uint32_t pin_legal(struct rnd_world *w, const struct rnd_range *g, const 
 		set |= RND_RET(BUSY) | RND_RET(NOTSUP) | RND_RET(FAULT);
 	if (d->granule_bytes > GM_PAGE_BYTES)
 		set |= RND_RET(BUSY) | RND_RET(NOTSUP) | RND_RET(FAULT) | RND_RET(NOSPC) | RND_RET(TIMEDOUT);
-	if (rnd_held(w, watch, d) || g->bytes > d->vram_bytes)
+	if (held_beside(w, watch, d) || g->bytes > d->vram_bytes)
 		set |= RND_RET(NOSPC);
 	return set;
 }
@@ -204,6 +218,24 @@ static void unpin(struct rnd_world *w, const struct rnd_range *g)
 	rnd_expect(w, &watch, gm_unpin(g->p->space->as, g->va, g->bytes), 0, 0, "gm_unpin", g->va);
 }
 
+/* A child gets nothing of what a device keeps, or the bytes. */
+static void fork_meanwhile(struct rnd_world *w, const struct rnd_range *g)
+{
+	const struct rnd_page *p = &g->p[rnd(w, g->n)];
+	struct rnd_watch watch = rnd_watch(w);
+	uint8_t buf[RND_CELL_BYTES];
+	gm_ret_t ret;
+
+	if (w->forking)
+		return;
+	w->forking = true;
+	ret = gm_sim_fork_snapshot(w->sim, p->va + LAST * RND_CELL_BYTES, buf, sizeof(buf));
+	w->forking = false;
+	rnd_expect(w, &watch, ret, RND_RET(FAULT), 0, "a child's load of what is pinned", p->va);
+	if (!ret)
+		rnd_compare(w, p, LAST * RND_CELL_BYTES, buf, sizeof(buf), "a child, of what is pinned,");
+}
+
 /* While it is pinned. */
 static void use_pin(struct rnd_world *w, const struct rnd_range *g, struct gm_dev *dev)
 {
@@ -214,9 +246,11 @@ static void use_pin(struct rnd_world *w, const struct rnd_range *g, struct gm_de
 		check_pinned(w, g->p, g->n, dev);
 	}
 	if (rnd_one_in(w, 2)) {
-		pull(w, g->p, g->n);
+		pull(w, g->p, g->n, dev);
 		check_pinned(w, g->p, g->n, dev);
 	}
+	if (rnd_one_in(w, 3))
+		fork_meanwhile(w, g);
 	if (rnd_one_in(w, 2))
 		gm_sim_sleep_ns(w->sim, rnd(w, 300000));
 	check_pinned(w, g->p, g->n, dev);
@@ -244,6 +278,8 @@ bool rnd_lib_pin(struct rnd_world *w)
 	changes = c ? c->changes : 0;
 	mark(w, &g, d, true);
 	watch = rnd_watch(w);
+	if (d) /* a set, as far as others can tell, also if it is of edges alone and takes no memory */
+		d->asking++;
 	ret = gm_pin(g.p->space->as, g.va, g.bytes, d ? d->dev : NULL);
 	set = pin_legal(w, &g, &watch, d);
 	if (c && (!c->ctx || c->closing || changes != c->changes))
@@ -253,6 +289,8 @@ bool rnd_lib_pin(struct rnd_world *w)
 		use_pin(w, &g, d ? d->dev : NULL);
 		unpin(w, &g);
 	}
+	if (d)
+		d->asking--;
 	mark(w, &g, d, false);
 	rnd_unclaim_all(g.p, g.n, false);
 	rnd_step(w, "pin", &watch);

@@ -263,6 +263,7 @@ static void set_managed(struct rnd_world *w, struct rnd_page *p, unsigned n, enu
 {
 	for (unsigned i = 0; i < n; i++) {
 		p[i].managed = managed;
+		rnd_forget_fork(&p[i]);
 		rnd_changed(w, &p[i]);
 	}
 }
@@ -386,6 +387,7 @@ static void fresh(struct rnd_world *w, struct rnd_region *r, void *ptr)
 		p->va = GM_VA(ptr) + (uint64_t)i * GM_PAGE_BYTES;
 		p->pins = 0;
 		p->read_only = p->obeyed = p->locked = false;
+		p->fork = RND_FORK_DEFAULT;
 		rnd_changed(w, p);
 	}
 	r->lost = false;

@@ -28,6 +28,7 @@ static const struct rnd_op {
 	{ rnd_lib_attach, 4 },	 { rnd_lib_query, 3 },	   { rnd_dev_access, 8 }, { rnd_dev_kernel, 9 },
 	{ rnd_dev_set, 7 },	 { rnd_inject, 1 },	   { rnd_lib_sum, 2 },	  { rnd_lib_query_host, 1 },
 	{ rnd_lib_duplicate, 6 }, { rnd_lib_exclusive, 4 }, { rnd_lib_protect, 4 }, { rnd_lib_pin, 4 },
+	{ rnd_app_child, 3 },	 { rnd_lib_fork_policy, 1 },
 };
 
 #define OPS (sizeof(ops) / sizeof(ops[0]))
@@ -368,6 +369,7 @@ static void unmake_world(struct rnd_world *w)
 	w->last_op = "the end";
 	rnd_quiet(w);
 	rnd_dev_reap(w, true);
+	rnd_app_reap(w);
 	rnd_app_restore(w);
 	rnd_look_at_all(w);
 	compare_all(w, false);

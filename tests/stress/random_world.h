@@ -6,6 +6,7 @@
  *     random_world   a world is made and unmade         random_lib   calls of the library
  *     random_model   the byte array, claims, checks     random_dev   kernels and working sets
  *     random_coh     duplicates, exclusive use, sums     random_hold  rights that devices obey, pins
+ *     random_child   forks, children
  *
  * Every byte of a region has one legal value at any time. A page is cut into
  * cells; whoever reads or writes a cell claims it first, so that while a store
@@ -31,6 +32,8 @@
 #define RND_REGIONS 7u
 #define RND_ACTORS 4u
 #define RND_JOBS 6u
+#define RND_CHILDREN 2u
+#define RND_CHILD_PAGES 8u
 #define RND_JOB_ACCESSES 12u
 /* An operation that takes longer than this of virtual time is a stall. */
 #define RND_STALL_NS (UINT64_C(4) * 1000 * 1000 * 1000)
@@ -46,6 +49,14 @@ enum rnd_managed {
 	RND_UNMANAGED, /* no device may reach it */
 	RND_MANAGED,
 	RND_PERHAPS,   /* unmapped without gm_release(): a region may have been left behind */
+};
+
+/* What gm_fork_policy() said last. */
+enum rnd_fork {
+	RND_FORK_DEFAULT,
+	RND_FORK_EXCLUDE,
+	RND_FORK_HOME,
+	RND_FORK_PERHAPS, /* one of these: the memory was released, or replaced, since */
 };
 
 struct rnd_region;
@@ -72,9 +83,16 @@ struct rnd_page {
 	bool obeyed;                /* devices have these rights at most: gm_protect() said so */
 	unsigned pins;              /* of DMA */
 	unsigned kept;              /* gm_pin() */
+	enum rnd_fork fork;
 	uint32_t changes;           /* rises with each of the above, so that who sees it rise knows */
 	uint64_t changed_ns;        /* ... the last time */
 };
+
+static inline void rnd_forget_fork(struct rnd_page *p)
+{
+	if (p->fork != RND_FORK_DEFAULT)
+		p->fork = RND_FORK_PERHAPS;
+}
 
 struct rnd_region {
 	struct rnd_space *space;
@@ -139,6 +157,22 @@ struct rnd_job {
 	struct gm_fence *fence;
 };
 
+/* What a child had of a page at its fork. */
+struct rnd_child_page {
+	struct rnd_page *parent;
+	uint64_t va;
+	unsigned cell, cells;
+	uint32_t changes;           /* of the parent's */
+	gm_ret_t ret;               /* of a load */
+	uint8_t want[GM_PAGE_BYTES];
+};
+
+struct rnd_child {
+	struct gm_sim_child *child; /* NULL: none */
+	unsigned n;
+	struct rnd_child_page page[RND_CHILD_PAGES];
+};
+
 struct rnd_actor {
 	struct rnd_world *w;
 	struct gm_thread *thread;
@@ -154,7 +188,7 @@ struct rnd_watch {
 /* What the parent of a planted run learns. */
 struct rnd_result {
 	uint64_t steps, hash, migrations, evictions, faults, packs;
-	uint64_t sums, dups, exclusives, protects, keeps; /* calls that did all of it */
+	uint64_t sums, dups, exclusives, protects, keeps, children; /* calls that did all of it */
 	char why[160];
 };
 
@@ -185,6 +219,7 @@ struct rnd_world {
 	struct rnd_actor actor[RND_ACTORS];
 	unsigned actors;
 	struct rnd_job job[RND_JOBS];
+	struct rnd_child child[RND_CHILDREN];
 	uint64_t steps;
 	uint64_t hash;
 	bool noisy;                 /* failures are armed */
@@ -278,6 +313,10 @@ bool rnd_app_move(struct rnd_world *w);
 bool rnd_app_pin(struct rnd_world *w);
 bool rnd_app_lock(struct rnd_world *w);
 bool rnd_app_fork(struct rnd_world *w);
+bool rnd_app_child(struct rnd_world *w);
+bool rnd_lib_fork_policy(struct rnd_world *w);
+/* Children exit. */
+void rnd_app_reap(struct rnd_world *w);
 /* Protections, pins and locks end. */
 void rnd_app_restore(struct rnd_world *w);
 
