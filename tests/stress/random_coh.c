@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Who has a page at the same time: duplicates, exclusive use; where all of it is, in sum.
+ * Who has a page at the same time: duplicates, exclusive use; where all of it is, in sum; all of it home.
  *
  * None of these may change a byte, so they run without a claim. That no device reads older bytes once a store is
  * done is what every comparison with the byte array finds out; what is looked at here is what the calls say.
@@ -114,6 +114,23 @@ bool rnd_lib_query_host(struct rnd_world *w)
 			check_host(w, &g.p[i], &info[i]);
 	rnd_range_end(&g);
 	rnd_step(w, "query host", &watch);
+	return true;
+}
+
+/* ------------------------------------------------------------- all home */
+
+bool rnd_lib_home(struct rnd_world *w)
+{
+	struct rnd_space *s = &w->space[rnd(w, w->spaces)];
+	struct rnd_watch watch = rnd_watch(w);
+	uint64_t left = UINT64_MAX;
+	gm_ret_t ret = gm_as_home(s->as, RND_WAIT_NS, &left);
+
+	/* others bring pages to devices meanwhile */
+	rnd_expect(w, &watch, ret, RND_RET(BUSY), TROUBLE, "gm_as_home", 0);
+	if ((!ret && left) || (ret == GM_RET_BUSY && !left))
+		rnd_fail(w, "gm_as_home says %s but counts %" PRIu64 " bytes", gm_ret_name(ret), left);
+	rnd_step(w, "home", &watch);
 	return true;
 }
 

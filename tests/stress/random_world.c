@@ -28,6 +28,7 @@ static const struct rnd_op {
 	{ rnd_lib_attach, 4 },	 { rnd_lib_query, 3 },	   { rnd_dev_access, 8 }, { rnd_dev_kernel, 9 },
 	{ rnd_dev_set, 7 },	 { rnd_inject, 1 },	   { rnd_lib_sum, 2 },	  { rnd_lib_query_host, 1 },
 	{ rnd_lib_duplicate, 6 }, { rnd_lib_exclusive, 4 }, { rnd_lib_protect, 4 }, { rnd_lib_pin, 4 },
+	{ rnd_lib_home, 1 },
 	{ rnd_app_child, 3 },	 { rnd_lib_fork_policy, 1 },
 };
 

@@ -335,6 +335,7 @@ bool rnd_lib_protect(struct rnd_world *w);
 bool rnd_lib_pin(struct rnd_world *w);
 bool rnd_lib_sum(struct rnd_world *w);
 bool rnd_lib_query_host(struct rnd_world *w);
+bool rnd_lib_home(struct rnd_world *w);
 bool rnd_lib_duplicate(struct rnd_world *w);
 bool rnd_lib_exclusive(struct rnd_world *w);
 /* Bytes of pages claimed alone are read by the CPU: no device has an older copy in its hands any more. */
