@@ -158,7 +158,7 @@ static const char *check_promises(const struct gm_block *b)
 	if (!gm_mask_equal(&held, &b->held))
 		return "the pages held are miscounted";
 	bad = gm_mask_sub(gm_mask_and(b->kept, gm_block_on_devs(b)), b->busy);
-	if (!gm_mask_empty(&bad))
+	if (!gm_mask_empty(&bad) && !atomic_load(&b->as->pins_begun))
 		return "a page pinned to the host is on a device";
 	bad = gm_mask_sub(gm_mask_sub(b->held, gm_mask_or(gm_block_on_devs(b), b->host)),
 			  gm_mask_or(gm_mask_or(b->busy, b->doomed), b->edge));

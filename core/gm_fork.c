@@ -90,7 +90,8 @@ static void bring_home(struct gm_as *as, uint64_t deadline_ns)
 		(void)gm_mem_mark_poison(b, b->va, va); /* a child asks nobody: where there is no mark it sees zeros */
 		if (!stays)
 			continue;
-		keep_block(b, &served);
+		if (!GM_PLANTED(as, GM_PLANT_FORK_OPEN))
+			keep_block(b, &served);
 		gm_log(as->env, GM_LOG_WARN, "fork: the child does not get the memory near 0x%llx, which a device holds",
 		       (unsigned long long)b->va);
 	}

@@ -51,7 +51,9 @@ static gm_ret_t block_to_dev(struct gm_ctx *ctx, struct gm_block *b, uint64_t va
 	while (!ret) {
 		gm_lock(as->env, &b->lock);
 		m.want = gm_mask_and(gm_block_clip(b, va, end), b->managed);
-		m.want = gm_mask_sub(m.want, gm_mask_or(gm_mask_or(b->held, b->kept), b->poisoned));
+		m.want = gm_mask_sub(m.want, gm_mask_or(b->held, b->poisoned));
+		if (!GM_PLANTED(as, GM_PLANT_PIN_MOVE))
+			m.want = gm_mask_sub(m.want, b->kept);
 		m.want = gm_mask_sub(m.want, gm_block_on_dev(b, ctx->dev->index));
 		m.want = gm_mask_shrink(&m.want, granule_pages);
 		gm_unlock(as->env, &b->lock);

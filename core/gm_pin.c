@@ -67,6 +67,25 @@ static gm_ret_t keep(struct gm_as *as, uint64_t va, uint64_t end)
 	return GM_RET_SUCCESS;
 }
 
+/* What had begun before the pages were kept may be taking them to a device: until that is over. SUCCESS, TIMEDOUT. */
+static gm_ret_t wait_begun(struct gm_as *as, uint64_t va, uint64_t end)
+{
+	uint64_t deadline_ns = gm_deadline_ns(as->env, as->cfg.wait_ns), at = va;
+	gm_ret_t ret = GM_RET_SUCCESS;
+
+	for (struct gm_block *b; !ret && (b = gm_block_next_live(as, at, end)); gm_block_put(b)) {
+		struct gm_mask pages = gm_block_clip(b, va, end);
+
+		gm_lock(as->env, &b->lock);
+		while (!ret && gm_mask_meets(&b->busy, &pages))
+			ret = gm_wait(as->env, &b->waitq, &b->lock, deadline_ns);
+		gm_unlock(as->env, &b->lock);
+		at = b->va + GM_BLOCK_BYTES;
+	}
+	return ret ? gm_fail(ret, "gm_pin: pages near 0x%llx did not become free in time",
+			     (unsigned long long)(at - GM_BLOCK_BYTES)) : ret;
+}
+
 /* (A) Of block b, what the host's pins there are keep. */
 static struct gm_mask all_kept(const struct gm_as *as, const struct gm_block *b)
 {
@@ -177,14 +196,18 @@ static gm_ret_t pin_host(struct gm_as *as, struct gm_pin *p)
 {
 	gm_ret_t ret;
 
+	atomic_fetch_add(&as->pins_begun, 1);
 	add(as, p); /* first: another one's unpin must not take away what is kept here */
 	ret = keep(as, p->va, p->end);
 	if (!ret)
-		ret = gm_migrate(as, p->va, p->end - p->va, NULL, NULL);
+		ret = wait_begun(as, p->va, p->end);
 	if (!ret)
-		return ret;
-	take_out(as, p);
-	keep_less(as, p->va, p->end);
+		ret = gm_migrate(as, p->va, p->end - p->va, NULL, NULL);
+	if (ret) {
+		take_out(as, p);
+		keep_less(as, p->va, p->end);
+	}
+	atomic_fetch_sub(&as->pins_begun, 1);
 	return ret;
 }
 

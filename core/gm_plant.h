@@ -22,6 +22,9 @@ enum gm_plant {
 	GM_PLANT_PACK_UNMAP,   /* ... without its mappings */
 	GM_PLANT_DUP_OPEN,     /* duplicates are made, and stores of the process do not wait */
 	GM_PLANT_DUP_KEEP,     /* a store of the process does not end the device's duplicate */
+	GM_PLANT_PROTECT_KEEP, /* gm_protect() leaves devices their mappings */
+	GM_PLANT_PIN_MOVE,     /* what is pinned to the host goes to a device all the same */
+	GM_PLANT_FORK_OPEN,    /* a child inherits also what could not be brought home before */
 	GM_PLANTS,
 };
 

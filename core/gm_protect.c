@@ -169,7 +169,7 @@ static gm_ret_t take_rights(struct change *c)
 	ret = each_block(c, quiet_block);
 	if (!ret) {
 		ret = gm_hal_mem_protect(c->as->host, c->as->hpmap, c->va, c->end - c->va, c->access);
-		revoked = each_block(c, revoke_block); /* also if it failed, which may be half way */
+		revoked = GM_PLANTED(c->as, GM_PLANT_PROTECT_KEEP) ? ret : each_block(c, revoke_block); /* also if it failed, which may be half way */
 		ret = ret ? ret : revoked;
 	}
 	count(c, GM_RIGHTS_ENDED);

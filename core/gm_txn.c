@@ -80,7 +80,8 @@ static bool begin_to_dev(struct gm_txn *t, struct gm_move *m, uint64_t now_ns)
 	struct gm_mask moving = gm_mask_sub(want, here);
 	struct gm_mask slice = gm_mask_none();
 
-	m->pinned = gm_mask_and(moving, b->kept); /* refused, as by the host */
+	if (!GM_PLANTED(b->as, GM_PLANT_PIN_MOVE))
+		m->pinned = gm_mask_and(moving, b->kept); /* refused, as by the host */
 	moving = gm_mask_sub(moving, m->pinned);
 	want = gm_mask_sub(want, m->pinned);
 	if (!(t->flags & GM_TXN_FORCE))

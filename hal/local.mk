@@ -61,6 +61,7 @@ check_LIBRARIES += libgm_sim.a
 libgm_sim_a_SOURCES = \
 	hal/sim/gm_sim.h \
 	hal/sim/gm_sim_app.c \
+	hal/sim/gm_sim_child.c \
 	hal/sim/gm_sim_ctx.c \
 	hal/sim/gm_sim_ctx.h \
 	hal/sim/gm_sim_env.c \

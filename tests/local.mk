@@ -248,7 +248,10 @@ tests_stress_race_reuse_SOURCES = \
 tests_stress_race_reuse_LDADD = $(TEST_LAYERS)
 tests_stress_random_sim_SOURCES = \
 	tests/stress/random_app.c \
+	tests/stress/random_child.c \
+	tests/stress/random_coh.c \
 	tests/stress/random_dev.c \
+	tests/stress/random_hold.c \
 	tests/stress/random_lib.c \
 	tests/stress/random_model.c \
 	tests/stress/random_sim.c \

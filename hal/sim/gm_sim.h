@@ -61,9 +61,18 @@ gm_ret_t gm_sim_fetch_add(struct gm_sim *sim, uint64_t va, uint64_t add, uint64_
  * frame: after munmap or dontneed there is nothing to unpin, after mremap it is at the new address. */
 gm_ret_t gm_sim_pin(struct gm_sim *sim, uint64_t va);
 void gm_sim_unpin(struct gm_sim *sim, uint64_t va);
-/* Fork with the at_fork hooks; the child's memory is compared by `look(arg, va, byte contents)`. */
-/* buf: what the child reads at va. FAULT: it has nothing there; IO: poisoned. A fork cannot be refused:
- * where freeze fails it happens anyway. */
+/*
+ * Fork with the at_fork hooks. The child has the bytes as of then, whatever the process and devices do later. A fork cannot
+ * be refused: where freeze fails it happens anyway.
+ */
+struct gm_sim_child;
+struct gm_sim_child *gm_sim_fork(struct gm_sim *sim);
+/* FAULT: it has nothing there, or not the right; IO: poisoned. At any time, no point of the scheduler. */
+gm_ret_t gm_sim_child_load(const struct gm_sim_child *child, uint64_t va, void *buf, size_t bytes);
+/* In one page (else INVAL) that was there at the fork (else NOTSUP). */
+gm_ret_t gm_sim_child_store(struct gm_sim_child *child, uint64_t va, const void *buf, size_t bytes);
+void gm_sim_child_exit(struct gm_sim_child *child);
+/* The same in one: what a child reads at va, at once. */
 gm_ret_t gm_sim_fork_snapshot(struct gm_sim *sim, uint64_t va, void *buf, size_t bytes);
 
 /* Make the nth call of a host operation from now fail: "steal", "restore", "fill", "zero", "watch",

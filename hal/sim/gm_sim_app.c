@@ -236,6 +236,8 @@ static gm_ret_t touch(struct gm_sim *sim, uint64_t va, bool write, uint8_t **byt
 		if (page->poisoned)
 			return GM_RET_IO;
 		if (page->frame && !(write && page->protected)) {
+			if (write)
+				gm_sim_frame_own(sim, &page->frame);
 			*byte = page->frame + va % GM_PAGE_BYTES;
 			return GM_RET_SUCCESS;
 		}
@@ -342,77 +344,4 @@ gm_ret_t gm_sim_mlock(struct gm_sim *sim, uint64_t va, uint64_t bytes, bool on)
 			return ret;
 	}
 	return GM_RET_SUCCESS;
-}
-
-/* ------------------------------------------------------------------- fork */
-
-/* What a child would read: it inherits neither the watch nor owned memory. */
-static gm_ret_t child_read(struct gm_sim *sim, uint64_t va, uint8_t *to, size_t bytes)
-{
-	while (bytes > 0) {
-		size_t rest = (size_t)(GM_PAGE_BYTES - va % GM_PAGE_BYTES);
-		size_t n = bytes < rest ? bytes : rest;
-		const struct gm_sim_vma *vma = gm_sim_vma_find(sim, va);
-		const struct gm_sim_page *page = gm_sim_page_get(sim, va, false);
-
-		if (!vma || vma->owned || vma->not_inherited || !gm_sim_vma_allows(vma, false))
-			return GM_RET_FAULT;
-		if (page && page->poisoned)
-			return GM_RET_IO;
-		if (page && page->frame)
-			memcpy(to, page->frame + va % GM_PAGE_BYTES, n);
-		else
-			memset(to, 0, n);
-		va += n;
-		to += n;
-		bytes -= n;
-	}
-	return GM_RET_SUCCESS;
-}
-
-/* Freeze what has hooks; the pmaps whose freeze did its work, referenced, go to `frozen`. */
-static unsigned freeze_all(struct gm_sim *sim, struct gm_sim_pmap **frozen)
-{
-	struct gm_sim_pmap *all[MAX_WATCHERS];
-	struct gm_sim_pmap *pmap;
-	unsigned n = 0;
-	unsigned done = 0;
-
-	LIST_FOREACH(pmap, &sim->pmaps, link) {
-		if (n >= MAX_WATCHERS) {
-			gm_sim_panic(sim, "more than %u address spaces at fork", MAX_WATCHERS);
-			break;
-		}
-		pmap->refs++; /* freeze may block, and others may run */
-		all[n++] = pmap;
-	}
-	for (unsigned i = 0; i < n; i++) {
-		if (!all[i]->dead && all[i]->freeze && all[i]->freeze(all[i]->fork_arg) == GM_RET_SUCCESS)
-			frozen[done++] = all[i];
-		else
-			gm_sim_pmap_put(all[i]);
-	}
-	return done;
-}
-
-gm_ret_t gm_sim_fork_snapshot(struct gm_sim *sim, uint64_t va, void *buf, size_t bytes)
-{
-	struct gm_sim_pmap *frozen[MAX_WATCHERS];
-	unsigned n;
-	gm_ret_t ret;
-
-	gm_sim_point(sim);
-	while (sim->forking)
-		gm_sim_queue_wait(sim, &sim->forkers, GM_SIM_NEVER, "another fork");
-	sim->forking = true;
-	n = freeze_all(sim, frozen);
-	ret = child_read(sim, va, buf, bytes);
-	while (n-- > 0) {
-		if (!frozen[n]->dead)
-			frozen[n]->thaw(frozen[n]->fork_arg);
-		gm_sim_pmap_put(frozen[n]);
-	}
-	sim->forking = false;
-	gm_sim_queue_wake(sim, &sim->forkers);
-	return ret;
 }

@@ -132,6 +132,8 @@ static gm_ret_t access_pages(struct gm_sim *sim, uint64_t va, void *buf, size_t 
 		if (write && page->protected)
 			return GM_RET_FAULT;
 		if (write)
+			gm_sim_frame_own(sim, &page->frame);
+		if (write)
 			memcpy(page->frame + offset, at, n); // NOLINT(clang-analyzer-core.NonNullParamChecker)
 		else
 			memcpy(at, page->frame + offset, n); // NOLINT(clang-analyzer-core.NonNullParamChecker)
@@ -176,7 +178,7 @@ static gm_ret_t host_bus_bring(void *dev, uint64_t va, bool write, uint64_t dead
 static gm_ret_t host_mem_map(void *pmap, uint64_t bytes, bool huge, uint64_t *va)
 {
 	struct gm_sim *sim = ((struct gm_sim_pmap *)pmap)->sim;
-	struct gm_sim_vma vma = { .access = GM_READ | GM_WRITE, .owned = true, .huge = huge };
+	struct gm_sim_vma vma = { .access = GM_READ | GM_WRITE, .owned = true, .not_inherited = true, .huge = huge };
 
 	if (gm_sim_trapped(sim, GM_SIM_MEM_MAP))
 		return GM_RET_NOMEM;
@@ -462,7 +464,7 @@ static void host_at_fork(void *pmap, gm_ret_t (*freeze)(void *arg), void (*thaw)
 	p->fork_arg = arg;
 }
 
-/* A child of the simulation is a look at its memory (gm_sim_fork_snapshot()); it has no descriptor. */
+/* A child of the simulation is a copy of its memory (gm_sim_fork()); it has no descriptor. */
 static gm_ret_t host_serve_forks(void *pmap)
 {
 	(void)pmap;

@@ -6,7 +6,7 @@
  *     gm_sim_sched  coroutines, clock            gm_sim_host  the host's ops table
  *     gm_sim_mem    mappings and pages           gm_sim_app   what the application does
  *     gm_sim_slot   library memory with frames   gm_sim_move  steal, restore, fill, zero, poison
- *     gm_sim_env    locks, queues; the world
+ *     gm_sim_env    locks, queues; the world     gm_sim_child children, frames shared with them
  *
  * Everything runs on one thread of the machine and a coroutine gives way only
  * at the points that gm_env.h names, so whatever stands between two of them is
@@ -112,7 +112,7 @@ struct gm_sim_vma {
 	bool shared;     /* not private anonymous: cannot be managed */
 	bool locked;     /* mlock()ed */
 	bool not_inherited; /* MADV_DONTFORK */
-	bool owned;      /* made by mem_map: a child has nothing here */
+	bool owned;      /* made by mem_map */
 	bool huge;       /* huge pages are wanted */
 	bool stores;     /* watched so that pages may be protected */
 	struct gm_sim_pmap *pmap; /* who watches it, or NULL */
@@ -147,6 +147,11 @@ void gm_sim_pages_move(struct gm_sim *sim, uint64_t from, uint64_t to, uint64_t 
 /* First touch of unwatched memory: zeros, one huge page if possible. */
 void gm_sim_pages_populate(struct gm_sim *sim, struct gm_sim_vma *vma, uint64_t va);
 uint8_t *gm_sim_frame_alloc(struct gm_sim *sim);
+/* One more has it; gm_sim_frame_free() takes back one. */
+uint8_t *gm_sim_frame_share(uint8_t *frame);
+bool gm_sim_frame_is_shared(uint8_t *frame);
+/* Before a store: a copy, if others have it. NULL is allowed. */
+void gm_sim_frame_own(struct gm_sim *sim, uint8_t **frame);
 void gm_sim_frame_free(uint8_t *frame);
 void gm_sim_mem_fini(struct gm_sim *sim);
 

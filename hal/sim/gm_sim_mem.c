@@ -11,6 +11,7 @@
  */
 #include "config.h"
 
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -162,21 +163,55 @@ uint64_t gm_sim_va_pick(struct gm_sim *sim, uint64_t bytes, uint64_t align)
 
 /* ---------------------------------------------------------------- pages */
 
+/* In front of a frame's bytes: who has it, the process and its children. */
+struct frame {
+	uint32_t users;
+	uint8_t bytes[GM_PAGE_BYTES];
+};
+
+static struct frame *frame_of(uint8_t *bytes)
+{
+	return (struct frame *)(void *)(bytes - offsetof(struct frame, bytes));
+}
+
 uint8_t *gm_sim_frame_alloc(struct gm_sim *sim)
 {
-	uint8_t *frame = malloc(GM_PAGE_BYTES);
+	struct frame *frame = malloc(sizeof(*frame));
 
 	if (!frame)
 		gm_sim_panic(sim, "no memory for the simulated process");
-	return frame;
+	frame->users = 1;
+	return frame->bytes;
 }
 
-void gm_sim_frame_free(uint8_t *frame)
+uint8_t *gm_sim_frame_share(uint8_t *bytes)
 {
-	if (!frame)
+	frame_of(bytes)->users++;
+	return bytes;
+}
+
+void gm_sim_frame_own(struct gm_sim *sim, uint8_t **bytes)
+{
+	uint8_t *shared = *bytes;
+
+	if (!shared || frame_of(shared)->users == 1)
 		return;
-	memset(frame, FREED_BYTE, GM_PAGE_BYTES);
-	free(frame);
+	*bytes = gm_sim_frame_alloc(sim);
+	memcpy(*bytes, shared, GM_PAGE_BYTES);
+	gm_sim_frame_free(shared);
+}
+
+bool gm_sim_frame_is_shared(uint8_t *bytes)
+{
+	return frame_of(bytes)->users > 1;
+}
+
+void gm_sim_frame_free(uint8_t *bytes)
+{
+	if (!bytes || --frame_of(bytes)->users > 0)
+		return;
+	memset(bytes, FREED_BYTE, GM_PAGE_BYTES);
+	free(frame_of(bytes));
 }
 
 struct gm_sim_block *gm_sim_block_get(struct gm_sim *sim, uint64_t va, bool make)

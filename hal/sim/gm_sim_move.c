@@ -77,7 +77,8 @@ static gm_ret_t steal_page(struct gm_sim_pmap *p, struct gm_sim_block *block, un
 		gm_mask_set(&out->fixed, i);
 		return GM_RET_SUCCESS;
 	}
-	if (page->pins) {
+	/* Shared with a child it is un-shared first, which is a store. */
+	if (page->pins || (page->frame && page->protected && gm_sim_frame_is_shared(page->frame))) {
 		gm_mask_set(&out->pinned, i);
 		return GM_RET_SUCCESS;
 	}

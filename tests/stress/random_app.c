@@ -29,6 +29,7 @@ static void choose_cells(struct rnd_world *w, const struct rnd_page *p, unsigned
 bool rnd_cpu_load(struct rnd_world *w)
 {
 	struct rnd_page *p = rnd_page(w);
+	uint32_t changes = p->changes;
 	uint8_t buf[GM_PAGE_BYTES];
 	struct rnd_watch watch;
 	unsigned cell, cells;
@@ -39,8 +40,9 @@ bool rnd_cpu_load(struct rnd_world *w)
 		return false;
 	watch = rnd_watch(w);
 	ret = gm_sim_load(w->sim, p->va + cell * RND_CELL_BYTES, buf, (size_t)cells * RND_CELL_BYTES);
-	rnd_expect(w, &watch, ret, 0, 0, "a CPU load", p->va);
-	rnd_compare(w, p, cell * RND_CELL_BYTES, buf, (size_t)cells * RND_CELL_BYTES, "the CPU");
+	rnd_expect(w, &watch, ret, p->no_read || p->changes != changes ? RND_RET(FAULT) : 0, 0, "a CPU load", p->va);
+	if (!ret)
+		rnd_compare(w, p, cell * RND_CELL_BYTES, buf, (size_t)cells * RND_CELL_BYTES, "the CPU");
 	rnd_unclaim(p, cell, cells, false);
 	rnd_step(w, "cpu load", &watch);
 	return true;
@@ -79,7 +81,8 @@ bool rnd_cpu_touch(struct rnd_world *w)
 	uint8_t byte;
 	gm_ret_t ret = gm_sim_load(w->sim, p->va + rnd(w, GM_PAGE_BYTES), &byte, 1);
 
-	rnd_expect(w, &watch, ret, watch.odd != w->odd || p->alone ? RND_RET(FAULT) : 0, 0, "a CPU touch", p->va);
+	rnd_expect(w, &watch, ret, watch.odd != w->odd || p->alone || p->no_read ? RND_RET(FAULT) : 0, 0,
+		   "a CPU touch", p->va);
 	rnd_step(w, "cpu touch", &watch);
 	return true;
 }
@@ -186,7 +189,8 @@ static void forget(struct rnd_world *w, struct rnd_page *p, unsigned n, uint64_t
 		memset(p[i].want, 0, GM_PAGE_BYTES);
 		p[i].va = va + (uint64_t)i * GM_PAGE_BYTES;
 		p[i].pins = 0;
-		p[i].read_only = p[i].locked = false;
+		p[i].read_only = p[i].obeyed = p[i].locked = false;
+		rnd_forget_fork(&p[i]);
 		if (p[i].managed == RND_MANAGED || va != old)
 			p[i].managed = elsewhere_now(w, p[i].managed);
 		rnd_changed(w, &p[i]);
@@ -279,6 +283,7 @@ bool rnd_app_move(struct rnd_world *w)
 	va = gm_sim_mremap(w->sim, old, (uint64_t)n * GM_PAGE_BYTES);
 	for (i = 0; va && i < n; i++) {
 		p[i].va = va + (uint64_t)i * GM_PAGE_BYTES;
+		rnd_forget_fork(&p[i]);
 		p[i].managed = elsewhere_now(w, p[i].managed);
 		rnd_changed(w, &p[i]);
 	}
@@ -341,13 +346,15 @@ bool rnd_app_protect(struct rnd_world *w)
 	if (!n || !claim_addresses(p, n))
 		return false;
 	for (unsigned i = 0; i < n; i++) {
-		p[i].read_only = true; /* while it changes, both is legal */
+		p[i].read_only = p[i].changing = true; /* while it changes, both is legal */
 		rnd_changed(w, &p[i]);
 	}
 	ret = gm_sim_mprotect(w->sim, p->va, (uint64_t)n * GM_PAGE_BYTES, on ? GM_READ : GM_READ | GM_WRITE);
 	rnd_expect(w, &watch, ret, 0, 0, "mprotect", p->va);
-	for (unsigned i = 0; i < n; i++)
+	for (unsigned i = 0; i < n; i++) {
 		p[i].read_only = on;
+		p[i].changing = p[i].obeyed = false;
+	}
 	unclaim_addresses(w, p, n);
 	rnd_step(w, "mprotect", &watch);
 	return true;
@@ -421,41 +428,7 @@ void rnd_app_restore(struct rnd_world *w)
 				rnd_fail(w, "munlock of 0x%" PRIx64, p->va);
 			for (; p->pins > 0; p->pins--)
 				gm_sim_unpin(w->sim, p->va);
-			p->read_only = p->locked = false;
+			p->read_only = p->obeyed = p->locked = false;
 		}
 	}
-}
-
-/* ------------------------------------------------------------------ fork */
-
-bool rnd_app_fork(struct rnd_world *w)
-{
-	struct rnd_region *r = rnd_region(w);
-	struct rnd_page *p = &r->page[rnd(w, r->pages)];
-	struct rnd_watch watch = rnd_watch(w);
-	uint64_t failures = w->fork_failures;
-	uint8_t buf[GM_PAGE_BYTES];
-	unsigned cell, cells;
-	gm_ret_t ret;
-
-	choose_cells(w, p, &cell, &cells);
-	if (w->forking || !rnd_claim(p, cell, cells, false))
-		return false;
-	w->forking = true;
-	ret = gm_sim_fork_snapshot(w->sim, p->va + cell * RND_CELL_BYTES, buf, (size_t)cells * RND_CELL_BYTES);
-	w->forking = false;
-	/* owned memory is not inherited, nor is what could not be brought home */
-	rnd_expect(w, &watch, ret, RND_RET(FAULT), 0, "a child's load", p->va);
-	if (r->owned && !ret)
-		rnd_fail(w, "a child has inherited owned memory at 0x%" PRIx64, p->va);
-	if (failures != w->fork_failures && !rnd_noisy(w, &watch) && !rnd_held(w, &watch, &w->dev[0]) &&
-	    !rnd_held(w, &watch, &w->dev[1]))
-		rnd_fail(w, "memory could not be brought home before a fork, for no reason");
-	if (!r->owned && ret && failures == w->fork_failures && !w->fork_forgot)
-		rnd_fail(w, "a child has not inherited adopted memory at 0x%" PRIx64, p->va);
-	if (!r->owned && !ret)
-		rnd_compare(w, p, cell * RND_CELL_BYTES, buf, (size_t)cells * RND_CELL_BYTES, "a child");
-	rnd_unclaim(p, cell, cells, false);
-	rnd_step(w, "fork", &watch);
-	return true;
 }

@@ -25,7 +25,7 @@
 
 static bool is_odd(const struct rnd_page *p)
 {
-	return p->pins || p->locked || p->read_only || p->edge || p->alone || p->managed != RND_MANAGED;
+	return p->pins || p->kept || p->locked || p->read_only || p->edge || p->alone || p->managed != RND_MANAGED;
 }
 
 /* No device may reach what nobody has adopted. */
@@ -62,6 +62,8 @@ bool rnd_dev_access(struct rnd_world *w)
 	rnd_ctx_unuse(c);
 	rnd_expect(w, &watch, ret, RND_RET(FAULT) | RND_RET(PERM), 0, "a device access", p->va);
 	check_reach(w, p, changes, managed, ret);
+	if (!ret)
+		rnd_check_obeyed(w, p, changes, write);
 	if (!ret && write)
 		memcpy(p->want + cell * RND_CELL_BYTES, buf, bytes);
 	else if (!ret)
@@ -131,6 +133,8 @@ static void kernel_add(struct gm_mock_thread *thread, struct rnd_job *job, struc
 	c->started += add;
 	ret = gm_mock_fetch_add(thread, p->va + c->offset + job->ctx->ctx->to_dev, add, &old);
 	ret = judged(job, p, &watch, changes, p->managed, odd, ret);
+	if (!ret)
+		rnd_check_obeyed(w, p, changes, true);
 	if (ret)
 		c->started -= add;
 	else
@@ -162,6 +166,8 @@ static void kernel_access(struct gm_mock_thread *thread, struct rnd_job *job, st
 		ret = gm_mock_load(thread, va, buf, bytes);
 	}
 	ret = judged(job, p, &watch, changes, managed, odd, ret);
+	if (!ret)
+		rnd_check_obeyed(w, p, changes, write);
 	if (!ret && write)
 		memcpy(p->want + cell * RND_CELL_BYTES, buf, bytes);
 	else if (!ret)

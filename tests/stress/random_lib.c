@@ -30,7 +30,7 @@ void rnd_ctx_unuse(struct rnd_ctx *c)
 	c->users--;
 }
 
-static bool claim_all(struct rnd_page *p, unsigned n, bool write)
+bool rnd_claim_all(struct rnd_page *p, unsigned n, bool write)
 {
 	for (unsigned i = 0; i < n; i++) {
 		if (rnd_claim(&p[i], LAST, 1, write))
@@ -42,7 +42,7 @@ static bool claim_all(struct rnd_page *p, unsigned n, bool write)
 	return true;
 }
 
-static void unclaim_all(struct rnd_page *p, unsigned n, bool write)
+void rnd_unclaim_all(struct rnd_page *p, unsigned n, bool write)
 {
 	for (unsigned i = 0; i < n; i++)
 		rnd_unclaim(&p[i], LAST, 1, write);
@@ -51,24 +51,16 @@ static void unclaim_all(struct rnd_page *p, unsigned n, bool write)
 static bool all_managed(const struct rnd_page *p, unsigned n)
 {
 	for (unsigned i = 0; i < n; i++)
-		if (p[i].managed != RND_MANAGED || p[i].alone)
+		if (p[i].managed != RND_MANAGED || p[i].alone || p[i].no_read)
 			return false;
 	return true;
 }
 
-/* A range for a call that changes no byte. */
-struct range {
-	struct rnd_page *p;
-	unsigned n;
-	uint64_t va, bytes;
-	bool claimed, whole;
-};
-
-static bool range_begin(struct rnd_world *w, struct range *g, unsigned max)
+bool rnd_range_begin(struct rnd_world *w, struct rnd_range *g, unsigned max)
 {
 	g->n = rnd_run(w, rnd_region(w), max, NULL, &g->p);
 	g->claimed = w->spaces > 1;
-	if (g->claimed && !claim_all(g->p, g->n, false))
+	if (g->claimed && !rnd_claim_all(g->p, g->n, false))
 		return false;
 	g->va = g->p->va;
 	g->bytes = (uint64_t)g->n * GM_PAGE_BYTES;
@@ -76,10 +68,10 @@ static bool range_begin(struct rnd_world *w, struct range *g, unsigned max)
 	return true;
 }
 
-static void range_end(struct range *g)
+void rnd_range_end(struct rnd_range *g)
 {
 	if (g->claimed)
-		unclaim_all(g->p, g->n, false);
+		rnd_unclaim_all(g->p, g->n, false);
 }
 
 /* ------------------------------------------------------------- migrations */
@@ -91,10 +83,10 @@ bool rnd_lib_to_dev(struct rnd_world *w)
 	uint32_t changes, legal = RND_RET(BUSY);
 	uint64_t moved = UINT64_MAX;
 	struct rnd_ctx *c;
-	struct range g;
+	struct rnd_range g;
 	gm_ret_t ret;
 
-	if (!range_begin(w, &g, RUN_PAGES))
+	if (!rnd_range_begin(w, &g, RUN_PAGES))
 		return false;
 	c = &g.p->space->ctx[d - w->dev];
 	changes = c->changes;
@@ -108,7 +100,7 @@ bool rnd_lib_to_dev(struct rnd_world *w)
 	rnd_expect(w, &watch, ret, legal, TROUBLE | RND_RET(NOSPC), "gm_migrate to a device", g.va);
 	if (!ret && moved != g.bytes)
 		rnd_fail(w, "gm_migrate says that all is there but counts %" PRIu64 " bytes", moved);
-	range_end(&g);
+	rnd_range_end(&g);
 	rnd_step(w, "migrate to dev", &watch);
 	return true;
 }
@@ -117,17 +109,17 @@ bool rnd_lib_to_host(struct rnd_world *w)
 {
 	struct rnd_watch watch = rnd_watch(w);
 	uint64_t moved = UINT64_MAX;
-	struct range g;
+	struct rnd_range g;
 	gm_ret_t ret;
 
-	if (!range_begin(w, &g, RUN_PAGES))
+	if (!rnd_range_begin(w, &g, RUN_PAGES))
 		return false;
 	ret = gm_migrate(g.p->space->as, g.va, g.bytes, NULL, &moved);
 	rnd_expect(w, &watch, ret, RND_RET(BUSY) | (g.whole && watch.odd == w->odd ? 0 : RND_RET(FAULT)), TROUBLE,
 		   "gm_migrate to the host", g.va);
 	if (!ret && moved != g.bytes)
 		rnd_fail(w, "gm_migrate says that all is home but counts %" PRIu64 " bytes", moved);
-	range_end(&g);
+	rnd_range_end(&g);
 	rnd_step(w, "migrate to host", &watch);
 	return true;
 }
@@ -139,17 +131,17 @@ bool rnd_lib_fault(struct rnd_world *w)
 	uint32_t access = kinds[rnd(w, 4)], legal = 0;
 	struct rnd_watch watch = rnd_watch(w);
 	struct rnd_ctx *c;
-	struct range g;
+	struct rnd_range g;
 	gm_ret_t ret;
 
-	if (!range_begin(w, &g, 1))
+	if (!rnd_range_begin(w, &g, 1))
 		return false;
 	c = &g.p->space->ctx[d - w->dev];
 	if (!rnd_ctx_use(c)) {
-		range_end(&g);
+		rnd_range_end(&g);
 		return false;
 	}
-	if (g.p->pins || g.p->locked || g.p->read_only || g.p->edge)
+	if (g.p->pins || g.p->kept || g.p->locked || g.p->read_only || g.p->edge)
 		legal |= RND_RET(BUSY) | RND_RET(NOTSUP) | RND_RET(PERM);
 	ret = gm_dev_fault(c->ctx, g.va + rnd(w, GM_PAGE_BYTES), access);
 	if (!g.whole || watch.odd != w->odd)
@@ -160,7 +152,7 @@ bool rnd_lib_fault(struct rnd_world *w)
 		legal |= RND_RET(NOSPC) | RND_RET(TIMEDOUT);
 	rnd_ctx_unuse(c);
 	rnd_expect(w, &watch, ret, legal, TROUBLE | RND_RET(NOSPC), "gm_dev_fault", g.va);
-	range_end(&g);
+	rnd_range_end(&g);
 	rnd_step(w, "dev fault", &watch);
 	return true;
 }
@@ -271,6 +263,7 @@ static void set_managed(struct rnd_world *w, struct rnd_page *p, unsigned n, enu
 {
 	for (unsigned i = 0; i < n; i++) {
 		p[i].managed = managed;
+		rnd_forget_fork(&p[i]);
 		rnd_changed(w, &p[i]);
 	}
 }
@@ -298,7 +291,7 @@ bool rnd_lib_release(struct rnd_world *w)
 	if (r->owned)
 		return false;
 	n = rnd_run(w, r, RUN_PAGES, may_release, &p);
-	if (!n || !claim_all(p, n, true))
+	if (!n || !rnd_claim_all(p, n, true))
 		return false;
 	set_managed(w, p, n, RND_PERHAPS);
 	ret = gm_release(p->space->as, (void *)(uintptr_t)p->va, (uint64_t)n * GM_PAGE_BYTES);
@@ -307,7 +300,7 @@ bool rnd_lib_release(struct rnd_world *w)
 	if (!ret)
 		check_outside(w, p, n);
 	set_managed(w, p, n, ret ? RND_MANAGED : RND_UNMANAGED);
-	unclaim_all(p, n, true);
+	rnd_unclaim_all(p, n, true);
 	rnd_step(w, "release", &watch);
 	return true;
 }
@@ -350,10 +343,10 @@ bool rnd_lib_adopt(struct rnd_world *w)
 	if (r->owned)
 		return false;
 	n = rnd_run(w, r, RUN_PAGES, may_adopt, &p);
-	if (!n || !claim_all(p, n, true))
+	if (!n || !rnd_claim_all(p, n, true))
 		return false;
 	(void)rnd_lib_adopt_run(w, p, n);
-	unclaim_all(p, n, true);
+	rnd_unclaim_all(p, n, true);
 	rnd_step(w, "adopt", &watch);
 	return true;
 }
@@ -393,7 +386,8 @@ static void fresh(struct rnd_world *w, struct rnd_region *r, void *ptr)
 
 		p->va = GM_VA(ptr) + (uint64_t)i * GM_PAGE_BYTES;
 		p->pins = 0;
-		p->read_only = p->locked = false;
+		p->read_only = p->obeyed = p->locked = false;
+		p->fork = RND_FORK_DEFAULT;
 		rnd_changed(w, p);
 	}
 	r->lost = false;
@@ -526,14 +520,14 @@ bool rnd_lib_query(struct rnd_world *w)
 {
 	struct gm_page_info info[RUN_PAGES];
 	struct rnd_watch watch = rnd_watch(w);
-	struct range g;
+	struct rnd_range g;
 
-	if (!range_begin(w, &g, RUN_PAGES))
+	if (!rnd_range_begin(w, &g, RUN_PAGES))
 		return false;
 	rnd_expect(w, &watch, gm_query(g.p->space->as, g.va, g.n, info), 0, 0, "gm_query", g.va);
 	for (unsigned i = 0; i < g.n; i++)
 		check_info(w, &g.p[i], &info[i], watch.odd == w->odd && !g.p[i].alone);
-	range_end(&g);
+	rnd_range_end(&g);
 	rnd_step(w, "query", &watch);
 	return true;
 }

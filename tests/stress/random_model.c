@@ -153,6 +153,12 @@ void rnd_unclaim(struct rnd_page *p, unsigned cell, unsigned cells, bool write)
 	p->users--;
 }
 
+void rnd_check_obeyed(struct rnd_world *w, const struct rnd_page *p, uint32_t changes, bool write)
+{
+	if (p->obeyed && p->changes == changes && (p->no_read || (write && p->read_only)))
+		rnd_fail(w, "a device %s 0x%" PRIx64 " against the rights of gm_protect()", write ? "writes" : "reads", p->va);
+}
+
 void rnd_drop_begin(struct rnd_world *w)
 {
 	w->drops++;
@@ -287,6 +293,31 @@ static void check_clean(struct rnd_world *w, const struct gm_block *b, unsigned 
 			rnd_fail(w, "0x%" PRIx64 " counts as clean but a device may write to it", va);
 }
 
+/* Every duplicate has the bytes of the page, which nobody may map for stores. */
+static void check_duplicates(struct rnd_world *w, const struct gm_block *b, unsigned page)
+{
+	uint64_t va = b->va + (uint64_t)page * GM_PAGE_BYTES;
+	bool some = false;
+
+	for (unsigned i = 0; i < RND_DEVS; i++) {
+		const struct rnd_dev *d = &w->dev[i];
+		const struct gm_bnode *n = b->node[d->dev->index];
+		struct gm_frame_map frames;
+
+		if (!n || !gm_mask_test(&n->copy, page))
+			continue;
+		some = true;
+		gm_block_frames(b, d->dev->index, &frames);
+		if (memcmp(gm_mock_vram(d->mock, gm_frame_pa(&frames, page), GM_PAGE_BYTES), on_host(w, va), GM_PAGE_BYTES) != 0)
+			rnd_fail(w, "a duplicate of 0x%" PRIx64 " has other bytes than the page", va);
+	}
+	if (some != gm_mask_test(&b->dup, page))
+		rnd_fail(w, "0x%" PRIx64 " counts as duplicated or not, but is it?", va);
+	for (unsigned i = 0; some && i < GM_MAX_CTXS; i++)
+		if (b->map[i] && gm_mask_test(&b->map[i]->write, page))
+			rnd_fail(w, "0x%" PRIx64 " is duplicated but a device may write to it", va);
+}
+
 /* The page's bytes, or NULL: on their way. */
 static const uint8_t *look(struct rnd_world *w, const struct rnd_page *p)
 {
@@ -315,6 +346,7 @@ static const uint8_t *look(struct rnd_world *w, const struct rnd_page *p)
 		check_clean(w, b, page, n, bytes);
 		return bytes;
 	}
+	check_duplicates(w, b, page);
 	if (gm_mask_test(&b->host, page) || gm_mask_test(&b->edge, page) || !gm_mask_test(&b->managed, page))
 		return gm_mask_test(&b->staged, page) ? NULL : on_host(w, p->va);
 	if (gm_mask_test(&b->staged, page))

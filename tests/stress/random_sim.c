@@ -52,6 +52,11 @@ static const struct plant {
 	{ "write-clean", GM_PLANT_WRITE_CLEAN, GM_MOCK_BUG_NONE },
 	{ "pack-clean", GM_PLANT_PACK_CLEAN, GM_MOCK_BUG_NONE },
 	{ "pack-unmap", GM_PLANT_PACK_UNMAP, GM_MOCK_BUG_NONE },
+	{ "dup-open", GM_PLANT_DUP_OPEN, GM_MOCK_BUG_NONE },
+	{ "dup-keep", GM_PLANT_DUP_KEEP, GM_MOCK_BUG_NONE },
+	{ "protect-keep", GM_PLANT_PROTECT_KEEP, GM_MOCK_BUG_NONE },
+	{ "pin-move", GM_PLANT_PIN_MOVE, GM_MOCK_BUG_NONE },
+	{ "fork-open", GM_PLANT_FORK_OPEN, GM_MOCK_BUG_NONE },
 	{ "mock-skip-invl", GM_PLANT_NONE, GM_MOCK_BUG_SKIP_INVL },
 	{ "mock-skip-remove", GM_PLANT_NONE, GM_MOCK_BUG_SKIP_REMOVE },
 	{ "mock-skip-copy", GM_PLANT_NONE, GM_MOCK_BUG_SKIP_COPY },
@@ -195,9 +200,13 @@ static int run_worlds(const struct rnd_options *base, uint64_t seeds)
 		}
 	}
 	printf("%" PRIu64 " steps of %" PRIu64 " seeds from %" PRIu64 ": %" PRIu64 " migrations, %" PRIu64 " evictions, %" PRIu64
-	       " faults, %" PRIu64 " blocks packed, hash %016" PRIx64 "\n", sum.steps, seeds, base->seed, sum.migrations,
-	       sum.evictions, sum.faults, sum.packs, sum.hash);
-	if (sum.steps < MANY_STEPS || (sum.migrations && sum.evictions && sum.faults && sum.packs))
+	       " faults, %" PRIu64 " blocks packed, %" PRIu64 " sums, %" PRIu64 " duplicated, %" PRIu64
+	       " exclusive, %" PRIu64 " protected, %" PRIu64 " pinned, %" PRIu64
+	       " looks at children, hash %016" PRIx64 "\n", sum.steps, seeds, base->seed, sum.migrations, sum.evictions, sum.faults,
+	       sum.packs, sum.sums, sum.dups, sum.exclusives, sum.protects, sum.keeps,
+	       sum.children, sum.hash);
+	if (sum.steps < MANY_STEPS || (sum.migrations && sum.evictions && sum.faults && sum.packs && sum.sums && sum.dups &&
+				       sum.exclusives && sum.protects && sum.keeps && sum.children))
 		return 0;
 	fprintf(stderr, "random_sim: FAILED: something never happened at all\n");
 	return 1;

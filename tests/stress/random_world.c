@@ -26,7 +26,10 @@ static const struct rnd_op {
 	{ rnd_lib_to_host, 5 },	 { rnd_lib_fault, 8 },	   { rnd_lib_discard, 4 }, { rnd_lib_release, 3 },
 	{ rnd_lib_adopt, 6 },	 { rnd_lib_edge, 1 },	   { rnd_lib_renew, 2 },  { rnd_lib_detach, 2 },
 	{ rnd_lib_attach, 4 },	 { rnd_lib_query, 3 },	   { rnd_dev_access, 8 }, { rnd_dev_kernel, 9 },
-	{ rnd_dev_set, 7 },	 { rnd_inject, 1 },
+	{ rnd_dev_set, 7 },	 { rnd_inject, 1 },	   { rnd_lib_sum, 2 },	  { rnd_lib_query_host, 1 },
+	{ rnd_lib_duplicate, 6 }, { rnd_lib_exclusive, 4 }, { rnd_lib_protect, 4 }, { rnd_lib_pin, 4 },
+	{ rnd_lib_home, 1 },
+	{ rnd_app_child, 3 },	 { rnd_lib_fork_policy, 1 },
 };
 
 #define OPS (sizeof(ops) / sizeof(ops[0]))
@@ -193,7 +196,8 @@ static void make_space(struct rnd_world *w, struct rnd_space *s)
 	static const uint64_t packs_after_ns[] = { 1, 100000, GM_PACK_IDLE_NS };
 
 	s->w = w;
-	config.flags = (rnd_one_in(w, 3) ? GM_AS_EXCLUSIVE : 0) | (rnd_one_in(w, 6) ? GM_AS_NO_THREADS : 0);
+	config.flags = (rnd_one_in(w, 3) ? GM_AS_EXCLUSIVE : 0) | (rnd_one_in(w, 6) ? GM_AS_NO_THREADS : 0) |
+		       (rnd_one_in(w, 5) ? GM_AS_WATCH : 0);
 	config.slice_ns = slices_ns[rnd(w, 3)];
 	config.cpu_unit_bytes = unit(w);
 	config.cpu_around_bytes = config.cpu_unit_bytes << rnd(w, 4);
@@ -366,6 +370,7 @@ static void unmake_world(struct rnd_world *w)
 	w->last_op = "the end";
 	rnd_quiet(w);
 	rnd_dev_reap(w, true);
+	rnd_app_reap(w);
 	rnd_app_restore(w);
 	rnd_look_at_all(w);
 	compare_all(w, false);

@@ -5,6 +5,8 @@
  *     random_sim     options, seeds, planted errors     random_app   what the process does
  *     random_world   a world is made and unmade         random_lib   calls of the library
  *     random_model   the byte array, claims, checks     random_dev   kernels and working sets
+ *     random_coh     duplicates, exclusive use, sums     random_hold  rights that devices obey, pins
+ *     random_child   forks, children
  *
  * Every byte of a region has one legal value at any time. A page is cut into
  * cells; whoever reads or writes a cell claims it first, so that while a store
@@ -30,6 +32,8 @@
 #define RND_REGIONS 7u
 #define RND_ACTORS 4u
 #define RND_JOBS 6u
+#define RND_CHILDREN 2u
+#define RND_CHILD_PAGES 8u
 #define RND_JOB_ACCESSES 12u
 /* An operation that takes longer than this of virtual time is a stall. */
 #define RND_STALL_NS (UINT64_C(4) * 1000 * 1000 * 1000)
@@ -45,6 +49,14 @@ enum rnd_managed {
 	RND_UNMANAGED, /* no device may reach it */
 	RND_MANAGED,
 	RND_PERHAPS,   /* unmapped without gm_release(): a region may have been left behind */
+};
+
+/* What gm_fork_policy() said last. */
+enum rnd_fork {
+	RND_FORK_DEFAULT,
+	RND_FORK_EXCLUDE,
+	RND_FORK_HOME,
+	RND_FORK_PERHAPS, /* one of these: the memory was released, or replaced, since */
 };
 
 struct rnd_region;
@@ -66,10 +78,21 @@ struct rnd_page {
 	uint32_t edge_bytes;        /* ... and has so many bytes here */
 	bool counter;               /* holds a counter: its content is never given up */
 	bool read_only, locked;
-	unsigned pins;
+	bool no_read;               /* and so read_only; only for a while, with `changing` */
+	bool changing;              /* its rights are */
+	bool obeyed;                /* devices have these rights at most: gm_protect() said so */
+	unsigned pins;              /* of DMA */
+	unsigned kept;              /* gm_pin() */
+	enum rnd_fork fork;
 	uint32_t changes;           /* rises with each of the above, so that who sees it rise knows */
 	uint64_t changed_ns;        /* ... the last time */
 };
+
+static inline void rnd_forget_fork(struct rnd_page *p)
+{
+	if (p->fork != RND_FORK_DEFAULT)
+		p->fork = RND_FORK_PERHAPS;
+}
 
 struct rnd_region {
 	struct rnd_space *space;
@@ -134,6 +157,22 @@ struct rnd_job {
 	struct gm_fence *fence;
 };
 
+/* What a child had of a page at its fork. */
+struct rnd_child_page {
+	struct rnd_page *parent;
+	uint64_t va;
+	unsigned cell, cells;
+	uint32_t changes;           /* of the parent's */
+	gm_ret_t ret;               /* of a load */
+	uint8_t want[GM_PAGE_BYTES];
+};
+
+struct rnd_child {
+	struct gm_sim_child *child; /* NULL: none */
+	unsigned n;
+	struct rnd_child_page page[RND_CHILD_PAGES];
+};
+
 struct rnd_actor {
 	struct rnd_world *w;
 	struct gm_thread *thread;
@@ -149,6 +188,7 @@ struct rnd_watch {
 /* What the parent of a planted run learns. */
 struct rnd_result {
 	uint64_t steps, hash, migrations, evictions, faults, packs;
+	uint64_t sums, dups, exclusives, protects, keeps, children; /* calls that did all of it */
 	char why[160];
 };
 
@@ -179,6 +219,7 @@ struct rnd_world {
 	struct rnd_actor actor[RND_ACTORS];
 	unsigned actors;
 	struct rnd_job job[RND_JOBS];
+	struct rnd_child child[RND_CHILDREN];
 	uint64_t steps;
 	uint64_t hash;
 	bool noisy;                 /* failures are armed */
@@ -217,6 +258,11 @@ void rnd_expect(struct rnd_world *w, const struct rnd_watch *watch, gm_ret_t ret
 
 bool rnd_claim(struct rnd_page *p, unsigned cell, unsigned cells, bool write);
 void rnd_unclaim(struct rnd_page *p, unsigned cell, unsigned cells, bool write);
+/* A cell of each page, or none: their addresses stay; `write`: nobody else does that at the same time. */
+bool rnd_claim_all(struct rnd_page *p, unsigned n, bool write);
+void rnd_unclaim_all(struct rnd_page *p, unsigned n, bool write);
+/* No device may have been let through against rights of gm_protect(). `changes`: of the page, before. */
+void rnd_check_obeyed(struct rnd_world *w, const struct rnd_page *p, uint32_t changes, bool write);
 /* Around what drops content; and a number that differs from w->drops once some is, or is being, dropped. */
 void rnd_drop_begin(struct rnd_world *w);
 void rnd_drop_end(struct rnd_world *w);
@@ -237,6 +283,16 @@ struct rnd_page *rnd_page(struct rnd_world *w);
 /* A run of neighbours in one region, side by side in address too, each good enough; 0: none. */
 unsigned rnd_run(struct rnd_world *w, struct rnd_region *r, unsigned max, bool (*good)(const struct rnd_page *p),
 		 struct rnd_page **first);
+/* A range for a call that changes no byte. */
+struct rnd_range {
+	struct rnd_page *p;
+	unsigned n;
+	uint64_t va, bytes;
+	bool claimed;               /* its addresses are kept */
+	bool whole;                 /* all of it is managed */
+};
+bool rnd_range_begin(struct rnd_world *w, struct rnd_range *g, unsigned max);
+void rnd_range_end(struct rnd_range *g);
 void rnd_random_bytes(struct rnd_world *w, uint8_t *buf, size_t bytes);
 void rnd_compare(struct rnd_world *w, const struct rnd_page *p, unsigned offset, const uint8_t *got, size_t bytes,
 		 const char *who);
@@ -257,6 +313,10 @@ bool rnd_app_move(struct rnd_world *w);
 bool rnd_app_pin(struct rnd_world *w);
 bool rnd_app_lock(struct rnd_world *w);
 bool rnd_app_fork(struct rnd_world *w);
+bool rnd_app_child(struct rnd_world *w);
+bool rnd_lib_fork_policy(struct rnd_world *w);
+/* Children exit. */
+void rnd_app_reap(struct rnd_world *w);
 /* Protections, pins and locks end. */
 void rnd_app_restore(struct rnd_world *w);
 
@@ -271,6 +331,13 @@ bool rnd_lib_renew(struct rnd_world *w);
 bool rnd_lib_detach(struct rnd_world *w);
 bool rnd_lib_attach(struct rnd_world *w);
 bool rnd_lib_query(struct rnd_world *w);
+bool rnd_lib_protect(struct rnd_world *w);
+bool rnd_lib_pin(struct rnd_world *w);
+bool rnd_lib_sum(struct rnd_world *w);
+bool rnd_lib_query_host(struct rnd_world *w);
+bool rnd_lib_home(struct rnd_world *w);
+bool rnd_lib_duplicate(struct rnd_world *w);
+bool rnd_lib_exclusive(struct rnd_world *w);
 /* Bytes of pages claimed alone are read by the CPU: no device has an older copy in its hands any more. */
 void rnd_lib_settle(struct rnd_world *w, struct rnd_page *p, unsigned n);
 /* gm_adopt() of pages claimed alone. */

@@ -34,6 +34,73 @@ CORE_TEST(pin, to_the_host)
 	cr_assert_eq(dev_wrong(w->ctx[0], va, GM_BLOCK_PAGES, 2), 0);
 }
 
+struct going {
+	struct world *w;
+	uint64_t va;
+	bool done;
+};
+
+static void go_to_dev(void *arg)
+{
+	struct going *g = arg;
+
+	OK(gm_dev_fault(g->w->ctx[0], g->va, GM_WRITE));
+	g->done = true;
+}
+
+/* What is on its way to the device when it is pinned is not there afterwards; with content, and without. */
+CORE_TEST(pin, to_the_host_while_it_leaves, .dev = { "mock:vram=4M,copy=async,copyns=100000" })
+{
+	uint64_t va = app_adopted(w, 2, 3);
+
+	for (unsigned i = 0; i < 2; i++, va += BLOCK) {
+		struct gm_mock_rule late = { .size = sizeof(late), .op = GM_MOCK_PMAP_ENTER, .nth = 1, .count = 1,
+					     .delay_ns = SECOND / 10 };
+		struct going g = { .w = w, .va = va };
+		struct gm_thread *t;
+
+		if (i)
+			OK(gm_discard(w->as, va, BLOCK));
+		OK(gm_mock_rule_add(w->dev[0], &late));
+		t = spawn(w, go_to_dev, &g);
+		while (!(page_info(w, va).flags & GM_PAGE_BUSY))
+			gm_sim_sleep_ns(w->sim, 1000);
+		cr_assert_not(g.done, "it is on its way");
+		OK(gm_pin(w->as, va, 16 * PAGE, NULL));
+		cr_assert_eq(pages_in(w, va, 16, GM_PLACE_DEVICE), 0);
+		join(w, t);
+		gm_sim_sleep_ns(w->sim, SECOND);
+		cr_assert_eq(pages_in(w, va, 16, GM_PLACE_DEVICE), 0);
+		OK(gm_unpin(w->as, va, 16 * PAGE));
+	}
+}
+
+static void check_often(void *arg)
+{
+	struct going *g = arg;
+	char text[160];
+
+	while (!g->done) {
+		cr_assert_eq(gm_as_check(g->w->as, text, sizeof(text)), GM_RET_SUCCESS, "%s", text);
+		gm_sim_sleep_ns(g->w->sim, 100);
+	}
+}
+
+/* It is kept before it is home: no invariant is broken meanwhile. */
+CORE_TEST(pin, checked_while_it_comes, .dev = { "mock:vram=4M,copy=async,copyns=100000" })
+{
+	struct going g = { .w = w, .va = app_adopted(w, 1, 3) };
+	struct gm_thread *t;
+
+	dev_fill(w->ctx[0], g.va, GM_BLOCK_PAGES, 1);
+	t = spawn(w, check_often, &g);
+	OK(gm_pin(w->as, g.va, BLOCK, NULL));
+	g.done = true;
+	join(w, t);
+	cr_assert_eq(app_wrong(w, g.va, GM_BLOCK_PAGES, 1), 0);
+	OK(gm_unpin(w->as, g.va, BLOCK));
+}
+
 CORE_TEST(pin, to_the_host_and_a_device_that_cannot_map_it, .dev = { NO_HOST_MAP })
 {
 	uint64_t va = app_adopted(w, 1, 1);

@@ -519,6 +519,37 @@ static void thaw(void *arg)
 	w->done = true;
 }
 
+/* It keeps its bytes, and its own stores, whatever the parent does with the page; and the parent keeps his. */
+HOST_TEST(sim_app, a_child_keeps_what_it_had)
+{
+	struct host_world *w = arg;
+	uint64_t va = gm_sim_mmap(w->sim, 4 * PAGE, GM_READ | GM_WRITE), value = 1, other = 2;
+	struct gm_sim_child *child;
+
+	for (unsigned i = 0; i < 3; i++)
+		cr_assert_eq(gm_sim_store(w->sim, va + i * PAGE, &value, 8), GM_RET_SUCCESS);
+	cr_assert_eq(gm_sim_pin(w->sim, va + 2 * PAGE), GM_RET_SUCCESS);
+	child = gm_sim_fork(w->sim);
+	cr_assert_eq(gm_sim_store(w->sim, va, &other, 8), GM_RET_SUCCESS);
+	cr_assert_eq(w->op->bus_access(w->sim, va + 2 * PAGE, &other, 8, true), GM_RET_SUCCESS, "DMA");
+	other = 3;
+	cr_assert_eq(gm_sim_child_store(child, va + PAGE, &other, 8), GM_RET_SUCCESS);
+	cr_assert_eq(gm_sim_child_store(child, va + 3 * PAGE, &other, 8), GM_RET_NOTSUP);
+	cr_assert_eq(gm_sim_child_store(child, va + 2 * PAGE - 4, &other, 8), GM_RET_INVAL);
+	for (unsigned i = 0; i < 4; i++) {
+		static const uint64_t childs[] = { 1, 3, 1, 0 }, parents[] = { 2, 1, 2, 0 };
+
+		cr_assert_eq(gm_sim_child_load(child, va + i * PAGE, &value, 8), GM_RET_SUCCESS);
+		cr_assert_eq(value, childs[i]);
+		cr_assert_eq(gm_sim_load(w->sim, va + i * PAGE, &value, 8), GM_RET_SUCCESS);
+		cr_assert_eq(value, parents[i]);
+	}
+	cr_assert_eq(gm_sim_munmap(w->sim, va, 4 * PAGE), GM_RET_SUCCESS);
+	cr_assert_eq(gm_sim_child_load(child, va, &value, 8), GM_RET_SUCCESS);
+	cr_assert_eq(value, 1, "also when the parent has nothing there any more");
+	gm_sim_child_exit(child);
+}
+
 HOST_TEST(sim_app, a_child_reads_zeros_unless_all_is_home)
 {
 	struct host_world *w = arg;

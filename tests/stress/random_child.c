@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Forks, and children that live on: each child has the bytes as of its fork, of several pages that are compared at
+ * once, and again and again later, while the parent and its devices go on writing; or none of a page at all.
+ *
+ *     a page: excluded, by kind (owned) or by gm_fork_policy()   the child must get FAULT
+ *             else, and all could be brought home                it must have the bytes
+ *             else                                               it has the bytes, or gets FAULT
+ *
+ * What a child stores is its own: the parent's bytes are compared all the time.
+ */
+#include "config.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "tests/stress/random_world.h"
+
+#define LAST (RND_CELLS - 1)
+#define RUN_PAGES 24u
+
+/* ----------------------------------------------------------- what it gets */
+
+enum inherits {
+	MUST_NOT,
+	MAY,
+	MUST,
+};
+
+static enum inherits inherits(const struct rnd_page *p)
+{
+	switch (p->fork) {
+	case RND_FORK_DEFAULT:
+		return p->region->owned ? MUST_NOT : MUST;
+	case RND_FORK_EXCLUDE:
+		return MUST_NOT;
+	case RND_FORK_HOME:
+		return MUST;
+	case RND_FORK_PERHAPS:
+		break;
+	}
+	return MAY;
+}
+
+/* ------------------------------------------------------------- its pages */
+
+static void choose(struct rnd_world *w, struct rnd_child *c)
+{
+	struct rnd_region *r = rnd_region(w);
+	struct rnd_page *p;
+	unsigned n = rnd_run(w, r, RND_CHILD_PAGES, NULL, &p);
+
+	c->n = 0;
+	for (unsigned i = 0; i < n; i++) {
+		struct rnd_child_page *cp = &c->page[c->n];
+
+		*cp = (struct rnd_child_page){ .parent = &p[i], .va = p[i].va };
+		cp->cell = (unsigned)rnd(w, RND_CELLS);
+		if (p[i].counter && cp->cell == 0)
+			cp->cell = 1;
+		cp->cells = 1 + (unsigned)rnd(w, RND_CELLS - cp->cell);
+		if (rnd_claim(&p[i], cp->cell, cp->cells, false))
+			c->n++;
+	}
+}
+
+static void look_at(struct rnd_world *w, const struct rnd_child *c, const struct rnd_child_page *cp, const char *when)
+{
+	uint8_t buf[GM_PAGE_BYTES];
+	uint64_t va = cp->va + cp->cell * RND_CELL_BYTES;
+	size_t bytes = (size_t)cp->cells * RND_CELL_BYTES;
+	gm_ret_t ret = gm_sim_child_load(c->child, va, buf, bytes);
+
+	if (ret != cp->ret)
+		rnd_fail(w, "a child's load at 0x%" PRIx64 ", %s, answers %s, not %s", cp->va, when, gm_ret_name(ret),
+			 gm_ret_name(cp->ret));
+	if (!ret && memcmp(buf, cp->want, bytes) != 0)
+		rnd_fail(w, "wrong byte: a child sees others at 0x%" PRIx64 ", %s, than at its fork", cp->va, when);
+}
+
+/* At the fork. `failures`: of the library, before. */
+static void judge(struct rnd_world *w, struct rnd_child *c, struct rnd_child_page *cp, const struct rnd_watch *watch,
+		  bool all_came)
+{
+	const struct rnd_page *p = cp->parent;
+	size_t bytes = (size_t)cp->cells * RND_CELL_BYTES;
+	uint8_t buf[GM_PAGE_BYTES];
+	bool odd = p->no_read || cp->changes != p->changes;
+
+	cp->ret = gm_sim_child_load(c->child, cp->va + cp->cell * RND_CELL_BYTES, buf, bytes);
+	rnd_expect(w, watch, cp->ret, RND_RET(FAULT), 0, "a child's load", cp->va);
+	if (!cp->ret && inherits(p) == MUST_NOT)
+		rnd_fail(w, "a child has inherited 0x%" PRIx64 ", which it must not", cp->va);
+	if (cp->ret && inherits(p) == MUST && all_came && !odd)
+		rnd_fail(w, "a child has not inherited 0x%" PRIx64, cp->va);
+	if (!cp->ret)
+		rnd_compare(w, p, cp->cell * RND_CELL_BYTES, buf, bytes, "a child");
+	memcpy(cp->want, buf, bytes);
+}
+
+bool rnd_app_fork(struct rnd_world *w)
+{
+	struct rnd_child *c = w->child[0].child ? &w->child[1] : &w->child[0];
+	struct rnd_watch watch = rnd_watch(w);
+	uint64_t failures = w->fork_failures;
+
+	if (w->forking || c->child)
+		return false;
+	choose(w, c);
+	if (!c->n)
+		return false;
+	for (unsigned i = 0; i < c->n; i++)
+		c->page[i].changes = c->page[i].parent->changes;
+	w->forking = true;
+	c->child = gm_sim_fork(w->sim);
+	w->forking = false;
+	if (failures != w->fork_failures && !rnd_noisy(w, &watch) && !rnd_held(w, &watch, &w->dev[0]) &&
+	    !rnd_held(w, &watch, &w->dev[1]))
+		rnd_fail(w, "memory could not be brought home before a fork, for no reason");
+	for (unsigned i = 0; i < c->n; i++) {
+		struct rnd_child_page *cp = &c->page[i];
+
+		judge(w, c, cp, &watch, failures == w->fork_failures && !w->fork_forgot);
+		rnd_unclaim(cp->parent, cp->cell, cp->cells, false);
+	}
+	rnd_step(w, "fork", &watch);
+	return true;
+}
+
+/* ----------------------------------------------------------------- later */
+
+static void store(struct rnd_world *w, struct rnd_child *c, struct rnd_child_page *cp)
+{
+	uint8_t buf[RND_CELL_BYTES];
+	gm_ret_t ret;
+
+	rnd_random_bytes(w, buf, sizeof(buf));
+	ret = gm_sim_child_store(c->child, cp->va + cp->cell * RND_CELL_BYTES, buf, sizeof(buf));
+	if (!ret)
+		memcpy(cp->want, buf, sizeof(buf));
+	else if (ret != GM_RET_FAULT && ret != GM_RET_NOTSUP) /* read-only, or never touched */
+		rnd_fail(w, "a child's store at 0x%" PRIx64 " answers %s", cp->va, gm_ret_name(ret));
+}
+
+bool rnd_app_child(struct rnd_world *w)
+{
+	struct rnd_child *c = &w->child[rnd(w, RND_CHILDREN)];
+	struct rnd_watch watch = rnd_watch(w);
+
+	if (!c->child)
+		return false;
+	for (unsigned i = 0; i < c->n; i++)
+		look_at(w, c, &c->page[i], "later");
+	if (rnd_one_in(w, 4))
+		store(w, c, &c->page[rnd(w, c->n)]);
+	w->result->children++;
+	if (rnd_one_in(w, 3)) {
+		gm_sim_child_exit(c->child);
+		c->child = NULL;
+	}
+	rnd_step(w, "child", &watch);
+	return true;
+}
+
+void rnd_app_reap(struct rnd_world *w)
+{
+	for (unsigned i = 0; i < RND_CHILDREN; i++) {
+		struct rnd_child *c = &w->child[i];
+
+		for (unsigned k = 0; c->child && k < c->n; k++)
+			look_at(w, c, &c->page[k], "at the end");
+		if (c->child)
+			gm_sim_child_exit(c->child);
+		c->child = NULL;
+	}
+}
+
+/* -------------------------------------------------------------- policies */
+
+bool rnd_lib_fork_policy(struct rnd_world *w)
+{
+	static const enum gm_fork policies[] = { GM_FORK_DEFAULT, GM_FORK_EXCLUDE, GM_FORK_HOME };
+	static const enum rnd_fork then[] = { RND_FORK_DEFAULT, RND_FORK_EXCLUDE, RND_FORK_HOME };
+	unsigned which = (unsigned)rnd(w, 3), n;
+	struct rnd_watch watch = rnd_watch(w);
+	bool whole = true;
+	struct rnd_page *p;
+	gm_ret_t ret;
+
+	n = rnd_run(w, rnd_region(w), RUN_PAGES, NULL, &p);
+	if (w->forking || !n || !rnd_claim_all(p, n, true))
+		return false;
+	w->forking = true; /* none meanwhile */
+	for (unsigned i = 0; i < n; i++)
+		whole &= p[i].managed == RND_MANAGED && !p[i].edge;
+	ret = gm_fork_policy(p->space->as, p->va, (uint64_t)n * GM_PAGE_BYTES, policies[which]);
+	rnd_expect(w, &watch, ret, whole ? 0 : RND_RET(FAULT), RND_RET(NOMEM), "gm_fork_policy", p->va);
+	for (unsigned i = 0; !ret && i < n; i++)
+		p[i].fork = whole ? then[which] : RND_FORK_PERHAPS;
+	w->forking = false;
+	rnd_unclaim_all(p, n, true);
+	rnd_step(w, "fork policy", &watch);
+	return true;
+}
