@@ -39,11 +39,16 @@ libgm_hal_a_SOURCES = \
 	hal/gm_shim_shadow.c \
 	hal/gm_shim_svc.c \
 	hal/host/gm_host.c \
+	hal/host/gm_host_closed.c \
+	hal/host/gm_host_explicit.c \
 	hal/host/gm_host_fork.c \
 	hal/host/gm_host_internal.h \
 	hal/host/gm_host_move.c \
 	hal/host/gm_host_msg.c \
+	hal/host/gm_host_nomove.c \
 	hal/host/gm_host_open.c \
+	hal/host/gm_host_pump.c \
+	hal/host/gm_host_rung.c \
 	hal/host/gm_host_slot.c \
 	hal/host/gm_host_uffd.c \
 	hal/host/gm_host_uffd.h \

@@ -28,21 +28,16 @@
 #endif
 #define HOST_PAGE_SIZES ((UINT64_C(1) << 12) | (UINT64_C(1) << 21))
 
-static gm_ret_t dev_init(void *dev_data, const struct gm_services *svc, struct gm_dev_caps *caps, void **dev)
+gm_ret_t gm_host_dev_open(struct gm_env *env, const struct gm_host_way *way, struct gm_dev_caps *caps, void **dev)
 {
-	struct gm_env *env = dev_data;
 	struct gm_host_dev *d;
 	struct utsname un;
-	gm_ret_t ret;
 
-	(void)svc;
-	ret = gm_host_probe(UINT64_MAX);
-	if (ret)
-		return ret;
 	d = gm_mem_alloc(env, sizeof(*d));
 	if (!d)
 		return gm_fail(GM_RET_NOMEM, "no memory for the host");
 	d->env = env;
+	d->way = *way;
 	d->fd_mem = open("/proc/self/mem", O_RDWR | O_CLOEXEC);
 	*caps = (struct gm_dev_caps){
 		.caps = GM_CAP_HOST | GM_CAP_ACCESS,
@@ -57,16 +52,26 @@ static gm_ret_t dev_init(void *dev_data, const struct gm_services *svc, struct g
 	return GM_RET_SUCCESS;
 }
 
-static void dev_fini(void *dev)
+static gm_ret_t dev_init(void *dev_data, const struct gm_services *svc, struct gm_dev_caps *caps, void **dev)
+{
+	static const struct gm_host_way full = { GM_HOST_DOOR_CALL | GM_HOST_DOOR_DEVICE, GM_HOST_FEATURES_APP };
+	gm_ret_t ret = gm_host_probe(UINT64_MAX);
+
+	(void)svc;
+	return ret ? ret : gm_host_dev_open(dev_data, &full, caps, dev);
+}
+
+void gm_host_dev_fini(void *dev)
 {
 	struct gm_host_dev *d = dev;
 
+	gm_host_closed_free(d->closed);
 	if (d->fd_mem >= 0)
 		close(d->fd_mem);
 	gm_mem_free(d->env, d, sizeof(*d));
 }
 
-static gm_ret_t pmap_create(void *dev, void **pmap)
+gm_ret_t gm_host_pmap_create(void *dev, void **pmap)
 {
 	struct gm_host_dev *d = dev;
 	struct gm_host_pmap *p;
@@ -76,8 +81,10 @@ static gm_ret_t pmap_create(void *dev, void **pmap)
 	if (!p)
 		return gm_fail(GM_RET_NOMEM, "no memory for a view of the process");
 	p->env = d->env;
+	p->dev = d;
+	p->fd_app = -1;
 	atomic_init(&p->lost, false);
-	ret = gm_host_open(GM_HOST_FEATURES_APP, &p->fd_app);
+	ret = d->way.features ? gm_host_open(&d->way, &p->fd_app) : GM_RET_SUCCESS;
 	if (ret)
 		goto err_free;
 	ret = gm_host_open_pagemap(&p->fd_pagemap);
@@ -96,13 +103,14 @@ err_msg:
 err_pagemap:
 	close(p->fd_pagemap);
 err_app:
-	close(p->fd_app);
+	if (p->fd_app >= 0)
+		close(p->fd_app);
 err_free:
 	gm_mem_free(d->env, p, sizeof(*p));
 	return ret;
 }
 
-static void pmap_destroy(void *pmap)
+void gm_host_pmap_destroy(void *pmap)
 {
 	struct gm_host_pmap *p = pmap;
 
@@ -110,12 +118,13 @@ static void pmap_destroy(void *pmap)
 	gm_host_slots_fini(p);
 	gm_host_msg_fini(p);
 	close(p->fd_pagemap);
-	close(p->fd_app);
+	if (p->fd_app >= 0)
+		close(p->fd_app);
 	gm_mem_free(p->env, p, sizeof(*p));
 }
 
 /* One access as the program itself would make it, with errors instead of signals. Waits for absent pages. */
-static gm_ret_t host_access(void *pmap, uint64_t va, void *buf, size_t bytes, bool write)
+gm_ret_t gm_host_access(void *pmap, uint64_t va, void *buf, size_t bytes, bool write)
 {
 	struct iovec here = { buf, bytes };
 	struct iovec there = { (void *)(uintptr_t)va, bytes };
@@ -136,7 +145,7 @@ static gm_ret_t host_access(void *pmap, uint64_t va, void *buf, size_t bytes, bo
  * a page that is away instead of waiting for it: the device may be in the
  * middle of something that the page's return waits for.
  */
-static gm_ret_t host_bus_access(void *dev, uint64_t va, void *buf, size_t bytes, bool write)
+gm_ret_t gm_host_bus_access(void *dev, uint64_t va, void *buf, size_t bytes, bool write)
 {
 	struct gm_host_dev *d = dev;
 	ssize_t n;
@@ -160,7 +169,7 @@ gm_ret_t gm_host_lost(struct gm_host_pmap *p)
 	return GM_RET_NODEV;
 }
 
-static const struct gm_host_ops host_ops = {
+const struct gm_host_ops gm_host_ops_full = {
 	.mem_map = gm_host_mem_map,
 	.mem_unmap = gm_host_mem_unmap,
 	.mem_inherit = gm_host_mem_inherit,
@@ -185,7 +194,7 @@ static const struct gm_host_ops host_ops = {
 	.msg_wait = gm_host_msg_wait,
 	.msg_kick = gm_host_msg_kick,
 	.settled = gm_host_settled,
-	.bus_access = host_bus_access,
+	.bus_access = gm_host_bus_access,
 	.msg_fd = gm_host_msg_fd,
 	.at_fork = gm_host_at_fork,
 };
@@ -197,11 +206,11 @@ const struct gm_mmu *gm_host_mmu(void)
 		.size = sizeof(struct gm_mmu),
 		.name = "host",
 		.dev_init = dev_init,
-		.dev_fini = dev_fini,
-		.pmap_create = pmap_create,
-		.pmap_destroy = pmap_destroy,
-		.access = host_access,
-		.host = &host_ops,
+		.dev_fini = gm_host_dev_fini,
+		.pmap_create = gm_host_pmap_create,
+		.pmap_destroy = gm_host_pmap_destroy,
+		.access = gm_host_access,
+		.host = &gm_host_ops_full,
 	};
 
 	return &mmu;

@@ -47,7 +47,7 @@ static uint64_t min_u64(uint64_t a, uint64_t b)
 	return a < b ? a : b;
 }
 
-static gm_ret_t to_ret(struct gm_host_pmap *p, int64_t err)
+gm_ret_t gm_host_uffd_ret(struct gm_host_pmap *p, int64_t err)
 {
 	switch (-err) {
 	case EAGAIN:
@@ -90,7 +90,7 @@ gm_ret_t gm_host_watch(void *pmap, uint64_t va, uint64_t bytes)
 		return gm_fail(GM_RET_NOTSUP, "0x%llx: userfaultfd does not take memory of this kind (a file)",
 			       (unsigned long long)va);
 	default:
-		return to_ret(p, rc);
+		return gm_host_uffd_ret(p, rc);
 	}
 }
 
@@ -99,7 +99,7 @@ gm_ret_t gm_host_unwatch(void *pmap, uint64_t va, uint64_t bytes)
 	struct gm_host_pmap *p = pmap;
 	int rc = gm_uffd_unregister(p->fd_app, va, bytes);
 
-	return rc ? to_ret(p, rc) : GM_RET_SUCCESS;
+	return rc ? gm_host_uffd_ret(p, rc) : GM_RET_SUCCESS;
 }
 
 gm_ret_t gm_host_wake(void *pmap, uint64_t va, uint64_t bytes)
@@ -107,7 +107,7 @@ gm_ret_t gm_host_wake(void *pmap, uint64_t va, uint64_t bytes)
 	struct gm_host_pmap *p = pmap;
 	int rc = gm_uffd_wake(p->fd_app, va, bytes);
 
-	return rc ? to_ret(p, rc) : GM_RET_SUCCESS;
+	return rc ? gm_host_uffd_ret(p, rc) : GM_RET_SUCCESS;
 }
 
 /* A write fault at va that never waits, see above. Its failure shows at the next move. */
@@ -177,7 +177,7 @@ static gm_ret_t steal_refused(struct steal *s, int64_t err)
 	case ENOMEM:
 		return GM_RET_AGAIN;
 	default:
-		return to_ret(s->p, err);
+		return gm_host_uffd_ret(s->p, err);
 	}
 }
 
@@ -209,7 +209,7 @@ static gm_ret_t steal_run(struct steal *s)
  * Which of the moved pages are holes: nobody may touch these in the slot. A
  * page that was only ever read is the kernel's zero page: a hole as well.
  */
-static gm_ret_t find_holes(struct gm_host_pmap *p, uint64_t slot, struct gm_host_steal *out)
+gm_ret_t gm_host_find_holes(struct gm_host_pmap *p, uint64_t slot, struct gm_host_steal *out)
 {
 	struct gm_mask some, zero;
 	gm_ret_t ret = gm_host_content(p, slot, &some, &zero, &out->huge);
@@ -280,7 +280,7 @@ gm_ret_t gm_host_steal(void *pmap, uint64_t va, const struct gm_mask *want, uint
 		if (ret)
 			break;
 	}
-	if (!gm_mask_empty(&out->moved) && find_holes(p, slot, out)) {
+	if (!gm_mask_empty(&out->moved) && gm_host_find_holes(p, slot, out)) {
 		put_back(p, va, slot, out);
 		return GM_RET_NODEV;
 	}
@@ -323,7 +323,7 @@ static gm_ret_t walk(struct gm_host_pmap *p, const struct mover *m, uint64_t va,
 		if (m->one)
 			got = m->one(p, va + *done, src + *done, got);
 		if (got <= 0)
-			return to_ret(p, got);
+			return gm_host_uffd_ret(p, got);
 		*done += (uint64_t)got;
 	}
 	return GM_RET_SUCCESS;

@@ -72,7 +72,7 @@ static void keep_fault(struct gm_host_pmap *p, const struct gm_uffd_msg *u)
 	push(&p->faults, &m);
 }
 
-static void keep_event(struct gm_host_pmap *p, struct gm_host_msg m)
+void gm_host_msg_keep(struct gm_host_pmap *p, struct gm_host_msg m)
 {
 	push(&p->events, &m);
 	atomic_fetch_add(&p->unread, 1);
@@ -86,14 +86,16 @@ static void keep(struct gm_host_pmap *p, const struct gm_uffd_msg *u)
 		break;
 	case GM_UFFD_EVENT_REMOVE:
 	case GM_UFFD_EVENT_UNMAP:
-		keep_event(p, (struct gm_host_msg){
+		gm_host_msg_keep(p, (struct gm_host_msg){
 			.kind = u->event == GM_UFFD_EVENT_REMOVE ? GM_HOST_REMOVE : GM_HOST_UNMAP,
 			.va = u->arg.range.begin,
 			.bytes = u->arg.range.end - u->arg.range.begin,
 		});
 		break;
 	case GM_UFFD_EVENT_REMAP:
-		keep_event(p, (struct gm_host_msg){
+		if (p->pump && gm_host_pump_own(p, u->arg.remap.to))
+			break;
+		gm_host_msg_keep(p, (struct gm_host_msg){
 			.kind = GM_HOST_REMAP,
 			.va = u->arg.remap.from,
 			.bytes = u->arg.remap.bytes,
@@ -133,21 +135,56 @@ static void drain(struct gm_host_pmap *p)
 	}
 }
 
-size_t gm_host_msg_read(void *pmap, struct gm_host_msg *msgs, size_t n)
+/*
+ * Beside the reader (gm_host_pump.c) reading must go on: a fault for which there is no room is let go, and
+ * comes again.
+ */
+bool gm_host_msg_pull(struct gm_host_pmap *p)
 {
-	struct gm_host_pmap *p = pmap;
+	struct gm_uffd_msg raw;
+	ssize_t got;
+
+	if (!room(&p->events))
+		return false;
+	do
+		got = read(p->fd_app, &raw, sizeof(raw));
+	while (got < 0 && errno == EINTR);
+	if (got < 0 && errno != EAGAIN)
+		(void)gm_host_lost(p);
+	if (got != (ssize_t)sizeof(raw))
+		return false;
+	if (raw.event != GM_UFFD_EVENT_PAGEFAULT || room(&p->faults))
+		keep(p, &raw);
+	else
+		(void)gm_host_wake(p, raw.arg.pagefault.address / GM_PAGE_BYTES * GM_PAGE_BYTES, GM_PAGE_BYTES);
+	return true;
+}
+
+size_t gm_host_msg_take(struct gm_host_pmap *p, struct gm_host_msg *msgs, size_t n, bool *left)
+{
 	size_t have = 0;
 
-	atomic_fetch_add(&p->unread, 1);
-	drain(p);
 	while (have < n && p->events.count) {
 		msgs[have++] = pop(&p->events);
 		atomic_fetch_sub(&p->unread, 1);
 	}
 	while (have < n && !p->events.count && p->faults.count)
 		msgs[have++] = pop(&p->faults);
+	*left = p->events.count || p->faults.count;
+	return have;
+}
+
+size_t gm_host_msg_read(void *pmap, struct gm_host_msg *msgs, size_t n)
+{
+	struct gm_host_pmap *p = pmap;
+	size_t have;
+	bool left;
+
+	atomic_fetch_add(&p->unread, 1);
+	drain(p);
+	have = gm_host_msg_take(p, msgs, n, &left);
 	/* who polls the descriptor must learn of what is kept here */
-	if (p->events.count || p->faults.count)
+	if (left)
 		gm_host_msg_kick(p);
 	atomic_fetch_sub(&p->unread, 1);
 	return have;
@@ -195,10 +232,8 @@ static const struct timespec *time_left(struct gm_host_pmap *p, uint64_t deadlin
 	return ts;
 }
 
-gm_ret_t gm_host_msg_wait(void *pmap, uint64_t deadline_ns)
+gm_ret_t gm_host_msg_sleep(struct gm_host_pmap *p, uint64_t deadline_ns)
 {
-	struct gm_host_pmap *p = pmap;
-
 	for (;;) {
 		struct pollfd fds[] = { { p->fd_app, POLLIN, 0 }, { p->fd_kick, POLLIN, 0 } };
 		struct timespec ts;
@@ -216,10 +251,16 @@ gm_ret_t gm_host_msg_wait(void *pmap, uint64_t deadline_ns)
 			return gm_host_lost(p);
 		if (fds[1].revents)
 			(void)eventfd_read(p->fd_kick, &kicks);
-		if (n || p->events.count || p->faults.count)
-			return GM_RET_SUCCESS;
-		return GM_RET_TIMEDOUT;
+		return n ? GM_RET_SUCCESS : GM_RET_TIMEDOUT;
 	}
+}
+
+gm_ret_t gm_host_msg_wait(void *pmap, uint64_t deadline_ns)
+{
+	struct gm_host_pmap *p = pmap;
+	gm_ret_t ret = gm_host_msg_sleep(p, deadline_ns);
+
+	return ret == GM_RET_TIMEDOUT && (p->events.count || p->faults.count) ? GM_RET_SUCCESS : ret;
 }
 
 static int make_epoll(const struct gm_host_pmap *p)

@@ -55,7 +55,7 @@ static gm_ret_t grow(struct gm_host_pmap *p)
 		va = gm_host_reserve((uint64_t)slots * GM_BLOCK_BYTES);
 	if (!va)
 		return gm_fail(GM_RET_NOMEM, "staging: no address space left");
-	if (gm_uffd_register(p->fd_app, va, (uint64_t)slots * GM_BLOCK_BYTES, &ioctls)) {
+	if (!p->plain_arena && gm_uffd_register(p->fd_app, va, (uint64_t)slots * GM_BLOCK_BYTES, &ioctls)) {
 		munmap((void *)(uintptr_t)va, (uint64_t)slots * GM_BLOCK_BYTES);
 		return gm_fail(GM_RET_NOMEM, "staging: the kernel does not register it with userfaultfd");
 	}
@@ -169,6 +169,12 @@ void gm_host_slot_drop(void *pmap, uint64_t addr, uint64_t bytes)
 	uint64_t ioctls;
 	bool ok;
 
+	if (p->plain_arena) {
+		if (!drop_frames(addr, bytes))
+			gm_log(p->env, GM_LOG_ERROR, "staging at 0x%llx cannot be emptied: error %d",
+			       (unsigned long long)addr, errno);
+		return;
+	}
 	/* While it is off the descriptor, dropping it raises no event. On it, this thread would wait until the
 	 * event was read, and whoever reads may wait for this thread. So if it cannot be taken off (too many
 	 * mappings) the frames stay: a later steal into these pages is refused, and costs no byte. */
@@ -181,6 +187,20 @@ void gm_host_slot_drop(void *pmap, uint64_t addr, uint64_t bytes)
 	if (gm_uffd_register(p->fd_app, addr, bytes, &ioctls) || !ok)
 		gm_log(p->env, GM_LOG_ERROR, "staging at 0x%llx cannot be emptied: error %d",
 		       (unsigned long long)addr, errno);
+}
+
+void gm_host_slot_renew(void *pmap, uint64_t slot)
+{
+	void *at = (void *)(uintptr_t)slot;
+
+	/* With the mappings of the process at their limit they stay as they are; their frames go all the same. */
+	if (mmap(at, GM_BLOCK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+		 0) != MAP_FAILED) {
+		(void)munlock(at, GM_BLOCK_BYTES);
+		(void)madvise(at, GM_BLOCK_BYTES, MADV_DONTFORK);
+		(void)madvise(at, GM_BLOCK_BYTES, MADV_HUGEPAGE);
+	}
+	gm_host_slot_free(pmap, slot);
 }
 
 gm_ret_t gm_host_slots_init(struct gm_host_pmap *p)
@@ -203,7 +223,8 @@ void gm_host_slots_fini(struct gm_host_pmap *p)
 		uint64_t bytes = (uint64_t)p->piece[i].slots * GM_BLOCK_BYTES;
 
 		/* nobody reads the event of unmapping it any more */
-		(void)gm_uffd_unregister(p->fd_app, p->piece[i].va, bytes);
+		if (!p->plain_arena)
+			(void)gm_uffd_unregister(p->fd_app, p->piece[i].va, bytes);
 		munmap((void *)(uintptr_t)p->piece[i].va, bytes);
 	}
 	munmap((void *)(uintptr_t)p->bounce, (uint64_t)GM_HOST_BOUNCES * 2 * GM_BLOCK_BYTES);

@@ -14,6 +14,7 @@
 #include <gmem/mock.h>
 #include <gmem/mockhw.h>
 #include <gmem/policy.h>
+#include <gmem/rung.h>
 #include <gmem/stats.h>
 #include <gmem/types.h>
 #include <gmem/ws.h>
