@@ -27,6 +27,7 @@ libgm_testkit_a_SOURCES = \
 	tests/unit/mock_services.h \
 	tests/unit/pack_fixture.h \
 	tests/unit/region_fixture.h \
+	tests/unit/rung_fixture.h \
 	tests/unit/shim_breaks.h \
 	tests/unit/shim_fixture.h \
 	tests/unit/shim_parts.h \
@@ -93,6 +94,7 @@ UNIT_TESTS = \
 	tests/unit/test_region_leaf.t \
 	tests/unit/test_region_many.t \
 	tests/unit/test_remap.t \
+	tests/unit/test_rung_mem.t \
 	tests/unit/test_shim.t \
 	tests/unit/test_shim_caller.t \
 	tests/unit/test_shim_edges.t \

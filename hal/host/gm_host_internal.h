@@ -252,8 +252,9 @@ void gm_host_pump_fini(struct gm_host_pmap *p);
 /* From here to _end no other thread takes pages; an event that the taking raises for the library itself, as
  * pages come to `to`, is read by the pump. False: not now, events are unread. */
 bool gm_host_pump_begin(struct gm_host_pmap *p, uint64_t to, uint64_t bytes);
-/* True: the event was raised, so what was taken was watched. */
-bool gm_host_pump_end(struct gm_host_pmap *p);
+/* After mremap(): the event was raised, so what was taken was watched. */
+bool gm_host_pump_told(struct gm_host_pmap *p);
+void gm_host_pump_end(struct gm_host_pmap *p);
 /* Is this REMAP the library's own? */
 bool gm_host_pump_own(struct gm_host_pmap *p, uint64_t to);
 /* Between these two no message is read. False (and not locked): an event is kept that nobody has seen yet. */

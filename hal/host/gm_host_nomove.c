@@ -80,13 +80,14 @@ static int take(struct gm_host_pmap *p, uint64_t va, uint64_t slot, uint64_t byt
 		return -EAGAIN;
 	if (mremap(ptr(va), bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, ptr(slot)) == MAP_FAILED)
 		err = -errno;
-	told = gm_host_pump_end(p);
+	told = !err && gm_host_pump_told(p);
+	if (!err && !told) { /* the pump reads on: that, too, may be told */
+		return_stranger(p, va, slot, bytes);
+		err = -ENOENT;
+	}
+	gm_host_pump_end(p);
 	if (err)
 		return err;
-	if (!told) {
-		return_stranger(p, va, slot, bytes);
-		return -ENOENT;
-	}
 	(void)gm_uffd_unregister(p->fd_app, slot, bytes);
 	if (!make_plain(slot, bytes))
 		gm_log(p->env, GM_LOG_ERROR, "staging at 0x%llx: too many mappings in this process", (unsigned long long)slot);

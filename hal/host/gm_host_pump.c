@@ -174,17 +174,28 @@ bool gm_host_pump_begin(struct gm_host_pmap *p, uint64_t to, uint64_t bytes)
 	return ok;
 }
 
-bool gm_host_pump_end(struct gm_host_pmap *p)
+bool gm_host_pump_told(struct gm_host_pmap *p)
 {
 	struct gm_host_pump *u = p->pump;
 	bool told;
 
 	gm_lock(p->env, &u->lock);
+	/* The kernel lets this thread go while the message is still on its way to who reads. */
+	while (u->reading)
+		(void)gm_wait(p->env, &u->waitq, &u->lock, UINT64_MAX);
 	told = u->told;
+	gm_unlock(p->env, &u->lock);
+	return told;
+}
+
+void gm_host_pump_end(struct gm_host_pmap *p)
+{
+	struct gm_host_pump *u = p->pump;
+
+	gm_lock(p->env, &u->lock);
 	u->taking = false;
 	gm_wake(p->env, &u->waitq);
 	gm_unlock(p->env, &u->lock);
-	return told;
 }
 
 bool gm_host_pump_own(struct gm_host_pmap *p, uint64_t to)
