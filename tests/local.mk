@@ -94,6 +94,7 @@ UNIT_TESTS = \
 	tests/unit/test_region_leaf.t \
 	tests/unit/test_region_many.t \
 	tests/unit/test_remap.t \
+	tests/unit/test_rung.t \
 	tests/unit/test_rung_mem.t \
 	tests/unit/test_shim.t \
 	tests/unit/test_shim_caller.t \
