@@ -331,14 +331,50 @@ Test(rung_host, no_move_waits_for_events)
 	cr_assert(gm_mask_empty(&out.moved));
 	cr_assert_eq(h.ops->restore(h.pmap, GM_VA(at), slot, 8 * PAGE, &done), GM_RET_AGAIN);
 	cr_assert(!atomic_load(&w.done), "an event was read by somebody who must not");
+	cr_assert(gm_host_msg_pull(h.pmap)); /* as the pump does, beside the reader */
+	worker_join(&w);
+	cr_assert_eq(h.ops->settled(h.pmap), GM_RET_AGAIN);
+	(void)steal(&h, at, gm_mask_span(8, 16), slot, GM_RET_AGAIN);
+	cr_assert_eq(h.ops->restore(h.pmap, GM_VA(at), slot, 8 * PAGE, &done), GM_RET_AGAIN);
+	cr_assert_eq(h.ops->fill(h.pmap, GM_VA(at), at + 16 * PAGE, 8 * PAGE, &done), GM_RET_AGAIN);
+	cr_assert_eq(h.ops->zero(h.pmap, GM_VA(at), PAGE, &done), GM_RET_AGAIN);
+	cr_assert_eq(h.ops->poison(h.pmap, GM_VA(at), PAGE, &done), GM_RET_AGAIN);
+	cr_assert_eq(h.ops->msg_wait(h.pmap, 0), GM_RET_SUCCESS, "nobody learns of what the pump has read");
 	cr_assert_eq(h.ops->msg_read(h.pmap, m, 2), 1);
 	cr_assert_eq(m[0].kind, GM_HOST_UNMAP);
-	worker_join(&w);
 	OK(h.ops->restore(h.pmap, GM_VA(at), slot, 8 * PAGE, &done));
 	(void)steal(&h, at, gm_mask_span(8, 16), slot, GM_RET_SUCCESS);
 	OK(h.ops->restore(h.pmap, GM_VA(at) + 8 * PAGE, slot + 8 * PAGE, 8 * PAGE, &done));
 	cr_assert_eq(wrong_marks(at, 0, 32), 0);
 	OK(h.ops->unwatch(h.pmap, GM_VA(at), 32 * PAGE));
+	host_end(&h);
+}
+
+/* An access that was made to fail works again once there is content: the page is accessible, with its right to write. */
+Test(rung_host, no_move_opens_what_it_closed)
+{
+	struct host h;
+	uint64_t done, word;
+	char *at, *src;
+
+	host_begin_on(&h, GM_RUNG_NO_MOVE);
+	at = map_app(BLOCK, false);
+	src = map_app(BLOCK, false);
+	put_marks(src, 0, 8);
+	OK(h.ops->watch(h.pmap, GM_VA(at), BLOCK));
+	OK(h.ops->poison(h.pmap, GM_VA(at), 6 * PAGE, &done));
+	cr_assert_eq(fate(at + 2 * PAGE, false, &word), SIGSEGV);
+	cr_assert_eq(h.ops->zero(h.pmap, GM_VA(at), PAGE, &done), GM_RET_EXIST, "zeros took the place of the mark");
+	OK(h.ops->fill(h.pmap, GM_VA(at), src, 4 * PAGE, &done));
+	for (unsigned i = 0; i < 4; i++)
+		cr_assert_eq(fate(at + i * PAGE, true, &word), 0);
+	cr_assert_eq(wrong_marks(at, 0, 4), 0);
+	OK(h.ops->unmark(h.pmap, GM_VA(at) + 4 * PAGE, PAGE, &done));
+	cr_assert_eq(fate(at + 4 * PAGE, true, &word), 0);
+	cr_assert_eq(word, 0);
+	cr_assert_eq(fate(at + 5 * PAGE, true, &word), SIGSEGV);
+	cr_assert_eq(h.ops->poison(h.pmap, GM_VA(at), PAGE, &done), GM_RET_EXIST, "content was made inaccessible");
+	OK(h.ops->unwatch(h.pmap, GM_VA(at), BLOCK));
 	host_end(&h);
 }
 

@@ -306,6 +306,8 @@ RUNG_TEST(destroy_brings_home)
 RUNG_TEST(lost)
 {
 	struct rung r;
+	struct gm_dev *other;
+	struct gm_ctx *ctx;
 	uint64_t word = 1;
 	int status, bad;
 	pid_t pid;
@@ -332,16 +334,49 @@ RUNG_TEST(lost)
 	OK(gm_release(r.as, at, 4 * PAGE));
 	cr_assert_eq(fate(at, false, &word), bad, "released, and it reads as %llx", (unsigned long long)word);
 	OK(gm_adopt(r.as, at, 4 * PAGE, 0));
+	OK(gm_dev_open(r.lib, "mock:vram=4M", &other));
+	OK(gm_as_attach(r.as, other, GM_ATTACH_IDENTITY, NULL, &ctx));
+	cr_assert_eq(gm_dev_fault(ctx, GM_VA(at) + PAGE, GM_READ), GM_RET_FAULT, "another device reads what was lost");
+	cr_assert_eq(gm_migrate(r.as, GM_VA(at), 4 * PAGE, other, NULL), GM_RET_BUSY);
+	cr_assert_eq(fate(at + PAGE, false, &word), bad, "a device made it accessible");
 	OK(gm_discard(r.as, GM_VA(at), 6 * PAGE));
 	for (unsigned i = 0; i < 8; i++) {
 		word = 1;
 		cr_assert_eq(fate(at + i * PAGE, true, &word), i < 6 ? 0 : bad, "page %u", i);
 		cr_assert_eq(word, i < 6 ? 0 : 1);
 	}
+	OK(gm_as_detach(ctx));
+	OK(gm_dev_destroy(other));
 	OK(gm_as_detach(r.ctx));
 	OK(gm_release(r.as, at, 272 * PAGE));
 	rung_end(&r);
 	munmap(at, BLOCK);
+}
+
+/* A move that fails half way: everything is accessible again, holes too. */
+RUNG_TEST(undone)
+{
+	struct rung r;
+	uint64_t word = 1;
+	char *at;
+
+	rung_begin(&r, rung, 0, NULL);
+	at = adopted(&r, 64);
+	put_marks(at, 0, 16);
+	put_marks(at, 32, 64);
+	OK(gm_mock_fail(r.dev, GM_MOCK_COPY, 1, 1));
+	cr_assert_eq(gm_migrate(r.as, GM_VA(at), 64 * PAGE, r.dev, NULL), GM_RET_IO);
+	cr_assert_eq(pages_in(&r, at, 64, GM_PLACE_DEVICE), 0);
+	for (unsigned i = 0; i < 64; i++) {
+		cr_assert_eq(fate(at + i * PAGE, true, &word), 0, "page %u", i);
+		cr_assert_eq(word, i >= 16 && i < 32 ? 0 : mark(i));
+	}
+	to_dev(&r, at, 64);
+	OK(dev_add(&r, at, 64, 1, NULL));
+	to_host(&r, at, 64);
+	cr_assert_eq(wrong_words(at, 0, 16, 1) + wrong_words(at, 32, 64, 1), 0);
+	OK(gm_release(r.as, at, 64 * PAGE));
+	rung_end(&r);
 }
 
 /* Locked memory keeps its lock, read-only memory its right. */
