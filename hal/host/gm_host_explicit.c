@@ -11,7 +11,7 @@
  * Closed before it is taken, and filled before it is opened: no access comes
  * between. /proc/self/mem writes to inaccessible memory of the process itself
  * (gm_host_rung.c tries that); the mapping stays what it was, with its advice.
- * Holes get their zeros in the slot: nobody would bring them later.
+ * A hole counts as content: its slot reads as zeros, and nobody would serve it later.
  *
  * Nothing tells what the process does. Before each restore() this looks: is the
  * page closed by us, is the mapping inaccessible still? If not, the memory was unmapped
@@ -67,7 +67,7 @@ static gm_ret_t take(struct gm_host_pmap *p, uint64_t va, uint64_t slot, uint64_
 		(void)gm_host_open_pages(p->dev->closed, va, bytes);
 		return ret;
 	}
-	if (mprotect(ptr(slot), bytes, PROT_READ | PROT_WRITE) || madvise(ptr(slot), bytes, MADV_POPULATE_WRITE))
+	if (mprotect(ptr(slot), bytes, PROT_READ | PROT_WRITE))
 		gm_log(p->env, GM_LOG_ERROR, "staging at 0x%llx: error %d", (unsigned long long)slot, errno);
 	return GM_RET_SUCCESS;
 }

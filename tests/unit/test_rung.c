@@ -378,6 +378,43 @@ Test(rung_host, no_move_opens_what_it_closed)
 	host_end(&h);
 }
 
+/* The contract of gm_host.h, of pages that are closed. */
+Test(rung_host, explicit_opens_only_with_content)
+{
+	struct host h;
+	struct gm_host_steal out;
+	struct gm_host_vma vma;
+	struct gm_mask present;
+	uint64_t slot, done, word;
+	char *at;
+
+	host_begin_on(&h, GM_RUNG_EXPLICIT);
+	at = map_app(BLOCK, false);
+	put_marks(at, 0, 8);
+	OK(h.ops->slot_alloc(h.pmap, &slot));
+	out = steal(&h, at, gm_mask_span(0, 16), slot, GM_RET_SUCCESS);
+	cr_assert(gm_mask_count(&out.moved) == 16 && gm_mask_empty(&out.hole));
+	cr_assert_eq(h.ops->zero(h.pmap, GM_VA(at), PAGE, &done), GM_RET_EXIST);
+	OK(h.ops->poison(h.pmap, GM_VA(at), PAGE, &done));
+	cr_assert_eq(fate(at, false, &word), SIGSEGV);
+	cr_assert_eq(h.ops->bus_access(h.dev, GM_VA(at), &word, 8, false), GM_RET_FAULT);
+	OK(h.ops->mem_rights(h.pmap, GM_VA(at), &vma));
+	cr_assert(vma.access == (GM_READ | GM_WRITE) && vma.bytes == 16 * PAGE, "what the library did is seen as the program's");
+	OK(h.ops->mem_present(h.pmap, GM_VA(at), &present));
+	cr_assert_eq(gm_mask_count(&present), 16);
+	(void)steal(&h, at, gm_mask_span(0, 1), slot, GM_RET_SUCCESS); /* fixed: as it is */
+	OK(h.ops->restore(h.pmap, GM_VA(at), slot, 12 * PAGE, &done));
+	cr_assert_eq(wrong_marks(at, 0, 8), 0);
+	cr_assert_eq(at[8 * PAGE], 0);
+	cr_assert_eq(h.ops->restore(h.pmap, GM_VA(at), slot, PAGE, &done), GM_RET_EXIST);
+	OK(h.ops->unmark(h.pmap, GM_VA(at) + 12 * PAGE, 4 * PAGE, &done));
+	cr_assert_eq(fate(at + 13 * PAGE, true, &word), 0);
+	cr_assert_eq(h.ops->unmark(h.pmap, GM_VA(at), PAGE, &done), GM_RET_EXIST);
+	cr_assert_eq(wrong_marks(at, 0, 8), 0);
+	h.ops->slot_free(h.pmap, slot);
+	host_end(&h);
+}
+
 /* Two answers to the same question. A page that was only read has content for entries, which cannot tell. */
 Test(rung_host, page_map_by_entries_and_by_scan)
 {
