@@ -178,6 +178,7 @@ tests_stress_stress_mock_LDADD = $(TEST_LAYERS)
 
 # The programs again, with other arguments.
 STRESS_RUNS = \
+	tests/stress/race_rungs.sh \
 	tests/stress/race_variants.sh \
 	tests/stress/random_plants.sh \
 	tests/stress/random_million.sh
@@ -189,7 +190,7 @@ TESTS += tests/stress/race_counters tests/stress/race_edges tests/stress/race_pr
 	tests/stress/race_reuse tests/stress/stress_env \
 	tests/stress/stress_mock $(STRESS_RUNS)
 EXTRA_DIST += $(STRESS_RUNS) tests/stress/random_short.sh
-tests/stress/race_variants.log: tests/stress/race_counters
+tests/stress/race_rungs.log tests/stress/race_variants.log: tests/stress/race_counters
 tests/stress/random_plants.log tests/stress/random_short.log tests/stress/random_million.log: tests/stress/random_sim
 
 # Those that need no userfaultfd, which valgrind does not know.

@@ -130,6 +130,7 @@ uint64_t gm_host_closed_run(struct gm_host_closed *c, uint64_t va, uint64_t byte
 {
 	uint64_t at = va;
 
+	*yes = false;
 	gm_lock(c->env, &c->lock);
 	for (; at < va + bytes; at += GM_PAGE_BYTES) {
 		const struct entry *e = find(c, block_of(at), false);
