@@ -129,7 +129,6 @@ static gm_ret_t steal_run(struct gm_host_pmap *p, uint64_t va, uint64_t slot, un
 		unsigned n = span < end - first ? span : end - first;
 		int err = take(p, va + off, slot + off, (uint64_t)n * GM_PAGE_BYTES);
 
-		span = n;
 		if (!err) {
 			gm_mask_add_span(&out->moved, first, first + n);
 			first += n;

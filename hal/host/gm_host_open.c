@@ -142,7 +142,7 @@ gm_ret_t gm_host_open(const struct gm_host_way *way, int *out)
 	uint64_t got;
 	uint32_t door;
 	gm_ret_t ret;
-	int fd, rc;
+	int fd = -1, rc;
 
 	ret = open_any(way->doors, &fd, &door);
 	if (ret)
@@ -160,7 +160,7 @@ gm_ret_t gm_host_open(const struct gm_host_way *way, int *out)
 gm_ret_t gm_host_look(uint32_t doors, uint64_t *features, uint32_t *door)
 {
 	gm_ret_t ret;
-	int fd, rc;
+	int fd = -1, rc;
 
 	if (sysconf(_SC_PAGESIZE) != (long)GM_PAGE_BYTES)
 		return gm_fail(GM_RET_NOTSUP, "pages of %ld bytes; the library needs pages of %u",

@@ -114,7 +114,7 @@ static gm_ret_t try_full(uint32_t doors, uint64_t allow, uint32_t *door)
 /* Does mremap() take a page and leave its mapping? And, if asked, does /proc/self/mem write where nobody may? */
 static gm_ret_t try_pages(bool closed)
 {
-	char *at = mmap(NULL, 2 * GM_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *at = mmap(NULL, (size_t)2 * GM_PAGE_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	int mem = open("/proc/self/mem", O_RDWR | O_CLOEXEC);
 	gm_ret_t ret = GM_RET_SUCCESS;
 
@@ -129,7 +129,7 @@ static gm_ret_t try_pages(bool closed)
 				    pwrite(mem, at + GM_PAGE_BYTES, GM_PAGE_BYTES, (off_t)GM_VA(at)) != (ssize_t)GM_PAGE_BYTES))
 			ret = gm_fail(GM_RET_PERM, "/proc/self/mem cannot write to memory that is protected: is it restricted "
 				      "(proc_mem.force_override), or the process not dumpable (prctl PR_SET_DUMPABLE)?");
-		munmap(at, 2 * GM_PAGE_BYTES);
+		munmap(at, (size_t)2 * GM_PAGE_BYTES);
 	}
 	if (mem >= 0)
 		close(mem);

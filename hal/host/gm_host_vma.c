@@ -394,10 +394,13 @@ struct gm_mask gm_host_guards(struct gm_host_pmap *p, uint64_t va)
 	struct gm_mask guards = gm_mask_none();
 	struct gm_page_region vec[64];
 	uint64_t at = va;
-	int n = 1;
 
-	while (at < va + GM_BLOCK_BYTES && n >= 0) {
-		n = scan(p, at, va + GM_BLOCK_BYTES, GM_PAGE_IS_GUARD, vec, sizeof(vec) / sizeof(vec[0]), &at);
+	memset(vec, 0, sizeof(vec));
+	while (at < va + GM_BLOCK_BYTES) {
+		int n = scan(p, at, va + GM_BLOCK_BYTES, GM_PAGE_IS_GUARD, vec, sizeof(vec) / sizeof(vec[0]), &at);
+
+		if (n < 0)
+			break;
 		for (int i = 0; i < n; i++)
 			gm_mask_add_span(&guards, (unsigned)((vec[i].begin - va) / GM_PAGE_BYTES),
 					 (unsigned)((vec[i].end - va) / GM_PAGE_BYTES));
