@@ -211,6 +211,8 @@ void bench_gm_open(struct bench_gm *g, const struct bench_gm_config *c)
 	void *mem;
 
 	g->mock = (struct gm_mock_config){ .size = sizeof(g->mock), .vram_bytes = VRAM_BYTES };
+	if (g->mock.vram_bytes < c->bytes)
+		g->mock.vram_bytes = c->bytes;
 	g->mmu = *gm_mock_mmu();
 	g->mmu.dev_init = open_device;
 	if (c->copy)
@@ -223,7 +225,7 @@ void bench_gm_open(struct bench_gm *g, const struct bench_gm_config *c)
 	g->mem = mem;
 	g->bytes = c->bytes;
 	/* The device's frames are made by their first use, which is not what is measured. */
-	memset(bench_gm_vram(g, VRAM_BYTES), 1, VRAM_BYTES);
+	memset(bench_gm_vram(g, g->mock.vram_bytes), 1, g->mock.vram_bytes);
 	memset(g->mem, 1, g->bytes);
 }
 

@@ -18,11 +18,16 @@
  * involved with it, leaves regions behind that mean nothing, and its edges do
  * so always: no event comes for memory that is not watched. A new gm_adopt()
  * over such regions takes their place, unless a device uses them now.
+ *
+ * With GM_AS_WATCH a region is watched from its first moment, and its adoption
+ * undone if the host does not do that; it is until it is released.
  */
 #include "config.h"
 
 #include "core/gm_events.h"
+#include "core/gm_fork.h"
 #include "core/gm_mem.h"
+#include "core/gm_mirror.h"
 #include "core/gm_txn.h"
 #include "core/gm_work.h"
 #include "hal/gm_handle.h"
@@ -107,7 +112,7 @@ static bool in_use(struct gm_as *as, uint64_t va, uint64_t end, uint64_t deadlin
 		while (!ret && gm_mask_meets(&b->busy, &range)) /* also while a block is being forgotten */
 			ret = gm_wait(as->env, &b->waitq, &b->lock, deadline_ns);
 		any = gm_mask_or(gm_block_on_devs(b), gm_mask_or(b->staged, gm_block_mapped(b)));
-		any = gm_mask_or(any, b->doomed);
+		any = gm_mask_sub(gm_mask_or(any, b->doomed), gm_mask_or(b->mirrored, b->external)); /* nobody asked for those */
 		used = ret || gm_mask_meets(&any, &range);
 		gm_unlock(as->env, &b->lock);
 		va = b->va + GM_BLOCK_BYTES;
@@ -146,6 +151,9 @@ static void mark_edges(struct gm_as *as, const struct span *s)
 		gm_mask_set(&b->edge, gm_page_of(b, s->edge[i]));
 		gm_mask_clear(&b->managed, gm_page_of(b, s->edge[i]));
 		gm_mask_clear(&b->host, gm_page_of(b, s->edge[i]));
+		gm_mask_clear(&b->mirrored, gm_page_of(b, s->edge[i]));
+		gm_mask_clear(&b->external, gm_page_of(b, s->edge[i]));
+		gm_mirror_count(b);
 		gm_unlock(as->env, &b->lock);
 		gm_block_put(b);
 	}
@@ -186,6 +194,27 @@ static gm_ret_t enter_regions(struct gm_as *as, const struct span *s)
 	return ret;
 }
 
+static gm_ret_t release_pieces(struct gm_as *as, const struct span *s, uint64_t deadline_ns, bool *some);
+static gm_ret_t release_edges(struct gm_as *as, const struct span *s, uint64_t deadline_ns, bool *some);
+
+/* GM_AS_WATCH: from the first moment on, or not adopted. */
+static gm_ret_t watch_all(struct gm_as *as, const struct span *s, uint64_t deadline_ns)
+{
+	bool some;
+	gm_ret_t ret;
+
+	do
+		ret = gm_hal_watch(as->host, as->hpmap, s->va, s->end - s->va);
+	while (ret == GM_RET_AGAIN && gm_now_ns(as->env) < deadline_ns && gm_events_let_run(as));
+	if (!ret)
+		return ret;
+	if (ret == GM_RET_AGAIN)
+		ret = gm_fail(GM_RET_TIMEDOUT, "gm_adopt: events of 0x%llx were not read in time", (unsigned long long)s->va);
+	if (!release_pieces(as, s, deadline_ns, &some))
+		(void)release_edges(as, s, deadline_ns, &some);
+	return ret;
+}
+
 gm_ret_t gm_adopt(struct gm_as *as, void *ptr, uint64_t bytes, uint32_t flags)
 {
 	uint64_t va = GM_VA(ptr), outer = va & ~(uint64_t)(GM_PAGE_BYTES - 1), deadline_ns;
@@ -215,10 +244,13 @@ gm_ret_t gm_adopt(struct gm_as *as, void *ptr, uint64_t bytes, uint32_t flags)
 	if (ret)
 		return ret;
 	s = span_of(va, bytes, flags);
+	gm_mirror_yield(as, s.va, s.end, deadline_ns);
 	if (span_in_use(as, &s, deadline_ns))
 		return gm_fail(GM_RET_EXIST, "gm_adopt: part of [0x%llx, 0x%llx) is adopted and in use: gm_release() it first",
 			       (unsigned long long)s.va, (unsigned long long)s.end);
-	ret = enter_regions(as, &s);
+	ret = s.va < s.end ? gm_fork_set(as, s.va, s.end, GM_FORK_DEFAULT) : GM_RET_SUCCESS;
+	if (!ret)
+		ret = enter_regions(as, &s);
 	if (ret == GM_RET_NOMEM)
 		return gm_fail(ret, "gm_adopt: no memory for a region");
 	if (ret)
@@ -226,10 +258,13 @@ gm_ret_t gm_adopt(struct gm_as *as, void *ptr, uint64_t bytes, uint32_t flags)
 			       (unsigned long long)va, (unsigned long long)(va + bytes));
 	if (s.va < s.end)
 		gm_mem_set_managed(as, s.va, s.end, true);
+	gm_fork_begin_range(as, s.va, s.end, false);
 	mark_edges(as, &s);
 	settle_edges(as, &s, deadline_ns);
+	if ((as->cfg.flags & GM_AS_WATCH) && s.va < s.end)
+		ret = watch_all(as, &s, deadline_ns);
 	gm_mem_trim_stock(as);
-	return GM_RET_SUCCESS;
+	return ret;
 }
 
 /* Devices let go of an edge that ends no buffer any more. */
@@ -260,7 +295,7 @@ static void note_edge(struct gm_as *as, uint64_t va)
 	gm_lock(as->env, &b->lock);
 	if (r && r->kind == GM_REGION_EDGE)
 		gm_mask_set(&b->edge, gm_page_of(b, va));
-	else
+	else if (!gm_mask_test(&b->external, gm_page_of(b, va)))
 		gm_mask_clear(&b->edge, gm_page_of(b, va));
 	gm_unlock(as->env, &b->lock);
 }
@@ -463,9 +498,11 @@ static gm_ret_t take_back(struct gm_as *as, uint64_t va, uint64_t end, uint64_t 
 		ret = bring_range_home(as, va, end, deadline_ns);
 	if (end_promise(as, va, end, GM_REGION_ADOPTED, ret != GM_RET_SUCCESS))
 		gm_mem_set_managed(as, va, end, true);
-	if (!ret)
-		gm_mem_unwatch(as, va, end);
-	return ret;
+	if (ret)
+		return ret;
+	gm_mem_unwatch(as, va, end);
+	gm_fork_end_adopted(as, va, end);
+	return GM_RET_SUCCESS;
 }
 
 /* Every adopted piece of the span, until one has to stay; the rest is left as it is. *some: there was one. */

@@ -19,7 +19,10 @@
 #include "core/gm_devq.h"
 #include "core/gm_events.h"
 #include "core/gm_fork.h"
+#include "core/gm_lost.h"
 #include "core/gm_mem.h"
+#include "core/gm_mirror.h"
+#include "core/gm_pin.h"
 #include "core/gm_policy_lru.h"
 #include "core/gm_work.h"
 #include "hal/gm_handle.h"
@@ -69,8 +72,14 @@ static gm_ret_t configure(struct gm_as *as, const struct gm_as_config *config)
 			return gm_fail(GM_RET_INVAL, "gm_as_config.size is %zu, not %zu", config->size, sizeof(*c));
 		memcpy(c, config, config->size);
 	}
-	if (c->flags & ~(GM_AS_EXCLUSIVE | GM_AS_NO_THREADS))
+	if (c->flags & ~(GM_AS_EXCLUSIVE | GM_AS_NO_THREADS | GM_AS_MIRROR | GM_AS_WATCH | GM_AS_FORK_SERVE))
 		return gm_fail(GM_RET_INVAL, "gm_as_config.flags 0x%x has unknown bits", (unsigned)c->flags);
+	if ((c->flags & GM_AS_MIRROR) && (as->lib->rung.cannot & GM_RUNG_NO_UNMAP_GUARD))
+		return gm_fail(GM_RET_NOTSUP, "GM_AS_MIRROR: nobody calls gm_release() for memory that is taken unasked, as the rung "
+			       "\"%s\" needs it before munmap(); gm_adopt() what devices use, in a space without it",
+			       gm_rung_name(as->lib->rung.rung));
+	if (c->fork > GM_FORK_SERVE)
+		return gm_fail(GM_RET_INVAL, "gm_as_config.fork %u is no policy", (unsigned)c->fork);
 	default_u64(&c->slice_ns, DEFAULT_SLICE_NS);
 	default_u64(&c->wait_ns, DEFAULT_WAIT_NS);
 	default_u64(&c->hold_ns, DEFAULT_WAIT_NS);
@@ -95,6 +104,7 @@ static void init(struct gm_as *as)
 	gm_regions_init(&as->regions);
 	gm_remap_init(as);
 	as->pack.idle_ns = GM_PACK_IDLE_NS;
+	atomic_init(&as->mirror.limit, GM_MIRROR_BLOCKS);
 	TAILQ_INIT(&as->work);
 	atomic_init(&as->granule_pages, 1);
 	as->refill = true;
@@ -176,12 +186,18 @@ gm_ret_t gm_as_create(struct gm_lib *lib, uint64_t begin, uint64_t end, const st
 	ret = gm_hal_pmap_create(as->host, &as->hpmap);
 	if (ret)
 		goto err_fini;
-	ret = start_threads(as);
+	if (as->cfg.fork == GM_FORK_SERVE || (as->cfg.flags & GM_AS_FORK_SERVE))
+		ret = gm_serve_init(as);
+	if (!ret && !(as->cfg.flags & GM_AS_NO_THREADS))
+		ret = gm_hal_keep(as->host, as->hpmap);
+	if (!ret)
+		ret = start_threads(as);
 	if (ret)
 		goto err_pmap;
 	gm_hal_at_fork(as->host, as->hpmap, gm_fork_freeze, gm_fork_thaw, as);
 	gm_lock(lib->env, &lib->lock);
 	lib->spaces++;
+	TAILQ_INSERT_TAIL(&lib->as, as, in_lib);
 	gm_unlock(lib->env, &lib->lock);
 	*out = as;
 	return GM_RET_SUCCESS;
@@ -272,11 +288,16 @@ gm_ret_t gm_as_destroy(struct gm_as *as)
 		ret = detach_all(as);
 	if (ret)
 		return ret;
+	gm_pin_forget(as);
+	gm_lock(as->env, &lib->lock); /* who has pinned it meanwhile is waited for at the end */
+	TAILQ_REMOVE(&lib->as, as, in_lib);
+	gm_unlock(as->env, &lib->lock);
 	gm_hal_at_fork(as->host, as->hpmap, NULL, NULL, NULL);
 	gm_mem_unwatch_all(as);
 	stop_threads(as);
 	drain_queue(as);
 	drop_blocks(as);
+	gm_fork_end_all(as);
 	gm_mem_unmap_owned(as);
 	gm_hal_pmap_destroy(as->host, as->hpmap);
 	fini(as);
@@ -336,7 +357,9 @@ gm_ret_t gm_as_serve(struct gm_as *as, uint64_t timeout_ns)
 	while (!serve_once(as, &next_ns)) {
 		if (gm_now_ns(as->env) >= deadline_ns)
 			return GM_RET_TIMEDOUT;
-		(void)gm_hal_msg_wait(as->host, as->hpmap, next_ns < deadline_ns ? next_ns : deadline_ns);
+		if (gm_hal_msg_wait(as->host, as->hpmap, next_ns < deadline_ns ? next_ns : deadline_ns) == GM_RET_NODEV &&
+		    gm_lost_recover(as))
+			return GM_RET_TIMEDOUT;
 	}
 	return GM_RET_SUCCESS;
 }

@@ -5,8 +5,10 @@
 
 #include "core/gm_block.h"
 #include "core/gm_dev.h"
+#include "core/gm_fork_serve.h"
 #include "core/gm_pack.h"
 #include "core/gm_plant.h"
+#include "core/gm_protect.h"
 #include "core/gm_region.h"
 #include "core/gm_remap.h"
 #include "hal/gm_readers.h"
@@ -46,7 +48,28 @@ struct gm_ctx {
 
 #define GM_HANDLER_MSGS 64
 
+/* What the program said of forks, by VA; see gm_fork_policy.c. */
+struct gm_fork_range {
+	uint64_t va, end;
+	enum gm_fork policy;
+};
+
+struct gm_fork_table {
+	struct gm_fork_range *range;
+	unsigned n, room;
+};
+
+struct gm_pin;
+
+/* Of a space that mirrors the process; see gm_mirror.c. */
+struct gm_mirror {
+	atomic_uint blocks;  /* that have external pages */
+	atomic_uint limit;   /* with more of them the worker looks which are of use */
+	atomic_bool sweep;   /* the worker's job */
+};
+
 struct gm_as {
+	TAILQ_ENTRY(gm_as) in_lib;       /* (lib->lock) */
 	struct gm_lib *lib;
 	struct gm_env *env;
 	struct gm_hal_dev *host;
@@ -61,20 +84,26 @@ struct gm_as {
 	struct gm_radix blocks;          /* by VA / 2 MiB: struct gm_block, or packed. (A), or read as one of `readers` */
 	struct gm_readers readers;       /* of blocks; changed by who has (A) and keeps them out */
 	struct gm_pack pack;
+	struct gm_mirror mirror;
 	struct gm_ctx *ctx[GM_MAX_CTXS]; /* (A) */
 	atomic_uint granule_pages;       /* largest granule of the devices attached so far */
 	atomic_uint live_blocks;         /* in memory, and packed victims in somebody's hands: the space ends at 0 */
 	atomic_uint releasing;            /* gm_free(), gm_release() under way: regions are out, mappings not yet */
 	atomic_uint doomed_blocks;       /* with pages that an event doomed and nobody dropped yet */
+	struct gm_rights rights;         /* changes of what the process itself may do */
 	unsigned sets;                   /* (A) working sets held */
+	LIST_HEAD(, gm_pin) pins;        /* (A) the last one first */
 	unsigned frozen;                 /* (A) a fork is on its way: nothing moves to a device */
 	unsigned moving;                 /* (A) transactions to devices in flight */
 	uint64_t msgs_gen;               /* (A) how often the handler emptied its messages */
 	atomic_bool msgs_busy;           /* (A), read without it: the handler has messages it has not handled */
+	atomic_bool told_lost;           /* that the descriptors are lost for ever */
 	bool msgs_reader;                /* (A) somebody is in gm_events_once(): one at a time */
 	bool msgs_stuck;                 /* (A) ... and waits for the worker before it goes on */
 	unsigned reader_held;            /* (A) who takes or gives pages now: no message is read meanwhile */
 	struct gm_remaps remaps;         /* (A) ranges that mremap() moved and the worker has not yet */
+	struct gm_fork_table forks;      /* (A) */
+	struct gm_serving serve;
 
 	/* the handler's own */
 	struct gm_host_msg msg[GM_HANDLER_MSGS];
@@ -130,6 +159,24 @@ static inline void gm_stat_lap(struct gm_as *as, enum gm_stat which, uint64_t *n
 
 	gm_stat_add(as, which, now - *now_ns);
 	*now_ns = now;
+}
+
+/* To be taken before rights are asked for of the block of va, and handed to gm_rights_same(). */
+static inline uint64_t gm_rights_seen(struct gm_as *as, uint64_t va)
+{
+	return atomic_load(gm_rights_of(&as->rights, va));
+}
+
+/* (block) Where a mapping made by such rights, or a hold, is recorded: do they hold still? */
+static inline bool gm_rights_same(struct gm_as *as, uint64_t va, uint64_t seen)
+{
+	return seen == gm_rights_seen(as, va) && !(uint32_t)seen;
+}
+
+/* Of the whole space: an answer kept from before the last change may be wrong. Asked after gm_rights_seen(). */
+static inline uint64_t gm_rights_changes(struct gm_as *as)
+{
+	return atomic_load(&as->rights.changes);
 }
 
 static inline uint64_t gm_block_base(uint64_t va)

@@ -17,6 +17,8 @@
  *
  * and beside it may be
  *
+ *     dup       (HOST) devices have duplicates, all read-only; stores of the process wait (gm_dup.c)
+ *     exclusive (DEVICE) asked for so; until it comes home (gm_coherence.c)
  *     busy      a transaction owns it: nobody else changes its state, others wait
  *     doomed    the application dropped its content (or its mapping); no copy of it
  *               is good any more. Waits for the worker, or the transaction that has
@@ -53,6 +55,7 @@
 #include <assert.h>
 
 #include "core/gm_as.h"
+#include "core/gm_mirror.h"
 
 struct gm_block *gm_block_get(struct gm_block *b)
 {
@@ -66,6 +69,8 @@ static void block_free(struct gm_block *b)
 	struct gm_env *env = as->env;
 
 	assert(SLIST_EMPTY(&b->holds) && !b->queued && !b->indexed);
+	b->external = gm_mask_none();
+	gm_mirror_count(b);
 	for (unsigned i = 0; i < GM_MAX_DEVS; i++)
 		gm_mem_free(env, b->node[i], sizeof(*b->node[i]));
 	for (unsigned i = 0; i < GM_MAX_CTXS; i++)
@@ -264,7 +269,7 @@ static void *find_or_index(struct gm_as *as, uint64_t va, struct gm_block **fres
 	struct gm_region r;
 
 	*lacks = 0;
-	if (!gm_regions_find(&as->regions, va, &r))
+	if (!gm_regions_find(&as->regions, va, &r) && !(as->cfg.flags & GM_AS_MIRROR))
 		return NULL;
 	b = gm_radix_get(&as->blocks, key);
 	if (b)
@@ -331,9 +336,9 @@ gm_ret_t gm_block_obtain(struct gm_as *as, uint64_t va, struct gm_block **out)
 
 bool gm_block_all_host(const struct gm_block *b)
 {
-	if (!gm_mask_empty(&b->staged) || !gm_mask_empty(&b->busy) || !gm_mask_empty(&b->doomed) ||
+	if (!gm_mask_empty(&b->staged) || b->any_dup || !gm_mask_empty(&b->busy) || !gm_mask_empty(&b->doomed) ||
 	    !gm_mask_empty(&b->leaving) || !gm_mask_empty(&b->poisoned) || !gm_mask_empty(&b->wanted) ||
-	    !SLIST_EMPTY(&b->holds))
+	    !gm_mask_empty(&b->kept) || !SLIST_EMPTY(&b->holds))
 		return false;
 	for (unsigned i = 0; i < GM_MAX_DEVS; i++)
 		if (b->node[i] && !gm_mask_empty(&b->node[i]->resident))
@@ -512,7 +517,7 @@ void gm_block_doom(struct gm_block *b, const struct gm_mask *pages, uint64_t now
 {
 	struct gm_mask some = gm_mask_or(gm_mask_or(gm_block_on_devs(b), b->staged), gm_block_mapped(b));
 
-	some = gm_mask_or(some, gm_mask_or(b->busy, b->poisoned));
+	some = gm_mask_or(some, gm_mask_or(gm_mask_or(b->busy, b->poisoned), b->dup));
 	b->doomed = gm_mask_or(b->doomed, gm_mask_and(some, *pages));
 	b->doomed_ns = now_ns;
 	gm_block_count_doomed(b);

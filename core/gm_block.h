@@ -18,6 +18,7 @@ struct gm_dev;
 struct gm_bnode {
 	struct gm_mask resident;
 	struct gm_mask dirty;                     /* the staged host frame, if any, is older */
+	struct gm_mask copy;                      /* duplicates of pages that are on the host; never resident */
 	struct gm_chunk *unit[GM_BLOCK_UNITS];    /* frames of each 64 KiB; a larger chunk stands in all its units */
 };
 
@@ -53,8 +54,11 @@ struct gm_block {
 	uint64_t used_ns;                         /* last use, as far as packing and forgetting care: a transaction's end, or opened */
 	bool is_doomed;                           /* something is: counted in the space's doomed_blocks */
 	bool watched;                             /* the host reports faults and events of its managed pages */
+	bool any_dup, any_exclusive;              /* dup, exclusive are not empty: looked at in their stead, as they mostly are */
+	bool stores;                              /* ... and pages of it may be protected against stores */
 	bool huge;                                /* staged came as one huge page and is still whole */
 	bool has_slot;
+	bool has_external;                        /* pages are external: counted in the space's mirror.blocks */
 	bool touched;                             /* mapped in place since a round of gm_pack_work.c looked last */
 	unsigned watching;                        /* transactions that register its pages now */
 	unsigned renewed;                         /* how often pages became managed */
@@ -70,13 +74,18 @@ struct gm_block {
 	struct gm_mask wanted;                    /* a CPU access waits for it: the worker's job */
 	struct gm_mask managed;                   /* pages of a region */
 	struct gm_mask host;                      /* resident on the host, at their VA (possibly a hole) */
+	struct gm_mask dup;                       /* of those, some device has a duplicate (copy): stores wait (gm_dup.c) */
 	struct gm_mask staged;                    /* the host frame is parked in the slot */
 	struct gm_mask leaving;                   /* mremap() moved its address: what is here belongs there (gm_remap.c) */
 	struct gm_mask doomed;                    /* content given up by the application: drop it */
 	uint64_t doomed_ns;                       /* when something last became so */
 	struct gm_mask poisoned;                  /* the only copy was lost */
 	struct gm_mask failed;                    /* marked so that accesses fail: one waited too long; gone when it is home */
+	struct gm_mask exclusive;                 /* somebody asked for it to be one device's alone, and it is (gm_coherence.c) */
 	struct gm_mask held;                      /* union over `holds` */
+	struct gm_mask kept;                      /* pinned to the host: goes to no device */
+	struct gm_mask mirrored;                  /* of managed: adopted on demand, for as long as it is watched (gm_mirror.c) */
+	struct gm_mask external;                  /* of edge: in no region, a device has been there */
 	uint64_t slot;
 	struct gm_slice slice_cpu, slice_dev;
 	SLIST_HEAD(, gm_hold) holds;              /* working sets over this block */
@@ -108,7 +117,10 @@ struct gm_block *gm_block_find_live(struct gm_as *as, uint64_t va);
  * busy pages stays in the index, so who makes a page busy needs no reference until it is not.
  */
 struct gm_block *gm_block_find_locked(struct gm_as *as, uint64_t va);
-/* With a reference; opened if it is packed, made from the regions if there is none. SUCCESS, FAULT (no region), NOMEM. */
+/*
+ * With a reference; opened if it is packed, made from the regions if there is none. SUCCESS, FAULT (no region, and the
+ * space mirrors nothing), NOMEM.
+ */
 gm_ret_t gm_block_obtain(struct gm_as *as, uint64_t va, struct gm_block **out);
 /* The next block at or above va and below end, with a reference; NULL at the end. */
 struct gm_block *gm_block_next(struct gm_as *as, uint64_t va, uint64_t end);
@@ -149,6 +161,14 @@ void gm_block_count_doomed(struct gm_block *b);
 struct gm_wait *gm_block_wait(struct gm_block *b, unsigned page, uint32_t thread_id, uint64_t now_ns);
 /* Only those that are wanted still. */
 void gm_block_trim_waits(struct gm_block *b);
+/* They are nobody's alone any more. */
+static inline void gm_block_share(struct gm_block *b, const struct gm_mask *pages)
+{
+	if (!b->any_exclusive)
+		return;
+	b->exclusive = gm_mask_sub(b->exclusive, *pages);
+	b->any_exclusive = !gm_mask_empty(&b->exclusive);
+}
 /* Recompute `held` from `holds`. */
 void gm_block_count_holds(struct gm_block *b);
 

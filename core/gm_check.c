@@ -42,9 +42,15 @@ static const char *check_residency(const struct gm_block *b)
 	bad = gm_mask_sub(bad, b->doomed); /* about to be taken apart */
 	if (!wrong)
 		wrong = forbid(&bad, "a page that is not managed counts as resident on the host");
+	bad = gm_mask_and(gm_mask_sub(b->exclusive, seen), idle);
+	if (!wrong)
+		wrong = forbid(&bad, "a page is exclusive without being in a device");
 	bad = gm_mask_and(b->leaving, b->managed);
 	if (!wrong)
 		wrong = forbid(&bad, "a page is managed while what was there before is still leaving");
+	bad = gm_mask_or(gm_mask_sub(b->external, b->edge), gm_mask_sub(b->mirrored, b->managed));
+	if (!wrong)
+		wrong = forbid(&bad, "a page is external and no edge, or adopted on demand and not managed");
 	bad = gm_mask_and(b->edge, b->managed);
 	return wrong ? wrong : forbid(&bad, "an edge page is managed as well");
 }
@@ -76,6 +82,40 @@ static const char *check_mappings(const struct gm_block *b)
 	return wrong;
 }
 
+/* (block) What has duplicates is on the host, and nobody writes it but who waits for them to end. */
+static const char *check_duplicates(const struct gm_block *b)
+{
+	struct gm_mask idle = gm_mask_not(gm_mask_or(gm_mask_or(b->busy, b->doomed), b->leaving)), some = gm_mask_none(), bad;
+	const char *wrong = NULL;
+
+	for (unsigned i = 0; i < GM_MAX_DEVS; i++)
+		some = b->node[i] ? gm_mask_or(some, b->node[i]->copy) : some;
+	if (!gm_mask_equal(&some, &b->dup) || b->any_dup == gm_mask_empty(&some) ||
+	    b->any_exclusive == gm_mask_empty(&b->exclusive))
+		return "the pages with duplicates are miscounted";
+	if (gm_mask_empty(&some))
+		return NULL;
+	if (atomic_load(&b->as->releasing))
+		idle = gm_mask_and(idle, b->managed);
+	some = gm_mask_and(some, idle);
+	bad = gm_mask_sub(some, b->host);
+	wrong = forbid(&bad, "a page with duplicates is not on the host");
+	bad = gm_mask_and(some, gm_block_on_devs(b));
+	if (!wrong)
+		wrong = forbid(&bad, "a page has duplicates and is resident in a device");
+	for (unsigned i = 0; i < GM_MAX_CTXS && !wrong; i++) {
+		if (!b->map[i] || !b->as->ctx[i])
+			continue;
+		bad = gm_mask_and(some, b->map[i]->write);
+		wrong = forbid(&bad, "a page with duplicates is mapped for writing");
+		bad = gm_mask_and(some, b->map[i]->read);
+		bad = b->node[b->as->ctx[i]->dev->index] ? gm_mask_sub(bad, b->node[b->as->ctx[i]->dev->index]->copy) : bad;
+		if (!wrong)
+			wrong = forbid(&bad, "a page with duplicates is mapped where it is");
+	}
+	return wrong;
+}
+
 /* (block) Frames: every resident page has one, every chunk knows its block. */
 static const char *check_frames(const struct gm_block *b)
 {
@@ -86,8 +126,8 @@ static const char *check_frames(const struct gm_block *b)
 			struct gm_mask unit = gm_mask_span(u * GM_UNIT_PAGES, (u + 1) * GM_UNIT_PAGES);
 			const struct gm_chunk *c = n->unit[u];
 
-			if (!c && gm_mask_meets(&unit, &n->resident))
-				return "a resident page has no frame";
+			if (!c && (gm_mask_meets(&unit, &n->resident) || gm_mask_meets(&unit, &n->copy)))
+				return "a resident page, or a duplicate, has no frame";
 			if ((c != NULL) != (b->backed[i] >> u & 1))
 				return "the units with frames are miscounted";
 			if (c && (c->owner != b || c->state != GM_CHUNK_RESIDENT ||
@@ -117,6 +157,9 @@ static const char *check_promises(const struct gm_block *b)
 		held = gm_mask_or(held, h->pages);
 	if (!gm_mask_equal(&held, &b->held))
 		return "the pages held are miscounted";
+	bad = gm_mask_sub(gm_mask_and(b->kept, gm_block_on_devs(b)), b->busy);
+	if (!gm_mask_empty(&bad))
+		return "a page pinned to the host is on a device";
 	bad = gm_mask_sub(gm_mask_sub(b->held, gm_mask_or(gm_block_on_devs(b), b->host)),
 			  gm_mask_or(gm_mask_or(b->busy, b->doomed), b->edge));
 	bad = gm_mask_and(bad, b->managed);
@@ -131,6 +174,8 @@ static const char *check_block(struct gm_block *b)
 	wrong = check_residency(b);
 	if (!wrong)
 		wrong = check_mappings(b);
+	if (!wrong)
+		wrong = check_duplicates(b);
 	if (!wrong)
 		wrong = check_frames(b);
 	if (!wrong)

@@ -11,8 +11,9 @@
 #include "config.h"
 
 #include "core/gm_devq.h"
+#include "core/gm_dup.h"
 #include "core/gm_events.h"
-#include "core/gm_txn.h"
+#include "core/gm_mirror.h"
 #include "core/gm_work.h"
 #include "hal/gm_handle.h"
 
@@ -232,12 +233,20 @@ err_free:
 	return ret;
 }
 
+/* (block) What the device has of it, duplicates included. */
+static struct gm_mask pages_of(const struct gm_ctx *ctx, const struct gm_block *b)
+{
+	const struct gm_bnode *n = b->node[ctx->dev->index];
+
+	return n ? gm_mask_or(n->resident, n->copy) : gm_mask_none();
+}
+
 static bool has_pages(const struct gm_ctx *ctx, struct gm_block *b)
 {
 	struct gm_mask pages;
 
 	gm_lock(b->as->env, &b->lock);
-	pages = gm_block_on_dev(b, ctx->dev->index);
+	pages = pages_of(ctx, b);
 	gm_unlock(b->as->env, &b->lock);
 	return !gm_mask_empty(&pages);
 }
@@ -250,14 +259,15 @@ static gm_ret_t empty_block(struct gm_ctx *ctx, struct gm_block *b, uint64_t dea
 	gm_ret_t ret = GM_RET_SUCCESS;
 
 	gm_lock(env, &b->lock);
-	pages = gm_block_on_dev(b, ctx->dev->index);
+	pages = pages_of(ctx, b);
 	mapped = gm_mask_and(pages, b->leaving);
 	gm_unlock(env, &b->lock);
 	if (!gm_mask_empty(&mapped)) { /* moved by mremap(): has another way home */
 		ret = gm_events_settle(b->as, deadline_ns);
 		return ret ? ret : gm_now_ns(env) < deadline_ns ? GM_RET_AGAIN : GM_RET_TIMEDOUT;
 	}
-	if (!gm_mask_empty(&pages))
+	ret = gm_dup_end(b, &pages, ctx->dev, deadline_ns);
+	if (!ret && !gm_mask_empty(&pages))
 		ret = gm_move_home(b, &pages, GM_TXN_FORCE, deadline_ns);
 	if (ret && (ret != GM_RET_NODEV || has_pages(ctx, b)))
 		return ret;
@@ -284,7 +294,7 @@ static bool is_empty(const struct gm_ctx *ctx, struct gm_block *b)
 	struct gm_mask pages, mapped;
 
 	gm_lock(b->as->env, &b->lock);
-	pages = gm_block_on_dev(b, ctx->dev->index);
+	pages = pages_of(ctx, b);
 	mapped = gm_block_mapped_by(b, ctx->index, GM_READ);
 	gm_unlock(b->as->env, &b->lock);
 	return gm_mask_empty(&pages) && gm_mask_empty(&mapped);
@@ -320,6 +330,8 @@ static gm_ret_t empty_all(struct gm_ctx *ctx, uint64_t deadline_ns)
 			return ret;
 		va = b->va + GM_BLOCK_BYTES;
 		ret = empty_whole(ctx, b, deadline_ns);
+		if (gm_as_mirrors(ctx->as))
+			gm_mirror_tidy(b);
 		gm_block_put(b);
 	} while (!ret);
 	return ret;

@@ -186,6 +186,7 @@ gm_ret_t gm_dev_query(struct gm_dev *dev, struct gm_dev_info *info)
 		.max_contexts = dev->hal->caps.max_contexts,
 		.mem_bytes = total * GM_UNIT_BYTES,
 		.mem_free_bytes = avail * GM_UNIT_BYTES,
+		.index = dev->index,
 	};
 	memcpy(info->name, dev->hal->caps.name, sizeof(info->name));
 	return GM_RET_SUCCESS;

@@ -22,9 +22,9 @@
  */
 #include "config.h"
 
+#include "core/gm_dup.h"
 #include "core/gm_events.h"
 #include "core/gm_mem.h"
-#include "core/gm_txn.h"
 #include "hal/gm_handle.h"
 
 /*
@@ -39,6 +39,10 @@ static gm_ret_t overwrite_page(struct gm_txn *t, struct gm_block *b, unsigned pa
 	gm_ret_t ret;
 
 	if (!marked && !gm_hal_bus_access(b->as->host, va, (void *)(uintptr_t)zeros, GM_PAGE_BYTES, true))
+		return GM_RET_SUCCESS;
+	/* It may have been a duplicate's original, also where mremap() brought it here: then stores wait. */
+	if (!marked && !gm_dup_let_store(b, page, t->deadline_ns) &&
+	    !gm_hal_bus_access(b->as->host, va, (void *)(uintptr_t)zeros, GM_PAGE_BYTES, true))
 		return GM_RET_SUCCESS;
 	do
 		ret = gm_txn_unmark(b, page);

@@ -26,7 +26,9 @@
 
 #include "core/gm_events.h"
 #include "core/gm_fault.h"
+#include "core/gm_lost.h"
 #include "core/gm_mem.h"
+#include "core/gm_mirror.h"
 #include "core/gm_txn.h"
 #include "core/gm_work.h"
 
@@ -39,6 +41,10 @@ static bool doom_pages(struct gm_block *b, const struct gm_mask *pages, bool unm
 		b->managed = gm_mask_sub(b->managed, here);
 		b->registered = gm_mask_sub(b->registered, here);
 		b->edge = gm_mask_sub(b->edge, here);
+		b->kept = gm_mask_sub(b->kept, here);
+		b->external = gm_mask_sub(b->external, here);
+		b->mirrored = gm_mask_sub(b->mirrored, here);
+		gm_mirror_count(b);
 	}
 	b->host = gm_mask_sub(b->host, gm_mask_sub(here, b->busy)); /* busy ones: when they are taken apart */
 	gm_block_doom(b, &here, now_ns);
@@ -155,6 +161,8 @@ static bool handle(struct gm_as *as, const struct gm_host_msg *msg)
 	uint64_t end = msg->va + msg->bytes;
 	bool ok = true;
 
+	if (msg->kind == GM_HOST_FORK)
+		end = as->end;
 	if (msg->kind != GM_HOST_FAULT && gm_pack_open_range(as, msg->va, end))
 		return false;
 	switch (msg->kind) {
@@ -172,7 +180,12 @@ static bool handle(struct gm_as *as, const struct gm_host_msg *msg)
 	case GM_HOST_REMAP:
 		ok = gm_remap_note(as, msg);
 		break;
+	case GM_HOST_FORK:
+		gm_serve_child(as, msg->child);
+		return true;
 	}
+	if (ok)
+		gm_serve_note(as, msg);
 	return ok;
 }
 
@@ -283,6 +296,8 @@ void gm_events_thread(void *arg)
 			uint64_t until_ns = stuck ? gm_deadline_ns(as->env, GM_WORK_RETRY_NS) : UINT64_MAX;
 
 			ret = gm_hal_msg_wait(as->host, as->hpmap, until_ns);
+			if (ret == GM_RET_NODEV && !stopping(as))
+				ret = gm_lost_recover(as) ? GM_RET_NODEV : GM_RET_SUCCESS;
 		}
 	}
 }
@@ -376,6 +391,8 @@ static gm_ret_t settle_events(struct gm_as *as, uint64_t deadline_ns)
 	for (;;) {
 		if (events_settled(as))
 			return GM_RET_SUCCESS;
+		if (gm_hal_settled(as->host, as->hpmap) == GM_RET_NODEV)
+			(void)gm_lost_recover(as);
 		if (as->cfg.flags & GM_AS_NO_THREADS) /* nobody else may be there to do it */
 			gm_remap_work(as);
 		if (gm_now_ns(as->env) >= deadline_ns)

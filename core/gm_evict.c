@@ -15,6 +15,7 @@
  */
 #include "config.h"
 
+#include "core/gm_dup.h"
 #include "core/gm_evict.h"
 #include "core/gm_events.h"
 
@@ -41,11 +42,12 @@ static bool evict_one(struct gm_dev *dev, const struct gm_policy *policy, uint64
 	t.as = v.block->as;
 	m.block = v.block;
 	m.want = gm_mask_span(v.first, v.end);
+	progress = gm_dup_evict(dev, v.block, &m.want, deadline_ns);
 	if (!gm_txn_begin(&t)) {
 		gm_ret_t ret = gm_txn_to_host(&t);
 
 		gm_txn_end(&t);
-		progress = !gm_mask_empty(&m.arrived);
+		progress |= !gm_mask_empty(&m.arrived);
 		if (ret == GM_RET_FAULT || ret == GM_RET_EXIST) /* the application changed the mapping: learn of it */
 			(void)gm_events_let_run(t.as);
 	}

@@ -83,6 +83,9 @@ static bool is_simple(const struct batch *t, unsigned page, uint32_t access)
 	const struct gm_hal_dev *hal = t->ctx->dev->hal;
 	const struct gm_block *b = t->b;
 
+	/* what is pinned to the host and has no content gets zeros first */
+	if (!gm_mask_test(&b->edge, page) && !gm_mask_test(&b->host, page))
+		return false;
 	return !gm_mask_test(&b->busy, page) && !(b->is_doomed && gm_mask_test(&b->doomed, page)) &&
 	       !gm_mask_test(&b->registered, page) && !(access & GM_ATOMIC) && hal->granule_bytes == GM_PAGE_BYTES &&
 	       gm_hal_has(hal, GM_CAP_HOST_MAP);

@@ -4,7 +4,8 @@
  * the message says; a message only says that somebody waits at this address.
  *
  *     unknown, unmanaged    zero-fill what is absent, as the kernel would; wake
- *     HOST, NONE            a hole: zero-fill
+ *     HOST, NONE            a hole: zero-fill. Present all the same: let go on (gm_dup_end.c)
+ *     HOST, duplicated      a store: the duplicates end - here and now, or by the worker, as below
  *     POISONED              make the access fail (SIGBUS), wake
  *     DEVICE, parked        bring home        - here and now if nothing of it waits,
  *                                               else by the worker
@@ -26,13 +27,13 @@
 #include "config.h"
 
 #include <assert.h>
-#include <string.h>
 
+#include "core/gm_dup.h"
 #include "core/gm_events.h"
-#include "core/gm_fault.h"
 #include "core/gm_work.h"
+#include "core/gm_ws.h"
 
-enum cpu_state { CPU_PRESENT, CPU_HOLE, CPU_POISONED, CPU_AWAY, CPU_BUSY, CPU_HELD };
+enum cpu_state { CPU_PRESENT, CPU_HOLE, CPU_POISONED, CPU_AWAY, CPU_BUSY, CPU_HELD, CPU_DUP };
 
 /* (block) */
 static enum cpu_state state_of(const struct gm_block *b, unsigned page)
@@ -47,12 +48,24 @@ static enum cpu_state state_of(const struct gm_block *b, unsigned page)
 		return CPU_POISONED;
 	if (gm_mask_test(&away, page))
 		return gm_mask_test(&b->held, page) ? CPU_HELD : CPU_AWAY;
+	if (b->any_dup && gm_mask_test(&b->dup, page))
+		return CPU_DUP;
 	return gm_mask_test(&b->managed, page) ? CPU_HOLE : CPU_PRESENT;
 }
 
 static void wake_page(struct gm_block *b, unsigned page)
 {
 	gm_hal_wake(b->as->host, b->as->hpmap, b->va + (uint64_t)page * GM_PAGE_BYTES, GM_PAGE_BYTES);
+}
+
+/*
+ * There is a page. Who waits may wait because it is protected, though nobody has a duplicate of it (gm_dup_end.c); or
+ * the message is old. The caller has the page busy, or is the handler, beside whom no page is being protected.
+ */
+static void let_go_on(struct gm_as *as, uint64_t va)
+{
+	if (gm_hal_unprotect(as->host, as->hpmap, va, GM_PAGE_BYTES))
+		gm_hal_wake(as->host, as->hpmap, va, GM_PAGE_BYTES);
 }
 
 /*
@@ -71,15 +84,16 @@ static gm_ret_t touch_hole(struct gm_block *b, unsigned page, bool guarded)
 	if (!ret)
 		b->host = gm_mask_or(b->host, gm_mask_and(one, b->managed));
 	gm_unlock(as->env, &b->lock);
+	if (ret == GM_RET_EXIST)
+		let_go_on(as, b->va + (uint64_t)page * GM_PAGE_BYTES);
 	gm_txn_release(b, &one);
 	/*
 	 * EXIST: there is a page after all. Of a page without content that does not make one of the
 	 * host: the kernel may be about to zap what is there. FAULT: the mapping went, and the wait for it.
 	 */
-	if (ret != GM_RET_EXIST && ret != GM_RET_FAULT)
-		return ret;
-	wake_page(b, page);
-	return GM_RET_SUCCESS;
+	if (ret == GM_RET_FAULT)
+		wake_page(b, page);
+	return ret == GM_RET_EXIST || ret == GM_RET_FAULT ? GM_RET_SUCCESS : ret;
 }
 
 static void fail_access(struct gm_block *b, unsigned page)
@@ -203,158 +217,6 @@ static gm_ret_t bring_home(struct gm_block *b, unsigned page, uint32_t bytes, ui
 	return ret;
 }
 
-/* ---------------------------------------------------------- the short way */
-
-/*
- * Most faults want a few neighbouring pages of one device that nobody maps and
- * with nothing in the way. They lie in one word of every mask. This is the
- * transaction of gm_txn_to_host.c for them, with its questions asked of that
- * word; commit and end are the common ones. Whatever is not as simple, or does
- * not come back, is left to the general way.
- */
-struct few {
-	struct gm_dev *dev;
-	unsigned first, end; /* the run of pages, all busy now */
-	bool kept;           /* their frames are parked; else there are none */
-	uint64_t dirty;      /* of those, older than the device's: bit i is page first + i */
-	uint64_t pa;         /* where the device has them: one after the other */
-};
-
-static uint64_t bits_of(unsigned pages)
-{
-	return pages < 64 ? (UINT64_C(1) << pages) - 1 : UINT64_MAX;
-}
-
-/* (block) Nobody has, holds, drops or maps any of these pages (bits of a word), nor was a device just served. */
-static bool nothing_in_the_way(const struct gm_block *b, unsigned word, uint64_t pages, uint64_t now_ns)
-{
-	uint64_t slice_ns = b->as->cfg.slice_ns, epoch = now_ns / slice_ns;
-	const struct gm_slice *s = &b->slice_dev;
-
-	if ((b->busy.w[word] | b->doomed.w[word] | b->poisoned.w[word] | b->held.w[word] | b->leaving.w[word]) & pages)
-		return false;
-	for (unsigned i = 0; i < 2; i++)
-		if ((s->epoch[i] == epoch || s->epoch[i] + 1 == epoch) && (s->page[i].w[word] & pages))
-			return false;
-	for (unsigned i = 0; i < GM_MAX_CTXS; i++)
-		if (b->map[i] && (b->map[i]->read.w[word] & pages))
-			return false;
-	return true;
-}
-
-/* (block) The device that has pages of them, if it is one. */
-static struct gm_bnode *only_node(const struct gm_block *b, unsigned word, uint64_t pages, struct gm_dev **dev)
-{
-	struct gm_bnode *n = NULL;
-
-	for (unsigned i = 0; i < GM_MAX_DEVS; i++) {
-		if (!b->node[i] || !(b->node[i]->resident.w[word] & pages))
-			continue;
-		if (n)
-			return NULL;
-		n = b->node[i];
-		*dev = b->as->lib->devs[i];
-	}
-	return n;
-}
-
-/* (block) Make them busy, if they are such. */
-static bool begin_few(struct gm_block *b, unsigned page, uint32_t bytes, uint64_t now_ns, struct few *f)
-{
-	unsigned pages = bytes / GM_PAGE_BYTES, word = page / 64, low;
-	uint64_t unit, kept, here, run;
-	const struct gm_chunk *c;
-	struct gm_bnode *n;
-
-	if (pages > 64 || b->huge || atomic_load_explicit(&b->as->granule_pages, memory_order_relaxed) > pages)
-		return false;
-	unit = bits_of(pages) << (page % 64 & ~(pages - 1));
-	n = nothing_in_the_way(b, word, unit, now_ns) ? only_node(b, word, unit, &f->dev) : NULL;
-	here = n ? n->resident.w[word] & unit : 0;
-	kept = b->staged.w[word] & unit;
-	if (!(here >> (page % 64) & 1) || (kept && kept != here))
-		return false;
-	low = (unsigned)__builtin_ctzll(here);
-	run = here >> low;
-	f->first = word * 64 + low;
-	f->end = f->first + (unsigned)__builtin_popcountll(here);
-	c = n->unit[f->first / GM_UNIT_PAGES];
-	if ((run & (run + 1)) || n->unit[(f->end - 1) / GM_UNIT_PAGES] != c)
-		return false;
-	f->kept = kept;
-	f->dirty = GM_PLANTED(b->as, GM_PLANT_DROP_DIRTY) ? 0 : (n->dirty.w[word] & kept) >> low;
-	f->pa = c->pa + (uint64_t)(f->first - c->first) * GM_PAGE_BYTES;
-	b->busy.w[word] |= here;
-	return true;
-}
-
-/* How many of them are back, from the first on. */
-static unsigned give_few(struct gm_block *b, const struct few *f, uint64_t *now_ns)
-{
-	struct gm_as *as = b->as;
-	uint64_t va = b->va + (uint64_t)f->first * GM_PAGE_BYTES, slot = b->slot + (uint64_t)f->first * GM_PAGE_BYTES;
-	uint64_t bytes = (uint64_t)(f->end - f->first) * GM_PAGE_BYTES, done = 0;
-	const char *src = NULL;
-
-	if (f->dirty || !f->kept) {
-		if (gm_hal_has(f->dev->hal, GM_CAP_CPU_VISIBLE) && !atomic_load(&f->dev->hal->lost))
-			src = gm_hal_cpu_ptr(f->dev->hal, f->pa, bytes);
-		if (!src)
-			return 0;
-		gm_stat_add(as, GM_STAT_bytes_to_host,
-			    f->kept ? (uint64_t)__builtin_popcountll(f->dirty) * GM_PAGE_BYTES : bytes);
-	}
-	for (uint64_t left = f->dirty; left; left &= left - 1) {
-		uint64_t at = (uint64_t)__builtin_ctzll(left) * GM_PAGE_BYTES;
-
-		memcpy((char *)(uintptr_t)slot + at, src + at, GM_PAGE_BYTES);
-	}
-	if (f->dirty)
-		gm_stat_lap(as, GM_STAT_ns_copy, now_ns);
-	if (f->dirty && atomic_load(&f->dev->hal->lost)) /* meanwhile: nobody knows what was read */
-		return 0;
-	if (f->kept)
-		(void)gm_hal_restore(as->host, as->hpmap, va, slot, bytes, &done);
-	else
-		(void)gm_hal_fill(as->host, as->hpmap, va, src, bytes, &done);
-	gm_stat_lap(as, GM_STAT_ns_restore, now_ns);
-	return (unsigned)(done / GM_PAGE_BYTES);
-}
-
-static void count_few(struct gm_as *as, const struct few *f, unsigned pages)
-{
-	if (!pages)
-		return;
-	gm_stat_add(as, GM_STAT_migrations_to_host, 1);
-	gm_stat_add(as, GM_STAT_pages_to_host, pages);
-	if (f->kept)
-		gm_stat_add(as, GM_STAT_pages_clean, (uint64_t)__builtin_popcountll(bits_of(pages) & ~f->dirty));
-}
-
-/* True: the page is there; giving it has woken its waiters. */
-static bool bring_few(struct gm_block *b, unsigned page, uint32_t bytes, uint64_t now_ns)
-{
-	struct gm_as *as = b->as;
-	struct gm_mask busy = gm_mask_none(), back = gm_mask_none();
-	struct few f = { .dev = NULL };
-	unsigned pages;
-	bool ok;
-
-	gm_lock(as->env, &b->lock);
-	ok = begin_few(b, page, bytes, now_ns, &f);
-	gm_unlock(as->env, &b->lock);
-	if (!ok)
-		return false;
-	pages = give_few(b, &f, &now_ns);
-	busy.w[f.first / 64] = bits_of(f.end - f.first) << (f.first % 64);
-	back.w[f.first / 64] = bits_of(pages) << (f.first % 64);
-	gm_txn_end_home(b, &busy, &back, page, now_ns);
-	count_few(as, &f, pages);
-	return page < f.first + pages;
-}
-
-/* -------------------------------------------------------------------------- */
-
 static void leave_wanted(struct gm_block *b, unsigned page, uint32_t thread_id, bool queue, uint64_t not_before_ns)
 {
 	struct gm_env *env = b->as->env;
@@ -393,7 +255,7 @@ static void serve_untracked(struct gm_as *as, uint64_t va)
 
 	/* AGAIN: the access faults again. EXIST, FAULT: it finds what there is. */
 	if (gm_hal_zero(as->host, as->hpmap, va, GM_PAGE_BYTES, &done))
-		gm_hal_wake(as->host, as->hpmap, va, GM_PAGE_BYTES);
+		let_go_on(as, va);
 }
 
 static void serve(struct gm_block *b, unsigned page, bool write, uint32_t thread_id, uint64_t now_ns)
@@ -403,7 +265,7 @@ static void serve(struct gm_block *b, unsigned page, bool write, uint32_t thread
 	enum cpu_state state;
 	uint64_t until_ns = 0;
 
-	if (bring_few(b, page, bytes, now_ns)) {
+	if (gm_fault_few(b, page, bytes, now_ns)) {
 		remember_unit(as, b->va + (uint64_t)page * GM_PAGE_BYTES, bytes);
 		gm_stat_add(as, GM_STAT_cpu_faults_inline, 1);
 		return;
@@ -429,6 +291,12 @@ static void serve(struct gm_block *b, unsigned page, bool write, uint32_t thread
 		break;
 	case CPU_HELD:
 		leave_wanted(b, page, thread_id, true, 0); /* the worker keeps its time */
+		break;
+	case CPU_DUP:
+		if (gm_dup_store(b, page, true, now_ns, &until_ns))
+			leave_wanted(b, page, thread_id, true, until_ns);
+		else
+			gm_stat_add(as, GM_STAT_cpu_faults_inline, 1);
 		break;
 	case CPU_AWAY:
 		if (bring_home(b, page, bytes, GM_TXN_INLINE, now_ns, &until_ns))
@@ -492,7 +360,7 @@ static bool give_up(struct gm_block *b, unsigned page, bool held, uint64_t now_n
 	stuck.thread_id = wait.thread_id;
 	SLIST_FOREACH(h, &b->holds, in_block)
 		if (gm_mask_test(&h->pages, page))
-			stuck.ws = h->ws;
+			stuck.ws = h->ws->pin ? NULL : h->ws;
 	gm_unlock(as->env, &b->lock);
 	gm_log(as->env, GM_LOG_ERROR, "thread %u waited %llu ms for 0x%llx, which is %s: its access fails",
 	       (unsigned)stuck.thread_id, (unsigned long long)(stuck.held_ns / 1000000), (unsigned long long)stuck.va,
@@ -538,10 +406,14 @@ static bool work_page(struct gm_block *b, unsigned page, uint64_t *again_ns)
 		return false; /* queued when it is free */
 	case CPU_HELD:
 		return give_up(b, page, true, now_ns, again_ns);
+	case CPU_DUP:
 	case CPU_AWAY:
 		break;
 	}
-	ret = bring_home(b, page, choose_unit(as, b->va + (uint64_t)page * GM_PAGE_BYTES, true), 0, now_ns, &until_ns);
+	if (state == CPU_DUP)
+		ret = gm_dup_store(b, page, false, now_ns, &until_ns);
+	else
+		ret = bring_home(b, page, choose_unit(as, b->va + (uint64_t)page * GM_PAGE_BYTES, true), 0, now_ns, &until_ns);
 	if (!ret)
 		return true;
 	if (until_ns && until_ns < *again_ns)

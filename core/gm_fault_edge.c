@@ -36,7 +36,7 @@ static bool is_simple(const struct gm_block *b, const struct gm_bmap *map, unsig
 {
 	const struct gm_mask *mapped = access & GM_WRITE ? &map->write : &map->read;
 
-	return gm_mask_test(&b->edge, page) && !gm_mask_test(mapped, page) && !gm_mask_test(&map->unsure, page) &&
+	return gm_mask_test(&b->edge, page) && !b->has_external && !gm_mask_test(mapped, page) && !gm_mask_test(&map->unsure, page) &&
 	       !gm_mask_test(&b->busy, page) && !gm_mask_test(&b->registered, page) &&
 	       !(b->is_doomed && gm_mask_test(&b->doomed, page));
 }

@@ -11,7 +11,8 @@
  *     fork
  *     thaw:   inherited again, as before, wherever mremap() moved it; the devices go on
  *
- * Owned memory is never inherited, though it comes home with the rest of its block.
+ * What is excluded (gm_fork_policy.c; owned memory unless the program says otherwise) is never inherited, though it
+ * comes home with the rest of its block. What is served stays where it is, and is copied aside (gm_fork_serve.c).
  */
 #include "config.h"
 
@@ -29,57 +30,44 @@ static void keep(struct gm_as *as, uint64_t va, uint64_t bytes)
 	gm_hal_mem_inherit(as->host, as->hpmap, va, bytes, false);
 }
 
-/* What of [va, end) is not owned: adopted, or in no region any more because gm_release() is taking it home. */
-static void keep_unowned(struct gm_as *as, uint64_t va, uint64_t end)
+/* What of [va, end) is of one policy goes by itself: thaw gives each back, or not. */
+static void keep_each(struct gm_as *as, uint64_t va, uint64_t end)
 {
-	while (va < end) {
-		struct gm_region buf, *r;
-		uint64_t hi = end;
-		bool owned = false;
-
-		gm_lock(as->env, &as->lock);
-		r = gm_regions_first(&as->regions, va, end, &buf);
-		if (r && r->va > va) {
-			hi = r->va;
-		} else if (r) {
-			hi = r->end < end ? r->end : end;
-			owned = r->kind == GM_REGION_OWNED;
-		}
-		gm_unlock(as->env, &as->lock);
-		if (!owned)
-			keep(as, va, hi - va);
-		va = hi;
+	for (uint64_t hi; va < end; va = hi) {
+		hi = end;
+		(void)gm_fork_policy_at(as, va, &hi);
+		keep(as, va, hi - va);
 	}
 }
 
 /*
- * What of a block is away, and has not been given up: zeros are right for that. It is watched, so if
+ * What of a block is away, and has not been given up: zeros are right for that; nor is served. It is watched, so if
  * mremap() moves it meanwhile we are told.
  */
-static void keep_block(struct gm_block *b)
+static void keep_block(struct gm_block *b, const struct gm_mask *served)
 {
 	struct gm_mask away;
 
 	gm_lock(b->as->env, &b->lock);
 	away = gm_mask_or(gm_mask_or(gm_block_on_devs(b), b->staged), b->busy);
-	away = gm_mask_sub(away, gm_mask_or(b->leaving, b->doomed));
+	away = gm_mask_sub(gm_mask_sub(away, gm_mask_or(b->leaving, b->doomed)), *served);
 	gm_unlock(b->as->env, &b->lock);
 	GM_MASK_FOR_RUN(&away, first, end)
-		keep_unowned(b->as, b->va + (uint64_t)first * GM_PAGE_BYTES, b->va + (uint64_t)end * GM_PAGE_BYTES);
+		keep_each(b->as, b->va + (uint64_t)first * GM_PAGE_BYTES, b->va + (uint64_t)end * GM_PAGE_BYTES);
 }
 
 /* True if pages of the block are away and will not come. */
-static bool cannot_come(struct gm_block *b, uint64_t deadline_ns)
+static bool cannot_come(struct gm_block *b, const struct gm_mask *served, uint64_t deadline_ns)
 {
 	struct gm_as *as = b->as;
-	struct gm_mask away;
+	struct gm_mask away, others = gm_mask_not(*served);
 	bool held;
 
 	gm_lock(as->env, &b->lock);
 	away = gm_block_on_devs(b);
 	held = gm_mask_meets(&away, &b->held);
 	gm_unlock(as->env, &b->lock);
-	return held || gm_mem_block_home(b, b->va, b->va + GM_BLOCK_BYTES, deadline_ns);
+	return held || gm_mem_pages_home(b, &others, deadline_ns);
 }
 
 /* Bytes that mremap() moved and that do not get there now. */
@@ -95,13 +83,14 @@ static void bring_home(struct gm_as *as, uint64_t deadline_ns)
 	uint64_t va = 0;
 
 	for (struct gm_block *b; (b = gm_block_next(as, va, UINT64_MAX)); gm_block_put(b)) {
-		bool stays = cannot_come(b, deadline_ns);
+		struct gm_mask served = gm_serve_copy(b, deadline_ns);
+		bool stays = cannot_come(b, &served, deadline_ns);
 
 		va = b->va + GM_BLOCK_BYTES;
 		(void)gm_mem_mark_poison(b, b->va, va); /* a child asks nobody: where there is no mark it sees zeros */
 		if (!stays)
 			continue;
-		keep_block(b);
+		keep_block(b, &served);
 		gm_log(as->env, GM_LOG_WARN, "fork: the child does not get the memory near 0x%llx, which a device holds",
 		       (unsigned long long)b->va);
 	}
@@ -123,26 +112,25 @@ gm_ret_t gm_fork_freeze(void *arg)
 		gen = atomic_load(&as->remaps.gen);
 		late = gm_events_settle(as, deadline_ns);
 		gm_remap_each_target(as, !late, keep_moved);
+		gm_serve_begin(as);
 		bring_home(as, deadline_ns);
 		if (!late)
 			late = gm_events_settle(as, deadline_ns);
 	} while (!late && atomic_load(&as->remaps.gen) != gen && gm_now_ns(as->env) < deadline_ns);
 	if (late || atomic_load(&as->remaps.gen) != gen) /* no time to do it once more */
 		gm_remap_each_target(as, !late, keep_moved);
+	gm_serve_open(as);
 	return GM_RET_SUCCESS;
 }
 
-/* A gm_free() that was under way when the fork began, and failed. */
-static bool is_owned(struct gm_as *as, uint64_t va)
+/* Such as owned memory, also where a gm_free() was under way when the fork began, and failed. */
+static void give_back(struct gm_as *as, uint64_t va, uint64_t end)
 {
-	struct gm_region buf, *r;
-	bool owned;
-
-	gm_lock(as->env, &as->lock);
-	r = gm_regions_find(&as->regions, va, &buf);
-	owned = r && r->kind == GM_REGION_OWNED;
-	gm_unlock(as->env, &as->lock);
-	return owned;
+	for (uint64_t hi; va < end; va = hi) {
+		hi = end;
+		if (gm_fork_policy_at(as, va, &hi) != GM_FORK_EXCLUDE)
+			gm_hal_mem_inherit(as->host, as->hpmap, va, hi - va, true);
+	}
 }
 
 /* Inherited again, wherever it is now. False: not before the handler has read what is there. */
@@ -154,8 +142,7 @@ static bool give_back_one(struct gm_as *as, uint64_t va, uint64_t end)
 		return false;
 	ok = !gm_hal_settled(as->host, as->hpmap) && gm_remap_kept(as, &va, &end);
 	if (ok) {
-		if (!is_owned(as, va))
-			gm_hal_mem_inherit(as->host, as->hpmap, va, end - va, true);
+		give_back(as, va, end);
 		gm_remap_forget(as);
 	}
 	gm_events_release_reader(as);
@@ -167,6 +154,7 @@ void gm_fork_thaw(void *arg)
 	struct gm_as *as = arg;
 	uint64_t deadline_ns = gm_deadline_ns(as->env, as->cfg.wait_ns), va, end;
 
+	gm_serve_close(as, deadline_ns);
 	while (gm_remap_kept(as, &va, &end)) {
 		if (give_back_one(as, va, end))
 			continue;

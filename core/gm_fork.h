@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What happens around fork(); see gm_fork.c. */
+/* What happens around fork(); see gm_fork.c, gm_fork_policy.c, gm_fork_serve.c. */
 #ifndef GM_CORE_FORK_H
 #define GM_CORE_FORK_H
 
@@ -8,5 +8,18 @@
 /* Before, and after in the parent; the argument is the space. */
 gm_ret_t gm_fork_freeze(void *as);
 void gm_fork_thaw(void *as);
+
+/* What a child gets of the page at va, never DEFAULT; and *end, which comes as a limit: how far that is so. */
+enum gm_fork gm_fork_policy_at(struct gm_as *as, uint64_t va, uint64_t *end);
+/* The program said so; DEFAULT: nothing any more. SUCCESS, NOMEM (nothing changed). */
+gm_ret_t gm_fork_set(struct gm_as *as, uint64_t va, uint64_t end, enum gm_fork policy);
+/* The kernel hands on what the table says. */
+void gm_fork_tell_kernel(struct gm_as *as, uint64_t va, uint64_t end);
+/* Memory that has just become owned or adopted: the kernel hands it on as the space's default says. */
+void gm_fork_begin_range(struct gm_as *as, uint64_t va, uint64_t end, bool owned);
+/* Adopted memory that is the application's alone again: inherited. */
+void gm_fork_end_adopted(struct gm_as *as, uint64_t va, uint64_t end);
+/* The same for all, at the end of the space. */
+void gm_fork_end_all(struct gm_as *as);
 
 #endif

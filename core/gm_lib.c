@@ -2,6 +2,7 @@
 /* Instances: an environment, a host, and what is made on them. */
 #include "config.h"
 
+#include "core/gm_as.h"
 #include "core/gm_lib.h"
 #include "hal/gm_fence.h"
 #include "hal/gm_handle.h"
@@ -23,6 +24,7 @@ gm_ret_t gm_lib_create_on(struct gm_env *env, const struct gm_mmu *host_mmu, voi
 	if (ret)
 		goto err_handle;
 	gm_mutex_init(env, &lib->lock, GM_RANK_LIB);
+	TAILQ_INIT(&lib->as);
 	*out = lib;
 	return GM_RET_SUCCESS;
 err_handle:

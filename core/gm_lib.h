@@ -5,7 +5,11 @@
 
 #include <gmem/gmem.h>
 
+#include <bsd/sys/queue.h>
+
 #include "hal/gm_call.h"
+
+struct gm_as;
 
 struct gm_lib {
 	struct gm_env *env;
@@ -15,6 +19,7 @@ struct gm_lib {
 	struct gm_mutex lock;             /* GM_RANK_LIB: the fields below */
 	struct gm_dev *devs[GM_MAX_DEVS];
 	unsigned spaces;
+	TAILQ_HEAD(, gm_as) as;           /* those that are not ending */
 };
 
 /* An instance on a given environment and host (the simulation's); gm_lib_create() makes both. */

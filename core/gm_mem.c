@@ -15,8 +15,10 @@
 
 #include "core/gm_mem.h"
 
+#include "core/gm_dup.h"
 #include "core/gm_events.h"
-#include "core/gm_txn.h"
+#include "core/gm_fork.h"
+#include "core/gm_mirror.h"
 #include "core/gm_work.h"
 #include "hal/gm_handle.h"
 
@@ -24,15 +26,22 @@
 
 gm_ret_t gm_mem_block_home(struct gm_block *b, uint64_t va, uint64_t end, uint64_t deadline_ns)
 {
+	struct gm_mask range = gm_block_clip(b, va, end);
+
+	return gm_mem_pages_home(b, &range, deadline_ns);
+}
+
+gm_ret_t gm_mem_pages_home(struct gm_block *b, const struct gm_mask *pages, uint64_t deadline_ns)
+{
 	struct gm_as *as = b->as;
-	struct gm_mask range = gm_block_clip(b, va, end), away;
+	struct gm_mask away;
 
 	for (;;) {
 		gm_ret_t ret;
 
 		gm_lock(as->env, &b->lock);
 		away = gm_mask_or(gm_mask_or(gm_block_on_devs(b), b->staged), gm_mask_or(b->doomed, b->busy));
-		away = gm_mask_sub(gm_mask_and(away, range), b->leaving);
+		away = gm_mask_sub(gm_mask_and(away, *pages), b->leaving);
 		gm_unlock(as->env, &b->lock);
 		if (gm_mask_empty(&away))
 			return GM_RET_SUCCESS;
@@ -49,7 +58,7 @@ gm_ret_t gm_mem_block_home(struct gm_block *b, uint64_t va, uint64_t end, uint64
 	}
 }
 
-/* Busy, revoked, released: pages mapped in place lose their mappings. What a working set holds keeps them: BUSY. */
+/* Busy, revoked, released: pages mapped in place lose their mappings, and duplicates go. What a working set holds keeps them: BUSY. */
 gm_ret_t gm_mem_unmap_in_place(struct gm_block *b, uint64_t va, uint64_t end, uint64_t deadline_ns)
 {
 	struct gm_as *as = b->as;
@@ -58,7 +67,7 @@ gm_ret_t gm_mem_unmap_in_place(struct gm_block *b, uint64_t va, uint64_t end, ui
 
 	gm_lock(as->env, &b->lock);
 	for (;;) {
-		mapped = gm_mask_and(gm_block_mapped(b), range);
+		mapped = gm_mask_and(gm_mask_or(gm_block_mapped(b), b->dup), range);
 		if (ret || !gm_mask_meets(&b->busy, &mapped))
 			break;
 		ret = gm_wait(as->env, &b->waitq, &b->lock, deadline_ns);
@@ -73,6 +82,8 @@ gm_ret_t gm_mem_unmap_in_place(struct gm_block *b, uint64_t va, uint64_t end, ui
 	if (ret || gm_mask_empty(&mapped))
 		return ret;
 	ret = gm_plan_revoke(b, &mapped, deadline_ns, false);
+	if (!ret)
+		gm_dup_give_up(b, &mapped);
 	gm_txn_release(b, &mapped);
 	return ret;
 }
@@ -166,17 +177,21 @@ void gm_mem_set_managed(struct gm_as *as, uint64_t va, uint64_t end, bool manage
 		struct gm_mask range = gm_block_clip(b, va, end), fresh;
 
 		gm_lock(as->env, &b->lock);
+		b->mirrored = gm_mask_sub(b->mirrored, range); /* somebody has asked for it, or it goes */
 		if (managed) {
 			/* Pages that are nowhere else are on the host, and have to be watched too. */
 			fresh = gm_mask_sub(gm_mask_sub(range, gm_block_on_devs(b)), gm_mask_or(b->staged, b->poisoned));
 			b->host = gm_mask_or(b->host, fresh);
 			b->managed = gm_mask_or(b->managed, range);
 			b->edge = gm_mask_sub(b->edge, range);
-			b->watched = false;
+			b->external = gm_mask_sub(b->external, range);
+			gm_mirror_count(b);
+			b->watched = b->stores = false;
 			b->renewed++; /* whoever is registering the block does not know of these pages */
 		} else {
 			b->managed = gm_mask_sub(b->managed, range);
 			b->host = gm_mask_sub(b->host, range);
+			b->kept = gm_mask_sub(b->kept, range);
 		}
 		gm_unlock(as->env, &b->lock);
 		va = b->va + GM_BLOCK_BYTES;
@@ -258,6 +273,8 @@ void gm_mem_unwatch(struct gm_as *as, uint64_t va, uint64_t end)
 		at = b->va + GM_BLOCK_BYTES;
 		gm_work_queue(b, 0); /* forget it, if nothing else is in it */
 	}
+	if (as->cfg.flags & GM_AS_WATCH) /* also where there never was a block */
+		(void)gm_hal_unwatch(as->host, as->hpmap, va, end - va);
 }
 
 void gm_mem_unwatch_all(struct gm_as *as)
@@ -377,6 +394,8 @@ gm_ret_t gm_alloc(struct gm_as *as, uint64_t bytes, uint32_t flags, void **ptr)
 		ret = gm_mem_wait_dropped(as, va, va + bytes, gm_deadline_ns(as->env, as->cfg.wait_ns));
 	if (!ret)
 		ret = gm_pack_open_range(as, va, va + bytes);
+	if (!ret)
+		ret = gm_fork_set(as, va, va + bytes, GM_FORK_DEFAULT);
 	gm_lock(as->env, &as->lock);
 	if (!ret) /* freed while nobody watched it: no event told of that */
 		clear_former(as, va, va + bytes);
@@ -387,6 +406,7 @@ gm_ret_t gm_alloc(struct gm_as *as, uint64_t bytes, uint32_t flags, void **ptr)
 		return ret ? ret : gm_fail(GM_RET_NOMEM, "no memory for a region");
 	}
 	gm_mem_set_managed(as, va, va + bytes, true);
+	gm_fork_begin_range(as, va, va + bytes, true);
 	*ptr = (void *)(uintptr_t)va;
 	return GM_RET_SUCCESS;
 }
@@ -465,14 +485,14 @@ gm_ret_t gm_free(struct gm_as *as, void *ptr)
 	if (ret) {
 		/* Still allocated; unless BUSY, content given up in part: what a caller who frees can live with. */
 		gm_mem_set_managed(as, va, end, true);
-		/* A fork that ended meanwhile may have taken it for adopted. */
-		gm_hal_mem_inherit(as->host, as->hpmap, va, end - va, false);
+		gm_fork_tell_kernel(as, va, end); /* a fork that ended meanwhile may have taken it for adopted */
 	}
 	atomic_fetch_sub(&as->releasing, 1);
 	if (ret)
 		return ret;
 	gm_mem_unwatch(as, va, end);
 	gm_hal_mem_unmap(as->host, as->hpmap, va, end - va);
+	(void)gm_fork_set(as, va, end, GM_FORK_DEFAULT); /* who gets the address next clears it, or fails */
 	gm_mem_trim_stock(as);
 	return GM_RET_SUCCESS;
 }

@@ -5,6 +5,8 @@
 
 #include "core/gm_as.h"
 
+/* Does the range fit into the device's memory, all of it at once, beside what is held there? SUCCESS, NOSPC. */
+gm_ret_t gm_mem_check_fit(struct gm_as *as, const char *what, struct gm_dev *dev, uint64_t va, uint64_t end);
 /* Every page of every block home; held pages: BUSY. */
 gm_ret_t gm_mem_all_home(struct gm_as *as, uint64_t deadline_ns);
 /* Teardown, when all is home: stop watching; unmap what is owned. */
@@ -13,6 +15,8 @@ void gm_mem_unmap_owned(struct gm_as *as);
 
 /* Pages of [va, end) of one block home, whatever it takes until the deadline. */
 gm_ret_t gm_mem_block_home(struct gm_block *b, uint64_t va, uint64_t end, uint64_t deadline_ns);
+/* The same for pages anywhere in it. */
+gm_ret_t gm_mem_pages_home(struct gm_block *b, const struct gm_mask *pages, uint64_t deadline_ns);
 /* Mappings in place of [va, end) in one block are revoked. */
 gm_ret_t gm_mem_unmap_in_place(struct gm_block *b, uint64_t va, uint64_t end, uint64_t deadline_ns);
 /* Blocks that exist learn that a range became managed, or is no more. */

@@ -7,10 +7,12 @@
  */
 #include "config.h"
 
+#include "core/gm_dup.h"
 #include "core/gm_events.h"
 #include "core/gm_evict.h"
 #include "core/gm_fault.h"
 #include "core/gm_mem.h"
+#include "core/gm_mirror.h"
 #include "hal/gm_handle.h"
 
 /* Rounded outward to pages. */
@@ -49,7 +51,7 @@ static gm_ret_t block_to_dev(struct gm_ctx *ctx, struct gm_block *b, uint64_t va
 	while (!ret) {
 		gm_lock(as->env, &b->lock);
 		m.want = gm_mask_and(gm_block_clip(b, va, end), b->managed);
-		m.want = gm_mask_sub(m.want, gm_mask_or(b->held, b->poisoned));
+		m.want = gm_mask_sub(m.want, gm_mask_or(gm_mask_or(b->held, b->kept), b->poisoned));
 		m.want = gm_mask_sub(m.want, gm_block_on_dev(b, ctx->dev->index));
 		m.want = gm_mask_shrink(&m.want, granule_pages);
 		gm_unlock(as->env, &b->lock);
@@ -69,7 +71,10 @@ static gm_ret_t block_to_host(struct gm_block *b, uint64_t va, uint64_t end, uin
 {
 	struct gm_as *as = b->as;
 	struct gm_mask range = gm_block_clip(b, va, end), away;
+	gm_ret_t ended = gm_dup_end(b, &range, NULL, deadline_ns);
 
+	if (ended)
+		return ended;
 	gm_lock(as->env, &b->lock);
 	away = gm_mask_and(gm_mask_or(gm_block_on_devs(b), b->staged), gm_mask_sub(range, gm_mask_or(b->held, b->leaving)));
 	gm_unlock(as->env, &b->lock);
@@ -111,6 +116,8 @@ static void count(struct gm_as *as, uint64_t va, uint64_t end, const struct gm_d
 	for (r = gm_regions_first(&as->regions, va, end, &buf); r; r = gm_regions_next(&as->regions, r, end))
 		*managed += ((r->end < end ? r->end : end) - (r->va > va ? r->va : va)) / GM_PAGE_BYTES;
 	gm_unlock(as->env, &as->lock);
+	if (!dev && gm_as_mirrors(as))
+		*managed += gm_mirror_at_home(as, va, end);
 	if (!dev)
 		*there = *managed;
 	for (struct gm_block *b; (b = gm_block_next(as, at, end)); gm_block_put(b)) {
@@ -223,8 +230,8 @@ static uint64_t count_held(struct gm_as *as, const struct gm_dev *dev, uint64_t 
 	return units;
 }
 
-/* Does it fit, all of it at once? Nobody could bring what does not, however long they wait. */
-static gm_ret_t check_fit(struct gm_as *as, struct gm_dev *dev, uint64_t va, uint64_t end)
+/* Nobody could bring what does not fit, however long they wait. */
+gm_ret_t gm_mem_check_fit(struct gm_as *as, const char *what, struct gm_dev *dev, uint64_t va, uint64_t end)
 {
 	uint64_t total, avail, reserved, there, managed, units, held;
 
@@ -236,8 +243,8 @@ static gm_ret_t check_fit(struct gm_as *as, struct gm_dev *dev, uint64_t va, uin
 	gm_node_room(&dev->node, &total, &avail, &reserved);
 	if (units <= total - reserved + held)
 		return GM_RET_SUCCESS;
-	return gm_fail(GM_RET_NOSPC, "gm_migrate: 0x%llx + %llu KiB needs %llu KiB; device %s has %llu KiB, of which "
-		       "working sets hold %llu KiB", (unsigned long long)va, (unsigned long long)((end - va) >> 10),
+	return gm_fail(GM_RET_NOSPC, "%s: 0x%llx + %llu KiB needs %llu KiB; device %s has %llu KiB, of which "
+		       "working sets hold %llu KiB", what, (unsigned long long)va, (unsigned long long)((end - va) >> 10),
 		       (unsigned long long)(units * (GM_UNIT_BYTES >> 10)), dev->hal->caps.name,
 		       (unsigned long long)(total * (GM_UNIT_BYTES >> 10)),
 		       (unsigned long long)(reserved * (GM_UNIT_BYTES >> 10)));
@@ -282,8 +289,10 @@ gm_ret_t gm_migrate(struct gm_as *as, uint64_t va, uint64_t bytes, struct gm_dev
 	ret = gm_events_settle(as, deadline_ns);
 	if (!ret)
 		ret = gm_pack_open_range(as, va, end);
+	if (!ret && ctx && gm_as_mirrors(as))
+		ret = gm_mirror_adopt_range(as, va, end, deadline_ns);
 	if (!ret && ctx)
-		ret = check_fit(as, dev, va, end);
+		ret = gm_mem_check_fit(as, "gm_migrate", dev, va, end);
 	if (!ret)
 		ret = move_range(as, va, end, ctx, deadline_ns);
 	if (ctx)

@@ -43,6 +43,8 @@ struct gm_mask *gm_pack_mask(struct gm_block *b, struct gm_bnode *n, struct gm_b
 		return b ? &b->registered : NULL;
 	case GM_PACK_EDGE:
 		return b ? &b->edge : NULL;
+	case GM_PACK_MIRRORED:
+		return b ? &b->mirrored : NULL;
 	case GM_PACK_RESIDENT:
 		return n ? &n->resident : NULL;
 	case GM_PACK_DIRTY:

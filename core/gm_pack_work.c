@@ -49,7 +49,8 @@ static bool is_uneasy(const struct gm_block *b)
 {
 	return !gm_mask_empty(&b->busy) || !gm_mask_empty(&b->wanted) || !gm_mask_empty(&b->leaving) ||
 	       !gm_mask_empty(&b->doomed) || !gm_mask_empty(&b->poisoned) || !gm_mask_empty(&b->failed) ||
-	       !gm_mask_empty(&b->held) || b->waits || b->watching || !SLIST_EMPTY(&b->holds);
+	       !gm_mask_empty(&b->held) || !gm_mask_empty(&b->kept) || !gm_mask_empty(&b->dup) || !gm_mask_empty(&b->exclusive) ||
+	       b->has_external || b->waits || b->watching || !SLIST_EMPTY(&b->holds);
 }
 
 /* (block) */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Errors planted in the core, for tests of tests: the randomised test must
- * notice each of them. Only in builds with --enable-checks; elsewhere
- * GM_PLANTED() is false and costs nothing.
+ * notice each of them, test_dup_events.c those of duplicates. Only in builds
+ * with --enable-checks; elsewhere GM_PLANTED() is false and costs nothing.
  */
 #ifndef GM_CORE_PLANT_H
 #define GM_CORE_PLANT_H
@@ -20,6 +20,8 @@ enum gm_plant {
 	GM_PLANT_WRITE_CLEAN,  /* a write mapping does not make the page dirty */
 	GM_PLANT_PACK_CLEAN,   /* a block comes back from its packed form without its dirty pages */
 	GM_PLANT_PACK_UNMAP,   /* ... without its mappings */
+	GM_PLANT_DUP_OPEN,     /* duplicates are made, and stores of the process do not wait */
+	GM_PLANT_DUP_KEEP,     /* a store of the process does not end the device's duplicate */
 	GM_PLANTS,
 };
 

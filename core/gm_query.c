@@ -1,8 +1,19 @@
 /* SPDX-License-Identifier: MIT */
-/* Where is everything? A snapshot per block, read from the masks; nothing is changed by looking. */
+/*
+ * Where is everything? A snapshot per block, read from the masks; nothing is changed by looking. (In sum:
+ * gm_residency.c.)
+ *
+ * gm_query_host() asks the kernel too, which cannot be done under the block's lock:
+ *
+ *     masks --> the kernel's page map of the block, its mappings --> masks again --same--> both are told
+ *                                                                               --else--> the page is on its way
+ *
+ * A page that went away and came back between the two looks is told as it was at some moment of them.
+ */
 #include "config.h"
 
 #include "core/gm_as.h"
+#include "core/gm_ws.h"
 #include "hal/gm_handle.h"
 
 /* (block) */
@@ -12,9 +23,12 @@ static void describe(struct gm_block *b, unsigned page, struct gm_page_info *inf
 	if (gm_mask_test(&b->leaving, page))
 		return; /* what is here belongs to another address */
 	info->dev = gm_block_dev_of(b, page);
-	if (info->dev)
+	if (info->dev) {
+		const struct gm_chunk *c = b->node[info->dev->index]->unit[page / GM_UNIT_PAGES];
+
 		info->place = GM_PLACE_DEVICE;
-	else if (gm_mask_test(&b->poisoned, page))
+		info->map_bytes = c ? (uint64_t)GM_UNIT_BYTES << c->order : 0;
+	} else if (gm_mask_test(&b->poisoned, page))
 		info->place = GM_PLACE_POISONED;
 	else if (gm_mask_test(&b->edge, page))
 		info->place = GM_PLACE_IN_PLACE;
@@ -26,10 +40,16 @@ static void describe(struct gm_block *b, unsigned page, struct gm_page_info *inf
 		info->flags |= GM_PAGE_BUSY;
 	if (info->dev && gm_mask_test(&b->node[info->dev->index]->dirty, page))
 		info->flags |= GM_PAGE_DIRTY;
+	if (gm_mask_test(&b->dup, page))
+		info->flags |= GM_PAGE_DUPLICATED;
+	if (info->dev && gm_mask_test(&b->exclusive, page))
+		info->flags |= GM_PAGE_EXCLUSIVE;
 	if (gm_mask_test(&b->held, page))
 		info->flags |= GM_PAGE_HELD;
-	if (info->dev && gm_mask_test(&b->staged, page))
+	if (gm_mask_test(&b->staged, page))
 		info->flags |= GM_PAGE_BACKED;
+	if (gm_mask_test(&b->kept, page) || gm_ws_is_pinned(b, page))
+		info->flags |= GM_PAGE_PINNED;
 	for (unsigned i = 0; i < GM_MAX_CTXS; i++) {
 		if (!b->map[i])
 			continue;
@@ -91,27 +111,117 @@ static void describe_found(struct gm_as *as, uint64_t va, uint64_t end, struct g
 	gm_block_put(b);
 }
 
-gm_ret_t gm_query(struct gm_as *as, uint64_t va, size_t pages, struct gm_page_info *info)
+/* Within one block. */
+static void describe_part(struct gm_as *as, uint64_t va, uint64_t end, struct gm_page_info *info)
 {
-	gm_ret_t ret = gm_handle_check(as, GM_HANDLE_AS);
-	uint64_t end;
+	if (!describe_packed(as, va, end, info))
+		describe_found(as, va, end, info);
+}
 
+/* Where a page is, in a byte: so that two looks can be compared. */
+static uint8_t digest(const struct gm_page_info *info)
+{
+	_Static_assert(GM_PLACE_OUTSIDE < 8 && GM_MAX_DEVS <= 16, "they fit");
+	return (uint8_t)((unsigned)info->place | (info->dev ? info->dev->index : 0) << 3 | (info->flags & GM_PAGE_BUSY) << 7);
+}
+
+/* What the kernel has of a page. Where it has nothing, a device or the library may have it. */
+static void add_content(struct gm_page_info *info, unsigned page, const struct gm_host_content *content)
+{
+	bool some = gm_mask_test(&content->some, page);
+
+	if (some && gm_mask_test(&content->zero, page))
+		info->flags |= GM_PAGE_ZERO;
+	if (info->place == GM_PLACE_DEVICE)
+		return;
+	if (some)
+		info->map_bytes = content->huge ? GM_BLOCK_BYTES : GM_PAGE_BYTES;
+	else if (info->place != GM_PLACE_POISONED && !(info->flags & GM_PAGE_BACKED))
+		info->flags |= GM_PAGE_ABSENT;
+}
+
+static uint32_t rights_of(struct gm_as *as, uint64_t va, struct gm_host_vma *vma)
+{
+	if ((va < vma->va || va - vma->va >= vma->bytes) && gm_hal_mem_rights(as->host, as->hpmap, va, vma)) {
+		vma->bytes = 0;
+		return 0;
+	}
+	return vma->access;
+}
+
+/* Within one block. */
+static gm_ret_t describe_host(struct gm_as *as, uint64_t va, uint64_t end, struct gm_page_info *info,
+			      struct gm_host_vma *vma)
+{
+	size_t pages = (end - va) / GM_PAGE_BYTES;
+	struct gm_host_content content;
+	uint8_t before[GM_BLOCK_PAGES];
+	gm_ret_t ret;
+
+	describe_part(as, va, end, info);
+	for (size_t i = 0; i < pages; i++)
+		before[i] = digest(&info[i]);
+	ret = gm_hal_mem_content(as->host, as->hpmap, gm_block_base(va), &content);
+	describe_part(as, va, end, info);
 	if (ret)
 		return ret;
-	if (!info)
-		return gm_fail(GM_RET_INVAL, "gm_query: info must not be NULL");
-	if (va % GM_PAGE_BYTES || !pages || pages > UINT64_MAX / GM_PAGE_BYTES || va + (uint64_t)pages * GM_PAGE_BYTES < va)
-		return gm_fail(GM_RET_INVAL, "gm_query: %zu pages at 0x%llx: unaligned, empty or overflowing", pages,
-			       (unsigned long long)va);
-	end = va + (uint64_t)pages * GM_PAGE_BYTES;
-	while (va < end) {
-		uint64_t next = gm_block_base(va) + GM_BLOCK_BYTES;
+	for (size_t i = 0; i < pages; i++) {
+		uint64_t at = va + i * GM_PAGE_BYTES;
 
-		next = next < end && next > va ? next : end;
-		if (!describe_packed(as, va, next, info))
-			describe_found(as, va, next, info);
-		info += (next - va) / GM_PAGE_BYTES;
-		va = next;
+		info[i].access = rights_of(as, at, vma);
+		if (before[i] != digest(&info[i]))
+			info[i].flags |= GM_PAGE_BUSY;
+		else if (!(info[i].flags & GM_PAGE_BUSY))
+			add_content(&info[i], (unsigned)(at % GM_BLOCK_BYTES / GM_PAGE_BYTES), &content);
 	}
+	return ret;
+}
+
+static gm_ret_t check(const char *what, uint64_t va, size_t pages, const struct gm_page_info *info)
+{
+	if (!info)
+		return gm_fail(GM_RET_INVAL, "%s: info must not be NULL", what);
+	if (va % GM_PAGE_BYTES || !pages || pages > UINT64_MAX / GM_PAGE_BYTES || va + (uint64_t)pages * GM_PAGE_BYTES < va)
+		return gm_fail(GM_RET_INVAL, "%s: %zu pages at 0x%llx: unaligned, empty or overflowing", what, pages,
+			       (unsigned long long)va);
 	return GM_RET_SUCCESS;
+}
+
+/* The end of the part of [va, end) that is in the block of va. */
+static uint64_t part_end(uint64_t va, uint64_t end)
+{
+	uint64_t next = gm_block_base(va) + GM_BLOCK_BYTES;
+
+	return next < end && next > va ? next : end;
+}
+
+gm_ret_t gm_query(struct gm_as *as, uint64_t va, size_t pages, struct gm_page_info *info)
+{
+	uint64_t end = va + (uint64_t)pages * GM_PAGE_BYTES, next;
+	gm_ret_t ret = gm_handle_check(as, GM_HANDLE_AS);
+
+	if (!ret)
+		ret = check("gm_query", va, pages, info);
+	for (; !ret && va < end; va = next) {
+		next = part_end(va, end);
+		describe_part(as, va, next, info);
+		info += (next - va) / GM_PAGE_BYTES;
+	}
+	return ret;
+}
+
+gm_ret_t gm_query_host(struct gm_as *as, uint64_t va, size_t pages, struct gm_page_info *info)
+{
+	uint64_t end = va + (uint64_t)pages * GM_PAGE_BYTES, next;
+	struct gm_host_vma vma = { .bytes = 0 };
+	gm_ret_t ret = gm_handle_check(as, GM_HANDLE_AS);
+
+	if (!ret)
+		ret = check("gm_query_host", va, pages, info);
+	for (; !ret && va < end; va = next) {
+		next = part_end(va, end);
+		ret = describe_host(as, va, next, info, &vma);
+		info += (next - va) / GM_PAGE_BYTES;
+	}
+	return ret;
 }

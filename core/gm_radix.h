@@ -59,6 +59,12 @@ static inline void *gm_radix_get(const struct gm_radix *t, uint64_t key)
 void **gm_radix_floor(const struct gm_radix *t, uint64_t *key);
 void **gm_radix_ceil(const struct gm_radix *t, uint64_t *key);
 
+/* So many slots, that of `key` the first, lie side by side in its node. */
+static inline unsigned gm_radix_rest(uint64_t key)
+{
+	return GM_RADIX_WAYS - (unsigned)(key % GM_RADIX_WAYS);
+}
+
 /*
  * How many nodes gm_radix_put() of this key would use: 2 * GM_RADIX_MAX_HEIGHT - 2 at most, where a tree of one level
  * becomes as high as it can get.

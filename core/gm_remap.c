@@ -160,12 +160,15 @@ static void start_leaving(struct gm_as *as, uint64_t va, uint64_t end)
 
 		gm_lock(as->env, &b->lock);
 		here = gm_mask_or(gm_mask_or(gm_block_on_devs(b), b->staged), gm_mask_or(gm_block_mapped(b), b->busy));
+		here = gm_mask_or(here, b->dup); /* these go where they are, the host's copy was moved */
 		here = gm_mask_or(here, b->poisoned); /* the kernel took its marks along, but not all have one */
 		b->leaving = gm_mask_or(b->leaving, gm_mask_and(here, pages));
 		b->managed = gm_mask_sub(b->managed, pages);
+		b->mirrored = gm_mask_sub(b->mirrored, pages);
 		b->host = gm_mask_sub(b->host, pages);
 		b->failed = gm_mask_sub(b->failed, pages);
 		b->registered = gm_mask_sub(b->registered, pages);
+		b->kept = gm_mask_sub(b->kept, pages);
 		gm_unlock(as->env, &b->lock);
 	}
 }

@@ -21,6 +21,7 @@
 
 #include "core/gm_events.h"
 #include "core/gm_mem.h"
+#include "core/gm_mirror.h"
 #include "core/gm_txn.h"
 #include "core/gm_work.h"
 
@@ -52,7 +53,7 @@ static bool all_handled(struct gm_as *as)
 
 /*
  * (block) Of `pages`, those that are leaving still. What can go nowhere (`stranded`) and what is only mapped
- * in place is doomed; what has nothing here is through.
+ * in place, or duplicated, is doomed; what has nothing here is through.
  */
 static struct gm_mask still_leaving(struct gm_block *b, const struct gm_mask *pages, const struct gm_mask *stranded)
 {
@@ -60,7 +61,7 @@ static struct gm_mask still_leaving(struct gm_block *b, const struct gm_mask *pa
 
 	copies = gm_mask_or(gm_mask_or(gm_block_on_devs(b), b->staged), b->poisoned);
 	idle = gm_mask_sub(left, gm_mask_or(b->busy, b->doomed));
-	doom = gm_mask_sub(gm_mask_and(idle, gm_block_mapped(b)), copies);
+	doom = gm_mask_sub(gm_mask_and(idle, gm_mask_or(gm_block_mapped(b), b->dup)), copies);
 	nothing = gm_mask_sub(gm_mask_sub(idle, copies), doom);
 	doom = gm_mask_or(doom, gm_mask_and(idle, *stranded));
 	gm_block_doom(b, &doom, b->doomed_ns);
@@ -292,7 +293,9 @@ static bool manage_target(struct gm_as *as, const struct gm_remap *r)
 	gm_unlock(as->env, &as->lock);
 	if (!ok || gm_hal_settled(as->host, as->hpmap) || gm_pack_open_range(as, r->to, end))
 		return false; /* who holds the reader does not wait, for memory neither */
-	if (probe_ours(as, e)) {
+	if (gm_as_mirrors(as) && r->kind == GM_REGION_ADOPTED) {
+		(void)gm_hal_unwatch(as->host, as->hpmap, r->to, end - r->to); /* as any memory from here on; FAULT: gone */
+	} else if (probe_ours(as, e)) {
 		gm_lock(as->env, &as->lock);
 		ok = gm_regions_room(&as->regions) >= 4;
 		if (ok) {

@@ -22,8 +22,8 @@
 
 #include <assert.h>
 
+#include "core/gm_dup.h"
 #include "core/gm_events.h"
-#include "core/gm_txn.h"
 #include "core/gm_work.h"
 #include "core/gm_ws.h"
 
@@ -72,12 +72,17 @@ static bool frames_fit(struct gm_txn *t, const struct gm_move *m, const struct g
 static bool begin_to_dev(struct gm_txn *t, struct gm_move *m, uint64_t now_ns)
 {
 	struct gm_block *b = m->block;
-	struct gm_mask here = gm_block_on_dev(b, t->dev->index);
+	bool dup = t->flags & GM_TXN_DUPLICATE;
+	struct gm_mask copy = b->any_dup ? b->node[t->dev->index]->copy : gm_mask_none();
+	struct gm_mask here = dup ? copy : gm_block_on_dev(b, t->dev->index);
 	struct gm_mask devs = gm_block_on_devs(b);
 	struct gm_mask want = gm_mask_sub(gm_mask_and(m->want, b->managed), b->poisoned);
 	struct gm_mask moving = gm_mask_sub(want, here);
 	struct gm_mask slice = gm_mask_none();
 
+	m->pinned = gm_mask_and(moving, b->kept); /* refused, as by the host */
+	moving = gm_mask_sub(moving, m->pinned);
+	want = gm_mask_sub(want, m->pinned);
 	if (!(t->flags & GM_TXN_FORCE))
 		slice = gm_slice_pages(&b->slice_cpu, b->as->cfg.slice_ns, now_ns);
 	if (blocked(t, m, GM_BLOCKED_BUSY, gm_mask_and(near_pages(b, &want), gm_mask_or(b->busy, b->doomed))) ||
@@ -91,7 +96,11 @@ static bool begin_to_dev(struct gm_txn *t, struct gm_move *m, uint64_t now_ns)
 		return false;
 	}
 	m->stay = gm_mask_and(want, here);
-	m->host = gm_mask_and(moving, b->host);
+	if (dup)
+		m->shared = gm_mask_and(moving, b->dup);
+	m->host = gm_mask_sub(gm_mask_and(moving, b->host), m->shared);
+	if (!dup)
+		m->same = gm_mask_and(m->host, copy);
 	m->parked = gm_mask_sub(gm_mask_and(moving, b->staged), b->host);
 	m->none = gm_mask_sub(gm_mask_sub(moving, b->host), b->staged);
 	m->busy = want;
@@ -125,7 +134,7 @@ static bool begin_one(struct gm_txn *t, struct gm_move *m, uint64_t now_ns)
 	struct gm_as *as = b->as;
 	bool ok;
 
-	m->busy = m->stay = m->host = m->parked = m->none = m->devs = gm_mask_none();
+	m->busy = m->stay = m->host = m->parked = m->none = m->devs = m->same = m->shared = gm_mask_none();
 	m->hole = m->pinned = m->fixed = m->mapped = m->arrived = gm_mask_none();
 	gm_lock(as->env, &b->lock);
 	ok = t->dev ? begin_to_dev(t, m, now_ns) : begin_to_host(t, m, now_ns);
@@ -173,7 +182,7 @@ static bool chunk_in_use(const struct gm_block *b, const struct gm_bnode *n, con
 
 	_Static_assert(GM_UNIT_PAGES == 16, "four units in a word");
 	for (unsigned u = first; u < end; u++)
-		if ((n->resident.w[u / 4] | b->busy.w[u / 4]) >> (u % 4 * 16) & 0xffff)
+		if ((n->resident.w[u / 4] | b->busy.w[u / 4] | (b->any_dup ? n->copy.w[u / 4] : 0)) >> (u % 4 * 16) & 0xffff)
 			return true;
 	return c->holds > 0;
 }
@@ -183,6 +192,8 @@ static uint32_t units_empty(const struct gm_block *b, unsigned dev)
 {
 	struct gm_mask some = gm_mask_or(b->node[dev]->resident, b->busy);
 
+	if (b->any_dup)
+		some = gm_mask_or(some, b->node[dev]->copy);
 	return b->backed[dev] & ~gm_mask_units(&some);
 }
 
@@ -440,6 +451,7 @@ static void now_host(struct gm_block *b, const struct gm_mask *pages)
 {
 	b->host = gm_mask_or(b->host, gm_mask_and(*pages, b->managed));
 	b->failed = gm_mask_sub(b->failed, *pages);
+	gm_block_share(b, pages);
 	if (gm_mask_meets(&b->staged, pages)) /* all of it, or it is whole no more */
 		b->huge = false;
 	b->staged = gm_mask_sub(b->staged, *pages);
@@ -461,6 +473,7 @@ static void now_none(struct gm_block *b, const struct gm_mask *pages)
 	b->staged = gm_mask_sub(b->staged, *pages);
 	b->poisoned = gm_mask_sub(b->poisoned, *pages);
 	b->failed = gm_mask_sub(b->failed, *pages);
+	gm_block_share(b, pages);
 	b->doomed = gm_mask_sub(b->doomed, *pages);
 	gm_block_count_doomed(b);
 }
@@ -482,6 +495,7 @@ gm_ret_t gm_take_apart(struct gm_block *b, const struct gm_mask *pages, uint64_t
 	gm_lock(as->env, &b->lock);
 	gm_ws_drop_pages(b, pages);
 	leave_devs(b, pages);
+	gm_dup_forget(b, pages);
 	now_none(b, pages);
 	gm_unlock(as->env, &b->lock);
 	gm_stat_add(as, GM_STAT_pages_dropped, gm_mask_count(pages));

@@ -12,6 +12,7 @@ struct gm_move {
 	struct gm_mask map, write;   /* in: to a device: of these, to be mapped; to be mapped writable */
 	struct gm_mask discard;      /* in: to a device: of these, the old content does not matter */
 	struct gm_ws *ws;            /* in: to a device: pages that arrive are held by it; NULL */
+	uint64_t rights;             /* in: to a device that gets mappings: gm_rights_seen() before the rights were read */
 	struct gm_mask waiters;      /* in: pages an access at the destination waits for, which then keeps them a slice */
 	struct gm_chunk *fresh[GM_BLOCK_UNITS]; /* in: to a device: frames for units that have none; what is
 						   left over afterwards is the caller's again */
@@ -22,6 +23,8 @@ struct gm_move {
 	struct gm_mask parked;       /* in the slot only */
 	struct gm_mask none;         /* no content: zero-fill */
 	struct gm_mask devs;         /* on some device (to the host) */
+	struct gm_mask same;         /* of host: the device has a duplicate, so there is nothing to copy */
+	struct gm_mask shared;       /* duplicating: others have duplicates, this device has none */
 	/* results */
 	struct gm_mask hole;         /* of host: never had content */
 	struct gm_mask pinned, fixed; /* of host: refused */
@@ -43,6 +46,8 @@ enum gm_blocked {
 #define GM_TXN_INLINE 1u   /* in the fault handler: nothing that waits */
 #define GM_TXN_FORCE 2u    /* asked for by the caller: slices do not protect */
 #define GM_TXN_EVICT 4u    /* counted as eviction */
+#define GM_TXN_DUPLICATE 8u /* to a device: the pages stay on the host as well (gm_dup.c) */
+#define GM_TXN_EXCLUSIVE 16u /* to a device: what it is to write is marked as its alone (gm_coherence.c) */
 
 struct gm_txn {
 	struct gm_as *as;
@@ -114,7 +119,10 @@ gm_ret_t gm_txn_steal(struct gm_block *b, struct gm_mask *want, struct gm_host_s
 gm_ret_t gm_txn_zero(struct gm_block *b, unsigned page);
 /* The same as gm_hal_unmark(). */
 gm_ret_t gm_txn_unmark(struct gm_block *b, unsigned page);
-/* The host can be stolen from: the block is watched and has a slot. SUCCESS, or what the host says. */
+/*
+ * The host can be stolen from: the block is watched (duplicating: so that stores can wait) and has a slot. SUCCESS, or
+ * what the host says.
+ */
 gm_ret_t gm_txn_need_host(struct gm_txn *t, struct gm_block *b);
 
 /* Parts shared by both directions. */
@@ -124,6 +132,16 @@ bool gm_txn_let_reader_run(struct gm_txn *t);
 /* Staged pages [of m] back to the host, where they belong. Adds to `*back` what is there now; keeps `*now_ns` true. */
 void gm_txn_restore(struct gm_txn *t, struct gm_block *b, const struct gm_mask *pages, struct gm_mask *back,
 		    uint64_t *now_ns);
+/*
+ * New pages at their VA, against whose stores the process is protected: `pages` have their bytes at base + offset in
+ * the block; base 0: zeros. Adds to `*back` what is there now.
+ */
+void gm_txn_give_protected(struct gm_txn *t, struct gm_block *b, const struct gm_mask *pages, uint64_t base,
+			   struct gm_mask *back);
+/* The frames the pages will have: those of the block, completed by the reserved ones. */
+void gm_txn_future_frames(const struct gm_txn *t, const struct gm_move *m, struct gm_frame_map *map);
+/* (block) Reserved chunks under pages that arrived become the block's. */
+void gm_txn_settle_frames(struct gm_txn *t, struct gm_move *m);
 /* Residency moves to the host: pages `back` are there. Frees device frames that became empty. */
 void gm_commit_host(struct gm_block *b, const struct gm_mask *back);
 

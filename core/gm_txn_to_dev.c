@@ -12,6 +12,10 @@
  *   4  commit   residency.
  *   5  map      on the device that asked.
  *
+ * Duplicating (GM_TXN_DUPLICATE) steals and copies as well, and then gives the pages back, protected, before it records
+ * anything (gm_dup.c). A page of which the device has a duplicate is stolen, but not copied: from the moment in which
+ * its mappings are gone to the one in which it is stolen nobody can have written to it.
+ *
  * Point of no return: commit. A failure before it (watch, slot, copy) parks the
  * stolen pages (their bytes are in the slot, nowhere else) and restores them
  * to the host; whatever cannot be restored at once stays parked, which is a
@@ -19,8 +23,8 @@
  */
 #include "config.h"
 
+#include "core/gm_dup.h"
 #include "core/gm_events.h"
-#include "core/gm_txn.h"
 
 /* (unlocked) Not all of these pages are managed any more. */
 static bool is_fewer(struct gm_block *b, unsigned first, unsigned end)
@@ -34,13 +38,14 @@ static bool is_fewer(struct gm_block *b, unsigned first, unsigned end)
 }
 
 /* Register one run; AGAIN: part of it is not there any more, look at the block anew. */
-static gm_ret_t watch_run(struct gm_txn *t, struct gm_block *b, unsigned first, unsigned end)
+static gm_ret_t watch_run(struct gm_txn *t, struct gm_block *b, unsigned first, unsigned end, bool stores)
 {
 	struct gm_as *as = b->as;
 	uint64_t va = b->va + (uint64_t)first * GM_PAGE_BYTES, bytes = (uint64_t)(end - first) * GM_PAGE_BYTES;
 
 	for (unsigned refused = 0;;) {
-		gm_ret_t ret = gm_hal_watch(as->host, as->hpmap, va, bytes), gone;
+		gm_ret_t ret = stores ? gm_hal_watch_stores(as->host, as->hpmap, va, bytes)
+				      : gm_hal_watch(as->host, as->hpmap, va, bytes), gone;
 
 		if (ret == GM_RET_FAULT || ret == GM_RET_NOTSUP) {
 			gone = gm_events_forget_gone(as, b, va, va + bytes);
@@ -62,7 +67,7 @@ static gm_ret_t watch_run(struct gm_txn *t, struct gm_block *b, unsigned first, 
 static gm_ret_t watch(struct gm_txn *t, struct gm_block *b)
 {
 	struct gm_as *as = b->as;
-	bool watched = false;
+	bool watched = false, stores = t->flags & GM_TXN_DUPLICATE;
 	gm_ret_t ret;
 
 	do {
@@ -71,7 +76,7 @@ static gm_ret_t watch(struct gm_txn *t, struct gm_block *b)
 
 		ret = GM_RET_SUCCESS;
 		gm_lock(as->env, &b->lock);
-		watched = b->watched;
+		watched = b->watched && (b->stores || !stores);
 		managed = b->managed;
 		renewed = b->renewed;
 		b->registered = gm_mask_or(b->registered, managed);
@@ -80,11 +85,13 @@ static gm_ret_t watch(struct gm_txn *t, struct gm_block *b)
 		if (watched)
 			break;
 		for (unsigned first = 0, end; !ret && gm_mask_next_run(&managed, &first, &end); first = end)
-			ret = watch_run(t, b, first, end);
+			ret = watch_run(t, b, first, end, stores);
 		gm_lock(as->env, &b->lock);
 		b->watching--;
-		if (!ret && b->renewed == renewed) /* nothing was adopted behind our back */
+		if (!ret && b->renewed == renewed) { /* nothing was adopted behind our back */
 			b->watched = watched = true;
+			b->stores |= stores;
+		}
 		gm_unlock(as->env, &b->lock);
 		gm_wake(as->env, &b->waitq); /* who wants to stop watching what was released meanwhile */
 	} while (!watched && (!ret || ret == GM_RET_AGAIN));
@@ -163,6 +170,7 @@ static void leave_gone(struct gm_move *m)
 	gm_lock(b->as->env, &b->lock);
 	m->host = gm_mask_and(m->host, b->managed);
 	m->none = gm_mask_and(m->none, b->managed);
+	m->shared = gm_mask_and(m->shared, b->managed);
 	gm_unlock(b->as->env, &b->lock);
 }
 
@@ -174,6 +182,8 @@ static gm_ret_t prepare(struct gm_txn *t, struct gm_move *m)
 	if (gm_mask_empty(&moving))
 		return GM_RET_SUCCESS;
 	ret = gm_plan_revoke(m->block, &moving, t->deadline_ns, false);
+	if (!ret)
+		gm_dup_give_up(m->block, &moving);
 	if (!ret)
 		ret = gm_txn_need_host(t, m->block);
 	if (!ret) {
@@ -258,20 +268,25 @@ gm_ret_t gm_txn_unmark(struct gm_block *b, unsigned page)
 static gm_ret_t steal(struct gm_txn *t, struct gm_move *m)
 {
 	struct gm_as *as = m->block->as;
-	struct gm_mask want = m->host;
+	struct gm_mask want = m->host, tried = gm_mask_none();
 	uint64_t start = gm_now_ns(as->env);
 	gm_ret_t ret = GM_RET_SUCCESS;
 
 	while (!gm_mask_empty(&want)) {
 		struct gm_host_steal s = { .huge = false };
-		struct gm_mask before = want;
+		struct gm_mask before = want, again;
 
 		ret = gm_txn_steal(m->block, &want, &s);
+		again = gm_dup_let_steal(m->block, &s.pinned, &tried);
+		s.pinned = gm_mask_sub(s.pinned, again);
+		m->same = gm_mask_sub(m->same, again); /* may be written to from here on */
 		gm_lock(as->env, &m->block->lock);
 		park(m, &s);
 		give_up(m, gm_mask_sub(before, want));
 		gm_unlock(as->env, &m->block->lock);
 		want = gm_mask_sub(gm_mask_sub(gm_mask_sub(want, s.moved), s.pinned), s.fixed);
+		if (!ret && !gm_mask_empty(&again))
+			continue;
 		if (ret != GM_RET_AGAIN)
 			break;
 		if (!gm_txn_let_reader_run(t)) {
@@ -304,6 +319,7 @@ static void leave_plan(struct gm_txn *t, struct gm_move *m)
 	m->hole = gm_mask_sub(m->hole, leave);
 	m->none = gm_mask_sub(m->none, leave);
 	m->stay = gm_mask_sub(m->stay, leave);
+	m->shared = gm_mask_sub(m->shared, leave);
 	leave = gm_mask_and(m->parked, leave);
 	m->parked = gm_mask_sub(m->parked, leave);
 	now_ns = gm_now_ns(t->as->env);
@@ -311,8 +327,7 @@ static void leave_plan(struct gm_txn *t, struct gm_move *m)
 	gm_commit_host(m->block, &back);
 }
 
-/* The frames the pages will have: those of the block, completed by the reserved ones. */
-static void future_frames(const struct gm_txn *t, const struct gm_move *m, struct gm_frame_map *map)
+void gm_txn_future_frames(const struct gm_txn *t, const struct gm_move *m, struct gm_frame_map *map)
 {
 	struct gm_env *env = m->block->as->env;
 
@@ -336,13 +351,13 @@ static gm_ret_t copy(struct gm_txn *t, uint64_t *now_ns)
 	gm_plan_init(&plan, as, t->dev->hal, t->deadline_ns);
 	for (size_t i = 0; i < t->moves; i++) {
 		struct gm_move *m = &t->move[i];
-		struct gm_mask bytes = gm_mask_sub(m->parked, m->discard);
+		struct gm_mask bytes = gm_mask_sub(gm_mask_sub(m->parked, m->discard), m->same);
 		struct gm_mask zero = gm_mask_or(gm_mask_or(m->none, m->hole), gm_mask_and(m->parked, m->discard));
 		struct gm_frame_map frames;
 
 		if (gm_mask_empty(&bytes) && gm_mask_empty(&zero))
 			continue;
-		future_frames(t, m, &frames);
+		gm_txn_future_frames(t, m, &frames);
 		gm_plan_copy(&plan, GM_COPY_TO_DEV, &bytes, &frames, m->block->slot);
 		if (!GM_PLANTED(as, GM_PLANT_SKIP_ZERO))
 			gm_plan_copy(&plan, GM_COPY_ZERO, &zero, &frames, 0);
@@ -356,9 +371,10 @@ static gm_ret_t copy(struct gm_txn *t, uint64_t *now_ns)
 	return ret ? gm_fail_join(ret, "device ", t->dev->hal->caps.name, ": copy failed: ", gm_ret_text(ret)) : ret;
 }
 
-/* (block) Reserved chunks under pages that arrived become the block's. */
-static void settle(struct gm_txn *t, struct gm_move *m, struct gm_bnode *n)
+void gm_txn_settle_frames(struct gm_txn *t, struct gm_move *m)
 {
+	struct gm_bnode *n = m->block->node[t->dev->index];
+
 	for (unsigned u = 0; u < GM_BLOCK_UNITS; u++) {
 		struct gm_chunk *c = m->fresh[u];
 		struct gm_mask pages;
@@ -395,7 +411,11 @@ static void commit_dev(struct gm_txn *t, struct gm_move *m)
 	n->dirty = gm_mask_or(n->dirty, gm_mask_sub(m->arrived, b->staged));
 	n->dirty = gm_mask_or(n->dirty, written);
 	n->dirty = gm_mask_or(n->dirty, gm_mask_and(m->arrived, m->discard)); /* zeroed instead of copied */
-	settle(t, m, n);
+	if (t->flags & GM_TXN_EXCLUSIVE) {
+		b->exclusive = gm_mask_or(b->exclusive, gm_mask_and(gm_mask_or(m->arrived, m->stay), m->write));
+		b->any_exclusive = !gm_mask_empty(&b->exclusive);
+	}
+	gm_txn_settle_frames(t, m);
 	gm_unlock(as->env, &b->lock);
 	if (!gm_mask_empty(&m->arrived)) {
 		gm_stat_add(as, GM_STAT_migrations_to_dev, 1);
@@ -421,8 +441,8 @@ static void give_frames_back(struct gm_move *m, struct gm_dev *dev)
 				 (uint64_t)(end - first) * GM_PAGE_BYTES);
 }
 
-/* 5, for all blocks in one plan. */
-static gm_ret_t map(struct gm_txn *t)
+/* 5, for all blocks in one plan. *changed: of some, the rights may be others by now: they stay as they are, unmapped. */
+static gm_ret_t map(struct gm_txn *t, bool *changed)
 {
 	struct gm_as *as = t->as;
 	uint64_t start = gm_now_ns(as->env);
@@ -443,6 +463,11 @@ static gm_ret_t map(struct gm_txn *t)
 		if (gm_mask_empty(&pages))
 			continue;
 		gm_lock(as->env, &b->lock);
+		if (!gm_rights_same(as, b->va, m->rights)) {
+			gm_unlock(as->env, &b->lock);
+			*changed = true;
+			continue;
+		}
 		write = gm_mask_and(pages, gm_mask_or(m->write, bmap->write)); /* rights only grow */
 		m->mapped = gm_mask_and(pages, bmap->read);
 		bmap->read = gm_mask_or(bmap->read, pages);
@@ -497,6 +522,7 @@ static void undo(struct gm_txn *t)
 gm_ret_t gm_txn_to_dev(struct gm_txn *t)
 {
 	gm_ret_t ret = GM_RET_SUCCESS;
+	bool changed = false;
 	uint64_t now_ns;
 
 	for (size_t i = 0; i < t->moves && !ret; i++)
@@ -519,16 +545,22 @@ gm_ret_t gm_txn_to_dev(struct gm_txn *t)
 		return t->ret;
 	}
 	for (size_t i = 0; i < t->moves; i++) {
+		if (t->flags & GM_TXN_DUPLICATE) {
+			gm_dup_commit(t, &t->move[i]);
+			continue;
+		}
 		commit_dev(t, &t->move[i]);
 		if (t->as->cfg.flags & GM_AS_EXCLUSIVE)
 			give_frames_back(&t->move[i], t->dev);
 	}
 	if (t->ctx) {
-		ret = map(t);
+		ret = map(t, &changed);
 		if (ret) {
 			gm_txn_fail(t, ret);
 			unmap(t);
 		}
+		if (changed)
+			gm_txn_fail(t, GM_RET_AGAIN);
 	}
 	return t->ret;
 }

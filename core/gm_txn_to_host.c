@@ -23,6 +23,7 @@
 #include <string.h>
 
 #include "core/gm_events.h"
+#include "core/gm_lost.h"
 #include "core/gm_txn.h"
 
 /* A step towards the host, for one run: `done` of `bytes`. */
@@ -37,6 +38,12 @@ static gm_ret_t give_restore(struct gm_hal_dev *h, void *pmap, uint64_t va, uint
 static gm_ret_t give_fill(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t from, uint64_t bytes, uint64_t *done)
 {
 	return gm_hal_fill(h, pmap, va, (const void *)(uintptr_t)from, bytes, done);
+}
+
+static gm_ret_t give_protected(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t from, uint64_t bytes,
+			       uint64_t *done)
+{
+	return gm_hal_fill_protected(h, pmap, va, (const void *)(uintptr_t)from, bytes, done);
 }
 
 /*
@@ -129,6 +136,21 @@ void gm_txn_restore(struct gm_txn *t, struct gm_block *b, const struct gm_mask *
 	GM_MASK_FOR_RUN(pages, first, end)
 		give_run(t, b, give_restore, first, end, b->slot + (uint64_t)first * GM_PAGE_BYTES, back);
 	gm_stat_lap(b->as, GM_STAT_ns_restore, now_ns);
+}
+
+void gm_txn_give_protected(struct gm_txn *t, struct gm_block *b, const struct gm_mask *pages, uint64_t base,
+			   struct gm_mask *back)
+{
+	static const char zeros[GM_PAGE_BYTES];
+
+	const give_fn give = GM_PLANTED(b->as, GM_PLANT_DUP_OPEN) ? give_fill : give_protected;
+
+	GM_MASK_FOR_RUN(pages, first, end) {
+		if (base)
+			give_run(t, b, give, first, end, base + (uint64_t)first * GM_PAGE_BYTES, back);
+		for (unsigned page = first; page < end && !base; page++)
+			give_run(t, b, give, page, page + 1, GM_VA(zeros), back);
+	}
 }
 
 /* What the move needs, read once under the lock: the pages are busy, so it stays true. */
@@ -351,8 +373,10 @@ static void poison(struct gm_txn *t, struct gm_move *m, struct gm_dev *dev, cons
 	b->node[dev->index]->resident = gm_mask_sub(b->node[dev->index]->resident, lost);
 	b->node[dev->index]->dirty = gm_mask_sub(b->node[dev->index]->dirty, lost);
 	b->staged = gm_mask_sub(b->staged, lost);
+	gm_block_share(b, &lost);
 	b->poisoned = gm_mask_or(b->poisoned, lost); /* also what is leaving: who delivers it sees to the marks */
 	gm_unlock(b->as->env, &b->lock);
+	gm_lost_tell(b, &lost, t->moved, GM_RET_NODEV);
 }
 
 static void home_from(struct gm_txn *t, struct gm_move *m, unsigned index)

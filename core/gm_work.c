@@ -18,6 +18,7 @@
 
 #include "core/gm_events.h"
 #include "core/gm_fault.h"
+#include "core/gm_mirror.h"
 
 void gm_work_kick(struct gm_as *as)
 {
@@ -106,10 +107,17 @@ static void forget(struct gm_block *b)
 	gm_lock(as->env, &b->lock);
 	mine = claim_idle(b, &all);
 	registered = b->registered; /* also what is not managed any more, or it would stay watched for ever */
+	if (as->cfg.flags & GM_AS_WATCH)
+		registered = gm_mask_sub(registered, b->managed);
 	has_slot = b->has_slot;
 	gm_unlock(as->env, &b->lock);
 	if (!mine)
 		return;
+	if (!gm_mirror_let_go(b)) {
+		gm_txn_release_unmoved(b, &all);
+		gm_work_queue(b, gm_deadline_ns(as->env, GM_WORK_RETRY_NS));
+		return;
+	}
 	/* Waiting accesses are woken by it. FAULT: the mapping is gone, and with it what was watched. */
 	GM_MASK_FOR_RUN(&registered, first, end)
 		(void)gm_hal_unwatch(as->host, as->hpmap, b->va + (uint64_t)first * GM_PAGE_BYTES,
@@ -117,7 +125,7 @@ static void forget(struct gm_block *b)
 	if (has_slot)
 		gm_hal_slot_free(as->host, as->hpmap, b->slot);
 	gm_lock(as->env, &b->lock);
-	b->watched = b->has_slot = b->huge = false;
+	b->watched = b->stores = b->has_slot = b->huge = false;
 	b->registered = gm_mask_none();
 	b->host = b->managed; /* NONE is a hole of the host from here on */
 	gm_unlock(as->env, &b->lock);
@@ -188,6 +196,7 @@ bool gm_work_once(struct gm_as *as, uint64_t *next_ns)
 
 	refill(as);
 	gm_remap_work(as);
+	gm_mirror_sweep(as);
 	b = next_block(as, next_ns);
 	pack_ns = gm_pack_work(as);
 	*next_ns = pack_ns < *next_ns ? pack_ns : *next_ns;
@@ -213,7 +222,8 @@ void gm_work_thread(void *arg)
 			;
 		gm_lock(as->env, &as->queue_lock);
 		stop = as->stop;
-		if (!stop && !as->refill && !as->remap_noted && !gm_pack_wants(as) && !due_before(as, next_ns)) {
+		if (!stop && !as->refill && !as->remap_noted && !gm_pack_wants(as) && !atomic_load(&as->mirror.sweep) &&
+		    !due_before(as, next_ns)) {
 			as->work_until_ns = next_ns;
 			(void)gm_wait(as->env, &as->queue_waitq, &as->queue_lock, next_ns);
 			as->work_until_ns = 0;

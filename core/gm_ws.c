@@ -22,6 +22,7 @@
 #include "core/gm_events.h"
 #include "core/gm_evict.h"
 #include "core/gm_fault.h"
+#include "core/gm_mirror.h"
 #include "core/gm_work.h"
 #include "core/gm_ws.h"
 #include "hal/gm_fence.h"
@@ -56,10 +57,16 @@ static void drop(struct gm_ws *ws)
 
 /* ------------------------------------------------------------- bringing */
 
-/* The process's own rights over all of a piece: where the kernel's answer ends, or the right asked for changes, ask anew. */
-static gm_ret_t check_rights(struct gm_as *as, const struct gm_ws_piece *p, struct gm_host_vma *vma)
+/*
+ * The process's own rights over all of a piece, in whole granules, as the device maps nothing smaller: where the kernel's
+ * answer ends, or the right asked for changes, ask anew.
+ */
+static gm_ret_t check_rights(const struct gm_ctx *ctx, const struct gm_ws_piece *p, struct gm_host_vma *vma)
 {
-	struct gm_mask mask[2] = { gm_mask_sub(p->read, p->write), p->write };
+	unsigned granule_pages = ctx->dev->hal->granule_bytes / GM_PAGE_BYTES;
+	struct gm_mask write_too = gm_mask_grow(&p->write, granule_pages), all = gm_mask_grow(&p->read, granule_pages);
+	struct gm_mask mask[2] = { gm_mask_sub(all, write_too), write_too };
+	struct gm_as *as = ctx->as;
 	gm_ret_t ret = GM_RET_SUCCESS;
 
 	if (vma->va <= p->va && vma->va + vma->bytes >= p->va + GM_BLOCK_BYTES && vma->access == (GM_READ | GM_WRITE))
@@ -116,12 +123,13 @@ static gm_ret_t open_group(struct group *g, uint64_t deadline_ns)
 	struct gm_host_vma vma = { .bytes = 0 };
 	gm_ret_t ret = GM_RET_SUCCESS;
 
+	for (size_t i = 0; i < g->n; i++) /* of all, before any rights are read: one answer may do for several */
+		g->move[i] = (struct gm_move){ .rights = gm_rights_seen(ctx->as, g->ws->piece[g->first + i].va) };
 	for (size_t i = 0; i < g->n && !ret; i++) {
 		const struct gm_ws_piece *p = &g->ws->piece[g->first + i];
 		struct gm_block *b;
 		unsigned first = 0, end;
 
-		g->move[i] = (struct gm_move){ .block = NULL };
 		(void)gm_mask_next_run(&p->read, &first, &end);
 		ret = gm_block_obtain(ctx->as, p->va + (uint64_t)first * GM_PAGE_BYTES, &b);
 		if (ret)
@@ -131,7 +139,9 @@ static gm_ret_t open_group(struct group *g, uint64_t deadline_ns)
 		if (!ret)
 			ret = gm_block_need_map(b, ctx->index);
 		if (!ret)
-			ret = check_rights(ctx->as, p, &vma);
+			ret = check_rights(ctx, p, &vma);
+		if (!ret && gm_as_mirrors(ctx->as))
+			ret = gm_mirror_fill(b, p, deadline_ns);
 		if (!ret)
 			ret = want(g, i, b);
 		if (!ret)
@@ -146,6 +156,8 @@ static void close_group(struct group *g)
 		if (!g->move[i].block)
 			continue;
 		gm_evict_unreserve(g->ws->ctx->dev, &g->move[i]);
+		if (gm_as_mirrors(g->ws->ctx->as))
+			gm_mirror_tidy(g->move[i].block); /* what was marked and not reached */
 		gm_block_put(g->move[i].block);
 		g->move[i].block = NULL;
 	}
@@ -188,16 +200,16 @@ static gm_ret_t run_group(struct group *g, uint64_t deadline_ns)
 	return ret == GM_RET_FAULT ? GM_RET_AGAIN : ret;
 }
 
-static gm_ret_t place_one(struct gm_ws *ws, size_t piece, struct gm_block *b, unsigned page, bool pinned,
-			  uint64_t deadline_ns)
+static gm_ret_t place_one(struct gm_ws *ws, size_t piece, const struct gm_move *m, unsigned page, uint64_t deadline_ns)
 {
 	const struct gm_ws_piece *p = &ws->piece[piece];
+	bool pinned = gm_mask_test(&m->pinned, page);
 	uint32_t access = gm_mask_test(&p->write, page) ? GM_WRITE | (p->atomic ? GM_ATOMIC : 0) : GM_READ;
 	gm_ret_t ret;
 
 	if (!gm_mask_test(&p->read, page))
 		return GM_RET_SUCCESS;
-	ret = gm_fault_in_place(ws->ctx, b, page, access, deadline_ns, &ws->hold[piece]);
+	ret = gm_fault_in_place(ws->ctx, m->block, page, access, m->rights, deadline_ns, &ws->hold[piece]);
 	if (ret == GM_RET_NOTSUP && pinned && !p->atomic)
 		ret = gm_fail(GM_RET_BUSY, "0x%llx is pinned, and device %s cannot map host memory in place",
 			      (unsigned long long)(p->va + (uint64_t)page * GM_PAGE_BYTES), ws->ctx->dev->hal->caps.name);
@@ -209,12 +221,9 @@ static gm_ret_t place_group(struct group *g, uint64_t deadline_ns)
 	gm_ret_t ret = GM_RET_SUCCESS;
 
 	for (size_t i = 0; i < g->n; i++) {
-		struct gm_move *m = &g->move[i];
-
 		GM_MASK_FOR_RUN(&g->in_place[i], first, end)
 			for (unsigned page = first; page < end && !ret; page++)
-				ret = place_one(g->ws, g->first + i, m->block, page, gm_mask_test(&m->pinned, page),
-						deadline_ns);
+				ret = place_one(g->ws, g->first + i, &g->move[i], page, deadline_ns);
 	}
 	return ret;
 }
@@ -253,11 +262,11 @@ static gm_ret_t check_group(struct group *g)
 		/* Being released or freed: mapped, but not for long. */
 		lack = gm_mask_or(lack, gm_mask_sub(gm_mask_or(near, gm_mask_sub(p->read, b->edge)), b->managed));
 		poisoned = gm_mask_and(b->poisoned, p->read);
-		gone = gm_mask_sub(gm_mask_sub(p->read, b->managed), b->edge);
+		gone = gm_mask_sub(gm_mask_sub(p->read, b->managed), b->edge); /* where the space mirrors: asked anew */
 		gm_unlock(ctx->as->env, &b->lock);
 		if (!gm_mask_empty(&poisoned))
 			return gm_fail(GM_RET_FAULT, "content near 0x%llx was lost with a device", (unsigned long long)p->va);
-		if (!gm_mask_empty(&gone) && !regions_have(ctx->as, p, &gone))
+		if (!gm_mask_empty(&gone) && !gm_as_mirrors(ctx->as) && !regions_have(ctx->as, p, &gone))
 			return gm_fail(GM_RET_FAULT, "memory near 0x%llx was released meanwhile", (unsigned long long)p->va);
 		if (!gm_mask_empty(&lack))
 			return GM_RET_AGAIN;
@@ -291,12 +300,19 @@ static size_t hold_resident(struct gm_ws *ws)
 	struct gm_host_vma vma = { .bytes = 0 };
 	struct gm_as *as = ws->ctx->as;
 	size_t left = ws->pieces;
+	uint64_t changes = 0;
 
 	if (!gm_txn_enter_moving(as)) /* a fork: its turn first */
 		return left;
-	for (size_t i = 0; i < ws->pieces; i++)
-		if (!check_rights(as, &ws->piece[i], &vma) && gm_ws_hold_resident(ws, i))
+	for (size_t i = 0; i < ws->pieces; i++) {
+		uint64_t rights = gm_rights_seen(as, ws->piece[i].va), now = gm_rights_changes(as);
+
+		if (now != changes) /* an answer from before does not do */
+			vma.bytes = 0;
+		changes = now;
+		if (!check_rights(ws->ctx, &ws->piece[i], &vma) && gm_ws_hold_resident(ws, i, rights))
 			left--;
+	}
 	gm_txn_leave_moving(as);
 	return left;
 }
@@ -413,30 +429,21 @@ static gm_ret_t make(struct gm_ctx *ctx, const struct gm_ws_range *ranges, size_
 	return GM_RET_SUCCESS;
 }
 
-gm_ret_t gm_ws_acquire(struct gm_ctx *ctx, const struct gm_ws_range *ranges, size_t n, uint64_t timeout_ns,
-		       struct gm_ws **out)
+/* The context is entered, and is left if it fails. */
+static gm_ret_t take(struct gm_ctx *ctx, const struct gm_ws_range *ranges, size_t n, uint64_t timeout_ns, bool pin,
+		     struct gm_ws **out)
 {
-	uint64_t deadline_ns, start;
+	uint64_t start = gm_now_ns(ctx->as->env), deadline_ns = gm_deadline_ns(ctx->as->env, timeout_ns);
 	struct gm_ws *ws = NULL;
-	gm_ret_t ret = gm_handle_check(ctx, GM_HANDLE_CTX);
+	gm_ret_t ret = gm_events_settle(ctx->as, deadline_ns);
 
-	if (!ret)
-		ret = check_args(ranges, n);
-	if (!ret && !out)
-		ret = gm_fail(GM_RET_INVAL, "gm_ws_acquire: ws must not be NULL");
-	if (ret)
-		return ret;
-	start = gm_now_ns(ctx->as->env);
-	deadline_ns = gm_deadline_ns(ctx->as->env, timeout_ns);
-	if (!gm_ctx_enter(ctx))
-		return gm_fail(GM_RET_INVAL, "the context is being detached");
-	ret = gm_events_settle(ctx->as, deadline_ns);
 	if (!ret)
 		ret = make(ctx, ranges, n, &ws);
 	if (ret) {
 		gm_ctx_leave(ctx);
 		return ret;
 	}
+	ws->pin = pin;
 	gm_lock(ctx->as->env, &ctx->as->lock);
 	ctx->as->sets++;
 	gm_unlock(ctx->as->env, &ctx->as->lock);
@@ -446,7 +453,7 @@ gm_ret_t gm_ws_acquire(struct gm_ctx *ctx, const struct gm_ws_range *ranges, siz
 	ret = admit(ws, deadline_ns);
 	if (!ret)
 		ret = bring_all(ws, deadline_ns);
-	if (!ret && gm_handle_add(ws, GM_HANDLE_WS))
+	if (!ret && !pin && gm_handle_add(ws, GM_HANDLE_WS))
 		ret = gm_fail(GM_RET_NOMEM, "no memory for a working set of %zu ranges", n);
 	gm_stat_time(ctx->as, GM_STAT_ns_ws, start);
 	if (ret) {
@@ -456,6 +463,32 @@ gm_ret_t gm_ws_acquire(struct gm_ctx *ctx, const struct gm_ws_range *ranges, siz
 	gm_stat_add(ctx->as, GM_STAT_ws_acquires, 1);
 	*out = ws;
 	return GM_RET_SUCCESS;
+}
+
+gm_ret_t gm_ws_acquire(struct gm_ctx *ctx, const struct gm_ws_range *ranges, size_t n, uint64_t timeout_ns,
+		       struct gm_ws **out)
+{
+	gm_ret_t ret = gm_handle_check(ctx, GM_HANDLE_CTX);
+
+	if (!ret)
+		ret = check_args(ranges, n);
+	if (!ret && !out)
+		ret = gm_fail(GM_RET_INVAL, "gm_ws_acquire: ws must not be NULL");
+	if (ret)
+		return ret;
+	if (!gm_ctx_enter(ctx))
+		return gm_fail(GM_RET_INVAL, "the context is being detached");
+	return take(ctx, ranges, n, timeout_ns, false, out);
+}
+
+gm_ret_t gm_ws_pin(struct gm_ctx *ctx, const struct gm_ws_range *range, uint64_t timeout_ns, struct gm_ws **out)
+{
+	return take(ctx, range, 1, timeout_ns, true, out);
+}
+
+void gm_ws_unpin(struct gm_ws *ws)
+{
+	drop(ws);
 }
 
 static void released(void *arg, gm_ret_t result)

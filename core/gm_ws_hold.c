@@ -95,7 +95,7 @@ static bool is_ready(const struct gm_ctx *ctx, const struct gm_block *b, const s
 	return gm_mask_empty(&bad);
 }
 
-bool gm_ws_hold_resident(struct gm_ws *ws, size_t piece)
+bool gm_ws_hold_resident(struct gm_ws *ws, size_t piece, uint64_t rights)
 {
 	const struct gm_ws_piece *p = &ws->piece[piece];
 	struct gm_ctx *ctx = ws->ctx;
@@ -106,7 +106,8 @@ bool gm_ws_hold_resident(struct gm_ws *ws, size_t piece)
 	if (!b)
 		return false;
 	gm_lock(ctx->as->env, &b->lock);
-	ready = !GM_PLANTED(ctx->as, GM_PLANT_SKIP_HOLD) && is_ready(ctx, b, p, &pages, &write, &edge);
+	ready = !GM_PLANTED(ctx->as, GM_PLANT_SKIP_HOLD) && is_ready(ctx, b, p, &pages, &write, &edge) &&
+		gm_rights_same(ctx->as, b->va, rights);
 	if (ready) {
 		struct gm_bnode *n = b->node[ctx->dev->index];
 
@@ -118,6 +119,16 @@ bool gm_ws_hold_resident(struct gm_ws *ws, size_t piece)
 	gm_unlock(ctx->as->env, &b->lock);
 	gm_block_put(b);
 	return ready;
+}
+
+bool gm_ws_is_pinned(const struct gm_block *b, unsigned page)
+{
+	struct gm_hold *h;
+
+	SLIST_FOREACH(h, &b->holds, in_block)
+		if (h->ws->pin && gm_mask_test(&h->pages, page))
+			return true;
+	return false;
 }
 
 void gm_ws_drop_pages(struct gm_block *b, const struct gm_mask *pages)

@@ -12,7 +12,7 @@
  */
 #include "config.h"
 
-#include "core/gm_ws.h"
+#include "core/gm_mirror.h"
 
 static gm_ret_t check_range(const struct gm_ctx *ctx, const struct gm_ws_range *r)
 {
@@ -232,12 +232,18 @@ gm_ret_t gm_ws_pieces(struct gm_ctx *ctx, const struct gm_ws_range *ranges, size
 
 	for (size_t i = 0; i < n && !ret; i++)
 		ret = check_range(ctx, &ranges[i]);
-	if (!ret)
+	if (!ret && !gm_as_mirrors(ctx->as))
 		ret = check_managed(ctx->as, ranges, n);
 	if (ret)
 		return ret;
 	ret = make_pieces(ctx->as->env, ranges, n, piece, pieces);
-	return ret ? gm_fail(ret, "no memory for a working set of %zu ranges", n) : ret;
+	if (ret)
+		return gm_fail(ret, "no memory for a working set of %zu ranges", n);
+	if (gm_as_mirrors(ctx->as))
+		ret = gm_mirror_survey(ctx->as, *piece, *pieces);
+	if (ret)
+		gm_ws_pieces_free(ctx, *piece, *pieces);
+	return ret;
 }
 
 void gm_ws_pieces_free(struct gm_ctx *ctx, struct gm_ws_piece *piece, size_t pieces)
@@ -251,7 +257,13 @@ uint64_t gm_ws_units(const struct gm_ctx *ctx, const struct gm_ws_piece *piece, 
 	uint64_t units = 0;
 
 	_Static_assert(1u << GM_BLOCK_ORDER == GM_BLOCK_UNITS, "a chunk is a unit or a block");
-	for (size_t i = 0; i < pieces; i++)
-		units += whole ? whole : (unsigned)__builtin_popcount(gm_mask_units(&piece[i].read));
+	for (size_t i = 0; i < pieces; i++) {
+		struct gm_mask pages = gm_mask_sub(piece[i].read, piece[i].stays);
+
+		if (whole)
+			units += gm_mask_empty(&pages) ? 0 : whole;
+		else
+			units += (unsigned)__builtin_popcount(gm_mask_units(&pages));
+	}
 	return units;
 }

@@ -377,6 +377,34 @@ size_t gm_arena_mapped_bytes(struct gm_arena *arena)
 	return bytes;
 }
 
+/* One mapping of the arena. */
+static bool cut(const void *at, size_t bytes, uint64_t va, uint64_t *begin, uint64_t *end)
+{
+	uint64_t lo = (uintptr_t)at, hi = lo + bytes;
+
+	if (hi <= va)
+		*begin = hi > *begin ? hi : *begin;
+	else if (lo > va)
+		*end = lo < *end ? lo : *end;
+	return lo <= va && va < hi;
+}
+
+bool gm_arena_has(struct gm_arena *arena, uint64_t va, uint64_t *begin, uint64_t *end)
+{
+	bool has = cut(arena, sizeof(*arena), va, begin, end);
+	struct large *large;
+	struct slab *slab;
+
+	pthread_mutex_lock(&arena->lock);
+	LIST_FOREACH(slab, &arena->slabs, all)
+		has |= cut(slab, SLAB_BYTES, va, begin, end);
+	LIST_FOREACH(large, &arena->larges, all)
+		has |= cut(large, large->map_bytes, va, begin, end);
+	pthread_mutex_unlock(&arena->lock);
+	*begin = (*begin + SYSTEM_PAGE_BYTES - 1) & ~(uint64_t)(SYSTEM_PAGE_BYTES - 1); /* the arena's own head ends within one */
+	return has || *begin > va;
+}
+
 static void *table_alloc(void *arg, size_t bytes)
 {
 	return gm_arena_alloc(arg, bytes);

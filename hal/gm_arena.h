@@ -36,6 +36,9 @@ size_t gm_arena_live_bytes(struct gm_arena *arena);
 /* What is mapped from the system now for pieces, headers included. */
 size_t gm_arena_mapped_bytes(struct gm_arena *arena);
 
+/* Does it have va mapped? If not, [*begin, *end) around va is cut to where it has nothing. Looks at each mapping. */
+bool gm_arena_has(struct gm_arena *arena, uint64_t va, uint64_t *begin, uint64_t *end);
+
 /* The arena as an allocator table. */
 struct gm_allocator gm_arena_allocator(struct gm_arena *arena);
 

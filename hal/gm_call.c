@@ -378,6 +378,11 @@ gm_ret_t gm_hal_bus_access(struct gm_hal_dev *host, uint64_t host_va, void *buf,
 	return host->host.bus_access(host->dev, host_va, buf, bytes, write);
 }
 
+gm_ret_t gm_hal_bus_touch(struct gm_hal_dev *host, uint64_t host_va)
+{
+	return host->host.bus_touch(host->dev, host_va);
+}
+
 gm_ret_t gm_hal_host_access(struct gm_hal_dev *d, uint64_t host_va, void *buf, size_t bytes, bool write)
 {
 	struct gm_hal_dev *host = d->host_dev;

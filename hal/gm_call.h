@@ -69,6 +69,7 @@ void *gm_hal_cpu_ptr(struct gm_hal_dev *d, uint64_t pa, uint64_t bytes);
 /* What a backend's host_access service does: no switch, no check of locks, the device may hold its own. */
 /* `host` is the host itself. */
 gm_ret_t gm_hal_bus_access(struct gm_hal_dev *host, uint64_t host_va, void *buf, size_t bytes, bool write);
+gm_ret_t gm_hal_bus_touch(struct gm_hal_dev *host, uint64_t host_va);
 gm_ret_t gm_hal_host_access(struct gm_hal_dev *d, uint64_t host_va, void *buf, size_t bytes, bool write);
 
 /*
@@ -86,12 +87,16 @@ gm_ret_t gm_hal_run_now(struct gm_hal_dev *d, struct gm_step *steps, size_t n);
 gm_ret_t gm_hal_mem_map(struct gm_hal_dev *h, void *pmap, uint64_t bytes, bool huge, uint64_t *va);
 void gm_hal_mem_unmap(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes);
 void gm_hal_mem_inherit(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes, bool inherit);
+gm_ret_t gm_hal_mem_protect(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes, uint32_t access);
 gm_ret_t gm_hal_mem_probe(struct gm_hal_dev *h, void *pmap, uint64_t va, struct gm_host_vma *vma);
 gm_ret_t gm_hal_mem_rights(struct gm_hal_dev *h, void *pmap, uint64_t va, struct gm_host_vma *vma);
+gm_ret_t gm_hal_mem_kind(struct gm_hal_dev *h, void *pmap, uint64_t va, struct gm_host_vma *vma);
 bool gm_hal_mem_huge(struct gm_hal_dev *h, void *pmap, uint64_t va);
+gm_ret_t gm_hal_mem_content(struct gm_hal_dev *h, void *pmap, uint64_t va, struct gm_host_content *out);
 gm_ret_t gm_hal_mem_present(struct gm_hal_dev *h, void *pmap, uint64_t va, struct gm_mask *present);
 gm_ret_t gm_hal_watch(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes);
 gm_ret_t gm_hal_unwatch(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes);
+gm_ret_t gm_hal_watch_stores(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes);
 gm_ret_t gm_hal_slot_alloc(struct gm_hal_dev *h, void *pmap, uint64_t *slot);
 void gm_hal_slot_free(struct gm_hal_dev *h, void *pmap, uint64_t slot);
 void gm_hal_slot_drop(struct gm_hal_dev *h, void *pmap, uint64_t addr, uint64_t bytes);
@@ -99,6 +104,9 @@ gm_ret_t gm_hal_steal(struct gm_hal_dev *h, void *pmap, uint64_t va, const struc
 		      struct gm_host_steal *out);
 gm_ret_t gm_hal_restore(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t addr, uint64_t bytes, uint64_t *done);
 gm_ret_t gm_hal_fill(struct gm_hal_dev *h, void *pmap, uint64_t va, const void *src, uint64_t bytes, uint64_t *done);
+gm_ret_t gm_hal_fill_protected(struct gm_hal_dev *h, void *pmap, uint64_t va, const void *src, uint64_t bytes,
+			       uint64_t *done);
+gm_ret_t gm_hal_unprotect(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes);
 gm_ret_t gm_hal_zero(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);
 gm_ret_t gm_hal_poison(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);
 gm_ret_t gm_hal_unmark(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);
@@ -110,5 +118,13 @@ void gm_hal_msg_kick(struct gm_hal_dev *h, void *pmap);
 gm_ret_t gm_hal_settled(struct gm_hal_dev *h, void *pmap);
 int gm_hal_msg_fd(struct gm_hal_dev *h, void *pmap);
 void gm_hal_at_fork(struct gm_hal_dev *h, void *pmap, gm_ret_t (*freeze)(void *), void (*thaw)(void *), void *arg);
+gm_ret_t gm_hal_keep(struct gm_hal_dev *h, void *pmap);
+gm_ret_t gm_hal_reopen(struct gm_hal_dev *h, void *pmap);
+gm_ret_t gm_hal_serve_forks(struct gm_hal_dev *h, void *pmap);
+gm_ret_t gm_hal_child_fill(struct gm_hal_dev *h, void *pmap, int child, uint64_t va, const void *src, uint64_t bytes,
+			   uint64_t *done);
+size_t gm_hal_child_read(struct gm_hal_dev *h, void *pmap, int child, struct gm_host_msg *msgs, size_t n);
+void gm_hal_child_close(struct gm_hal_dev *h, void *pmap, int child);
+void gm_hal_child_fail(struct gm_hal_dev *h, void *pmap);
 
 #endif

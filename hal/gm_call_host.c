@@ -42,6 +42,13 @@ void gm_hal_mem_inherit(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t 
 	h->host.mem_inherit(pmap, va, bytes, inherit);
 }
 
+gm_ret_t gm_hal_mem_protect(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes, uint32_t access)
+{
+	enter(h, "mem_protect");
+	assert(aligned(va, bytes));
+	return h->host.mem_protect(pmap, va, bytes, access);
+}
+
 gm_ret_t gm_hal_mem_probe(struct gm_hal_dev *h, void *pmap, uint64_t va, struct gm_host_vma *vma)
 {
 	enter(h, "mem_probe");
@@ -54,10 +61,22 @@ gm_ret_t gm_hal_mem_rights(struct gm_hal_dev *h, void *pmap, uint64_t va, struct
 	return h->host.mem_rights(pmap, va, vma);
 }
 
+gm_ret_t gm_hal_mem_kind(struct gm_hal_dev *h, void *pmap, uint64_t va, struct gm_host_vma *vma)
+{
+	enter(h, "mem_kind");
+	return h->host.mem_kind(pmap, va, vma);
+}
+
 bool gm_hal_mem_huge(struct gm_hal_dev *h, void *pmap, uint64_t va)
 {
 	enter(h, "mem_huge");
 	return h->host.mem_huge(pmap, va);
+}
+
+gm_ret_t gm_hal_mem_content(struct gm_hal_dev *h, void *pmap, uint64_t va, struct gm_host_content *out)
+{
+	enter(h, "mem_content");
+	return h->host.mem_content(pmap, va, out);
 }
 
 gm_ret_t gm_hal_mem_present(struct gm_hal_dev *h, void *pmap, uint64_t va, struct gm_mask *present)
@@ -78,6 +97,13 @@ gm_ret_t gm_hal_unwatch(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t 
 	enter(h, "unwatch");
 	assert(aligned(va, bytes));
 	return h->host.unwatch(pmap, va, bytes);
+}
+
+gm_ret_t gm_hal_watch_stores(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes)
+{
+	enter(h, "watch_stores");
+	assert(aligned(va, bytes));
+	return h->host.watch_stores(pmap, va, bytes);
 }
 
 gm_ret_t gm_hal_slot_alloc(struct gm_hal_dev *h, void *pmap, uint64_t *slot)
@@ -119,6 +145,21 @@ gm_ret_t gm_hal_fill(struct gm_hal_dev *h, void *pmap, uint64_t va, const void *
 	enter(h, "fill");
 	assert(aligned(va, bytes));
 	return h->host.fill(pmap, va, src, bytes, done);
+}
+
+gm_ret_t gm_hal_fill_protected(struct gm_hal_dev *h, void *pmap, uint64_t va, const void *src, uint64_t bytes,
+			       uint64_t *done)
+{
+	enter(h, "fill_protected");
+	assert(aligned(va, bytes));
+	return h->host.fill_protected(pmap, va, src, bytes, done);
+}
+
+gm_ret_t gm_hal_unprotect(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes)
+{
+	enter(h, "unprotect");
+	assert(aligned(va, bytes));
+	return h->host.unprotect(pmap, va, bytes);
 }
 
 gm_ret_t gm_hal_zero(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes, uint64_t *done)
@@ -186,4 +227,47 @@ int gm_hal_msg_fd(struct gm_hal_dev *h, void *pmap)
 void gm_hal_at_fork(struct gm_hal_dev *h, void *pmap, gm_ret_t (*freeze)(void *), void (*thaw)(void *), void *arg)
 {
 	h->host.at_fork(pmap, freeze, thaw, arg);
+}
+
+gm_ret_t gm_hal_keep(struct gm_hal_dev *h, void *pmap)
+{
+	return h->host.keep(pmap);
+}
+
+gm_ret_t gm_hal_reopen(struct gm_hal_dev *h, void *pmap)
+{
+	enter(h, "reopen");
+	return h->host.reopen(pmap);
+}
+
+gm_ret_t gm_hal_serve_forks(struct gm_hal_dev *h, void *pmap)
+{
+	enter(h, "serve_forks");
+	return h->host.serve_forks(pmap);
+}
+
+gm_ret_t gm_hal_child_fill(struct gm_hal_dev *h, void *pmap, int child, uint64_t va, const void *src, uint64_t bytes,
+			   uint64_t *done)
+{
+	enter(h, "child_fill");
+	assert(aligned(va, bytes));
+	return h->host.child_fill(pmap, child, va, src, bytes, done);
+}
+
+size_t gm_hal_child_read(struct gm_hal_dev *h, void *pmap, int child, struct gm_host_msg *msgs, size_t n)
+{
+	enter(h, "child_read");
+	return h->host.child_read(pmap, child, msgs, n);
+}
+
+void gm_hal_child_close(struct gm_hal_dev *h, void *pmap, int child)
+{
+	enter(h, "child_close");
+	h->host.child_close(pmap, child);
+}
+
+void gm_hal_child_fail(struct gm_hal_dev *h, void *pmap)
+{
+	enter(h, "child_fail");
+	h->host.child_fail(pmap);
 }

@@ -52,6 +52,11 @@ struct gm_env_ops {
 	/* Is `tid` (gettid) a thread started with GM_THREAD_DEVICE? */
 	bool (*is_device_thread)(struct gm_env *env, uint32_t tid);
 	void (*assert_unlocked)(struct gm_env *env, const char *where);
+	/*
+	 * Is va memory that the library has allocated? If not, [*begin, *end) around it is cut to where none is. True also
+	 * where that cannot be told: with an allocator of the caller's. NULL: the memory in question is another one's.
+	 */
+	bool (*is_own)(struct gm_env *env, uint64_t va, uint64_t *begin, uint64_t *end);
 };
 
 struct gm_env {

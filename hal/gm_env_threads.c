@@ -304,6 +304,13 @@ unsigned gm_env_cpu(struct gm_env *env)
 	return env->ops->simulated ? 0 : (unsigned)sched_getcpu();
 }
 
+static bool threads_is_own(struct gm_env *env, uint64_t va, uint64_t *begin, uint64_t *end)
+{
+	struct env_threads *threads = to_threads(env);
+
+	return !threads->arena || gm_arena_has(threads->arena, va, begin, end);
+}
+
 static const struct gm_env_ops threads_ops = {
 	.name = "threads",
 	.simulated = false,
@@ -322,6 +329,7 @@ static const struct gm_env_ops threads_ops = {
 	.yield = threads_yield,
 	.is_device_thread = threads_is_device_thread,
 	.assert_unlocked = threads_assert_unlocked,
+	.is_own = threads_is_own,
 };
 
 static bool config_valid(const struct gm_lib_config *config)

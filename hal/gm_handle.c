@@ -91,13 +91,16 @@ static bool add_level(unsigned level)
 {
 	size_t bytes = lines_of(level) * sizeof(struct gm_handle_line);
 	struct gm_handle_line *none = NULL;
-	void *lines = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	/* Below it a page that nobody may access: it says whose it is (gm_host_kind.c). */
+	char *guard = mmap(NULL, GM_PAGE_BYTES + bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	bool ok = guard != MAP_FAILED;
 
-	if (lines == MAP_FAILED)
-		return false;
-	if (!atomic_compare_exchange_strong(&further[level], &none, lines))
-		(void)munmap(lines, bytes);
-	return true;
+	if (ok && !mprotect(guard + GM_PAGE_BYTES, bytes, PROT_READ | PROT_WRITE) &&
+	    atomic_compare_exchange_strong(&further[level], &none, (struct gm_handle_line *)(void *)(guard + GM_PAGE_BYTES)))
+		return true;
+	if (ok)
+		(void)munmap(guard, GM_PAGE_BYTES + bytes);
+	return ok && none; /* else there is no memory */
 }
 
 /* One thread is left, this one. */

@@ -10,6 +10,8 @@
  *
  *     unwatched --watch--> watched, present --steal--> absent, frame in slot
  *     watched, absent --restore/fill/zero--> present      (an access to it waits, a message says so)
+ *     watched, absent --fill_protected--> present, protected  (a load sees it; a store waits, a message says so)
+ *     protected --unprotect--> present                         --steal, the process drops it--> absent
  *     watched, all present --unwatch--> unwatched
  *
  * Only core decides; a host never changes a page by itself. With
@@ -27,12 +29,29 @@
 
 #include "hal/gm_mask.h"
 
+/* Whose memory it is, as far as that can be told: only ANON may be taken without being asked for (mem_kind()). */
+enum gm_host_kind { /* in this order */
+	GM_HOST_ANON,    /* private, anonymous, 2 MiB and more, readable and writable, and none of the following */
+	GM_HOST_SMALL,   /* the same, but less than 2 MiB, perhaps as what was next to it is watched by now */
+	GM_HOST_HEAP,    /* the break */
+	GM_HOST_STACK,   /* of a thread, with its thread-local storage; or what has a guard page below it */
+	GM_HOST_ARENA,   /* an allocator's, or it is not known how to tell */
+	GM_HOST_DATA,    /* of the program and its libraries */
+	GM_HOST_LIBRARY, /* this library's own */
+	GM_HOST_NAMED,   /* somebody has given it a name: a runtime's, an allocator's */
+	GM_HOST_RIGHTS,  /* the process may not read and write it now */
+	GM_HOST_LOCKED,  /* mlock()ed */
+	GM_HOST_SHARED,  /* shared with others, or a file's (hugetlb too) */
+	GM_HOST_SPECIAL, /* the kernel's */
+};
+
 /* What the process has mapped somewhere. */
 struct gm_host_vma {
-	uint64_t va, bytes;   /* the whole mapping */
+	uint64_t va, bytes;   /* the whole mapping; mem_kind(): the part of va's block of which all here is true */
 	uint32_t access;      /* GM_READ, GM_WRITE */
 	bool private_anon;    /* the kind that can be managed */
 	bool locked;          /* mlock()ed: cannot be moved */
+	enum gm_host_kind kind; /* mem_kind() only */
 };
 
 /* Result of a steal, bit i = page i of the block. */
@@ -44,18 +63,28 @@ struct gm_host_steal {
 	bool huge;             /* the whole block moved as one huge page */
 };
 
+/* What the kernel has at a block, bit i = page i. */
+struct gm_host_content {
+	struct gm_mask some; /* any content, be it the mark of poison() */
+	struct gm_mask zero; /* of those, only the shared page of zeros */
+	bool huge;           /* all of it is one huge page */
+};
+
 enum gm_host_msg_kind {
 	GM_HOST_FAULT,  /* somebody waits at va */
 	GM_HOST_REMOVE, /* [va, va + bytes): content dropped (madvise) */
 	GM_HOST_UNMAP,  /* [va, va + bytes): gone */
 	GM_HOST_REMAP,  /* [va, va + bytes) is now at `to` */
+	GM_HOST_FORK,   /* there is a child; only after serve_forks() */
 };
 
 struct gm_host_msg {
 	enum gm_host_msg_kind kind;
 	uint64_t va, bytes, to;
 	bool write;         /* FAULT */
+	bool wp;            /* FAULT: a store to a page that is protected; else to one that is absent */
 	uint32_t thread_id; /* FAULT: who (gettid); 0 unknown */
+	int child;          /* FORK: for child_fill() and the like; whoever reads the message closes it */
 };
 
 struct gm_host_ops {
@@ -64,14 +93,21 @@ struct gm_host_ops {
 	 * Unmapping happens only while unwatched. mem_map: SUCCESS, NOMEM. */
 	gm_ret_t (*mem_map)(void *pmap, uint64_t bytes, bool huge, uint64_t *va);
 	void (*mem_unmap)(void *pmap, uint64_t va, uint64_t bytes);
-	/* Does a child inherit the range? (fork; adopted memory only) */
+	/* Does a child inherit the range? (fork) */
 	void (*mem_inherit)(void *pmap, uint64_t va, uint64_t bytes, bool inherit);
+	/* mprotect(): `access` is 0, GM_READ or GM_READ | GM_WRITE. SUCCESS, FAULT (not all of it mapped; nothing changed),
+	 * PERM (sealed); NOMEM (too many mappings: part may have changed). */
+	gm_ret_t (*mem_protect)(void *pmap, uint64_t va, uint64_t bytes, uint32_t access);
 	/* What is mapped at va. SUCCESS, FAULT (nothing). */
 	gm_ret_t (*mem_probe)(void *pmap, uint64_t va, struct gm_host_vma *vma);
 	/* The same for every fault: cheap, and `locked` is not looked at. */
 	gm_ret_t (*mem_rights)(void *pmap, uint64_t va, struct gm_host_vma *vma);
+	/* The same with `kind`, for spaces that mirror the process: not cheap. Neither waits nor calls an allocator. */
+	gm_ret_t (*mem_kind)(void *pmap, uint64_t va, struct gm_host_vma *vma);
 	/* Is one huge page mapped over the 2 MiB block at va? */
 	bool (*mem_huge)(void *pmap, uint64_t va);
+	/* What is at the block at va, mapped or not, for who wants to know all. SUCCESS, NODEV. */
+	gm_ret_t (*mem_content)(void *pmap, uint64_t va, struct gm_host_content *out);
 	/* Which pages of the block at va have content now, be it the mark of poison(). SUCCESS, FAULT. */
 	gm_ret_t (*mem_present)(void *pmap, uint64_t va, struct gm_mask *present);
 
@@ -79,6 +115,9 @@ struct gm_host_ops {
 	 * SUCCESS, FAULT (not all mapped), BUSY (another userfaultfd), NOTSUP, NOMEM, AGAIN. */
 	gm_ret_t (*watch)(void *pmap, uint64_t va, uint64_t bytes);
 	gm_ret_t (*unwatch)(void *pmap, uint64_t va, uint64_t bytes);
+	/* More for a range that is watched: pages of it may be protected, until unwatch(). As watch(); NOTSUP also where
+	 * the kernel protects no pages. */
+	gm_ret_t (*watch_stores)(void *pmap, uint64_t va, uint64_t bytes);
 
 	/* A staging slot of GM_BLOCK_BYTES, empty. SUCCESS, NOMEM. */
 	gm_ret_t (*slot_alloc)(void *pmap, uint64_t *slot);
@@ -97,7 +136,12 @@ struct gm_host_ops {
 	gm_ret_t (*restore)(void *pmap, uint64_t va, uint64_t addr, uint64_t bytes, uint64_t *done);
 	/* Make new frames at va with a copy of `src` (ordinary library or device memory). As restore. */
 	gm_ret_t (*fill)(void *pmap, uint64_t va, const void *src, uint64_t bytes, uint64_t *done);
-	/* The same with zeros, for holes: a page with the mark of poison() is present (EXIST) and keeps it. */
+	/* The same, and stores to these pages wait until unprotect(). They are watched by watch_stores(), else FAULT. */
+	gm_ret_t (*fill_protected)(void *pmap, uint64_t va, const void *src, uint64_t bytes, uint64_t *done);
+	/* Stores go on, and who waits for that too. SUCCESS (also where nothing was protected), AGAIN, FAULT (part of it is
+	 * not mapped, or not watched by watch_stores(); the rest is done). */
+	gm_ret_t (*unprotect)(void *pmap, uint64_t va, uint64_t bytes);
+	/* The same as fill() with zeros, for holes: a page with the mark of poison() is present (EXIST) and keeps it. */
 	gm_ret_t (*zero)(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);
 	/* Make accesses to absent pages fail (SIGBUS) from now on; restore() and fill() replace the mark. As restore. */
 	gm_ret_t (*poison)(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);
@@ -107,8 +151,11 @@ struct gm_host_ops {
 	gm_ret_t (*wake)(void *pmap, uint64_t va, uint64_t bytes);
 
 	/* One access over the bus, for devices (the host's device object, not a pmap): present pages, or
-	 * pages of memory that nobody watches. Never waits. SUCCESS, FAULT, NOTSUP. */
+	 * pages of memory that nobody watches, with the rights that the process has there now. Never waits.
+	 * SUCCESS, FAULT, NOTSUP. */
 	gm_ret_t (*bus_access)(void *dev, uint64_t va, void *buf, size_t bytes, bool write);
+	/* Would a store over the bus succeed? (Not where a file has no room, for example.) Changes no byte. */
+	gm_ret_t (*bus_touch)(void *dev, uint64_t va);
 
 	/* Library memory that can be given away by restore(): `bytes` of scratch whose frames exist;
 	 * huge where possible. Belongs to the pmap, one at a time per `index` (0 handler, 1 worker...).
@@ -128,6 +175,31 @@ struct gm_host_ops {
 
 	/* Fork: freeze is called before it, thaw after it in the parent. freeze NULL: no more of it. */
 	void (*at_fork)(void *pmap, gm_ret_t (*freeze)(void *arg), void (*thaw)(void *arg), void *arg);
+
+	/* Survive it when the program closes all descriptors, with a thread that does nothing else. SUCCESS, or what the
+	 * making of a thread says. */
+	gm_ret_t (*keep)(void *pmap);
+
+	/* Its descriptors are lost (NODEV), and with them what was watched: new ones, with which nothing is watched
+	 * but the slots. SUCCESS, EXIST (they are not lost), or why not. */
+	gm_ret_t (*reopen)(void *pmap);
+
+	/*
+	 * Children that are served: from now on a child has a descriptor of its own, which the message FORK brings, and
+	 * fork() returns in it when thaw has ended. An access of it to an absent page waits until that is given, or
+	 * child_close(). Before anything is watched, and only where somebody reads messages while a thread forks.
+	 * SUCCESS, PERM, NOTSUP, NOMEM.
+	 */
+	gm_ret_t (*serve_forks)(void *pmap);
+	/* As fill(), in the child; src NULL: as poison(). Also NODEV: the child is gone; IO: its descriptor is. */
+	gm_ret_t (*child_fill)(void *pmap, int child, uint64_t va, const void *src, uint64_t bytes, uint64_t *done);
+	/* What the child does to its own memory, as msg_read(), without faults. Until it is read the child waits, and
+	 * child_fill() says AGAIN. */
+	size_t (*child_read)(void *pmap, int child, struct gm_host_msg *msgs, size_t n);
+	/* What is still absent is a hole of the child from now on. */
+	void (*child_close)(void *pmap, int child);
+	/* In thaw: the child of this fork lacks bytes that no mark stands for. It ends, by SIGBUS, before it could see. */
+	void (*child_fail)(void *pmap);
 };
 
 /* The host of this machine over full userfaultfd; dev_data is its struct gm_env. */

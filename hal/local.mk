@@ -39,10 +39,14 @@ libgm_hal_a_SOURCES = \
 	hal/gm_shim_shadow.c \
 	hal/gm_shim_svc.c \
 	hal/host/gm_host.c \
+	hal/host/gm_host_bus.c \
+	hal/host/gm_host_child.c \
 	hal/host/gm_host_closed.c \
 	hal/host/gm_host_explicit.c \
 	hal/host/gm_host_fork.c \
 	hal/host/gm_host_internal.h \
+	hal/host/gm_host_keep.c \
+	hal/host/gm_host_kind.c \
 	hal/host/gm_host_move.c \
 	hal/host/gm_host_msg.c \
 	hal/host/gm_host_nomove.c \

@@ -10,6 +10,8 @@
 
 check_LIBRARIES += libgm_testkit.a
 libgm_testkit_a_SOURCES = \
+	tests/hmm/hmm.h \
+	tests/hmm/hmm_where.h \
 	tests/unit/api_rows.h \
 	tests/unit/api_rows_core.h \
 	tests/unit/api_rows_mem.h \
@@ -18,10 +20,13 @@ libgm_testkit_a_SOURCES = \
 	tests/unit/comes_fixture.h \
 	tests/unit/core_fixture.h \
 	tests/unit/devq_script.h \
+	tests/unit/dup_fixture.h \
 	tests/unit/failing_alloc.h \
 	tests/unit/fake_backend.h \
+	tests/unit/fork_fixture.h \
 	tests/unit/host_fixture.h \
 	tests/unit/losing_mock.h \
+	tests/unit/mirror_fixture.h \
 	tests/unit/mock_bug.h \
 	tests/unit/mock_fixture.h \
 	tests/unit/mock_services.h \
@@ -50,23 +55,32 @@ UNIT_TESTS = \
 	tests/unit/test_conform.t \
 	tests/unit/test_devq.t \
 	tests/unit/test_devq_doubt.t \
+	tests/unit/test_dup.t \
+	tests/unit/test_dup_events.t \
 	tests/unit/test_edge_window.t \
 	tests/unit/test_env.t \
 	tests/unit/test_err.t \
 	tests/unit/test_events.t \
+	tests/unit/test_exclusive.t \
 	tests/unit/test_fence.t \
+	tests/unit/test_fork.t \
+	tests/unit/test_fork_serve.t \
 	tests/unit/test_frames.t \
 	tests/unit/test_gmem_holes.t \
 	tests/unit/test_handle.t \
 	tests/unit/test_host.t \
 	tests/unit/test_host_mem.t \
 	tests/unit/test_host_msg.t \
+	tests/unit/test_host_protect.t \
 	tests/unit/test_inject.t \
 	tests/unit/test_lost.t \
 	tests/unit/test_lost_moved.t \
 	tests/unit/test_lost_random.t \
 	tests/unit/test_mask.t \
 	tests/unit/test_mem.t \
+	tests/unit/test_mirror.t \
+	tests/unit/test_mirror_host.t \
+	tests/unit/test_mirror_sim.t \
 	tests/unit/test_mock_bug.t \
 	tests/unit/test_mock_cfg.t \
 	tests/unit/test_mock_copy.t \
@@ -86,7 +100,10 @@ UNIT_TESTS = \
 	tests/unit/test_node.t \
 	tests/unit/test_pack.t \
 	tests/unit/test_pack_form.t \
+	tests/unit/test_pin.t \
 	tests/unit/test_policy.t \
+	tests/unit/test_protect.t \
+	tests/unit/test_query.t \
 	tests/unit/test_radix.t \
 	tests/unit/test_rank.t \
 	tests/unit/test_readers.t \
@@ -94,6 +111,7 @@ UNIT_TESTS = \
 	tests/unit/test_region_leaf.t \
 	tests/unit/test_region_many.t \
 	tests/unit/test_remap.t \
+	tests/unit/test_residency.t \
 	tests/unit/test_rung.t \
 	tests/unit/test_rung_mem.t \
 	tests/unit/test_shim.t \
@@ -102,10 +120,13 @@ UNIT_TESTS = \
 	tests/unit/test_shim_lib.t \
 	tests/unit/test_sim_app.t \
 	tests/unit/test_sim_host.t \
+	tests/unit/test_sim_protect.t \
 	tests/unit/test_sim_race.t \
 	tests/unit/test_sim_rules.t \
 	tests/unit/test_sim_sched.t \
 	tests/unit/test_sync.t \
+	tests/unit/test_teardown.t \
+	tests/unit/test_watch.t \
 	tests/unit/test_ws.t \
 	tests/unit/test_ws_pieces.t \
 	tests/unit/test_ws_stuck.t \
@@ -122,9 +143,27 @@ tests_unit_test_mock_bug_t_SOURCES = \
 	tests/unit/mock_bug_pt.c \
 	tests/unit/test_mock_bug.c
 
+# --- hmm: a test per row of the table of the Linux HMM self-test (docs/hmm-table.md) ---
+
+HMM_TESTS = \
+	tests/hmm/test_hmm_anon.t \
+	tests/hmm/test_hmm_bench.t \
+	tests/hmm/test_hmm_child.t \
+	tests/hmm/test_hmm_exclusive.t \
+	tests/hmm/test_hmm_gup.t \
+	tests/hmm/test_hmm_huge.t \
+	tests/hmm/test_hmm_look.t \
+	tests/hmm/test_hmm_migrate.t \
+	tests/hmm/test_hmm_move.t
+
+# The same on other devices, and with khugepaged awake; counts the rows.
+HMM_RUNS = tests/hmm/rows.sh
+tests/hmm/rows.log: $(HMM_TESTS)
+EXTRA_DIST += $(HMM_RUNS) tests/hmm/rows.txt
+
 if HAVE_CRITERION
-check_PROGRAMS += $(UNIT_TESTS)
-TESTS += $(UNIT_TESTS)
+check_PROGRAMS += $(UNIT_TESTS) $(HMM_TESTS)
+TESTS += $(UNIT_TESTS) $(HMM_TESTS) $(HMM_RUNS)
 else
 TESTS += tests/no-criterion.sh
 endif
@@ -133,8 +172,12 @@ endif
 
 STRESS_TESTS = \
 	tests/stress/race_counters \
+	tests/stress/race_dup \
 	tests/stress/race_edges \
+	tests/stress/race_fork \
+	tests/stress/race_mirror \
 	tests/stress/race_progress \
+	tests/stress/race_protect \
 	tests/stress/race_remap \
 	tests/stress/race_reuse \
 	tests/stress/random_sim \
@@ -145,15 +188,32 @@ tests_stress_race_counters_SOURCES = \
 	tests/stress/race_counters.c \
 	tests/stress/race_hand.h
 tests_stress_race_counters_LDADD = $(TEST_LAYERS)
+tests_stress_race_dup_SOURCES = \
+	tests/stress/race.h \
+	tests/stress/race_dup.c
+tests_stress_race_dup_LDADD = $(TEST_LAYERS)
 tests_stress_race_edges_SOURCES = \
 	tests/stress/race.h \
 	tests/stress/race_edges.c
 tests_stress_race_edges_LDADD = $(TEST_LAYERS)
+tests_stress_race_fork_SOURCES = \
+	tests/stress/race.h \
+	tests/stress/race_fork.c \
+	tests/stress/race_hand.h
+tests_stress_race_fork_LDADD = $(TEST_LAYERS)
+tests_stress_race_mirror_SOURCES = \
+	tests/stress/race_mirror.c
+tests_stress_race_mirror_LDADD = $(TEST_LAYERS)
 tests_stress_race_progress_SOURCES = \
 	tests/stress/race.h \
 	tests/stress/race_hand.h \
 	tests/stress/race_progress.c
 tests_stress_race_progress_LDADD = $(TEST_LAYERS)
+tests_stress_race_protect_SOURCES = \
+	tests/stress/race.h \
+	tests/stress/race_hand.h \
+	tests/stress/race_protect.c
+tests_stress_race_protect_LDADD = $(TEST_LAYERS)
 tests_stress_race_remap_SOURCES = \
 	tests/stress/race.h \
 	tests/stress/race_hand.h \
@@ -186,9 +246,19 @@ STRESS_RUNS = \
 check_PROGRAMS += $(STRESS_TESTS)
 # random_sim itself runs through random_million.sh
 STRESS_ALONE = $(filter-out tests/stress/random_sim,$(STRESS_TESTS))
-TESTS += tests/stress/race_counters tests/stress/race_edges tests/stress/race_progress tests/stress/race_remap \
-	tests/stress/race_reuse tests/stress/stress_env \
-	tests/stress/stress_mock $(STRESS_RUNS)
+TESTS += \
+	tests/stress/race_counters \
+	tests/stress/race_dup \
+	tests/stress/race_edges \
+	tests/stress/race_fork \
+	tests/stress/race_mirror \
+	tests/stress/race_progress \
+	tests/stress/race_protect \
+	tests/stress/race_remap \
+	tests/stress/race_reuse \
+	tests/stress/stress_env \
+	tests/stress/stress_mock \
+	$(STRESS_RUNS)
 EXTRA_DIST += $(STRESS_RUNS) tests/stress/random_short.sh
 tests/stress/race_rungs.log tests/stress/race_variants.log: tests/stress/race_counters
 tests/stress/random_plants.log tests/stress/random_short.log tests/stress/random_million.log: tests/stress/random_sim
@@ -198,6 +268,24 @@ VALGRIND_TESTS = \
 	tests/stress/random_short.sh \
 	tests/stress/stress_env \
 	tests/stress/stress_mock
+
+# --- programs that know nothing of it, under gmem exec ---
+
+EXEC_TESTS = \
+	tests/exec/process.sh \
+	tests/exec/python3.sh \
+	tests/exec/refused.sh \
+	tests/exec/sort.sh \
+	tests/exec/sqlite3.sh \
+	tests/exec/zstd.sh
+check_PROGRAMS += tests/exec/peak tests/exec/victim
+tests_exec_peak_LDADD =
+tests_exec_victim_CFLAGS = $(AM_CFLAGS) -fno-builtin
+tests_exec_victim_LDADD =
+TESTS += $(EXEC_TESTS)
+EXTRA_DIST += $(EXEC_TESTS) tests/exec/same.sh
+$(EXEC_TESTS:.sh=.log): gmem$(EXEEXT) $(gmem_DATA) tests/exec/peak tests/exec/victim
+LINT_FILES += tests/exec/peak.c tests/exec/victim.c
 
 # --- conformance: the mock, as it is and with errors planted ---
 
@@ -222,6 +310,7 @@ TREE_CHECKS = \
 	tests/lint/check-api-table.sh \
 	tests/lint/check-calls.sh \
 	tests/lint/check-headers.sh \
+	tests/lint/check-hmm-rows.sh \
 	tests/lint/check-layers.sh \
 	tests/lint/check-lists.sh \
 	tests/lint/check-size.sh \
@@ -266,7 +355,8 @@ check-valgrind: all
 LINT_C = $(filter %.c,$(LINT_FILES))
 LINT_H = $(filter %.h,$(LINT_FILES)) $(gmeminclude_HEADERS)
 LINT_FLAGS = -std=gnu11 $(DEFS) $(AM_CPPFLAGS)
-SHELL_FILES = $(STRESS_RUNS) $(CONFORM_TESTS) tests/stress/random_short.sh \
+SHELL_FILES = $(STRESS_RUNS) $(CONFORM_TESTS) $(HMM_RUNS) $(EXEC_TESTS) tests/exec/same.sh \
+	tests/stress/random_short.sh \
 	.ci/run autogen.sh demo tools/setup.sh \
 	tests/no-criterion.sh tests/run-criterion.sh tests/run-program.sh tests/link/run.sh \
 	tests/lint/run-scripts.sh $(TREE_CHECKS)

@@ -17,6 +17,7 @@ static const struct gmem_command {
 	int (*main)(int argc, char **argv); /* argv[0] is the subcommand's name */
 } commands[] = {
 	{ "check", "run the conformance suite on a backend", gm_cmd_check },
+	{ "exec", "run a program with its large memory managed by the library", gm_cmd_exec },
 };
 
 #define N_COMMANDS (sizeof(commands) / sizeof(commands[0]))

@@ -11,4 +11,7 @@ int gm_cmd_written(void);
 /* gmem_check.c */
 int gm_cmd_check(int argc, char **argv);
 
+/* gmem_exec.c */
+int gm_cmd_exec(int argc, char **argv);
+
 #endif

@@ -30,16 +30,22 @@ void *gm_mock_vram(struct gm_mock *m, uint64_t pa, uint64_t bytes)
 
 gm_ret_t gm_mock_vram_map(uint64_t vram_bytes, char **vram)
 {
-	size_t bytes = (size_t)vram_bytes, reserve = bytes + VRAM_ALIGN;
-	char *area, *aligned;
+	size_t bytes = (size_t)vram_bytes, reserve = bytes + VRAM_ALIGN + GM_PAGE_BYTES;
+	char *area, *aligned, *guard;
 
 	/* Straight from the kernel: it may be larger than the machine's memory, and most is never touched. */
 	area = mmap(NULL, reserve, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (area == MAP_FAILED)
 		return GM_RET_NOMEM;
-	aligned = area + (VRAM_ALIGN - (uintptr_t)area % VRAM_ALIGN) % VRAM_ALIGN;
-	if (aligned > area)
-		(void)munmap(area, (size_t)(aligned - area));
+	guard = area + (VRAM_ALIGN - ((uintptr_t)area + GM_PAGE_BYTES) % VRAM_ALIGN) % VRAM_ALIGN;
+	aligned = guard + GM_PAGE_BYTES;
+	/* A page below that nobody may access says whose it is: a space that mirrors the process leaves it alone. */
+	if (mprotect(guard, GM_PAGE_BYTES, PROT_NONE)) {
+		(void)munmap(area, reserve);
+		return GM_RET_NOMEM;
+	}
+	if (guard > area)
+		(void)munmap(area, (size_t)(guard - area));
 	if (aligned + bytes < area + reserve)
 		(void)munmap(aligned + bytes, (size_t)(area + reserve - (aligned + bytes)));
 	/* Only a matter of speed. */
@@ -50,7 +56,7 @@ gm_ret_t gm_mock_vram_map(uint64_t vram_bytes, char **vram)
 
 void gm_mock_vram_unmap(uint64_t vram_bytes, char *vram)
 {
-	(void)munmap(vram, (size_t)vram_bytes);
+	(void)munmap(vram - GM_PAGE_BYTES, (size_t)vram_bytes + GM_PAGE_BYTES);
 }
 
 /* Memory of its own, or the hardware's that a runtime opened. */

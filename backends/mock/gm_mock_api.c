@@ -142,6 +142,19 @@ gm_ret_t gm_mock_stats(struct gm_dev *dev, struct gm_mock_stats *stats)
 	return GM_RET_SUCCESS;
 }
 
+gm_ret_t gm_mock_memory(struct gm_dev *dev, void **ptr, uint64_t *bytes)
+{
+	struct gm_mock *m = gm_mock_of(__func__, dev);
+
+	if (!m)
+		return GM_RET_INVAL;
+	if (!ptr || !bytes)
+		return gm_refuse(__func__, "ptr and bytes must not be NULL");
+	*ptr = gm_mock_vram(m, GM_MOCK_PA_BASE, m->config.vram_bytes);
+	*bytes = m->config.vram_bytes;
+	return GM_RET_SUCCESS;
+}
+
 gm_ret_t gm_mock_parse(const char *text, struct gm_mock_config *config)
 {
 	char word[64] = "", why[160];
@@ -191,6 +204,22 @@ gm_ret_t gm_mock_fetch_add(struct gm_mock_thread *thread, uint64_t va, uint64_t 
 	ret = gm_mock_access_range(thread, va, &word, sizeof(word), GM_MOCK_ADD);
 	if (ret == GM_RET_SUCCESS && old)
 		*old = word;
+	return ret;
+}
+
+gm_ret_t gm_mock_compare_swap(struct gm_mock_thread *thread, uint64_t va, uint64_t expected, uint64_t desired,
+			      uint64_t *old)
+{
+	uint64_t word[2] = { expected, desired };
+	gm_ret_t ret = gm_handle_check(thread, GM_HANDLE_MOCK_THREAD);
+
+	if (ret)
+		return ret;
+	if (va % sizeof(word[0]))
+		return gm_refuse(__func__, "va must be a multiple of 8");
+	ret = gm_mock_access_range(thread, va, word, sizeof(word[0]), GM_MOCK_SWAP);
+	if (ret == GM_RET_SUCCESS && old)
+		*old = word[0];
 	return ret;
 }
 

@@ -99,6 +99,7 @@ enum gm_mock_access {
 	GM_MOCK_LOAD,
 	GM_MOCK_STORE,
 	GM_MOCK_ADD, /* buf: in what to add, out the value before */
+	GM_MOCK_SWAP, /* buf: two words; in what is expected and what is to be there, out the value before in the first */
 };
 
 struct gm_mock_tlb {
@@ -300,7 +301,7 @@ void gm_mock_tlb_link(struct gm_mock_pmap *pmap, struct gm_mock_tlb *tlb, struct
 void gm_mock_tlb_unlink(struct gm_mock_pmap *pmap, struct gm_mock_tlb *tlb);
 /*
  * One access, not over the end of a 4 KiB page. SUCCESS, FAULT (no mapping),
- * PERM (no right), NOTSUP (GM_MOCK_ADD on host memory), IO (the host refused),
+ * PERM (no right), NOTSUP (GM_MOCK_ADD, _SWAP on host memory), IO (the host refused),
  * or what else the host returned.
  */
 gm_ret_t gm_mock_tlb_access(struct gm_mock_pmap *pmap, struct gm_mock_tlb *tlb, uint64_t va, void *buf, size_t bytes,

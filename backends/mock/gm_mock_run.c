@@ -196,6 +196,7 @@ static uint32_t fault_access(enum gm_mock_access kind)
 	case GM_MOCK_STORE:
 		return GM_WRITE;
 	case GM_MOCK_ADD:
+	case GM_MOCK_SWAP:
 		break;
 	}
 	return GM_ATOMIC;

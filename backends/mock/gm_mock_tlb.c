@@ -159,7 +159,7 @@ static void copy_words(char *at, char *buf, size_t bytes, bool store)
 
 static void vram_access(char *at, void *buf, size_t bytes, enum gm_mock_access kind)
 {
-	uint64_t add;
+	uint64_t add, word[2];
 
 	switch (kind) {
 	case GM_MOCK_LOAD:
@@ -174,6 +174,13 @@ static void vram_access(char *at, void *buf, size_t bytes, enum gm_mock_access k
 		add = __atomic_fetch_add((uint64_t *)(void *)at, add, __ATOMIC_ACQ_REL);
 		memcpy(buf, &add, 8);
 		break;
+	case GM_MOCK_SWAP:
+		assert(bytes == 8 && (uintptr_t)at % 8 == 0);
+		memcpy(word, buf, 16);
+		(void)__atomic_compare_exchange_n((uint64_t *)(void *)at, &word[0], word[1], false, __ATOMIC_ACQ_REL,
+						  __ATOMIC_ACQUIRE);
+		memcpy(buf, word, 8);
+		break;
 	}
 }
 
@@ -181,7 +188,7 @@ static gm_ret_t host_access(struct gm_mock *m, uint64_t va, void *buf, size_t by
 {
 	gm_ret_t ret;
 
-	if (kind == GM_MOCK_ADD)
+	if (kind == GM_MOCK_ADD || kind == GM_MOCK_SWAP)
 		return GM_RET_NOTSUP;
 	ret = m->svc->host_access(m->svc->self, va, buf, bytes, kind == GM_MOCK_STORE);
 	return ret == GM_RET_FAULT ? GM_RET_AGAIN : ret;

@@ -15,17 +15,12 @@
 #include "hal/host/gm_host_internal.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
-#if defined(__x86_64__)
-#define HOST_VA_BITS 47
-#else
-#define HOST_VA_BITS 48
-#endif
 #define HOST_PAGE_SIZES ((UINT64_C(1) << 12) | (UINT64_C(1) << 21))
 
 gm_ret_t gm_host_dev_open(struct gm_env *env, const struct gm_host_way *way, struct gm_dev_caps *caps, void **dev)
@@ -38,10 +33,12 @@ gm_ret_t gm_host_dev_open(struct gm_env *env, const struct gm_host_way *way, str
 		return gm_fail(GM_RET_NOMEM, "no memory for the host");
 	d->env = env;
 	d->way = *way;
-	d->fd_mem = open("/proc/self/mem", O_RDWR | O_CLOEXEC);
+	gm_host_bus_init(d);
+	gm_mutex_init(env, &d->lock, GM_RANK_LEAF);
+	LIST_INIT(&d->pmaps);
 	*caps = (struct gm_dev_caps){
 		.caps = GM_CAP_HOST | GM_CAP_ACCESS,
-		.va_bits = HOST_VA_BITS,
+		.va_bits = GM_HOST_VA_BITS,
 		.page_sizes = HOST_PAGE_SIZES,
 		.max_contexts = UINT32_MAX,
 	};
@@ -66,9 +63,22 @@ void gm_host_dev_fini(void *dev)
 	struct gm_host_dev *d = dev;
 
 	gm_host_closed_free(d->closed);
-	if (d->fd_mem >= 0)
-		close(d->fd_mem);
+	gm_host_bus_fini(d);
+	gm_mutex_fini(d->env, &d->lock);
 	gm_mem_free(d->env, d, sizeof(*d));
+}
+
+gm_ret_t gm_host_open_app(struct gm_host_pmap *p, uint64_t more, int *fd)
+{
+	struct gm_host_way way = p->dev->way;
+	uint64_t protect = way.features & GM_UFFD_FEATURE_MOVE ? GM_HOST_FEATURES_PROTECT : 0;
+	gm_ret_t ret;
+
+	way.features |= protect | more;
+	ret = gm_host_open(&way, fd);
+	p->protects = protect && !ret;
+	way.features &= ~protect;
+	return ret == GM_RET_NOTSUP && protect ? gm_host_open(&way, fd) : ret;
 }
 
 gm_ret_t gm_host_pmap_create(void *dev, void **pmap)
@@ -76,26 +86,34 @@ gm_ret_t gm_host_pmap_create(void *dev, void **pmap)
 	struct gm_host_dev *d = dev;
 	struct gm_host_pmap *p;
 	gm_ret_t ret;
+	int fd = -1;
 
 	p = gm_mem_alloc(d->env, sizeof(*p));
 	if (!p)
 		return gm_fail(GM_RET_NOMEM, "no memory for a view of the process");
 	p->env = d->env;
 	p->dev = d;
-	p->fd_app = -1;
 	atomic_init(&p->lost, false);
-	ret = d->way.features ? gm_host_open(&d->way, &p->fd_app) : GM_RET_SUCCESS;
+	p->knows_malloc = gm_host_knows_malloc();
+	ret = d->way.features ? gm_host_open_app(p, 0, &fd) : GM_RET_SUCCESS;
 	if (ret)
 		goto err_free;
-	ret = gm_host_open_pagemap(&p->fd_pagemap);
+	p->fd_app = -1;
+	gm_host_set_app(p, fd);
+	ret = gm_host_open_pagemap(&fd);
 	if (ret)
 		goto err_app;
+	p->fd_pagemap = fd;
 	ret = gm_host_msg_init(p);
 	if (ret)
 		goto err_pagemap;
 	ret = gm_host_slots_init(p);
 	if (ret)
 		goto err_msg;
+	gm_host_keep_init(p);
+	gm_lock(p->env, &d->lock);
+	LIST_INSERT_HEAD(&d->pmaps, p, in_dev);
+	gm_unlock(p->env, &d->lock);
 	*pmap = p;
 	return GM_RET_SUCCESS;
 err_msg:
@@ -103,8 +121,10 @@ err_msg:
 err_pagemap:
 	close(p->fd_pagemap);
 err_app:
-	if (p->fd_app >= 0)
+	if (p->fd_app >= 0) {
 		close(p->fd_app);
+		gm_host_number_give(p->fd_app);
+	}
 err_free:
 	gm_mem_free(d->env, p, sizeof(*p));
 	return ret;
@@ -114,12 +134,15 @@ void gm_host_pmap_destroy(void *pmap)
 {
 	struct gm_host_pmap *p = pmap;
 
+	gm_lock(p->env, &p->dev->lock);
+	LIST_REMOVE(p, in_dev);
+	gm_unlock(p->env, &p->dev->lock);
 	gm_host_fork_forget(p);
 	gm_host_slots_fini(p);
-	gm_host_msg_fini(p);
-	close(p->fd_pagemap);
+	gm_host_close_ours(p);
 	if (p->fd_app >= 0)
-		close(p->fd_app);
+		gm_host_number_give(p->fd_app);
+	gm_host_keep_fini(p);
 	gm_mem_free(p->env, p, sizeof(*p));
 }
 
@@ -141,29 +164,15 @@ gm_ret_t gm_host_access(void *pmap, uint64_t va, void *buf, size_t bytes, bool w
 }
 
 /*
- * A device's access. Through /proc/self/mem, the one way that answers EIO for
- * a page that is away instead of waiting for it: the device may be in the
- * middle of something that the page's return waits for.
- */
-gm_ret_t gm_host_bus_access(void *dev, uint64_t va, void *buf, size_t bytes, bool write)
-{
-	struct gm_host_dev *d = dev;
-	ssize_t n;
-
-	if (d->fd_mem < 0)
-		return GM_RET_NOTSUP;
-	n = write ? pwrite(d->fd_mem, buf, bytes, (off_t)va) : pread(d->fd_mem, buf, bytes, (off_t)va);
-	return n == (ssize_t)bytes ? GM_RET_SUCCESS : GM_RET_FAULT;
-}
-
-/*
  * What happens to accesses that wait, or that come later to pages that are
- * away: with fd_app closed the kernel serves them zeros. Nothing prevents that;
+ * away, where nobody kept fd_app: the kernel serves them zeros. Nothing prevents that;
  * here it is only made loud.
  */
 gm_ret_t gm_host_lost(struct gm_host_pmap *p)
 {
-	if (!atomic_exchange(&p->lost, true))
+	if (gm_host_revive(p))
+		return GM_RET_AGAIN;
+	if (!atomic_exchange(&p->lost, true) && p->dev->way.features)
 		gm_log(p->env, GM_LOG_ERROR,
 		       "the program closed the library's descriptors: memory that is away is lost");
 	return GM_RET_NODEV;
@@ -173,18 +182,24 @@ const struct gm_host_ops gm_host_ops_full = {
 	.mem_map = gm_host_mem_map,
 	.mem_unmap = gm_host_mem_unmap,
 	.mem_inherit = gm_host_mem_inherit,
+	.mem_protect = gm_host_mem_protect,
 	.mem_probe = gm_host_mem_probe,
 	.mem_rights = gm_host_mem_rights,
+	.mem_kind = gm_host_mem_kind,
 	.mem_huge = gm_host_mem_huge,
+	.mem_content = gm_host_mem_content,
 	.mem_present = gm_host_mem_present,
 	.watch = gm_host_watch,
 	.unwatch = gm_host_unwatch,
+	.watch_stores = gm_host_watch_stores,
 	.slot_alloc = gm_host_slot_alloc,
 	.slot_free = gm_host_slot_free,
 	.slot_drop = gm_host_slot_drop,
 	.steal = gm_host_steal,
 	.restore = gm_host_restore,
 	.fill = gm_host_fill,
+	.fill_protected = gm_host_fill_protected,
+	.unprotect = gm_host_unprotect,
 	.zero = gm_host_zero,
 	.poison = gm_host_poison,
 	.unmark = gm_host_unmark,
@@ -195,8 +210,16 @@ const struct gm_host_ops gm_host_ops_full = {
 	.msg_kick = gm_host_msg_kick,
 	.settled = gm_host_settled,
 	.bus_access = gm_host_bus_access,
+	.bus_touch = gm_host_bus_touch,
 	.msg_fd = gm_host_msg_fd,
 	.at_fork = gm_host_at_fork,
+	.keep = gm_host_keep,
+	.reopen = gm_host_reopen,
+	.serve_forks = gm_host_serve_forks,
+	.child_fill = gm_host_child_fill,
+	.child_read = gm_host_child_read,
+	.child_close = gm_host_child_close,
+	.child_fail = gm_host_child_fail,
 };
 
 const struct gm_mmu *gm_host_mmu(void)

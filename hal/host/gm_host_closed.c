@@ -10,7 +10,7 @@
  * a closed page has the rights that it had (read and write, nothing else is
  * ever closed but what content was lost of), counts as present, and what a
  * device reads there over the bus is FAULT, as with a page that the kernel has
- * marked. A right is ours only where the mapping is PROT_NONE now: what the
+ * marked: the bus asks for the rights (gm_host_bus.c). A right is ours only where the mapping is PROT_NONE now: what the
  * program unmapped or protected anew meanwhile counts as it is.
  *
  * The table has an entry per 2 MiB block that ever had such a page; it lies in
@@ -220,16 +220,37 @@ gm_ret_t gm_host_closed_present(void *pmap, uint64_t va, struct gm_mask *present
 	return ret;
 }
 
-gm_ret_t gm_host_closed_bus(void *dev, uint64_t va, void *buf, size_t bytes, bool write)
+gm_ret_t gm_host_closed_content(void *pmap, uint64_t va, struct gm_host_content *out)
 {
-	struct gm_host_dev *d = dev;
-	uint64_t page = va / GM_PAGE_BYTES * GM_PAGE_BYTES;
-	bool yes = false;
+	struct gm_host_pmap *p = pmap;
+	gm_ret_t ret = gm_host_mem_content(pmap, va, out);
 
-	/* The kernel lets /proc/self/mem reach what is inaccessible. */
-	for (uint64_t at = page; at < va + bytes && !yes; at += GM_PAGE_BYTES)
-		(void)gm_host_closed_run(d->closed, at, GM_PAGE_BYTES, &yes);
-	return yes ? GM_RET_FAULT : gm_host_bus_access(dev, va, buf, bytes, write);
+	if (!ret)
+		out->some = gm_mask_or(out->some, gm_host_closed_mask(p->dev->closed, va));
+	return ret;
+}
+
+/* With the lock throughout: who closes pages remembers it first, so either he comes after this or this sees it. */
+gm_ret_t gm_host_closed_protect(void *pmap, uint64_t va, uint64_t bytes, uint32_t access)
+{
+	struct gm_host_pmap *p = pmap;
+	struct gm_host_closed *c = p->dev->closed;
+	gm_ret_t ret = GM_RET_SUCCESS;
+
+	gm_lock(c->env, &c->lock);
+	for (uint64_t at = va, next; at < va + bytes && !ret; at = next) {
+		struct gm_mask pages = pages_of(at, va + bytes, &next);
+		const struct entry *e = find(c, block_of(at), false);
+
+		pages = e ? gm_mask_and(pages, e->pages) : gm_mask_none();
+		if (!gm_mask_empty(&pages))
+			ret = gm_fail(GM_RET_NOTSUP, "the rights of memory that is away or lost cannot be changed here: "
+				      "gm_migrate() 0x%llx home before, or gm_discard() it", (unsigned long long)at);
+	}
+	if (!ret)
+		ret = gm_host_mem_protect(pmap, va, bytes, access);
+	gm_unlock(c->env, &c->lock);
+	return ret;
 }
 
 void gm_host_closed_unmap(void *pmap, uint64_t va, uint64_t bytes)

@@ -151,7 +151,7 @@ static gm_ret_t explicit_fill(void *pmap, uint64_t va, const void *src, uint64_t
 		run = still_ours(p, at, run);
 		if (!run)
 			return GM_RET_AGAIN;
-		n = pwrite(p->dev->fd_mem, (const char *)src + *done, run, (off_t)at);
+		n = pwrite(gm_host_mem_fd(p->dev), (const char *)src + *done, run, (off_t)at);
 		n = n / (ssize_t)GM_PAGE_BYTES * (ssize_t)GM_PAGE_BYTES;
 		if (n <= 0)
 			return gm_fail(GM_RET_NOMEM, "/proc/self/mem: 0x%llx cannot be written: error %d", (unsigned long long)at,
@@ -242,6 +242,13 @@ static bool explicit_huge(void *pmap, uint64_t va)
 	return false;
 }
 
+/* No memory depends on a descriptor. The one to wait on is made again by reopen(). */
+static gm_ret_t explicit_keep(void *pmap)
+{
+	(void)pmap;
+	return GM_RET_SUCCESS;
+}
+
 gm_ret_t gm_host_explicit_create(void *dev, void **pmap)
 {
 	gm_ret_t ret = gm_host_pmap_create(dev, pmap);
@@ -262,18 +269,24 @@ const struct gm_host_ops gm_host_ops_explicit = {
 	.mem_map = gm_host_mem_map,
 	.mem_unmap = gm_host_closed_unmap,
 	.mem_inherit = gm_host_mem_inherit,
+	.mem_protect = gm_host_closed_protect,
 	.mem_probe = gm_host_closed_probe,
 	.mem_rights = gm_host_closed_rights,
+	.mem_kind = gm_host_no_kind,
 	.mem_huge = explicit_huge,
+	.mem_content = gm_host_closed_content,
 	.mem_present = gm_host_closed_present,
 	.watch = explicit_watch,
 	.unwatch = explicit_unwatch,
+	.watch_stores = gm_host_watch_stores,
 	.slot_alloc = gm_host_slot_alloc,
 	.slot_free = gm_host_slot_renew,
 	.slot_drop = gm_host_slot_drop,
 	.steal = explicit_steal,
 	.restore = explicit_restore,
 	.fill = explicit_fill,
+	.fill_protected = gm_host_no_protected,
+	.unprotect = gm_host_no_unprotect,
 	.zero = explicit_zero,
 	.poison = explicit_poison,
 	.unmark = explicit_unmark,
@@ -283,7 +296,15 @@ const struct gm_host_ops gm_host_ops_explicit = {
 	.msg_wait = gm_host_pump_wait,
 	.msg_kick = gm_host_msg_kick,
 	.settled = explicit_settled,
-	.bus_access = gm_host_closed_bus,
+	.bus_access = gm_host_bus_access,
+	.bus_touch = gm_host_bus_touch,
 	.msg_fd = explicit_fd,
 	.at_fork = gm_host_at_fork,
+	.keep = explicit_keep,
+	.reopen = gm_host_reopen,
+	.serve_forks = gm_host_no_forks,
+	.child_fill = gm_host_child_fill,
+	.child_read = gm_host_child_read,
+	.child_close = gm_host_child_close,
+	.child_fail = gm_host_child_fail,
 };

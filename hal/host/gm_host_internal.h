@@ -29,6 +29,12 @@
 #include "hal/gm_host.h"
 #include "hal/host/gm_host_uffd.h"
 
+#if defined(__x86_64__)
+#define GM_HOST_VA_BITS 47
+#else
+#define GM_HOST_VA_BITS 48
+#endif
+#define GM_HOST_VA_END (UINT64_C(1) << GM_HOST_VA_BITS)
 #define GM_HOST_PIECES 64       /* mappings of the staging arena */
 #define GM_HOST_PIECE_SLOTS 512 /* slots in one: 1 GiB of address space */
 #define GM_HOST_BOUNCES 4
@@ -39,6 +45,9 @@
 #define GM_HOST_FEATURES_APP                                                                                    \
 	(GM_UFFD_FEATURE_EVENT_REMAP | GM_UFFD_FEATURE_EVENT_REMOVE | GM_UFFD_FEATURE_EVENT_UNMAP |             \
 	 GM_UFFD_FEATURE_THREAD_ID | GM_UFFD_FEATURE_POISON | GM_UFFD_FEATURE_MOVE)
+
+/* ... and where the kernel has it. */
+#define GM_HOST_FEATURES_PROTECT GM_UFFD_FEATURE_WP
 
 /* The same on a rung without them. */
 #define GM_HOST_FEATURES_NO_MOVE (GM_HOST_FEATURES_APP & ~(GM_UFFD_FEATURE_POISON | GM_UFFD_FEATURE_MOVE))
@@ -58,9 +67,13 @@ struct gm_host_pump;   /* gm_host_pump.c */
 
 struct gm_host_dev {
 	struct gm_env *env;
-	int fd_mem; /* /proc/self/mem, or -1 */
-	struct gm_host_way way;
-	struct gm_host_closed *closed; /* pages that are inaccessible on purpose; NULL on rungs that need none */
+	struct gm_host_way way;        /* (c) */
+	struct gm_host_closed *closed; /* (c) pages that are inaccessible on purpose; NULL on rungs that need none */
+	atomic_int fd_mem; /* /proc/self/mem, or -1 */
+	uint64_t mem_dev, mem_ino;
+	int fd_maps; /* /proc/self/maps, or -1: asked at every access over the bus */
+	struct gm_mutex lock;
+	LIST_HEAD(, gm_host_pmap) pmaps; /* (lock) */
 };
 
 /* One mapping of the staging arena. */
@@ -77,31 +90,49 @@ struct gm_host_queue {
 	unsigned size, head, count;
 };
 
+/* The keeper; see gm_host_keep.c. */
+struct gm_host_keep {
+	struct gm_mutex lock;
+	struct gm_waitq waitq;
+	struct gm_thread *thread; /* (c) NULL: none */
+	int app, kick;            /* (c) their numbers there */
+	int tid;                  /* (c) once ready */
+	bool own;                 /* (c) once ready: it has a table of its own */
+	bool ready, stop, told;   /* under `lock` */
+};
+
 struct gm_host_pmap {
 	struct gm_env *env; /* (c) */
-	int fd_app;          /* (c) */
-	int fd_kick;         /* (c) eventfd */
+	atomic_int fd_app;   /* (a) another number after gm_host_revive() */
+	bool protects;       /* (c) pages of fd_app can be protected */
+	atomic_int fd_kick;  /* (a) eventfd; ditto */
 	int fd_poll;         /* (c) epoll over fd_kick and, once it was asked for, fd_app */
-	int fd_pagemap;      /* (c) */
+	atomic_int fd_pagemap; /* (a) opened again if it was closed */
 	bool plain_arena;    /* (c) staging is not registered with fd_app */
 	bool by_entries;     /* (c) the pagemap has no PAGEMAP_SCAN: its entries are read */
-	struct gm_host_dev *dev;   /* (c) */
 	struct gm_host_pump *pump; /* (c) rungs that have one */
-	atomic_bool lost;    /* (a) a descriptor was closed behind our back; for ever */
+	atomic_bool lost;    /* (a) a descriptor was closed behind our back, and nobody kept it; for ever */
+	struct gm_host_keep keep;
+	struct gm_host_dev *dev; /* (c) */
+	LIST_ENTRY(gm_host_pmap) in_dev; /* under its lock */
+	bool knows_malloc;   /* (c) what malloc() gives is recognised (gm_host_kind.c) */
 	atomic_uint unread;  /* (a) events taken from the kernel and not handed out, +1 while reading */
 
 	struct gm_mutex lock;
 	struct gm_host_piece piece[GM_HOST_PIECES]; /* (l) */
-	unsigned pieces;                            /* (l) */
+	atomic_uint pieces;                         /* (l), read without it: they stay what they are */
 
 	uint64_t bounce; /* (c) per index 2 MiB of small pages, then 2 MiB of one huge page */
 
 	struct gm_host_queue events, faults; /* (r) */
+	bool spoke;                          /* (r) the last read() gave messages */
 	struct gm_host_msg event_msgs[GM_HOST_EVENTS];
 	struct gm_host_msg fault_msgs[GM_HOST_FAULTS];
 
 	LIST_ENTRY(gm_host_pmap) link;   /* (f) */
 	bool listed, frozen;             /* (f) */
+	bool serves;                     /* (c) serve_forks() was called */
+	bool failed;                     /* (f) the child of this fork lacks bytes */
 	gm_ret_t (*freeze)(void *arg);   /* (f) */
 	void (*thaw)(void *arg);         /* (f) */
 	void *fork_arg;                  /* (f) */
@@ -154,6 +185,10 @@ uint64_t gm_host_reserve(uint64_t bytes);
 /* The first mapping that ends above va. Both SUCCESS or FAULT (none); _maps reads text (old kernels). */
 gm_ret_t gm_host_area(uint64_t va, struct gm_host_area *area);
 gm_ret_t gm_host_area_maps(uint64_t va, struct gm_host_area *area);
+/* The same as gm_host_area() without the name, by a descriptor of /proc/self/maps that may be closed, or another file's. */
+gm_ret_t gm_host_area_by(int fd, uint64_t va, struct gm_host_area *area);
+/* Is the mapping that contains va locked? */
+bool gm_host_is_locked(uint64_t va);
 /* Content of the 2 MiB at va: `some` pages have any, `zero` of them only the shared zero page. SUCCESS, NODEV. */
 gm_ret_t gm_host_content(struct gm_host_pmap *p, uint64_t va, struct gm_mask *some, struct gm_mask *zero, bool *huge);
 /* Has the page at va content? 1, 0 or a negative errno. */
@@ -166,15 +201,36 @@ bool gm_host_is_guard(struct gm_host_pmap *p, uint64_t va);
 gm_ret_t gm_host_mem_map(void *pmap, uint64_t bytes, bool huge, uint64_t *va);
 void gm_host_mem_unmap(void *pmap, uint64_t va, uint64_t bytes);
 void gm_host_mem_inherit(void *pmap, uint64_t va, uint64_t bytes, bool inherit);
+gm_ret_t gm_host_mem_protect(void *pmap, uint64_t va, uint64_t bytes, uint32_t access);
 gm_ret_t gm_host_mem_rights(void *pmap, uint64_t va, struct gm_host_vma *vma);
 gm_ret_t gm_host_mem_probe(void *pmap, uint64_t va, struct gm_host_vma *vma);
 bool gm_host_mem_huge(void *pmap, uint64_t va);
+gm_ret_t gm_host_mem_content(void *pmap, uint64_t va, struct gm_host_content *out);
 gm_ret_t gm_host_mem_present(void *pmap, uint64_t va, struct gm_mask *present);
+
+/* gm_host_kind.c */
+
+gm_ret_t gm_host_mem_kind(void *pmap, uint64_t va, struct gm_host_vma *vma);
+/* In a thread of the program that may call malloc(). */
+bool gm_host_knows_malloc(void);
+
+/* gm_host_bus.c */
+
+void gm_host_bus_init(struct gm_host_dev *d);
+void gm_host_bus_fini(struct gm_host_dev *d);
+/* /proc/self/mem, opened again if need be; -1: not possible. */
+int gm_host_mem_fd(struct gm_host_dev *d);
+gm_ret_t gm_host_bus_access(void *dev, uint64_t va, void *buf, size_t bytes, bool write);
+gm_ret_t gm_host_bus_touch(void *dev, uint64_t va);
 
 /* gm_host_slot.c */
 
+/* Is va staging or a bounce buffer? Any thread, for as long as the pmap is there. */
+bool gm_host_slots_have(struct gm_host_pmap *p, uint64_t va);
 gm_ret_t gm_host_slots_init(struct gm_host_pmap *p);
 void gm_host_slots_fini(struct gm_host_pmap *p);
+/* The arena is watched with `fd`. False: not all of it can be. */
+bool gm_host_slots_watch(struct gm_host_pmap *p, int fd);
 gm_ret_t gm_host_slot_alloc(void *pmap, uint64_t *slot);
 void gm_host_slot_free(void *pmap, uint64_t slot);
 /* The same where a steal leaves the slot in several mappings: it is one again. */
@@ -187,6 +243,7 @@ void *gm_host_bounce(void *pmap, unsigned index, uint64_t bytes);
 /* gm_host_move.c */
 
 gm_ret_t gm_host_watch(void *pmap, uint64_t va, uint64_t bytes);
+gm_ret_t gm_host_watch_stores(void *pmap, uint64_t va, uint64_t bytes);
 gm_ret_t gm_host_unwatch(void *pmap, uint64_t va, uint64_t bytes);
 gm_ret_t gm_host_steal(void *pmap, uint64_t va, const struct gm_mask *want, uint64_t slot, struct gm_host_steal *out);
 /* After pages out->moved came to the slot: out->hole, out->huge. SUCCESS, NODEV. */
@@ -195,10 +252,14 @@ gm_ret_t gm_host_find_holes(struct gm_host_pmap *p, uint64_t slot, struct gm_hos
 gm_ret_t gm_host_uffd_ret(struct gm_host_pmap *p, int64_t err);
 gm_ret_t gm_host_restore(void *pmap, uint64_t va, uint64_t addr, uint64_t bytes, uint64_t *done);
 gm_ret_t gm_host_fill(void *pmap, uint64_t va, const void *src, uint64_t bytes, uint64_t *done);
+gm_ret_t gm_host_fill_protected(void *pmap, uint64_t va, const void *src, uint64_t bytes, uint64_t *done);
+gm_ret_t gm_host_unprotect(void *pmap, uint64_t va, uint64_t bytes);
 gm_ret_t gm_host_zero(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);
 gm_ret_t gm_host_poison(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);
 gm_ret_t gm_host_unmark(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);
 gm_ret_t gm_host_wake(void *pmap, uint64_t va, uint64_t bytes);
+/* A store to the word at va that changes nothing and never waits: false, it would fail. */
+bool gm_host_touch(uint64_t va);
 
 /* gm_host_msg.c */
 
@@ -209,11 +270,15 @@ gm_ret_t gm_host_msg_wait(void *pmap, uint64_t deadline_ns);
 void gm_host_msg_kick(void *pmap);
 gm_ret_t gm_host_settled(void *pmap);
 int gm_host_msg_fd(void *pmap);
+/* A new descriptor to poll, if the old one is closed. */
+void gm_host_msg_repoll(struct gm_host_pmap *p);
+/* An event as core wants it; false: it is none (a fault, or unknown). */
+bool gm_host_event(const struct gm_uffd_msg *u, struct gm_host_msg *m);
 
 /* As gm_host_msg_wait(), but what is kept in the queues is not looked at. */
 gm_ret_t gm_host_msg_sleep(struct gm_host_pmap *p, uint64_t deadline_ns);
-/* For who reads beside the reader, one message. False: there is none. */
-bool gm_host_msg_pull(struct gm_host_pmap *p);
+/* For who reads beside the reader, one message. SUCCESS, TIMEDOUT (there is none, or no room), or as gm_host_lost(). */
+gm_ret_t gm_host_msg_pull(struct gm_host_pmap *p);
 /* Events first, then faults, from what is kept; *left: there is more. */
 size_t gm_host_msg_take(struct gm_host_pmap *p, struct gm_host_msg *msgs, size_t n, bool *left);
 /* An event that the kernel does not tell. */
@@ -223,6 +288,41 @@ void gm_host_msg_keep(struct gm_host_pmap *p, struct gm_host_msg m);
 
 void gm_host_at_fork(void *pmap, gm_ret_t (*freeze)(void *arg), void (*thaw)(void *arg), void *arg);
 void gm_host_fork_forget(struct gm_host_pmap *p);
+/* Children of fork() wait for thaw from now on. SUCCESS, NOMEM. */
+gm_ret_t gm_host_fork_gate(void);
+void gm_host_child_fail(void *pmap);
+
+/* gm_host_child.c */
+
+gm_ret_t gm_host_serve_forks(void *pmap);
+gm_ret_t gm_host_child_fill(void *pmap, int child, uint64_t va, const void *src, uint64_t bytes, uint64_t *done);
+size_t gm_host_child_read(void *pmap, int child, struct gm_host_msg *msgs, size_t n);
+void gm_host_child_close(void *pmap, int child);
+
+/* gm_host_keep.c */
+
+gm_ret_t gm_host_keep(void *pmap);
+gm_ret_t gm_host_reopen(void *pmap);
+void gm_host_keep_init(struct gm_host_pmap *p);
+void gm_host_keep_fini(struct gm_host_pmap *p);
+/* The descriptors are (again) what they should be. False: they are lost. Takes a lock; logs. */
+bool gm_host_revive(struct gm_host_pmap *p);
+/* Under this number a pmap knows its userfaultfd: no other may come there, even if the program closed it. */
+void gm_host_number_take(int fd);
+void gm_host_number_give(int fd);
+bool gm_host_number_taken(int fd);
+/* fd_app is this one from now on. */
+void gm_host_set_app(struct gm_host_pmap *p, int fd);
+/* A call failed because the descriptor was closed, and it is open again: do it once more. */
+bool gm_host_again(struct gm_host_pmap *p, int64_t err);
+/* Is fd_app our file? True on a rung that has none. */
+bool gm_host_owns_app(const struct gm_host_pmap *p);
+/* fd_kick, looked at; -1: lost. */
+int gm_host_kick_fd(struct gm_host_pmap *p);
+/* Does the descriptor lead to something with this in its name? */
+bool gm_host_fd_is(int fd, const char *what);
+/* Close all of a pmap that is ours still, not what others have under these numbers. */
+void gm_host_close_ours(struct gm_host_pmap *p);
 
 /* gm_host_closed.c */
 
@@ -238,11 +338,14 @@ struct gm_mask gm_host_closed_mask(struct gm_host_closed *c, uint64_t block);
 /* Accesses fail from now on; and they work again. SUCCESS, NOMEM, FAULT (not mapped). */
 gm_ret_t gm_host_close_pages(struct gm_host_closed *c, uint64_t va, uint64_t bytes);
 gm_ret_t gm_host_open_pages(struct gm_host_closed *c, uint64_t va, uint64_t bytes);
-/* mem_rights, mem_probe, mem_present, bus_access, mem_unmap of hosts that close pages: these are as if they were not, but marked. */
+/* What hosts that close pages say of memory: these are as if they were not, but marked. Over the bus they are FAULT,
+ * as the process has no right there. */
 gm_ret_t gm_host_closed_rights(void *pmap, uint64_t va, struct gm_host_vma *vma);
 gm_ret_t gm_host_closed_probe(void *pmap, uint64_t va, struct gm_host_vma *vma);
 gm_ret_t gm_host_closed_present(void *pmap, uint64_t va, struct gm_mask *present);
-gm_ret_t gm_host_closed_bus(void *dev, uint64_t va, void *buf, size_t bytes, bool write);
+gm_ret_t gm_host_closed_content(void *pmap, uint64_t va, struct gm_host_content *out);
+/* As mem_protect(); NOTSUP: pages of it are closed. */
+gm_ret_t gm_host_closed_protect(void *pmap, uint64_t va, uint64_t bytes, uint32_t access);
 void gm_host_closed_unmap(void *pmap, uint64_t va, uint64_t bytes);
 
 /* gm_host_pump.c */
@@ -250,8 +353,8 @@ void gm_host_closed_unmap(void *pmap, uint64_t va, uint64_t bytes);
 gm_ret_t gm_host_pump_init(struct gm_host_pmap *p, bool reads);
 void gm_host_pump_fini(struct gm_host_pmap *p);
 /* From here to _end no other thread takes pages; an event that the taking raises for the library itself, as
- * pages come to `to`, is read by the pump. False: not now, events are unread. */
-bool gm_host_pump_begin(struct gm_host_pmap *p, uint64_t to, uint64_t bytes);
+ * pages come to `to`, is read by the pump. SUCCESS, AGAIN (events are unread), or as gm_host_lost(). */
+gm_ret_t gm_host_pump_begin(struct gm_host_pmap *p, uint64_t to, uint64_t bytes);
 /* After mremap(): the event was raised, so what was taken was watched. */
 bool gm_host_pump_told(struct gm_host_pmap *p);
 void gm_host_pump_end(struct gm_host_pmap *p);
@@ -272,6 +375,11 @@ extern const struct gm_host_ops gm_host_ops_full, gm_host_ops_nomove, gm_host_op
 gm_ret_t gm_host_nomove_create(void *dev, void **pmap);
 gm_ret_t gm_host_explicit_create(void *dev, void **pmap);
 void gm_host_pumped_destroy(void *pmap);
+/* What the rungs without MOVE have not. */
+gm_ret_t gm_host_no_kind(void *pmap, uint64_t va, struct gm_host_vma *vma);
+gm_ret_t gm_host_no_protected(void *pmap, uint64_t va, const void *src, uint64_t bytes, uint64_t *done);
+gm_ret_t gm_host_no_unprotect(void *pmap, uint64_t va, uint64_t bytes);
+gm_ret_t gm_host_no_forks(void *pmap);
 
 /* gm_host.c */
 
@@ -281,9 +389,11 @@ void gm_host_dev_fini(void *dev);
 gm_ret_t gm_host_pmap_create(void *dev, void **pmap);
 void gm_host_pmap_destroy(void *pmap);
 gm_ret_t gm_host_access(void *pmap, uint64_t va, void *buf, size_t bytes, bool write);
-gm_ret_t gm_host_bus_access(void *dev, uint64_t va, void *buf, size_t bytes, bool write);
 
-/* A descriptor of ours is gone. Logs once; returns NODEV. */
+/* A descriptor for fd_app, by the way of the rung: with the features it needs, those it can do without where the
+ * kernel has them, and `more`. As gm_host_open(). */
+gm_ret_t gm_host_open_app(struct gm_host_pmap *p, uint64_t more, int *fd);
+/* A descriptor of ours is gone. AGAIN: and is back. Else logs once; NODEV. */
 gm_ret_t gm_host_lost(struct gm_host_pmap *p);
 
 #endif

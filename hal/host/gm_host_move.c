@@ -5,6 +5,8 @@
  *     present at va --steal: MOVE--> frame in the slot --restore: MOVE, else COPY--> present at va
  *     absent at va --fill: COPY, zero: ZEROPAGE, poison: POISON--> present (poison: every access fails)
  *     poisoned at va --unmark: COPY of zeros--> present
+ *     absent at va --fill_protected: COPY that protects--> protected --unprotect: WRITEPROTECT--> present
+ *                                                          --steal: MOVE, which forgets the protection--> frame in the slot
  *
  * One ioctl for as much as possible; it stops at the first page it cannot do.
  * What the errors mean there, and what is done about them:
@@ -65,9 +67,8 @@ gm_ret_t gm_host_uffd_ret(struct gm_host_pmap *p, int64_t err)
 	}
 }
 
-gm_ret_t gm_host_watch(void *pmap, uint64_t va, uint64_t bytes)
+static gm_ret_t watch(struct gm_host_pmap *p, uint64_t va, uint64_t bytes, bool stores)
 {
-	struct gm_host_pmap *p = pmap;
 	uint64_t ioctls = 0;
 	int rc;
 
@@ -75,7 +76,10 @@ gm_ret_t gm_host_watch(void *pmap, uint64_t va, uint64_t bytes)
 	if (msync((void *)(uintptr_t)va, bytes, MS_ASYNC))
 		return gm_fail(GM_RET_FAULT, "0x%llx + %llu is not mapped completely", (unsigned long long)va,
 			       (unsigned long long)bytes);
-	rc = gm_uffd_register(p->fd_app, va, bytes, &ioctls);
+	do
+		rc = stores ? gm_uffd_register_stores(p->fd_app, va, bytes, &ioctls)
+			    : gm_uffd_register(p->fd_app, va, bytes, &ioctls);
+	while (gm_host_again(p, rc));
 	switch (-rc) {
 	case 0:
 		if (ioctls & (UINT64_C(1) << GM_UFFD_NR_MOVE))
@@ -94,29 +98,54 @@ gm_ret_t gm_host_watch(void *pmap, uint64_t va, uint64_t bytes)
 	}
 }
 
+gm_ret_t gm_host_watch(void *pmap, uint64_t va, uint64_t bytes)
+{
+	return watch(pmap, va, bytes, false);
+}
+
+gm_ret_t gm_host_watch_stores(void *pmap, uint64_t va, uint64_t bytes)
+{
+	struct gm_host_pmap *p = pmap;
+
+	if (!p->protects)
+		return gm_fail(GM_RET_NOTSUP, "this kernel has no write protection by userfaultfd");
+	return watch(p, va, bytes, true);
+}
+
 gm_ret_t gm_host_unwatch(void *pmap, uint64_t va, uint64_t bytes)
 {
 	struct gm_host_pmap *p = pmap;
-	int rc = gm_uffd_unregister(p->fd_app, va, bytes);
+	int rc;
 
+	do
+		rc = gm_uffd_unregister(p->fd_app, va, bytes);
+	while (gm_host_again(p, rc));
 	return rc ? gm_host_uffd_ret(p, rc) : GM_RET_SUCCESS;
 }
 
 gm_ret_t gm_host_wake(void *pmap, uint64_t va, uint64_t bytes)
 {
 	struct gm_host_pmap *p = pmap;
-	int rc = gm_uffd_wake(p->fd_app, va, bytes);
+	int rc;
 
+	do
+		rc = gm_uffd_wake(p->fd_app, va, bytes);
+	while (gm_host_again(p, rc));
 	return rc ? gm_host_uffd_ret(p, rc) : GM_RET_SUCCESS;
 }
 
-/* A write fault at va that never waits, see above. Its failure shows at the next move. */
-static void unshare_page(uint64_t va)
+bool gm_host_touch(uint64_t va)
 {
 	uint32_t nobody = 0;
 
-	(void)syscall(SYS_futex, &nobody, FUTEX_WAKE_OP | FUTEX_PRIVATE_FLAG, 0, 0L, (uint32_t *)(uintptr_t)va,
-		      FUTEX_OP(FUTEX_OP_OR, 0, FUTEX_OP_CMP_LT, 0x800));
+	return syscall(SYS_futex, &nobody, FUTEX_WAKE_OP | FUTEX_PRIVATE_FLAG, 0, 0L, (uint32_t *)(uintptr_t)va,
+		       FUTEX_OP(FUTEX_OP_OR, 0, FUTEX_OP_CMP_LT, 0x800)) >= 0 || errno != EFAULT;
+}
+
+/* A write fault, see above. Its failure shows at the next move. */
+static void unshare_page(uint64_t va)
+{
+	(void)gm_host_touch(va);
 }
 
 /* Where a steal is: pages [at, end) of the block are left of this run. */
@@ -339,6 +368,11 @@ static int64_t copy_many(struct gm_host_pmap *p, uint64_t va, uint64_t src, uint
 	return gm_uffd_copy(p->fd_app, va, src, bytes);
 }
 
+static int64_t copy_protected_many(struct gm_host_pmap *p, uint64_t va, uint64_t src, uint64_t bytes)
+{
+	return gm_uffd_copy_protected(p->fd_app, va, src, bytes);
+}
+
 static int64_t zero_many(struct gm_host_pmap *p, uint64_t va, uint64_t src, uint64_t bytes)
 {
 	(void)src;
@@ -395,6 +429,35 @@ gm_ret_t gm_host_fill(void *pmap, uint64_t va, const void *src, uint64_t bytes, 
 	static const struct mover fill = { copy_many, NULL };
 
 	return walk(pmap, &fill, va, GM_VA(src), bytes, done);
+}
+
+gm_ret_t gm_host_fill_protected(void *pmap, uint64_t va, const void *src, uint64_t bytes, uint64_t *done)
+{
+	static const struct mover fill = { copy_protected_many, NULL };
+
+	return walk(pmap, &fill, va, GM_VA(src), bytes, done);
+}
+
+/* Older kernels refuse a range of several mappings: page by page then, which also finds all that can be done. */
+gm_ret_t gm_host_unprotect(void *pmap, uint64_t va, uint64_t bytes)
+{
+	struct gm_host_pmap *p = pmap;
+	int rc, first = 0;
+
+	do
+		rc = gm_uffd_protect(p->fd_app, va, bytes, false);
+	while (gm_host_again(p, rc));
+	if (!rc)
+		return GM_RET_SUCCESS;
+	if (rc != -ENOENT || bytes == GM_PAGE_BYTES)
+		return gm_host_uffd_ret(p, rc);
+	for (uint64_t at = 0; at < bytes; at += GM_PAGE_BYTES) {
+		rc = gm_uffd_protect(p->fd_app, va + at, GM_PAGE_BYTES, false);
+		first = first ? first : rc;
+		if (rc && rc != -ENOENT)
+			break;
+	}
+	return first ? gm_host_uffd_ret(p, rc && rc != -ENOENT ? rc : first) : GM_RET_SUCCESS;
 }
 
 gm_ret_t gm_host_zero(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done)

@@ -21,8 +21,8 @@
  * and (seen on Linux 6.18) an UNMAP of the old place.
  *
  * One thread at a time may read and wait. When the program closes our
- * descriptors msg_wait() says NODEV; for the accesses that wait then, see
- * gm_host_lost().
+ * descriptors they are opened again (gm_host_keep.c), or msg_wait() says NODEV; for
+ * the accesses that wait then, see gm_host_lost().
  */
 #include "config.h"
 
@@ -37,6 +37,7 @@
 #include <unistd.h>
 
 #define DRAIN 64 /* messages per read() */
+#define LOOK_NS UINT64_C(1000000000) /* sleep so long at most before the descriptors are looked at */
 
 static unsigned room(const struct gm_host_queue *q)
 {
@@ -66,6 +67,7 @@ static void keep_fault(struct gm_host_pmap *p, const struct gm_uffd_msg *u)
 		.va = u->arg.pagefault.address / GM_PAGE_BYTES * GM_PAGE_BYTES,
 		.bytes = GM_PAGE_BYTES,
 		.write = u->arg.pagefault.flags & GM_UFFD_PAGEFAULT_WRITE,
+		.wp = u->arg.pagefault.flags & GM_UFFD_PAGEFAULT_WP,
 		.thread_id = u->arg.pagefault.thread_id,
 	};
 
@@ -78,33 +80,45 @@ void gm_host_msg_keep(struct gm_host_pmap *p, struct gm_host_msg m)
 	atomic_fetch_add(&p->unread, 1);
 }
 
-static void keep(struct gm_host_pmap *p, const struct gm_uffd_msg *u)
+bool gm_host_event(const struct gm_uffd_msg *u, struct gm_host_msg *m)
 {
 	switch (u->event) {
-	case GM_UFFD_EVENT_PAGEFAULT:
-		keep_fault(p, u);
-		break;
 	case GM_UFFD_EVENT_REMOVE:
 	case GM_UFFD_EVENT_UNMAP:
-		gm_host_msg_keep(p, (struct gm_host_msg){
+		*m = (struct gm_host_msg){
 			.kind = u->event == GM_UFFD_EVENT_REMOVE ? GM_HOST_REMOVE : GM_HOST_UNMAP,
 			.va = u->arg.range.begin,
 			.bytes = u->arg.range.end - u->arg.range.begin,
-		});
-		break;
+		};
+		return true;
 	case GM_UFFD_EVENT_REMAP:
-		if (p->pump && gm_host_pump_own(p, u->arg.remap.to))
-			break;
-		gm_host_msg_keep(p, (struct gm_host_msg){
+		*m = (struct gm_host_msg){
 			.kind = GM_HOST_REMAP,
 			.va = u->arg.remap.from,
 			.bytes = u->arg.remap.bytes,
 			.to = u->arg.remap.to,
-		});
-		break;
+		};
+		return true;
+	case GM_UFFD_EVENT_FORK:
+		*m = (struct gm_host_msg){ .kind = GM_HOST_FORK, .child = gm_host_fd_high((int)u->arg.fork.fd) };
+		return true;
 	default:
-		gm_log(p->env, GM_LOG_ERROR, "userfaultfd: unknown event 0x%x", (unsigned)u->event);
+		return false;
 	}
+}
+
+static void keep(struct gm_host_pmap *p, const struct gm_uffd_msg *u)
+{
+	struct gm_host_msg m;
+
+	if (u->event == GM_UFFD_EVENT_PAGEFAULT)
+		keep_fault(p, u);
+	else if (u->event == GM_UFFD_EVENT_REMAP && p->pump && gm_host_pump_own(p, u->arg.remap.to))
+		return;
+	else if (gm_host_event(u, &m))
+		gm_host_msg_keep(p, m);
+	else
+		gm_log(p->env, GM_LOG_ERROR, "userfaultfd: unknown event 0x%x", (unsigned)u->event);
 }
 
 /* Everything the kernel has, as far as there is room for it. */
@@ -112,6 +126,10 @@ static void drain(struct gm_host_pmap *p)
 {
 	struct gm_uffd_msg raw[DRAIN];
 
+	/* Another file's data are not ours to read. What gave messages a moment ago is ours. */
+	if (!p->spoke && gm_uffd_changing(p->fd_app) < 0 && gm_host_lost(p) == GM_RET_NODEV)
+		return;
+	p->spoke = false;
 	for (;;) {
 		unsigned n = DRAIN;
 		ssize_t got;
@@ -127,6 +145,7 @@ static void drain(struct gm_host_pmap *p)
 			(void)gm_host_lost(p);
 		if (got <= 0)
 			return;
+		p->spoke = true;
 		for (size_t i = 0; i < (size_t)got / sizeof(raw[0]); i++)
 			keep(p, &raw[i]);
 		/* a read() ends short only when the kernel has nothing more */
@@ -139,25 +158,27 @@ static void drain(struct gm_host_pmap *p)
  * Beside the reader (gm_host_pump.c) reading must go on: a fault for which there is no room is let go, and
  * comes again.
  */
-bool gm_host_msg_pull(struct gm_host_pmap *p)
+gm_ret_t gm_host_msg_pull(struct gm_host_pmap *p)
 {
 	struct gm_uffd_msg raw;
 	ssize_t got;
 
 	if (!room(&p->events))
-		return false;
+		return GM_RET_TIMEDOUT;
+	if (gm_uffd_changing(p->fd_app) < 0) /* as in drain() */
+		return gm_host_lost(p);
 	do
 		got = read(p->fd_app, &raw, sizeof(raw));
 	while (got < 0 && errno == EINTR);
 	if (got < 0 && errno != EAGAIN)
-		(void)gm_host_lost(p);
+		return gm_host_lost(p);
 	if (got != (ssize_t)sizeof(raw))
-		return false;
+		return GM_RET_TIMEDOUT;
 	if (raw.event != GM_UFFD_EVENT_PAGEFAULT || room(&p->faults))
 		keep(p, &raw);
 	else
 		(void)gm_host_wake(p, raw.arg.pagefault.address / GM_PAGE_BYTES * GM_PAGE_BYTES, GM_PAGE_BYTES);
-	return true;
+	return GM_RET_SUCCESS;
 }
 
 size_t gm_host_msg_take(struct gm_host_pmap *p, struct gm_host_msg *msgs, size_t n, bool *left)
@@ -194,8 +215,11 @@ void gm_host_msg_kick(void *pmap)
 {
 	struct gm_host_pmap *p = pmap;
 
+	int fd = gm_host_kick_fd(p);
+
 	/* fails only when the counter is full: then it is kicked already */
-	(void)eventfd_write(p->fd_kick, 1);
+	if (fd >= 0)
+		(void)eventfd_write(fd, 1);
 }
 
 int gm_host_msg_fd(void *pmap)
@@ -219,39 +243,56 @@ gm_ret_t gm_host_settled(void *pmap)
 	return changing || atomic_load(&p->unread) ? GM_RET_AGAIN : GM_RET_SUCCESS;
 }
 
-/* NULL: for ever. */
-static const struct timespec *time_left(struct gm_host_pmap *p, uint64_t deadline_ns, struct timespec *ts)
+/* Not longer than LOOK_NS. True: the deadline comes no later. */
+static bool time_left(struct gm_host_pmap *p, uint64_t deadline_ns, struct timespec *ts)
 {
 	uint64_t now = gm_now_ns(p->env);
 	uint64_t left = deadline_ns > now ? deadline_ns - now : 0;
+	bool last = left <= LOOK_NS;
 
-	if (deadline_ns == UINT64_MAX)
-		return NULL;
+	left = last ? left : LOOK_NS;
 	ts->tv_sec = (time_t)(left / 1000000000);
 	ts->tv_nsec = (long)(left % 1000000000);
-	return ts;
+	return last;
+}
+
+/* Until one of them is readable: the number of those, 0 at the end of the time, a negative errno. */
+static int wait_once(struct gm_host_pmap *p, const struct timespec *ts)
+{
+	struct pollfd fds[] = { { p->fd_app, POLLIN, 0 }, { p->fd_kick, POLLIN, 0 } };
+	eventfd_t kicks;
+	int n = ppoll(fds, 2, ts, NULL);
+
+	if (n < 0)
+		return -errno;
+	if ((fds[0].revents | fds[1].revents) & (POLLNVAL | POLLERR))
+		return -EBADF;
+	if (fds[1].revents && gm_host_kick_fd(p) == fds[1].fd)
+		(void)eventfd_read(fds[1].fd, &kicks);
+	return n;
 }
 
 gm_ret_t gm_host_msg_sleep(struct gm_host_pmap *p, uint64_t deadline_ns)
 {
 	for (;;) {
-		struct pollfd fds[] = { { p->fd_app, POLLIN, 0 }, { p->fd_kick, POLLIN, 0 } };
 		struct timespec ts;
-		eventfd_t kicks;
+		bool last = time_left(p, deadline_ns, &ts);
 		int n;
 
+		p->spoke = false; /* who knows how long it takes */
 		if (atomic_load(&p->lost))
 			return GM_RET_NODEV;
-		n = ppoll(fds, 2, time_left(p, deadline_ns, &ts), NULL);
-		if (n < 0 && errno != EINTR)
-			return gm_host_lost(p);
-		if (n < 0)
+		n = wait_once(p, &ts);
+		if (n == -EINTR)
 			continue;
-		if ((fds[0].revents | fds[1].revents) & (POLLNVAL | POLLERR))
-			return gm_host_lost(p);
-		if (fds[1].revents)
-			(void)eventfd_read(p->fd_kick, &kicks);
-		return n ? GM_RET_SUCCESS : GM_RET_TIMEDOUT;
+		if (n < 0 && gm_host_lost(p) == GM_RET_NODEV)
+			return GM_RET_NODEV;
+		if (n)
+			return GM_RET_SUCCESS;
+		if (last)
+			return GM_RET_TIMEDOUT;
+		if ((!gm_host_owns_app(p) || gm_host_kick_fd(p) < 0) && gm_host_lost(p) == GM_RET_NODEV)
+			return GM_RET_NODEV;
 	}
 }
 
@@ -277,15 +318,23 @@ static int make_epoll(const struct gm_host_pmap *p)
 	return gm_host_fd_high(fd);
 }
 
+void gm_host_msg_repoll(struct gm_host_pmap *p)
+{
+	if (!gm_host_fd_is(p->fd_poll, "[eventpoll]"))
+		p->fd_poll = make_epoll(p);
+}
+
 gm_ret_t gm_host_msg_init(struct gm_host_pmap *p)
 {
+	int fd;
+
 	p->events = (struct gm_host_queue){ .msgs = p->event_msgs, .size = GM_HOST_EVENTS };
 	p->faults = (struct gm_host_queue){ .msgs = p->fault_msgs, .size = GM_HOST_FAULTS };
 	atomic_init(&p->unread, 0);
-	p->fd_kick = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (p->fd_kick < 0)
+	fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (fd < 0)
 		return gm_fail(GM_RET_NOMEM, "no eventfd for the message reader: error %d", errno);
-	p->fd_kick = gm_host_fd_high(p->fd_kick);
+	p->fd_kick = gm_host_fd_high(fd);
 	p->fd_poll = make_epoll(p);
 	if (p->fd_poll < 0) {
 		close(p->fd_kick);

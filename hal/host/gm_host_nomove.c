@@ -73,11 +73,12 @@ static bool make_plain(uint64_t slot, uint64_t bytes)
 /* 0: all of it is in the slot. Else a negative errno, and nothing is. */
 static int take(struct gm_host_pmap *p, uint64_t va, uint64_t slot, uint64_t bytes)
 {
+	gm_ret_t ret = gm_host_pump_begin(p, slot, bytes);
 	bool told;
 	int err = 0;
 
-	if (!gm_host_pump_begin(p, slot, bytes))
-		return -EAGAIN;
+	if (ret)
+		return ret == GM_RET_AGAIN ? -EAGAIN : -ENODEV;
 	if (mremap(ptr(va), bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP, ptr(slot)) == MAP_FAILED)
 		err = -errno;
 	told = !err && gm_host_pump_told(p);
@@ -88,7 +89,7 @@ static int take(struct gm_host_pmap *p, uint64_t va, uint64_t slot, uint64_t byt
 	gm_host_pump_end(p);
 	if (err)
 		return err;
-	(void)gm_uffd_unregister(p->fd_app, slot, bytes);
+	(void)gm_host_unwatch(p, slot, bytes);
 	if (!make_plain(slot, bytes))
 		gm_log(p->env, GM_LOG_ERROR, "staging at 0x%llx: too many mappings in this process", (unsigned long long)slot);
 	return 0;
@@ -135,6 +136,8 @@ static gm_ret_t steal_run(struct gm_host_pmap *p, uint64_t va, uint64_t slot, un
 			span = n * 2;
 		} else if (err == -EAGAIN) {
 			return GM_RET_AGAIN;
+		} else if (err == -ENODEV) {
+			return GM_RET_NODEV;
 		} else if (err == -ENOMEM) {
 			return gm_fail(GM_RET_NOMEM, "0x%llx: too many mappings in this process", (unsigned long long)(va + off));
 		} else if (err != -ENOENT && n > 1) { /* it crosses mappings */
@@ -251,12 +254,14 @@ static gm_ret_t nomove_poison(void *pmap, uint64_t va, uint64_t bytes, uint64_t 
 {
 	struct gm_host_pmap *p = pmap;
 	gm_ret_t ret = GM_RET_SUCCESS;
+	int changing;
 
 	*done = 0;
 	if (!gm_host_pump_still(p))
 		return GM_RET_AGAIN;
-	if (gm_uffd_changing(p->fd_app))
-		ret = GM_RET_AGAIN;
+	changing = gm_uffd_changing(p->fd_app);
+	if (changing)
+		ret = changing < 0 ? gm_host_lost(p) : GM_RET_AGAIN;
 	while (!ret && *done < bytes) {
 		uint64_t at = va + *done;
 		bool yes;
@@ -296,6 +301,7 @@ static gm_ret_t nomove_watch(void *pmap, uint64_t va, uint64_t bytes)
 	struct gm_host_pmap *p = pmap;
 	struct gm_host_area a;
 	uint64_t ioctls;
+	int rc;
 
 	for (uint64_t at = va; at < va + bytes; at = a.end) {
 		if (gm_host_area(at, &a) || a.begin > at)
@@ -304,7 +310,10 @@ static gm_ret_t nomove_watch(void *pmap, uint64_t va, uint64_t bytes)
 		if (!gm_host_is_anon(&a))
 			return gm_fail(GM_RET_NOTSUP, "0x%llx: memory of this kind cannot be moved", (unsigned long long)at);
 	}
-	switch (-gm_uffd_register(p->fd_app, va, bytes, &ioctls)) {
+	do
+		rc = gm_uffd_register(p->fd_app, va, bytes, &ioctls);
+	while (gm_host_again(p, rc));
+	switch (-rc) {
 	case 0:
 		return GM_RET_SUCCESS;
 	case EBUSY:
@@ -312,13 +321,8 @@ static gm_ret_t nomove_watch(void *pmap, uint64_t va, uint64_t bytes)
 	case EINVAL:
 	case EPERM:
 		return gm_fail(GM_RET_NOTSUP, "0x%llx: userfaultfd does not take memory of this kind", (unsigned long long)va);
-	case EBADF:
-	case ENOTTY:
-		return gm_host_lost(p);
-	case ENOMEM:
-		return GM_RET_NOMEM;
 	default:
-		return GM_RET_FAULT;
+		return gm_host_uffd_ret(p, rc);
 	}
 }
 
@@ -350,22 +354,56 @@ void gm_host_pumped_destroy(void *pmap)
 	gm_host_pmap_destroy(pmap);
 }
 
+/* ------------------------------------------------------- what is missing */
+
+gm_ret_t gm_host_no_kind(void *pmap, uint64_t va, struct gm_host_vma *vma)
+{
+	(void)pmap, (void)va, (void)vma;
+	return gm_fail(GM_RET_NOTSUP, "on this rung no memory may be taken without being asked for");
+}
+
+gm_ret_t gm_host_no_protected(void *pmap, uint64_t va, const void *src, uint64_t bytes, uint64_t *done)
+{
+	(void)pmap, (void)va, (void)src, (void)bytes;
+	*done = 0;
+	return gm_fail(GM_RET_NOTSUP, "on this rung nothing tells of a first store");
+}
+
+gm_ret_t gm_host_no_unprotect(void *pmap, uint64_t va, uint64_t bytes)
+{
+	(void)pmap, (void)va, (void)bytes;
+	return gm_fail(GM_RET_NOTSUP, "on this rung no page is protected");
+}
+
+gm_ret_t gm_host_no_forks(void *pmap)
+{
+	(void)pmap;
+	return gm_fail(GM_RET_NOTSUP, "children of a fork cannot be served on this rung: it needs UFFDIO_POISON and the right "
+		       "to UFFD_FEATURE_EVENT_FORK (Linux 6.8, CAP_SYS_PTRACE)");
+}
+
 const struct gm_host_ops gm_host_ops_nomove = {
 	.mem_map = gm_host_mem_map,
 	.mem_unmap = gm_host_closed_unmap,
 	.mem_inherit = gm_host_mem_inherit,
+	.mem_protect = gm_host_closed_protect,
 	.mem_probe = gm_host_closed_probe,
 	.mem_rights = gm_host_closed_rights,
+	.mem_kind = gm_host_no_kind,
 	.mem_huge = nomove_huge,
+	.mem_content = gm_host_closed_content,
 	.mem_present = gm_host_closed_present,
 	.watch = nomove_watch,
 	.unwatch = gm_host_unwatch,
+	.watch_stores = gm_host_watch_stores,
 	.slot_alloc = gm_host_slot_alloc,
 	.slot_free = gm_host_slot_renew,
 	.slot_drop = gm_host_slot_drop,
 	.steal = nomove_steal,
 	.restore = nomove_restore,
 	.fill = nomove_fill,
+	.fill_protected = gm_host_no_protected,
+	.unprotect = gm_host_no_unprotect,
 	.zero = nomove_zero,
 	.poison = nomove_poison,
 	.unmark = nomove_unmark,
@@ -375,7 +413,15 @@ const struct gm_host_ops gm_host_ops_nomove = {
 	.msg_wait = gm_host_pump_wait,
 	.msg_kick = gm_host_msg_kick,
 	.settled = gm_host_settled,
-	.bus_access = gm_host_closed_bus,
+	.bus_access = gm_host_bus_access,
+	.bus_touch = gm_host_bus_touch,
 	.msg_fd = gm_host_msg_fd,
 	.at_fork = gm_host_at_fork,
+	.keep = gm_host_keep,
+	.reopen = gm_host_reopen,
+	.serve_forks = gm_host_no_forks,
+	.child_fill = gm_host_child_fill,
+	.child_read = gm_host_child_read,
+	.child_close = gm_host_child_close,
+	.child_fail = gm_host_child_fail,
 };

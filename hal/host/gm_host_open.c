@@ -148,8 +148,12 @@ gm_ret_t gm_host_open(const struct gm_host_way *way, int *out)
 	if (ret)
 		return ret;
 	rc = gm_uffd_api(fd, way->features, &got);
-	if (rc) {
+	if (rc)
 		close(fd);
+	if (rc == -EPERM)
+		return gm_fail(GM_RET_PERM, "userfaultfd: children of a fork can be served with CAP_SYS_PTRACE only: run as "
+			       "root, or give the program the capability (setcap cap_sys_ptrace+ep)");
+	if (rc) {
 		return gm_fail(GM_RET_NOTSUP, "userfaultfd: the kernel refuses features 0x%llx: error %d",
 			       (unsigned long long)way->features, -rc);
 	}
@@ -256,5 +260,13 @@ int gm_host_fd_high(int fd)
 	if (high < 0)
 		return fd;
 	close(fd);
+	while (gm_host_number_taken(high)) {
+		int higher = fcntl(high, F_DUPFD_CLOEXEC, high + 1);
+
+		if (higher < 0)
+			break;
+		close(high);
+		high = higher;
+	}
 	return high;
 }

@@ -83,13 +83,15 @@ static bool is_awaited(struct gm_host_pmap *p)
 static void read_some(struct gm_host_pmap *p)
 {
 	struct pollfd fd = { p->fd_app, POLLIN, 0 };
+	gm_ret_t ret = GM_RET_SUCCESS;
 	bool kept;
 
 	(void)poll(&fd, 1, POLL_MS);
 	begin_reading(p);
-	/* One at a time: whose message is read goes on, and none needs to before it must. */
-	while (is_awaited(p) && gm_host_msg_pull(p))
-		;
+	/* One at a time: whose message is read goes on, and none needs to before it must. With the descriptor open
+	 * again (AGAIN) it is polled anew. Lost for ever: the kernel lets mremap() go on, and the taking ends. */
+	while (!ret && is_awaited(p))
+		ret = gm_host_msg_pull(p);
 	kept = p->events.count || p->faults.count;
 	end_reading(p);
 	if (kept)
@@ -153,16 +155,18 @@ void gm_host_pump_fini(struct gm_host_pmap *p)
 	p->pump = NULL;
 }
 
-bool gm_host_pump_begin(struct gm_host_pmap *p, uint64_t to, uint64_t bytes)
+gm_ret_t gm_host_pump_begin(struct gm_host_pmap *p, uint64_t to, uint64_t bytes)
 {
 	struct gm_host_pump *u = p->pump;
+	int changing;
 	bool ok;
 
 	gm_lock(p->env, &u->lock);
 	while (u->taking || u->reading)
 		(void)gm_wait(p->env, &u->waitq, &u->lock, UINT64_MAX);
 	/* Nobody sits between a change and the reading of its event, and none was read that the reader has not seen. */
-	ok = !atomic_load(&p->unread) && gm_uffd_changing(p->fd_app) == 0;
+	changing = gm_uffd_changing(p->fd_app);
+	ok = !atomic_load(&p->unread) && changing == 0;
 	if (ok) {
 		u->taking = true;
 		u->told = false;
@@ -171,7 +175,9 @@ bool gm_host_pump_begin(struct gm_host_pmap *p, uint64_t to, uint64_t bytes)
 		gm_wake(p->env, &u->waitq);
 	}
 	gm_unlock(p->env, &u->lock);
-	return ok;
+	if (ok)
+		return GM_RET_SUCCESS;
+	return changing < 0 ? gm_host_lost(p) : GM_RET_AGAIN;
 }
 
 bool gm_host_pump_told(struct gm_host_pmap *p)

@@ -42,12 +42,34 @@ static unsigned take_slot(struct gm_host_piece *piece)
 	return 0;
 }
 
-/* A new piece, smaller where a limit on address space wants it so. */
+static int reg(struct gm_host_pmap *p, uint64_t va, uint64_t bytes)
+{
+	uint64_t ioctls;
+	int rc;
+
+	do
+		rc = gm_uffd_register(p->fd_app, va, bytes, &ioctls);
+	while (gm_host_again(p, rc));
+	return rc;
+}
+
+static int unregister(struct gm_host_pmap *p, uint64_t va, uint64_t bytes)
+{
+	int rc;
+
+	do
+		rc = gm_uffd_unregister(p->fd_app, va, bytes);
+	while (gm_host_again(p, rc));
+	return rc;
+}
+
+/* (l) A new piece, smaller where a limit on address space wants it so. SUCCESS, NOMEM, AGAIN (the descriptor is gone). */
 static gm_ret_t grow(struct gm_host_pmap *p)
 {
 	struct gm_host_piece *piece = &p->piece[p->pieces];
 	unsigned slots = GM_HOST_PIECE_SLOTS;
 	uint64_t va = 0, ioctls;
+	int rc;
 
 	if (p->pieces == GM_HOST_PIECES)
 		return gm_fail(GM_RET_NOMEM, "staging: all %u pieces are in use", GM_HOST_PIECES);
@@ -55,8 +77,11 @@ static gm_ret_t grow(struct gm_host_pmap *p)
 		va = gm_host_reserve((uint64_t)slots * GM_BLOCK_BYTES);
 	if (!va)
 		return gm_fail(GM_RET_NOMEM, "staging: no address space left");
-	if (!p->plain_arena && gm_uffd_register(p->fd_app, va, (uint64_t)slots * GM_BLOCK_BYTES, &ioctls)) {
+	rc = p->plain_arena ? 0 : gm_uffd_register(p->fd_app, va, (uint64_t)slots * GM_BLOCK_BYTES, &ioctls);
+	if (rc) {
 		munmap((void *)(uintptr_t)va, (uint64_t)slots * GM_BLOCK_BYTES);
+		if (rc == -EBADF || rc == -ENOTTY)
+			return GM_RET_AGAIN;
 		return gm_fail(GM_RET_NOMEM, "staging: the kernel does not register it with userfaultfd");
 	}
 	/* a huge page that is moved in stays huge; without huge pages in the kernel nothing is lost */
@@ -64,8 +89,23 @@ static gm_ret_t grow(struct gm_host_pmap *p)
 	*piece = (struct gm_host_piece){ .va = va, .slots = slots };
 	for (unsigned s = slots; s < GM_HOST_PIECE_SLOTS; s++)
 		piece->taken[s / 64] |= UINT64_C(1) << (s % 64);
-	p->pieces++;
+	atomic_fetch_add(&p->pieces, 1); /* complete: read without the lock too */
 	return GM_RET_SUCCESS;
+}
+
+static bool is_within(uint64_t va, uint64_t begin, uint64_t bytes)
+{
+	return va >= begin && va - begin < bytes;
+}
+
+bool gm_host_slots_have(struct gm_host_pmap *p, uint64_t va)
+{
+	unsigned n = atomic_load(&p->pieces);
+	bool has = is_within(va, p->bounce, (uint64_t)GM_HOST_BOUNCES * 2 * GM_BLOCK_BYTES);
+
+	for (unsigned i = 0; i < n; i++)
+		has |= is_within(va, p->piece[i].va, (uint64_t)p->piece[i].slots * GM_BLOCK_BYTES);
+	return has;
 }
 
 static struct gm_host_piece *piece_with_room(struct gm_host_pmap *p)
@@ -80,8 +120,10 @@ gm_ret_t gm_host_slot_alloc(void *pmap, uint64_t *slot)
 {
 	struct gm_host_pmap *p = pmap;
 	struct gm_host_piece *piece;
-	gm_ret_t ret = GM_RET_SUCCESS;
+	gm_ret_t ret;
 
+again:
+	ret = GM_RET_SUCCESS;
 	gm_lock(p->env, &p->lock);
 	piece = piece_with_room(p);
 	if (!piece) {
@@ -93,7 +135,9 @@ gm_ret_t gm_host_slot_alloc(void *pmap, uint64_t *slot)
 		*slot = piece->va + (uint64_t)take_slot(piece) * GM_BLOCK_BYTES;
 	}
 	gm_unlock(p->env, &p->lock);
-	return ret;
+	if (ret == GM_RET_AGAIN && gm_host_revive(p))
+		goto again;
+	return ret == GM_RET_AGAIN ? gm_fail(GM_RET_NOMEM, "staging: the program closed the descriptor") : ret;
 }
 
 static struct gm_host_piece *piece_of(struct gm_host_pmap *p, uint64_t slot)
@@ -166,7 +210,6 @@ static bool drop_frames(uint64_t addr, uint64_t bytes)
 void gm_host_slot_drop(void *pmap, uint64_t addr, uint64_t bytes)
 {
 	struct gm_host_pmap *p = pmap;
-	uint64_t ioctls;
 	bool ok;
 
 	if (p->plain_arena) {
@@ -178,13 +221,13 @@ void gm_host_slot_drop(void *pmap, uint64_t addr, uint64_t bytes)
 	/* While it is off the descriptor, dropping it raises no event. On it, this thread would wait until the
 	 * event was read, and whoever reads may wait for this thread. So if it cannot be taken off (too many
 	 * mappings) the frames stay: a later steal into these pages is refused, and costs no byte. */
-	if (gm_uffd_unregister(p->fd_app, addr, bytes)) {
+	if (unregister(p, addr, bytes)) {
 		gm_log(p->env, GM_LOG_ERROR, "staging at 0x%llx stays full: too many mappings in this process",
 		       (unsigned long long)addr);
 		return;
 	}
 	ok = drop_frames(addr, bytes);
-	if (gm_uffd_register(p->fd_app, addr, bytes, &ioctls) || !ok)
+	if (reg(p, addr, bytes) || !ok)
 		gm_log(p->env, GM_LOG_ERROR, "staging at 0x%llx cannot be emptied: error %d",
 		       (unsigned long long)addr, errno);
 }
@@ -217,6 +260,18 @@ gm_ret_t gm_host_slots_init(struct gm_host_pmap *p)
 	return GM_RET_SUCCESS;
 }
 
+bool gm_host_slots_watch(struct gm_host_pmap *p, int fd)
+{
+	bool ok = true;
+
+	for (unsigned i = 0; !p->plain_arena && i < p->pieces; i++) {
+		uint64_t ioctls;
+
+		ok &= !gm_uffd_register(fd, p->piece[i].va, (uint64_t)p->piece[i].slots * GM_BLOCK_BYTES, &ioctls);
+	}
+	return ok;
+}
+
 void gm_host_slots_fini(struct gm_host_pmap *p)
 {
 	for (unsigned i = 0; i < p->pieces; i++) {
@@ -224,7 +279,7 @@ void gm_host_slots_fini(struct gm_host_pmap *p)
 
 		/* nobody reads the event of unmapping it any more */
 		if (!p->plain_arena)
-			(void)gm_uffd_unregister(p->fd_app, p->piece[i].va, bytes);
+			(void)unregister(p, p->piece[i].va, bytes);
 		munmap((void *)(uintptr_t)p->piece[i].va, bytes);
 	}
 	munmap((void *)(uintptr_t)p->bounce, (uint64_t)GM_HOST_BOUNCES * 2 * GM_BLOCK_BYTES);

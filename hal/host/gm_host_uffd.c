@@ -8,8 +8,11 @@
 #include <sys/ioctl.h>
 
 #define MODE_MISSING UINT64_C(1)
+#define MODE_STORES UINT64_C(2) /* of register */
 #define MODE_DONTWAKE UINT64_C(1) /* of copy, zeropage, move and poison alike */
 #define MODE_ALLOW_SRC_HOLES UINT64_C(2)
+#define MODE_COPY_PROTECTED UINT64_C(2)
+#define MODE_PROTECT UINT64_C(1)
 
 struct uffd_api {
 	uint64_t api, features, ioctls;
@@ -37,6 +40,11 @@ struct uffd_make {
 	int64_t result;
 };
 
+struct uffd_protect {
+	struct uffd_range range;
+	uint64_t mode;
+};
+
 struct scan_arg {
 	uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
 	uint64_t inverted, mask, anyof, returned;
@@ -49,12 +57,14 @@ struct scan_arg {
 #define UFFD_COPY _IOWR(GM_UFFD_API, 0x03, struct uffd_transfer)
 #define UFFD_ZEROPAGE _IOWR(GM_UFFD_API, 0x04, struct uffd_make)
 #define UFFD_MOVE _IOWR(GM_UFFD_API, GM_UFFD_NR_MOVE, struct uffd_transfer)
+#define UFFD_PROTECT _IOWR(GM_UFFD_API, GM_UFFD_NR_PROTECT, struct uffd_protect)
 #define UFFD_POISON _IOWR(GM_UFFD_API, 0x08, struct uffd_make)
 #define PAGEMAP_SCAN_ _IOWR('f', 16, struct scan_arg)
 
 _Static_assert(sizeof(struct gm_uffd_msg) == 32, "the kernel's message");
 _Static_assert(sizeof(struct uffd_transfer) == 40, "the kernel's uffdio_move");
 _Static_assert(sizeof(struct uffd_make) == 32, "the kernel's uffdio_poison");
+_Static_assert(sizeof(struct uffd_protect) == 24, "the kernel's uffdio_writeprotect");
 _Static_assert(sizeof(struct scan_arg) == 96, "the kernel's pm_scan_arg");
 _Static_assert(sizeof(struct gm_page_region) == 24, "the kernel's page_region");
 
@@ -73,14 +83,31 @@ int gm_uffd_api(int fd, uint64_t want, uint64_t *features)
 	return rc;
 }
 
-int gm_uffd_register(int fd, uint64_t va, uint64_t bytes, uint64_t *ioctls)
+static int do_register(int fd, uint64_t va, uint64_t bytes, uint64_t mode, uint64_t *ioctls)
 {
-	struct uffd_register r = { .range = { va, bytes }, .mode = MODE_MISSING };
+	struct uffd_register r = { .range = { va, bytes }, .mode = mode };
 	int rc = simple(fd, UFFD_REGISTER, &r);
 
 	if (rc == 0)
 		*ioctls = r.ioctls;
 	return rc;
+}
+
+int gm_uffd_register(int fd, uint64_t va, uint64_t bytes, uint64_t *ioctls)
+{
+	return do_register(fd, va, bytes, MODE_MISSING, ioctls);
+}
+
+int gm_uffd_register_stores(int fd, uint64_t va, uint64_t bytes, uint64_t *ioctls)
+{
+	return do_register(fd, va, bytes, MODE_MISSING | MODE_STORES, ioctls);
+}
+
+int gm_uffd_protect(int fd, uint64_t va, uint64_t bytes, bool on)
+{
+	struct uffd_protect p = { .range = { va, bytes }, .mode = on ? MODE_PROTECT : 0 };
+
+	return simple(fd, UFFD_PROTECT, &p);
 }
 
 int gm_uffd_unregister(int fd, uint64_t va, uint64_t bytes)
@@ -145,6 +172,11 @@ int64_t gm_uffd_move(int fd, uint64_t dst, uint64_t src, uint64_t bytes)
 int64_t gm_uffd_copy(int fd, uint64_t dst, uint64_t src, uint64_t bytes)
 {
 	return transfer(fd, UFFD_COPY, (struct uffd_transfer){ dst, src, bytes, 0, 0 });
+}
+
+int64_t gm_uffd_copy_protected(int fd, uint64_t dst, uint64_t src, uint64_t bytes)
+{
+	return transfer(fd, UFFD_COPY, (struct uffd_transfer){ dst, src, bytes, MODE_COPY_PROTECTED, 0 });
 }
 
 int64_t gm_uffd_zeropage(int fd, uint64_t dst, uint64_t bytes)

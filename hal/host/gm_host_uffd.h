@@ -12,11 +12,14 @@
 #ifndef GM_HAL_HOST_UFFD_H
 #define GM_HAL_HOST_UFFD_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #define GM_UFFD_API 0xAAu
 
+#define GM_UFFD_FEATURE_WP (UINT64_C(1) << 0)
+#define GM_UFFD_FEATURE_EVENT_FORK (UINT64_C(1) << 1)
 #define GM_UFFD_FEATURE_EVENT_REMAP (UINT64_C(1) << 2)
 #define GM_UFFD_FEATURE_EVENT_REMOVE (UINT64_C(1) << 3)
 #define GM_UFFD_FEATURE_EVENT_UNMAP (UINT64_C(1) << 6)
@@ -25,13 +28,16 @@
 #define GM_UFFD_FEATURE_MOVE (UINT64_C(1) << 16)
 
 #define GM_UFFD_EVENT_PAGEFAULT 0x12u
+#define GM_UFFD_EVENT_FORK 0x13u
 #define GM_UFFD_EVENT_REMAP 0x14u
 #define GM_UFFD_EVENT_REMOVE 0x15u
 #define GM_UFFD_EVENT_UNMAP 0x16u
 #define GM_UFFD_PAGEFAULT_WRITE UINT64_C(1)
+#define GM_UFFD_PAGEFAULT_WP UINT64_C(2) /* a store to a page that is protected */
 
 /* Number of an ioctl, also its bit in the set of ioctls that a registered range takes. */
 #define GM_UFFD_NR_MOVE 0x05
+#define GM_UFFD_NR_PROTECT 0x06
 
 struct gm_uffd_msg {
 	uint8_t event;
@@ -43,6 +49,9 @@ struct gm_uffd_msg {
 			uint64_t flags, address;
 			uint32_t thread_id, reserved;
 		} pagefault;
+		struct {
+			uint32_t fd; /* the reader's now */
+		} fork;
 		struct {
 			uint64_t from, to, bytes;
 		} remap;
@@ -69,8 +78,12 @@ int gm_uffd_api(int fd, uint64_t want, uint64_t *features);
 
 /* Watch for missing pages. `ioctls` receives the set of ioctls for the range. 0 or a negative errno. */
 int gm_uffd_register(int fd, uint64_t va, uint64_t bytes, uint64_t *ioctls);
+/* The same, and pages may be protected. What is registered already keeps that when registered without it. */
+int gm_uffd_register_stores(int fd, uint64_t va, uint64_t bytes, uint64_t *ioctls);
 int gm_uffd_unregister(int fd, uint64_t va, uint64_t bytes);
 int gm_uffd_wake(int fd, uint64_t va, uint64_t bytes);
+/* Stores to pages that are present wait, each with a message; no longer, and those that wait go on. 0 or a negative errno. */
+int gm_uffd_protect(int fd, uint64_t va, uint64_t bytes, bool on);
 /* Is a thread of the process between the start of an munmap, madvise or mremap of a watched range and
  * the reading of its event? 1, 0 or a negative errno. */
 int gm_uffd_changing(int fd);
@@ -83,6 +96,8 @@ int gm_uffd_changing(int fd);
 int64_t gm_uffd_take(int fd, uint64_t dst, uint64_t src, uint64_t bytes);
 int64_t gm_uffd_move(int fd, uint64_t dst, uint64_t src, uint64_t bytes);
 int64_t gm_uffd_copy(int fd, uint64_t dst, uint64_t src, uint64_t bytes);
+/* Copy, and what was made is protected. */
+int64_t gm_uffd_copy_protected(int fd, uint64_t dst, uint64_t src, uint64_t bytes);
 int64_t gm_uffd_zeropage(int fd, uint64_t dst, uint64_t bytes);
 int64_t gm_uffd_poison(int fd, uint64_t dst, uint64_t bytes);
 

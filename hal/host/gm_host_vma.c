@@ -6,7 +6,7 @@
  * /proc/self/maps; whether it is locked only smaps tells, which is slow and
  * therefore read only in a process that has locked anything. Files of /proc
  * are opened per question, so that a program that closes all descriptors does
- * no harm; only the pagemap, which every steal needs, stays open.
+ * no harm; only the pagemap, which every steal needs, stays open, and is opened again when it was closed.
  *
  * Before Linux 6.7 the pagemap has no PAGEMAP_SCAN, and its entries are read one by one
  * (by_entries, on the lower rungs): 15 ms per GiB.
@@ -127,33 +127,20 @@ gm_ret_t gm_host_area_maps(uint64_t va, struct gm_host_area *area)
 	return ret;
 }
 
-gm_ret_t gm_host_area(uint64_t va, struct gm_host_area *area)
+/* 0, or an errno: ENOENT where nothing is mapped at or above va; others where the kernel is not asked so. */
+static int query(int fd, uint64_t va, bool named, struct gm_host_area *area)
 {
 	char name[sizeof(area->name)] = "";
 	struct procmap_query q = {
 		.size = sizeof(q),
 		.query_flags = QUERY_COVERING_OR_NEXT,
 		.query_addr = va,
-		.vma_name_size = sizeof(name),
-		.vma_name_addr = GM_VA(name),
+		.vma_name_size = named ? sizeof(name) : 0,
+		.vma_name_addr = named ? GM_VA(name) : 0,
 	};
-	int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
-	int err = 0;
 
-	if (fd < 0)
-		return gm_fail(GM_RET_FAULT, "/proc/self/maps cannot be read: error %d", errno);
 	if (ioctl(fd, PROCMAP_QUERY_, &q))
-		err = errno;
-	if (err == ENAMETOOLONG) { /* the path of a file: not needed */
-		q.vma_name_size = 0;
-		q.vma_name_addr = 0;
-		err = ioctl(fd, PROCMAP_QUERY_, &q) ? errno : 0;
-	}
-	close(fd);
-	if (err == ENOENT)
-		return GM_RET_FAULT;
-	if (err) /* a kernel before 6.11 */
-		return gm_host_area_maps(va, area);
+		return errno == ENAMETOOLONG ? query(fd, va, false, area) : errno; /* the path of a file: not needed */
 	*area = (struct gm_host_area){
 		.begin = q.vma_start,
 		.end = q.vma_end,
@@ -163,7 +150,29 @@ gm_ret_t gm_host_area(uint64_t va, struct gm_host_area *area)
 		.file = q.inode || q.dev_major || q.dev_minor,
 	};
 	memcpy(area->name, name, sizeof(name));
-	return GM_RET_SUCCESS;
+	return 0;
+}
+
+gm_ret_t gm_host_area(uint64_t va, struct gm_host_area *area)
+{
+	int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC), err;
+
+	if (fd < 0)
+		return gm_fail(GM_RET_FAULT, "/proc/self/maps cannot be read: error %d", errno);
+	err = query(fd, va, true, area);
+	close(fd);
+	if (err == ENOENT)
+		return GM_RET_FAULT;
+	return err ? gm_host_area_maps(va, area) : GM_RET_SUCCESS; /* a kernel before 6.11 */
+}
+
+gm_ret_t gm_host_area_by(int fd, uint64_t va, struct gm_host_area *area)
+{
+	int err = fd < 0 ? EBADF : query(fd, va, false, area);
+
+	if (err == ENOENT)
+		return GM_RET_FAULT;
+	return err ? gm_host_area(va, area) : GM_RET_SUCCESS;
 }
 
 /* Has the process locked any memory? Then smaps is worth its price. */
@@ -219,6 +228,32 @@ void gm_host_mem_inherit(void *pmap, uint64_t va, uint64_t bytes, bool inherit)
 
 	if (madvise((void *)(uintptr_t)va, bytes, inherit ? MADV_DOFORK : MADV_DONTFORK) && !inherit)
 		gm_log(p->env, GM_LOG_ERROR, "fork: a child will see zeros at 0x%llx: error %d", (unsigned long long)va, errno);
+}
+
+/* Is all of it mapped? The kernel changes what it finds before a hole, and only then says so. */
+static bool is_mapped(uint64_t va, uint64_t end)
+{
+	struct gm_host_area a;
+
+	for (; va < end; va = a.end)
+		if (gm_host_area(va, &a) || a.begin > va)
+			return false;
+	return true;
+}
+
+gm_ret_t gm_host_mem_protect(void *pmap, uint64_t va, uint64_t bytes, uint32_t access)
+{
+	int prot = (access & GM_READ ? PROT_READ : 0) | (access & GM_WRITE ? PROT_READ | PROT_WRITE : 0);
+	int err;
+
+	(void)pmap;
+	if (!is_mapped(va, va + bytes))
+		return gm_fail(GM_RET_FAULT, "not all of 0x%" PRIx64 " + 0x%" PRIx64 " is mapped", va, bytes);
+	if (!mprotect((void *)(uintptr_t)va, bytes, prot))
+		return GM_RET_SUCCESS;
+	err = errno;
+	return gm_fail(err == ENOMEM ? GM_RET_NOMEM : GM_RET_PERM, "mprotect() of 0x%" PRIx64 " + 0x%" PRIx64 ": error %d", va,
+		       bytes, err);
 }
 
 gm_ret_t gm_host_mem_rights(void *pmap, uint64_t va, struct gm_host_vma *vma)
@@ -336,29 +371,37 @@ static int read_entries(struct gm_host_pmap *p, uint64_t begin, uint64_t end, st
 	return (int)found;
 }
 
-/* As gm_pagemap_scan(); goes on without the kept descriptor if the program closed it. */
+/* The pagemap opened again, as the program closed it: another file may answer to its number. False: it is open, or cannot be. */
+static bool reopened(struct gm_host_pmap *p)
+{
+	int old = p->fd_pagemap, fd;
+
+	if (gm_host_fd_is(old, "/pagemap") || gm_host_open_pagemap(&fd))
+		return false;
+	if (!atomic_compare_exchange_strong(&p->fd_pagemap, &old, fd))
+		close(fd); /* another thread was faster */
+	return true;
+}
+
+/* As gm_pagemap_scan(). */
 static int scan(struct gm_host_pmap *p, uint64_t begin, uint64_t end, uint64_t anyof, struct gm_page_region *vec,
 		size_t n, uint64_t *walked)
 {
-	int found, fd;
+	int found;
 
-	if (p->by_entries)
-		return anyof & GM_PAGE_HAS_CONTENT ? read_entries(p, begin, end, vec, n, walked) : -EINVAL;
-	found = gm_pagemap_scan(p->fd_pagemap, begin, end, anyof, vec, n, walked);
+	if (p->by_entries && !(anyof & GM_PAGE_HAS_CONTENT))
+		return -EINVAL;
 
-	if (found != -EBADF && found != -ENOTTY)
-		return found;
-	fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return found;
-	found = gm_pagemap_scan(fd, begin, end, anyof, vec, n, walked);
-	close(fd);
+	do
+		found = p->by_entries ? read_entries(p, begin, end, vec, n, walked) :
+					gm_pagemap_scan(p->fd_pagemap, begin, end, anyof, vec, n, walked);
+	while (found < 0 && reopened(p));
 	return found;
 }
 
 gm_ret_t gm_host_content(struct gm_host_pmap *p, uint64_t va, struct gm_mask *some, struct gm_mask *zero, bool *huge)
 {
-	struct gm_page_region vec[64];
+	struct gm_page_region vec[64] = { { 0 } };
 	uint64_t at = va;
 
 	*some = *zero = gm_mask_none();
@@ -392,10 +435,9 @@ int gm_host_has_content(struct gm_host_pmap *p, uint64_t va)
 struct gm_mask gm_host_guards(struct gm_host_pmap *p, uint64_t va)
 {
 	struct gm_mask guards = gm_mask_none();
-	struct gm_page_region vec[64];
+	struct gm_page_region vec[64] = { { 0 } };
 	uint64_t at = va;
 
-	memset(vec, 0, sizeof(vec));
 	while (at < va + GM_BLOCK_BYTES) {
 		int n = scan(p, at, va + GM_BLOCK_BYTES, GM_PAGE_IS_GUARD, vec, sizeof(vec) / sizeof(vec[0]), &at);
 
@@ -422,6 +464,11 @@ bool gm_host_mem_huge(void *pmap, uint64_t va)
 	bool huge;
 
 	return gm_host_content(pmap, va, &some, &zero, &huge) == GM_RET_SUCCESS && huge;
+}
+
+gm_ret_t gm_host_mem_content(void *pmap, uint64_t va, struct gm_host_content *out)
+{
+	return gm_host_content(pmap, va, &out->some, &out->zero, &out->huge);
 }
 
 gm_ret_t gm_host_mem_present(void *pmap, uint64_t va, struct gm_mask *present)

@@ -67,7 +67,8 @@ void gm_sim_unpin(struct gm_sim *sim, uint64_t va);
 gm_ret_t gm_sim_fork_snapshot(struct gm_sim *sim, uint64_t va, void *buf, size_t bytes);
 
 /* Make the nth call of a host operation from now fail: "steal", "restore", "fill", "zero", "watch",
- * "slot_alloc", "mem_map"; with NOMEM, or AGAIN for steal, restore, fill and zero (transient). */
+ * "watch_stores", "fill_protected", "unprotect", "slot_alloc", "mem_map"; with NOMEM, or AGAIN for what moves, makes
+ * or unprotects pages (transient). */
 gm_ret_t gm_sim_fail(struct gm_sim *sim, const char *op, uint64_t nth, uint64_t count);
 /* nth 1 is the next call; `count` calls fail from there on; 0 of either disarms. INVAL: no such op. */
 

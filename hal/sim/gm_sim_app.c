@@ -5,7 +5,8 @@
  * code without any other interleaves too.
  *
  *     access: no right -> FAULT; poisoned -> IO; present -> done;
- *             absent, unwatched -> zeros at once; absent, watched -> message, wait, look again
+ *             absent, unwatched -> zeros at once; absent, watched -> message, wait, look again;
+ *             a store to a page that is protected -> the same
  *     dontneed: REMOVE read -> (others may run) -> pages gone
  *     munmap, mmap_at, mremap: pages and mapping gone -> events posted, one after the other, until read
  *
@@ -234,12 +235,12 @@ static gm_ret_t touch(struct gm_sim *sim, uint64_t va, bool write, uint8_t **byt
 		page = gm_sim_page_get(sim, va, true);
 		if (page->poisoned)
 			return GM_RET_IO;
-		if (page->frame) {
+		if (page->frame && !(write && page->protected)) {
 			*byte = page->frame + va % GM_PAGE_BYTES;
 			return GM_RET_SUCCESS;
 		}
 		if (vma->pmap)
-			gm_sim_fault_wait(vma->pmap, va, write);
+			gm_sim_fault_wait(vma->pmap, va, write, page->frame);
 		else
 			gm_sim_pages_populate(sim, vma, va);
 	}

@@ -71,6 +71,17 @@ static gm_ret_t host_pmap_create(void *dev, void **pmap)
 	return GM_RET_SUCCESS;
 }
 
+/* What is not watched is not protected. */
+static void clear_protected(struct gm_sim *sim, uint64_t va, uint64_t end)
+{
+	for (; va < end; va += GM_PAGE_BYTES) {
+		struct gm_sim_page *page = gm_sim_page_get(sim, va, false);
+
+		if (page)
+			page->protected = false;
+	}
+}
+
 /* As closing a userfaultfd: what is still watched is so no more, and its absent pages become zeros. */
 static void host_pmap_destroy(void *pmap)
 {
@@ -79,8 +90,12 @@ static void host_pmap_destroy(void *pmap)
 	struct gm_sim_vma *vma;
 
 	for (vma = gm_sim_vma_after(sim, 0); vma; vma = gm_sim_vma_next(sim, vma)) {
-		if (vma->pmap == p)
-			vma->pmap = NULL;
+		if (vma->pmap != p)
+			continue;
+		if (vma->stores)
+			clear_protected(sim, vma->va, vma->end);
+		vma->pmap = NULL;
+		vma->stores = false;
 	}
 	gm_sim_vma_merge(sim, 0, UINT64_MAX);
 	for (unsigned i = 0; i < GM_SIM_BOUNCES; i++) {
@@ -114,6 +129,8 @@ static gm_ret_t access_pages(struct gm_sim *sim, uint64_t va, void *buf, size_t 
 			return GM_RET_FAULT;
 		if (!page->frame) /* first touch of memory that nobody watches */
 			gm_sim_pages_populate(sim, vma, va);
+		if (write && page->protected)
+			return GM_RET_FAULT;
 		if (write)
 			memcpy(page->frame + offset, at, n); // NOLINT(clang-analyzer-core.NonNullParamChecker)
 		else
@@ -133,6 +150,15 @@ static gm_ret_t host_access(void *pmap, uint64_t va, void *buf, size_t bytes, bo
 static gm_ret_t host_bus_access(void *dev, uint64_t va, void *buf, size_t bytes, bool write)
 {
 	return access_pages(dev, va, buf, bytes, write);
+}
+
+/* Reads and writes the byte back: nothing here is a point of the scheduler. */
+static gm_ret_t host_bus_touch(void *dev, uint64_t va)
+{
+	uint8_t byte;
+	gm_ret_t ret = access_pages(dev, va, &byte, 1, false);
+
+	return ret ? ret : access_pages(dev, va, &byte, 1, true);
 }
 
 /* ------------------------------------------------------------ its mappings */
@@ -182,6 +208,11 @@ static void host_mem_inherit(void *pmap, uint64_t va, uint64_t bytes, bool inher
 	gm_sim_vma_merge(sim, va, va + bytes);
 }
 
+static gm_ret_t host_mem_protect(void *pmap, uint64_t va, uint64_t bytes, uint32_t access)
+{
+	return gm_sim_mprotect(((struct gm_sim_pmap *)pmap)->sim, va, bytes, access);
+}
+
 static gm_ret_t host_mem_probe(void *pmap, uint64_t va, struct gm_host_vma *out)
 {
 	const struct gm_sim_vma *vma = gm_sim_vma_find(((struct gm_sim_pmap *)pmap)->sim, va);
@@ -196,11 +227,43 @@ static gm_ret_t host_mem_probe(void *pmap, uint64_t va, struct gm_host_vma *out)
 	return GM_RET_SUCCESS;
 }
 
+/* It knows no heaps, stacks and libraries: the simulated process is the application alone. */
+static gm_ret_t host_mem_kind(void *pmap, uint64_t va, struct gm_host_vma *out)
+{
+	struct gm_sim *sim = ((struct gm_sim_pmap *)pmap)->sim;
+	const struct gm_sim_vma *vma = gm_sim_vma_find(sim, va);
+	uint64_t block = va & ~(GM_BLOCK_BYTES - 1ull), end;
+
+	if (host_mem_probe(pmap, va, out))
+		return GM_RET_FAULT;
+	out->kind = vma->shared				       ? GM_HOST_SHARED
+		    : vma->locked			       ? GM_HOST_LOCKED
+		    : vma->access != (GM_READ | GM_WRITE)      ? GM_HOST_RIGHTS
+		    : vma->end - vma->va < GM_BLOCK_BYTES      ? GM_HOST_SMALL
+							       : GM_HOST_ANON;
+	end = vma->end < block + GM_BLOCK_BYTES ? vma->end : block + GM_BLOCK_BYTES;
+	out->va = vma->va > block ? vma->va : block;
+	out->bytes = end - out->va;
+	return GM_RET_SUCCESS;
+}
+
 static bool host_mem_huge(void *pmap, uint64_t va)
 {
 	const struct gm_sim_block *block = gm_sim_block_get(((struct gm_sim_pmap *)pmap)->sim, va, false);
 
 	return block && block->huge;
+}
+
+/* It has no shared page of zeros: each page is its own. */
+static gm_ret_t host_mem_content(void *pmap, uint64_t va, struct gm_host_content *out)
+{
+	const struct gm_sim_block *block = gm_sim_block_get(((struct gm_sim_pmap *)pmap)->sim, va, false);
+
+	*out = (struct gm_host_content){ .huge = block && block->huge };
+	for (unsigned i = 0; block && i < GM_BLOCK_PAGES; i++)
+		if (block->page[i].frame || block->page[i].poisoned)
+			gm_mask_set(&out->some, i);
+	return GM_RET_SUCCESS;
 }
 
 static gm_ret_t host_mem_present(void *pmap, uint64_t va, struct gm_mask *present)
@@ -240,8 +303,12 @@ static void set_watcher(struct gm_sim *sim, uint64_t va, uint64_t end, struct gm
 	struct gm_sim_vma *vma;
 
 	gm_sim_vma_isolate(sim, va, end);
-	for (vma = gm_sim_vma_after(sim, va); vma && vma->va < end; vma = gm_sim_vma_next(sim, vma))
+	for (vma = gm_sim_vma_after(sim, va); vma && vma->va < end; vma = gm_sim_vma_next(sim, vma)) {
+		if (vma->stores && !pmap)
+			clear_protected(sim, vma->va, vma->end);
 		vma->pmap = pmap;
+		vma->stores = vma->stores && pmap;
+	}
 	gm_sim_vma_merge(sim, va, end);
 	set_wanted(sim, va, end, pmap != NULL);
 }
@@ -264,6 +331,21 @@ static gm_ret_t host_watch(void *pmap, uint64_t va, uint64_t bytes)
 			return GM_RET_BUSY;
 	}
 	set_watcher(sim, va, va + bytes, p);
+	return GM_RET_SUCCESS;
+}
+
+static gm_ret_t host_watch_stores(void *pmap, uint64_t va, uint64_t bytes)
+{
+	struct gm_sim_pmap *p = pmap;
+	struct gm_sim *sim = p->sim;
+	gm_ret_t ret = gm_sim_trapped(sim, GM_SIM_WATCH_STORES) ? GM_RET_NOMEM : host_watch(pmap, va, bytes);
+
+	if (ret)
+		return ret;
+	gm_sim_vma_isolate(sim, va, va + bytes);
+	for (struct gm_sim_vma *vma = gm_sim_vma_after(sim, va); vma && vma->va < va + bytes; vma = gm_sim_vma_next(sim, vma))
+		vma->stores = true;
+	gm_sim_vma_merge(sim, va, va + bytes);
 	return GM_RET_SUCCESS;
 }
 
@@ -370,22 +452,79 @@ static void host_at_fork(void *pmap, gm_ret_t (*freeze)(void *arg), void (*thaw)
 	p->fork_arg = arg;
 }
 
+/* A child of the simulation is a look at its memory (gm_sim_fork_snapshot()); it has no descriptor. */
+static gm_ret_t host_serve_forks(void *pmap)
+{
+	(void)pmap;
+	return gm_fail(GM_RET_NOTSUP, "the simulated host cannot serve children");
+}
+
+/* So no message names a child, and nobody may ask for one. */
+static gm_ret_t host_child_fill(void *pmap, int child, uint64_t va, const void *src, uint64_t bytes, uint64_t *done)
+{
+	const struct gm_sim_pmap *p = pmap;
+
+	(void)va, (void)src, (void)bytes, (void)done;
+	gm_sim_panic(p->sim, "child_fill of child %d, which no message named", child);
+}
+
+static size_t host_child_read(void *pmap, int child, struct gm_host_msg *msgs, size_t n)
+{
+	const struct gm_sim_pmap *p = pmap;
+
+	(void)msgs, (void)n;
+	gm_sim_panic(p->sim, "child_read of child %d, which no message named", child);
+}
+
+static void host_child_close(void *pmap, int child)
+{
+	const struct gm_sim_pmap *p = pmap;
+
+	gm_sim_panic(p->sim, "child_close of child %d, which no message named", child);
+}
+
+static void host_child_fail(void *pmap)
+{
+	const struct gm_sim_pmap *p = pmap;
+
+	gm_sim_panic(p->sim, "child_fail where no child is served");
+}
+
+/* There are no descriptors that could be closed. */
+static gm_ret_t host_keep(void *pmap)
+{
+	(void)pmap;
+	return GM_RET_SUCCESS;
+}
+
+static gm_ret_t host_reopen(void *pmap)
+{
+	(void)pmap;
+	return GM_RET_EXIST;
+}
+
 static const struct gm_host_ops host_ops = {
 	.mem_map = host_mem_map,
 	.mem_unmap = host_mem_unmap,
 	.mem_inherit = host_mem_inherit,
+	.mem_protect = host_mem_protect,
 	.mem_probe = host_mem_probe,
 	.mem_rights = host_mem_probe,
+	.mem_kind = host_mem_kind,
 	.mem_huge = host_mem_huge,
+	.mem_content = host_mem_content,
 	.mem_present = host_mem_present,
 	.watch = host_watch,
 	.unwatch = host_unwatch,
+	.watch_stores = host_watch_stores,
 	.slot_alloc = host_slot_alloc,
 	.slot_free = host_slot_free,
 	.slot_drop = host_slot_drop,
 	.steal = gm_sim_steal,
 	.restore = gm_sim_restore,
 	.fill = gm_sim_fill,
+	.fill_protected = gm_sim_fill_protected,
+	.unprotect = gm_sim_unprotect,
 	.zero = gm_sim_zero,
 	.poison = gm_sim_poison,
 	.unmark = gm_sim_unmark,
@@ -396,8 +535,16 @@ static const struct gm_host_ops host_ops = {
 	.msg_kick = gm_sim_msg_kick,
 	.settled = gm_sim_msg_settled,
 	.bus_access = host_bus_access,
+	.bus_touch = host_bus_touch,
 	.msg_fd = host_msg_fd,
 	.at_fork = host_at_fork,
+	.keep = host_keep,
+	.reopen = host_reopen,
+	.serve_forks = host_serve_forks,
+	.child_fill = host_child_fill,
+	.child_read = host_child_read,
+	.child_close = host_child_close,
+	.child_fail = host_child_fail,
 };
 
 static const struct gm_mmu host_mmu = {

@@ -88,6 +88,7 @@ struct gm_sim_page {
 	uint8_t *frame; /* NULL: absent */
 	uint32_t pins;
 	bool poisoned; /* absent, and an access is an error */
+	bool protected; /* present, and a store waits; as Linux has it: goes with the frame, but stays over mremap() */
 };
 
 /* The pages of one aligned 2 MiB; made when first needed, kept as long as the world. */
@@ -113,6 +114,7 @@ struct gm_sim_vma {
 	bool not_inherited; /* MADV_DONTFORK */
 	bool owned;      /* made by mem_map: a child has nothing here */
 	bool huge;       /* huge pages are wanted */
+	bool stores;     /* watched so that pages may be protected */
 	struct gm_sim_pmap *pmap; /* who watches it, or NULL */
 };
 
@@ -181,6 +183,7 @@ struct gm_sim_fault {
 	TAILQ_ENTRY(gm_sim_fault) link;
 	uint64_t va; /* of the page */
 	bool write;
+	bool wp;     /* the page is there, but protected */
 	bool read;   /* msg_read() has returned it */
 	bool woken;  /* and so out of the list */
 	struct gm_thread *thread;
@@ -220,7 +223,7 @@ void gm_sim_event_prepare(struct gm_sim_pmap *pmap);
 /* Post it and block until it was read. Ends what prepare began. */
 void gm_sim_event_post(struct gm_sim_pmap *pmap, struct gm_host_msg msg);
 /* Report an access and block until wake(), or for nothing. The pmap may be gone afterwards. */
-void gm_sim_fault_wait(struct gm_sim_pmap *pmap, uint64_t va, bool write);
+void gm_sim_fault_wait(struct gm_sim_pmap *pmap, uint64_t va, bool write, bool wp);
 void gm_sim_fault_wake(struct gm_sim_pmap *pmap, uint64_t va, uint64_t end);
 /* The pmap goes: whoever waits for it goes on. */
 void gm_sim_msg_release(struct gm_sim_pmap *pmap);
@@ -235,6 +238,8 @@ gm_ret_t gm_sim_msg_settled(void *pmap);
 gm_ret_t gm_sim_steal(void *pmap, uint64_t va, const struct gm_mask *want, uint64_t addr, struct gm_host_steal *out);
 gm_ret_t gm_sim_restore(void *pmap, uint64_t va, uint64_t addr, uint64_t bytes, uint64_t *done);
 gm_ret_t gm_sim_fill(void *pmap, uint64_t va, const void *src, uint64_t bytes, uint64_t *done);
+gm_ret_t gm_sim_fill_protected(void *pmap, uint64_t va, const void *src, uint64_t bytes, uint64_t *done);
+gm_ret_t gm_sim_unprotect(void *pmap, uint64_t va, uint64_t bytes);
 gm_ret_t gm_sim_zero(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);
 gm_ret_t gm_sim_poison(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);
 gm_ret_t gm_sim_unmark(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);
@@ -247,6 +252,9 @@ enum gm_sim_op {
 	GM_SIM_FILL,
 	GM_SIM_ZERO,
 	GM_SIM_WATCH,
+	GM_SIM_WATCH_STORES,
+	GM_SIM_FILL_PROTECTED,
+	GM_SIM_UNPROTECT,
 	GM_SIM_SLOT_ALLOC,
 	GM_SIM_MEM_MAP,
 	GM_SIM_OPS,

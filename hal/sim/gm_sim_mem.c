@@ -7,6 +7,7 @@
  *
  *     absent --populate, restore, fill, zero--> present --zap, steal--> absent
  *     absent --poison--> poisoned --zap--> absent
+ *     absent --fill_protected--> present, protected --unprotect--> present
  */
 #include "config.h"
 
@@ -106,7 +107,8 @@ void gm_sim_vma_isolate(struct gm_sim *sim, uint64_t va, uint64_t end)
 static bool alike(const struct gm_sim_vma *a, const struct gm_sim_vma *b)
 {
 	return a->end == b->va && a->access == b->access && a->shared == b->shared && a->locked == b->locked &&
-	       a->owned == b->owned && a->not_inherited == b->not_inherited && a->huge == b->huge && a->pmap == b->pmap;
+	       a->owned == b->owned && a->not_inherited == b->not_inherited && a->huge == b->huge && a->pmap == b->pmap &&
+	       a->stores == b->stores;
 }
 
 void gm_sim_vma_merge(struct gm_sim *sim, uint64_t va, uint64_t end)
@@ -206,7 +208,7 @@ static void zap_in_block(struct gm_sim_block *block, unsigned first, unsigned en
 {
 	for (unsigned i = first; i < end; i++) {
 		gm_sim_frame_free(block->page[i].frame);
-		block->page[i] = (struct gm_sim_page){ NULL, 0, false };
+		block->page[i] = (struct gm_sim_page){ .frame = NULL };
 	}
 	block->huge = false;
 }
@@ -239,7 +241,7 @@ void gm_sim_pages_move(struct gm_sim *sim, uint64_t from, uint64_t to, uint64_t 
 		dst = gm_sim_block_get(sim, to + at, true);
 		whole = src->huge && s == 0 && d == 0 && bytes - at >= GM_BLOCK_BYTES;
 		dst->page[d] = src->page[s];
-		src->page[s] = (struct gm_sim_page){ NULL, 0, false };
+		src->page[s] = (struct gm_sim_page){ .frame = NULL };
 		if (gm_mask_test(&src->wanted, s))
 			gm_mask_set(&dst->wanted, d);
 		if (whole) {

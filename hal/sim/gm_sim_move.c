@@ -21,7 +21,8 @@ static const char *const op_names[GM_SIM_OPS] = {
 	[GM_SIM_STEAL] = "steal",		[GM_SIM_RESTORE] = "restore",
 	[GM_SIM_FILL] = "fill",			[GM_SIM_ZERO] = "zero",
 	[GM_SIM_WATCH] = "watch",		[GM_SIM_SLOT_ALLOC] = "slot_alloc",
-	[GM_SIM_MEM_MAP] = "mem_map",
+	[GM_SIM_MEM_MAP] = "mem_map",		[GM_SIM_WATCH_STORES] = "watch_stores",
+	[GM_SIM_FILL_PROTECTED] = "fill_protected", [GM_SIM_UNPROTECT] = "unprotect",
 };
 
 gm_ret_t gm_sim_fail(struct gm_sim *sim, const char *op, uint64_t nth, uint64_t count)
@@ -91,6 +92,7 @@ static gm_ret_t steal_page(struct gm_sim_pmap *p, struct gm_sim_block *block, un
 	gm_sim_slot_put(slot, addr, page->frame);
 	gm_sim_frame_free(page->frame);
 	page->frame = NULL;
+	page->protected = false;
 	block->huge = false;
 	p->sim->stats.steals++;
 	return GM_RET_SUCCESS;
@@ -134,6 +136,7 @@ struct source {
 	struct gm_sim_slot *slot; /* FROM_SLOT */
 	uint64_t addr;            /* FROM_SLOT */
 	const uint8_t *bytes;     /* FROM_BYTES */
+	bool protect;
 };
 
 static void put_page(struct gm_sim *sim, struct gm_sim_page *page, const struct source *from, uint64_t at)
@@ -178,13 +181,14 @@ static gm_ret_t put_pages(struct gm_sim_pmap *p, uint64_t va, uint64_t bytes, co
 
 		if (left-- == 0)
 			return GM_RET_AGAIN;
-		if (!vma || vma->pmap != p)
+		if (!vma || vma->pmap != p || (from->protect && !vma->stores))
 			return GM_RET_FAULT;
 		page = gm_sim_page_get(sim, va + *done, true);
 		if (page->frame || (page->poisoned && (from->kind == FROM_NOWHERE || from->kind == FROM_ZERO)))
 			return GM_RET_EXIST;
 		page->poisoned = false; /* bytes replace the mark, as UFFDIO_COPY does */
 		put_page(sim, page, from, *done);
+		page->protected = from->protect;
 	}
 	if (huge)
 		gm_sim_block_get(sim, va, true)->huge = true;
@@ -215,10 +219,9 @@ gm_ret_t gm_sim_restore(void *pmap, uint64_t va, uint64_t addr, uint64_t bytes, 
 	return give_pages(p, va, bytes, &from, done);
 }
 
-gm_ret_t gm_sim_fill(void *pmap, uint64_t va, const void *src, uint64_t bytes, uint64_t *done)
+static gm_ret_t fill(struct gm_sim_pmap *p, uint64_t va, const void *src, uint64_t bytes, bool protect, uint64_t *done)
 {
-	struct gm_sim_pmap *p = pmap;
-	struct source from = { .kind = FROM_BYTES, .bytes = src };
+	struct source from = { .kind = FROM_BYTES, .bytes = src, .protect = protect };
 	const struct gm_sim_slot *slot = gm_sim_slot_find(p->sim, GM_VA(src), bytes);
 
 	for (uint64_t at = 0; slot && at < bytes; at += GM_PAGE_BYTES) {
@@ -227,9 +230,39 @@ gm_ret_t gm_sim_fill(void *pmap, uint64_t va, const void *src, uint64_t bytes, u
 				     (unsigned long long)at);
 	}
 	*done = 0;
-	if (gm_sim_trapped(p->sim, GM_SIM_FILL))
+	if (gm_sim_trapped(p->sim, protect ? GM_SIM_FILL_PROTECTED : GM_SIM_FILL))
 		return GM_RET_AGAIN;
 	return give_pages(p, va, bytes, &from, done);
+}
+
+gm_ret_t gm_sim_fill(void *pmap, uint64_t va, const void *src, uint64_t bytes, uint64_t *done)
+{
+	return fill(pmap, va, src, bytes, false, done);
+}
+
+gm_ret_t gm_sim_fill_protected(void *pmap, uint64_t va, const void *src, uint64_t bytes, uint64_t *done)
+{
+	return fill(pmap, va, src, bytes, true, done);
+}
+
+gm_ret_t gm_sim_unprotect(void *pmap, uint64_t va, uint64_t bytes)
+{
+	struct gm_sim_pmap *p = pmap;
+	gm_ret_t ret = GM_RET_SUCCESS;
+
+	if (p->changing || gm_sim_trapped(p->sim, GM_SIM_UNPROTECT))
+		return GM_RET_AGAIN;
+	for (uint64_t at = va; at < va + bytes; at += GM_PAGE_BYTES) {
+		const struct gm_sim_vma *vma = gm_sim_vma_find(p->sim, at);
+
+		if (!vma || vma->pmap != p || !vma->stores) {
+			ret = GM_RET_FAULT;
+			continue;
+		}
+		gm_sim_page_get(p->sim, at, true)->protected = false;
+		gm_sim_fault_wake(p, at, at + GM_PAGE_BYTES);
+	}
+	return ret;
 }
 
 gm_ret_t gm_sim_zero(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done)

@@ -52,10 +52,10 @@ void gm_sim_event_post(struct gm_sim_pmap *pmap, struct gm_host_msg msg)
 	gm_sim_pmap_put(pmap);
 }
 
-void gm_sim_fault_wait(struct gm_sim_pmap *pmap, uint64_t va, bool write)
+void gm_sim_fault_wait(struct gm_sim_pmap *pmap, uint64_t va, bool write, bool wp)
 {
 	struct gm_sim *sim = pmap->sim;
-	struct gm_sim_fault fault = { .va = va - va % GM_PAGE_BYTES, .write = write, .thread = sim->current };
+	struct gm_sim_fault fault = { .va = va - va % GM_PAGE_BYTES, .write = write, .wp = wp, .thread = sim->current };
 	uint64_t deadline_ns = GM_SIM_NEVER;
 
 	if (gm_sim_rarely(sim)) /* a signal, say */
@@ -119,6 +119,7 @@ size_t gm_sim_msg_read(void *p, struct gm_host_msg *msgs, size_t n)
 						  .va = fault->va,
 						  .bytes = GM_PAGE_BYTES,
 						  .write = fault->write,
+						  .wp = fault->wp,
 						  .thread_id = fault->thread->id };
 	}
 	return i;

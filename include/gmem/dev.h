@@ -24,6 +24,7 @@ struct gm_dev_info {
 	uint32_t max_contexts;  /**< address spaces it can serve at once */
 	uint64_t mem_bytes;     /**< device memory registered */
 	uint64_t mem_free_bytes; /**< of that, not allocated now */
+	uint32_t index;         /**< its place in gm_residency.dev_bytes */
 };
 
 /**

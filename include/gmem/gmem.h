@@ -7,6 +7,7 @@
 #define GMEM_GMEM_H
 
 #include <gmem/as.h>
+#include <gmem/coherence.h>
 #include <gmem/dev.h>
 #include <gmem/fence.h>
 #include <gmem/lib.h>
@@ -14,6 +15,7 @@
 #include <gmem/mock.h>
 #include <gmem/mockhw.h>
 #include <gmem/policy.h>
+#include <gmem/query.h>
 #include <gmem/rung.h>
 #include <gmem/stats.h>
 #include <gmem/types.h>

@@ -19,6 +19,10 @@
  *    pmap_harvest() may meet them.
  *  - A backend calls only its services (struct gm_services), never the
  *    library's public functions.
+ *  - Memory that a backend or its engine touches must never be taken by the library: it would be waited for by who
+ *    has to bring it back. What the services allocate is safe; so are malloc() (glibc's), static and shared memory, and
+ *    mappings of less than 2 MiB. A private anonymous mapping of 2 MiB or more of its own needs an inaccessible
+ *    page directly below it (or a lock, or a name): that tells a space which mirrors the process whose it is.
  *  - A backend returns only what the operation lists. GM_RET_NODEV is allowed
  *    everywhere, means that the device is lost, and is for ever: every later
  *    operation with a result says it too, and nothing but sync_signal(),
@@ -49,7 +53,7 @@ extern "C" {
 /** @name Capabilities, announced in struct gm_dev_caps. */
 /**@{*/
 #define GM_CAP_FAULTS 1u      /**< raises page faults and replays: fault_next, fault_done */
-#define GM_CAP_HOST_MAP 2u    /**< can map host memory in place: pmap_enter with GM_PTE_HOST */
+#define GM_CAP_HOST_MAP 2u    /**< can map host memory in place: pmap_enter with GM_PTE_HOST, see there */
 #define GM_CAP_CPU_VISIBLE 4u /**< the CPU reaches its memory, or a part of it: cpu_ptr */
 #define GM_CAP_FAST_INVL 8u   /**< tlb_invl never waits for an engine: it may run in the fault handler */
 #define GM_CAP_SUBMIT 16u     /**< takes several steps in one call: submit */
@@ -133,7 +137,9 @@ struct gm_services {
 	/**
 	 * One access over the bus to host memory mapped with GM_PTE_HOST; the
 	 * only way in which a device may touch it. SUCCESS, or FAULT when the
-	 * address is not accessible (nothing or a part was transferred).
+	 * process itself has nothing there now, may not access it so, or what is
+	 * there is away (nothing or a part was transferred): then the device faults
+	 * anew, as if there were no mapping.
 	 */
 	gm_ret_t (*host_access)(void *self, uint64_t host_va, void *buf, size_t bytes, bool write);
 	/** A line for the log. */
@@ -162,7 +168,15 @@ struct gm_dev_caps {
 /**@{*/
 #define GM_PTE_WRITE GM_WRITE   /**< stores allowed */
 #define GM_PTE_ATOMIC GM_ATOMIC /**< read-modify-write allowed; only with WRITE: a device without atomics ignores it */
-#define GM_PTE_HOST 256u        /**< pa is a host VA, accessed over the bus */
+/**
+ * pa is a host VA, accessed over the bus. The mapping is of the address, not of the frame that is there when it is
+ * entered: an access reaches what the process has mapped there at that moment, with the rights that it has at that
+ * moment, never the old frame; where there is nothing, or no right, the device faults again, and the core asks anew.
+ * So does hardware with address translation services, or a driver that drops the frames of a user pointer when an MMU
+ * notifier tells it to. The core removes such mappings like any other, but not always before the memory goes: in
+ * a space that mirrors the process (GM_AS_MIRROR) no event tells.
+ */
+#define GM_PTE_HOST 256u
 /**@}*/
 
 /** What a copy does. */

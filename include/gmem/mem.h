@@ -25,7 +25,8 @@ extern "C" {
  * @brief Allocate memory shared with every attached device.
  *
  * Private, anonymous, zero-filled; aligned to 64 KiB, of 2 MiB and more to 2 MiB. A
- * forked child does not inherit it (an access there is SIGSEGV).
+ * forked child does not inherit it (an access there is SIGSEGV), unless the space's default or
+ * gm_fork_policy() says otherwise.
  *
  * @param[in]  as     the address space
  * @param[in]  bytes  length, > 0; rounded up to 64 KiB, from 2 MiB on to 2 MiB
@@ -74,7 +75,8 @@ GM_API gm_ret_t gm_free(struct gm_as *as, void *ptr);
  * what is watched of it is a mapping of its own.
  *
  * A fork brings what devices have home first, and the child inherits it all but
- * for what cannot come, as a working set holds it: there it gets SIGSEGV.
+ * for what cannot come, as a working set holds it: there it gets SIGSEGV. gm_fork_policy()
+ * and gm_as_config.fork say otherwise.
  *
  * @param[in] as     the address space
  * @param[in] ptr    first byte
@@ -88,6 +90,7 @@ GM_API gm_ret_t gm_free(struct gm_as *as, void *ptr);
  * @retval GM_RET_EXIST    overlaps owned memory, or adopted memory that a device uses now
  * @retval GM_RET_BUSY     another userfaultfd user has the range
  * @retval GM_RET_NOMEM    out of memory
+ * @retval GM_RET_TIMEDOUT with GM_AS_WATCH: what the process did to the range before was not handled in time
  * @threads any
  * @owner   the memory stays the application's
  */
@@ -124,7 +127,9 @@ GM_API gm_ret_t gm_release(struct gm_as *as, void *ptr, uint64_t bytes);
  * @brief Move a range now.
  *
  * Pages that cannot move (pinned, locked, held by a working set) stay where
- * they are.
+ * they are. Duplicates (gm_duplicate()) of what goes to a device, or is asked
+ * to be on the host, end. In a space that mirrors the process (GM_AS_MIRROR) what
+ * may be is adopted on demand first; external memory is not managed.
  *
  * @param[in]  as     the address space
  * @param[in]  va     first byte; rounded down to a page
@@ -143,6 +148,30 @@ GM_API gm_ret_t gm_release(struct gm_as *as, void *ptr, uint64_t bytes);
  * @threads any; blocks
  */
 GM_API gm_ret_t gm_migrate(struct gm_as *as, uint64_t va, uint64_t bytes, struct gm_dev *dev, uint64_t *moved_bytes);
+
+/**
+ * @brief Say what children of fork() get of a range.
+ *
+ * From the next fork on; a fork that another thread makes meanwhile sees one or the other. It ends with gm_free(),
+ * gm_release(), munmap() and mremap(). Only whole pages inside the range are concerned. posix_spawn(), vfork() and exec
+ * need nothing of this: their child has this process's memory, or none of it.
+ *
+ * A child must not use what its parent made with the library (GM_RET_INVAL).
+ *
+ * @param[in] as      the address space
+ * @param[in] va      first byte
+ * @param[in] bytes   length, > 0
+ * @param[in] policy  GM_FORK_*
+ * @retval GM_RET_SUCCESS  noted
+ * @retval GM_RET_INVAL    @p as is no address space that lives, @p policy is none; empty, overflowing, outside the address
+ *                         space
+ * @retval GM_RET_FAULT    not all of it is owned or adopted memory; nothing changed
+ * @retval GM_RET_NOTSUP   GM_FORK_SERVE in a space made without GM_AS_FORK_SERVE (or gm_as_config.fork)
+ * @retval GM_RET_NOMEM    out of memory; nothing changed
+ * @threads any
+ * @source  MADV_DONTFORK; UFFD_FEATURE_EVENT_FORK
+ */
+GM_API gm_ret_t gm_fork_policy(struct gm_as *as, uint64_t va, uint64_t bytes, enum gm_fork policy);
 
 /**
  * @brief Say that the content of a range no longer matters.
@@ -167,44 +196,76 @@ GM_API gm_ret_t gm_migrate(struct gm_as *as, uint64_t va, uint64_t bytes, struct
  */
 GM_API gm_ret_t gm_discard(struct gm_as *as, uint64_t va, uint64_t bytes);
 
-/** Where a page is. */
-enum gm_place {
-	GM_PLACE_NONE,     /**< managed, no content: reads as zero wherever it is touched first */
-	GM_PLACE_HOST,     /**< in host memory (or never touched there) */
-	GM_PLACE_DEVICE,   /**< in the memory of `dev` */
-	GM_PLACE_IN_PLACE, /**< in host memory for good: edge of an adopted buffer */
-	GM_PLACE_POISONED, /**< the only copy was lost */
-	GM_PLACE_OUTSIDE,  /**< not managed */
-};
-
-/** @name Flags of a page. */
-/**@{*/
-#define GM_PAGE_BUSY 1u    /**< on its way */
-#define GM_PAGE_DIRTY 2u   /**< the device copy may differ from the host's frame */
-#define GM_PAGE_HELD 4u    /**< a working set holds it */
-#define GM_PAGE_BACKED 8u  /**< the host keeps its frame while the device has it */
-/**@}*/
-
-/** State of one page. */
-struct gm_page_info {
-	enum gm_place place;      /**< where it is */
-	uint32_t flags;           /**< GM_PAGE_* */
-	struct gm_dev *dev;       /**< for GM_PLACE_DEVICE */
-	uint32_t mapped_read;     /**< bit i set: context i of the space may read it */
-	uint32_t mapped_write;    /**< ... and write it */
-};
+/**
+ * @brief mprotect() that devices obey too.
+ *
+ * Does mprotect() on the whole range, managed or not, and when it returns no device reads or writes there beyond the new
+ * rights, wherever the bytes are. Pages stay where they are. A device's access against the rights of the process gives
+ * GM_RET_FAULT (it may do nothing) or GM_RET_PERM (it may only read). On a device with larger pages than 4 KiB one
+ * such page loses all that any part of it loses, and is GM_RET_NOTSUP for what only part of it allows.
+ *
+ * The kernel tells nobody of a bare mprotect(): after that rights are read anew at each new mapping, and a device that
+ * was given a right before keeps it until its mapping goes.
+ *
+ * @param[in] as      the address space
+ * @param[in] va      first byte, multiple of GM_PAGE_BYTES
+ * @param[in] bytes   length, > 0; rounded up to whole pages
+ * @param[in] access  0, GM_READ, or GM_WRITE with or without GM_READ: what the process may do from now on
+ * @retval GM_RET_SUCCESS  done
+ * @retval GM_RET_INVAL    @p as is no address space that lives; unaligned, empty or overflowing range; unknown access
+ * @retval GM_RET_FAULT    not all of it is mapped; nothing changed
+ * @retval GM_RET_PERM     the kernel refuses (sealed memory)
+ * @retval GM_RET_BUSY     a working set holds pages with a right that would go; nothing changed
+ * @retval GM_RET_TIMEDOUT pages did not become free in time: nothing changed, or, as gm_last_error() says, devices may have
+ *                         their old rights still: call again
+ * @retval GM_RET_NOMEM    out of memory, or the process has too many mappings; part may have changed
+ * @retval GM_RET_NOTSUP   on a rung (gmem/rung.h) with GM_RUNG_NO_POISON: part of it is away or lost; nothing changed
+ * @threads any; blocks
+ */
+GM_API GM_MUST_CHECK gm_ret_t gm_protect(struct gm_as *as, uint64_t va, uint64_t bytes, uint32_t access);
 
 /**
- * @brief State of every page of a range.
- * @param[in]  as     the address space
- * @param[in]  va     first byte, multiple of GM_PAGE_BYTES
- * @param[in]  pages  how many
- * @param[out] info   array[pages], filled in completely
- * @retval GM_RET_SUCCESS  filled in
- * @retval GM_RET_INVAL    @p as is no address space that lives, @p info is NULL; unaligned, empty or overflowing range
- * @threads any; a snapshot per block, not over blocks
+ * @brief Pages stay where they are told to, until gm_unpin(): a promise, no hint.
+ *
+ * To the host: they are brought home and never go to a device; devices map them in place, those that cannot get
+ * GM_RET_BUSY. To a device: they are brought there and mapped for reading, and are neither evicted nor moved by anybody; a
+ * CPU access waits, and fails loudly after gm_as_config.hold_ns through the hook `stuck` (whose `ws` is NULL then), as
+ * for a working set that is held. The edge of an adopted buffer, which cannot move, is mapped there in place. The room
+ * counts as held by a working set; nobody is waited for who holds it. A fork finds what is on a device as of a set.
+ *
+ * Pins nest and overlap: a page is pinned as long as one of them is there. A page that is unmapped loses its pin, as does
+ * one that mremap() moves, from the host; from a device it is at its new place after gm_unpin() of the old one.
+ * gm_discard(), gm_free() and gm_release() of what is pinned to a device: GM_RET_BUSY; of what is pinned to the host
+ * they are allowed, and the latter two end the pin. A space, and a context, with a pin to a device is not ended (GM_RET_BUSY).
+ *
+ * @param[in] as     the address space
+ * @param[in] va     first byte; rounded down to a page
+ * @param[in] bytes  length, > 0; the end is rounded up to a page
+ * @param[in] dev    where; NULL is the host
+ * @retval GM_RET_SUCCESS  pinned, all of it
+ * @retval GM_RET_INVAL    @p as is no address space that lives, @p dev none that is attached to it; empty, overflowing,
+ *                         outside the address space
+ * @retval GM_RET_FAULT    not all of it is managed memory, or its content was lost, or the process may not read it
+ * @retval GM_RET_BUSY     pages that cannot move now: held by a set, pinned elsewhere, in use by a system call
+ * @retval GM_RET_NOSPC    it does not fit beside what is held already; gm_last_error() gives the shortfall
+ * @retval GM_RET_NODEV    @p dev is lost, or content was lost with a device
+ * @retval GM_RET_NOTSUP   a page shares a large page of the device with memory that is not managed
+ * @retval GM_RET_IO, GM_RET_NOMEM, GM_RET_TIMEDOUT  nothing is pinned; pages may have moved
+ * @threads any; blocks
  */
-GM_API gm_ret_t gm_query(struct gm_as *as, uint64_t va, size_t pages, struct gm_page_info *info);
+GM_API GM_MUST_CHECK gm_ret_t gm_pin(struct gm_as *as, uint64_t va, uint64_t bytes, struct gm_dev *dev);
+
+/**
+ * @brief End the last pin that was made of exactly this range.
+ * @param[in] as     the address space
+ * @param[in] va     as it was given to gm_pin()
+ * @param[in] bytes  as it was given to gm_pin()
+ * @retval GM_RET_SUCCESS  ended
+ * @retval GM_RET_INVAL    @p as is no address space that lives; empty, overflowing, outside the address space
+ * @retval GM_RET_NOENT    there is no pin of this range
+ * @threads any
+ */
+GM_API gm_ret_t gm_unpin(struct gm_as *as, uint64_t va, uint64_t bytes);
 
 /**
  * @brief A device touched an address it has no mapping for: serve it now.
@@ -217,7 +278,8 @@ GM_API gm_ret_t gm_query(struct gm_as *as, uint64_t va, size_t pages, struct gm_
  * @param[in] access  GM_READ, GM_WRITE or GM_ATOMIC
  * @retval GM_RET_SUCCESS  mapped with the rights asked for
  * @retval GM_RET_INVAL    @p ctx is no context that lives, no access bit, or an unknown one
- * @retval GM_RET_FAULT    not managed memory, not mapped any more, or poisoned
+ * @retval GM_RET_FAULT    not managed memory (in a space that mirrors the process: nothing mapped), not mapped any more,
+ *                         or poisoned
  * @retval GM_RET_PERM     the process itself may not access it so
  * @retval GM_RET_BUSY     pinned, and the device cannot map host memory, or GM_ATOMIC was asked for
  * @retval GM_RET_NOTSUP   memory that cannot move, and the device cannot map host memory, or GM_ATOMIC was asked for

@@ -289,6 +289,21 @@ GM_API GM_MUST_CHECK gm_ret_t gm_mock_fetch_add(struct gm_mock_thread *thread, u
 						uint64_t *old);
 
 /**
+ * @brief Replace an aligned 64-bit word, if it is as expected, atomically (device memory only).
+ * @param[in]  thread    the kernel's thread
+ * @param[in]  va        device VA, multiple of 8
+ * @param[in]  expected  what must be there
+ * @param[in]  desired   what is there then
+ * @param[out] old       value before: it was replaced if that is @p expected; NULL if not wanted
+ * @retval GM_RET_NOTSUP  the page is host memory mapped in place
+ * @retval GM_RET_INVAL   @p thread is none of a kernel that runs, or @p va is unaligned
+ * @return else as gm_mock_load()
+ * @threads the kernel's own
+ */
+GM_API GM_MUST_CHECK gm_ret_t gm_mock_compare_swap(struct gm_mock_thread *thread, uint64_t va, uint64_t expected,
+						   uint64_t desired, uint64_t *old);
+
+/**
  * @brief Give other threads a chance; for kernels that poll.
  * @param[in] thread  the kernel's thread; what is none is left alone
  * @threads the kernel's own
@@ -349,6 +364,17 @@ GM_API const struct gm_plugin *gm_mock_plugin(void);
  * @threads any
  */
 GM_API gm_ret_t gm_mock_stats(struct gm_dev *dev, struct gm_mock_stats *stats);
+
+/**
+ * @brief Where the device's memory lies in this process: what a count of the process's own memory leaves out.
+ * @param[in]  dev    a mock device
+ * @param[out] ptr    its first byte; the library's and the device's, to be looked at with mincore() at most
+ * @param[out] bytes  its length
+ * @retval GM_RET_SUCCESS  told; it stays there as long as the device lives
+ * @retval GM_RET_INVAL    @p dev is no mock device that lives, @p ptr or @p bytes is NULL
+ * @threads any
+ */
+GM_API gm_ret_t gm_mock_memory(struct gm_dev *dev, void **ptr, uint64_t *bytes);
 
 /** What the place of a rule is. */
 enum gm_mock_where {

@@ -38,14 +38,15 @@ enum gm_rung {
 /**
  * gm_release() before munmap(), mmap() over it and mremap() is required where another thread may map something
  * at that moment: while pages are taken by address, memory mapped there in the same instant can lose what was written to
- * it until it is given back. What is noticed of it is logged at GM_LOG_ERROR.
+ * it until it is given back. What is noticed of it is logged at GM_LOG_ERROR. So GM_AS_MIRROR, which takes what nobody
+ * releases, is GM_RET_NOTSUP, and so is serving the children of a fork.
  */
 #define GM_RUNG_NO_UNMAP_GUARD 2u
-/** What was lost with a device fails with SIGSEGV (the page is inaccessible) instead of SIGBUS. */
+/** What was lost with a device fails with SIGSEGV (the page is inaccessible) instead of SIGBUS; gm_protect() leaves it alone. */
 #define GM_RUNG_NO_POISON 4u
 /** Memory that hardware uses (O_DIRECT in flight, registered buffers) is not noticed: do not share it with a device. */
 #define GM_RUNG_NO_PIN_CHECK 8u
-/** No read duplication: nothing tells of a first write. */
+/** No read duplication: nothing tells of a first write. gm_duplicate() is GM_RET_NOTSUP. */
 #define GM_RUNG_NO_DUPLICATION 16u
 /** A CPU access to a page that is away fails (SIGSEGV): gm_migrate() it home before, with `dev` NULL. */
 #define GM_RUNG_NO_CPU_FAULTS 32u

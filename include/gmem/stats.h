@@ -30,6 +30,8 @@ extern "C" {
 	X(pages_evicted, "pages that came home to make room") \
 	X(pages_refused, "pages that the host would not give up (pinned, shared, locked)") \
 	X(pages_in_place, "host pages mapped in place") \
+	X(pages_duplicated, "pages of which a device got a duplicate") \
+	X(dups_ended, "pages whose duplicates ended, as the process stored to them") \
 	X(pages_dropped, "pages whose content the application gave up (unmapped, discarded)") \
 	X(aborts, "migrations undone before their point of no return") \
 	X(slice_waits, "times a page was left with its accessor a moment longer") \

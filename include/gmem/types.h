@@ -131,6 +131,14 @@ GM_API const char *gm_version(void);
 #define GM_ATOMIC 4u /**< loads, stores and read-modify-write */
 /**@}*/
 
+/** What the child of a fork() gets of memory that is on a device at that moment. */
+enum gm_fork {
+	GM_FORK_DEFAULT, /**< the space's; without one: owned memory is excluded, adopted memory comes home */
+	GM_FORK_EXCLUDE, /**< the child does not inherit the memory: an access is SIGSEGV */
+	GM_FORK_HOME,    /**< its bytes: they come home before the fork; what cannot is not inherited (SIGSEGV) */
+	GM_FORK_SERVE,   /**< its bytes as of the fork: they stay on the device; see GM_AS_FORK_SERVE */
+};
+
 /** The VA of a pointer. */
 #define GM_VA(ptr) ((uint64_t)(uintptr_t)(ptr))
 

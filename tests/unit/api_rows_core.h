@@ -90,7 +90,7 @@ ROW(gm_as_create, size, "0", space_of_size(e, 0), GM_RET_INVAL)
 ROW(gm_as_create, size, "too large", space_of_size(e, sizeof(struct gm_as_config) + 8), GM_RET_INVAL)
 ROW(gm_as_create, size, "ends inside a member",
     space_of_size(e, offsetof(struct gm_as_config, policy) + 4), GM_RET_INVAL)
-ROW(gm_as_create, flag, "unknown", bad_space(e, .flags = 4), GM_RET_INVAL)
+ROW(gm_as_create, flag, "unknown", bad_space(e, .flags = 0x10000), GM_RET_INVAL)
 ROW(gm_as_create, flag, "the highest", bad_space(e, .flags = 0x80000000u), GM_RET_INVAL)
 ROW(gm_as_create, value, "cpu unit below a page", bad_space(e, .cpu_unit_bytes = 2048), GM_RET_INVAL)
 ROW(gm_as_create, value, "cpu unit no power of two", bad_space(e, .cpu_unit_bytes = 12288), GM_RET_INVAL)

@@ -44,6 +44,14 @@ ROW(gm_mock_fetch_add, overflow, "the last address", gm_mock_fetch_add(e->thread
     GM_RET_FAULT)
 ROW(gm_mock_fetch_add, null, "old is allowed to be: no such memory",
     gm_mock_fetch_add(e->thread, UINT64_C(1) << 48, 1, NULL), GM_RET_FAULT)
+HANDLE(gm_mock_compare_swap, thread, MOCK_THREAD,
+    gm_mock_compare_swap(H, e->va, 1, 2, OUT(uint64_t)), GM_RET_INVAL, GM_RET_INVAL)
+ROW(gm_mock_compare_swap, unaligned, "va",
+    gm_mock_compare_swap(e->thread, e->va + 4, 1, 2, OUT(uint64_t)), GM_RET_INVAL)
+ROW(gm_mock_compare_swap, overflow, "the last address",
+    gm_mock_compare_swap(e->thread, UINT64_MAX - 7, 1, 2, OUT(uint64_t)), GM_RET_FAULT)
+ROW(gm_mock_compare_swap, null, "old is allowed to be: no such memory",
+    gm_mock_compare_swap(e->thread, UINT64_C(1) << 48, 1, 2, NULL), GM_RET_FAULT)
 HANDLE(gm_mock_yield, thread, MOCK_THREAD, (gm_mock_yield(H), 0), 0, 0)
 HANDLE(gm_mock_fail, dev, DEV, gm_mock_fail(H, GM_MOCK_COPY, 1, 1), GM_RET_INVAL, GM_RET_INVAL)
 ROW(gm_mock_fail, value, "one too many", gm_mock_fail(e->dev, GM_MOCK_OPS, 1, 1), GM_RET_INVAL)
@@ -56,6 +64,10 @@ ROW(gm_mock_plant, state, "not a mock", gm_mock_plant(e->plain, GM_MOCK_BUG_SKIP
 HANDLE(gm_mock_stats, dev, DEV, gm_mock_stats(H, OUT(struct gm_mock_stats)), GM_RET_INVAL, GM_RET_INVAL)
 ROW(gm_mock_stats, null, "stats", gm_mock_stats(e->dev, NULL), GM_RET_INVAL)
 ROW(gm_mock_stats, state, "not a mock", gm_mock_stats(e->plain, OUT(struct gm_mock_stats)), GM_RET_INVAL)
+HANDLE(gm_mock_memory, dev, DEV, gm_mock_memory(H, OUT(void *), OUT(uint64_t)), GM_RET_INVAL, GM_RET_INVAL)
+ROW(gm_mock_memory, null, "ptr", gm_mock_memory(e->dev, NULL, OUT(uint64_t)), GM_RET_INVAL)
+ROW(gm_mock_memory, null, "bytes", gm_mock_memory(e->dev, OUT(void *), NULL), GM_RET_INVAL)
+ROW(gm_mock_memory, state, "not a mock", gm_mock_memory(e->plain, OUT(void *), OUT(uint64_t)), GM_RET_INVAL)
 ROW(gm_mock_bug_name, value, "one too many", gm_mock_bug_name(GM_MOCK_BUGS), NULL)
 ROW(gm_mock_bug_name, value, "negative", gm_mock_bug_name((enum gm_mock_bug)-1), NULL)
 ROW(gm_mock_plugin, none, "takes nothing", gm_mock_plugin() != NULL, true)

@@ -204,7 +204,7 @@ CORE_TEST(api, as_create, .bare = true)
 	} while (0)
 	SPOILT_AS(c.size = 0);
 	SPOILT_AS(c.size = sizeof(c) + 8);
-	SPOILT_AS(c.flags = 4);
+	SPOILT_AS(c.flags = 0x10000);
 	SPOILT_AS(c.flags = 0x80000000u);
 	SPOILT_AS(c.cpu_unit_bytes = 2048);
 	SPOILT_AS(c.cpu_unit_bytes = 12288);

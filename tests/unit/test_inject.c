@@ -33,7 +33,10 @@ struct scenario {
 	void (*after)(struct scene *s);      /* what a success left */
 	bool zeros;                          /* pages may have been discarded */
 	bool always;                         /* must succeed in spite of one failure */
+	bool dup;                            /* of duplicates, or exclusive: in tests of its own */
 };
+
+static bool dups; /* which of them this test is about */
 
 /* --------------------------------------------------------------- scenarios */
 
@@ -171,6 +174,36 @@ static gm_ret_t act_discard(struct scene *s)
 	return gm_discard(s->w->as, s->va + UNIT, BLOCK);
 }
 
+static gm_ret_t act_duplicate(struct scene *s)
+{
+	return gm_duplicate(s->w->as, s->va + BLOCK - 2 * UNIT, 4 * UNIT, s->w->dev[0], NULL);
+}
+
+static void duplicated(struct scene *s)
+{
+	OK(act_duplicate(s));
+}
+
+/* Of duplicates the device writes some, and somebody else's memory is wanted. */
+static gm_ret_t act_dup_store(struct scene *s)
+{
+	struct dev_job job = { .va = s->va, .pages = PAGES, .salt = 1, .write = true };
+
+	return dev_run(s->w->ctx[0], &job);
+}
+
+/* The process stores to them: nobody sees that a call failed meanwhile. */
+static gm_ret_t act_dup_cpu(struct scene *s)
+{
+	app_fill(s->w, s->va, PAGES, 1);
+	return GM_RET_SUCCESS;
+}
+
+static gm_ret_t act_exclusive(struct scene *s)
+{
+	return gm_exclusive(s->w->ctx[0], s->va + BLOCK - 2 * UNIT, 4 * UNIT, NULL);
+}
+
 static gm_ret_t act_detach(struct scene *s)
 {
 	gm_ret_t ret = gm_as_detach(s->w->ctx[0]);
@@ -196,21 +229,31 @@ static void detach(struct scene *s)
 }
 
 static const struct scenario scenarios[] = {
-	{ "device fault", nothing, act_fault, nothing, false, false },
-	{ "kernel", nothing, act_kernel, nothing, false, false },
-	{ "migrate", nothing, act_migrate, nothing, false, false },
-	{ "home", on_device, act_home, nothing, false, false },
-	{ "CPU fault", on_device, act_cpu, nothing, false, true },
-	{ "working set", nothing, act_ws, nothing, false, false },
-	{ "working set from the device", on_device, act_ws, nothing, false, false },
-	{ "release", on_device, act_release, adopt, false, false },
-	{ "adopt", release, act_adopt, nothing, false, false },
-	{ "edge", adopt_edge, act_edge, release_edge, false, false },
-	{ "alloc", nothing, act_alloc, free_it, false, false },
-	{ "free", alloc_on_device, act_free, nothing, false, false },
-	{ "discard", on_device, act_discard, nothing, true, false },
-	{ "detach", on_device, act_detach, attach, false, false },
-	{ "attach", detach, act_attach, nothing, false, false },
+	{ "device fault", nothing, act_fault, nothing, false, false, false },
+	{ "kernel", nothing, act_kernel, nothing, false, false, false },
+	{ "migrate", nothing, act_migrate, nothing, false, false, false },
+	{ "home", on_device, act_home, nothing, false, false, false },
+	{ "CPU fault", on_device, act_cpu, nothing, false, true, false },
+	{ "working set", nothing, act_ws, nothing, false, false, false },
+	{ "working set from the device", on_device, act_ws, nothing, false, false, false },
+	{ "release", on_device, act_release, adopt, false, false, false },
+	{ "adopt", release, act_adopt, nothing, false, false, false },
+	{ "edge", adopt_edge, act_edge, release_edge, false, false, false },
+	{ "alloc", nothing, act_alloc, free_it, false, false, false },
+	{ "free", alloc_on_device, act_free, nothing, false, false, false },
+	{ "discard", on_device, act_discard, nothing, true, false, false },
+	{ "duplicate", nothing, act_duplicate, nothing, false, false, true },
+	{ "duplicate from the device", on_device, act_duplicate, nothing, false, false, true },
+	{ "store to duplicates", duplicated, act_dup_cpu, nothing, false, true, true },
+	{ "store of the device to duplicates", duplicated, act_dup_store, nothing, false, false, true },
+	{ "duplicates home", duplicated, act_home, nothing, false, false, true },
+	{ "discard duplicates", duplicated, act_discard, nothing, true, false, true },
+	{ "release duplicates", duplicated, act_release, adopt, false, false, true },
+	{ "detach from duplicates", duplicated, act_detach, attach, false, false, true },
+	{ "exclusive", nothing, act_exclusive, nothing, false, false, true },
+	{ "exclusive from duplicates", duplicated, act_exclusive, nothing, false, false, true },
+	{ "detach", on_device, act_detach, attach, false, false, false },
+	{ "attach", detach, act_attach, nothing, false, false, false },
 };
 #define SCENARIOS (sizeof(scenarios) / sizeof(scenarios[0]))
 
@@ -278,9 +321,12 @@ static bool try_once(struct scene *s, const struct scenario *c, const struct inj
 static void inject(struct world *w, struct injection f, unsigned rounds)
 {
 	for (size_t i = 0; i < SCENARIOS; i++) {
-		struct scene s = { .w = w, .va = app_map_blocks(w, 2) };
+		struct scene s = { .w = w };
 		bool fired = true;
 
+		if (scenarios[i].dup != dups)
+			continue;
+		s.va = app_map_blocks(w, 2);
 		adopt(&s);
 		for (f.nth = 1; f.nth <= rounds && fired; f.nth++)
 			for (unsigned look = 0; look < 2 && fired; look++)
@@ -298,7 +344,8 @@ static void inject_mock(struct world *w)
 
 static void inject_host(struct world *w)
 {
-	static const char *const op[] = { "steal", "restore", "fill", "zero", "watch", "slot_alloc", "mem_map" };
+	static const char *const op[] = { "steal", "restore", "fill", "zero", "watch", "watch_stores", "fill_protected",
+					  "unprotect", "slot_alloc", "mem_map" };
 
 	for (unsigned i = 0; i < sizeof(op) / sizeof(op[0]); i++)
 		inject(w, (struct injection){ .what = HOST, .name = op[i] }, ROUNDS);
@@ -346,6 +393,36 @@ CORE_TEST(inject, allocations, .dev = { ROOMY })
 
 CORE_TEST(inject, allocations_with_eviction, .dev = { BLIND }, .as = { .flags = GM_AS_EXCLUSIVE })
 {
+	inject(w, (struct injection){ .what = ALLOC }, 1000);
+}
+
+CORE_TEST(inject, duplicates_device_operations, .dev = { TIGHT })
+{
+	dups = true;
+	inject_mock(w);
+}
+
+CORE_TEST(inject, duplicates_device_operations_one_by_one, .dev = { BLIND }, .as = { .flags = GM_AS_EXCLUSIVE })
+{
+	dups = true;
+	inject_mock(w);
+}
+
+CORE_TEST(inject, duplicates_host_operations, .dev = { TIGHT })
+{
+	dups = true;
+	inject_host(w);
+}
+
+CORE_TEST(inject, duplicates_allocations, .dev = { ROOMY })
+{
+	dups = true;
+	inject(w, (struct injection){ .what = ALLOC }, 1000);
+}
+
+CORE_TEST(inject, duplicates_allocations_with_eviction, .dev = { BLIND }, .as = { .flags = GM_AS_EXCLUSIVE })
+{
+	dups = true;
 	inject(w, (struct injection){ .what = ALLOC }, 1000);
 }
 

@@ -180,3 +180,36 @@ CORE_TEST(lost, before_it_was_adopted)
 	cr_assert_eq(app_get(w, word_va(va, 3)), 0);
 	close_losing(dev, ctx);
 }
+
+/* The hook learns of each run of pages that is lost, once. */
+static struct {
+	unsigned calls;
+	uint64_t pages;
+	struct gm_lost last;
+} lost_told;
+
+static void note_lost(void *arg, const struct gm_lost *lost)
+{
+	(void)arg;
+	lost_told.calls++;
+	lost_told.pages += lost->bytes / PAGE;
+	lost_told.last = *lost;
+}
+
+CORE_TEST(lost, hook_is_told, .as = { .lost = note_lost })
+{
+	uint64_t va = app_adopted(w, 1, 1);
+	struct gm_ctx *ctx;
+	struct gm_dev *dev = open_losing(w->lib, w->as, "vram=4M", &ctx);
+
+	OK(gm_migrate(w->as, va, BLOCK, dev, NULL));
+	dev_fill(ctx, va, 64, 2);
+	losing.lost = true;
+	(void)gm_migrate(w->as, va, BLOCK, NULL, NULL);
+	cr_assert_gt(lost_told.calls, 0);
+	cr_assert_eq(lost_told.pages, 64);
+	cr_assert_eq(lost_told.last.why, GM_RET_NODEV);
+	cr_assert(lost_told.last.va >= va && lost_told.last.va + lost_told.last.bytes <= va + 64 * PAGE);
+	close_losing(dev, ctx);
+	cr_assert_eq(lost_told.pages, 64, "told again");
+}

@@ -25,6 +25,19 @@ static void there_and_back(struct world *w)
 	}
 }
 
+/* What it says is its memory has the bytes of what moved there. */
+CORE_TEST(mock_core, memory_is_where_it_says, .dev = { "mock:vram=4M" })
+{
+	uint64_t va = app_adopted(w, 1, 3), bytes, want = word(5, 3);
+	void *memory;
+
+	OK(gm_mock_memory(w->dev[0], &memory, &bytes));
+	cr_assert_eq(bytes, 4 << 20);
+	cr_assert_null(memmem(memory, bytes, &want, sizeof(want)));
+	OK(gm_migrate(w->as, va, UNIT, w->dev[0], NULL));
+	cr_assert_not_null(memmem(memory, bytes, &want, sizeof(want)));
+}
+
 CORE_TEST(mock_core, visible_in_part, .dev = { "mock:vram=8M,visible=1M" })
 {
 	there_and_back(w);

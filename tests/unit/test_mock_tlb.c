@@ -320,6 +320,40 @@ Test(mock_tlb, fetch_add)
 	fx_close(&fx);
 }
 
+static gm_ret_t swap_kernel(struct gm_mock_thread *thread, unsigned index, void *arg)
+{
+	uint64_t *va_old = arg;
+
+	(void)index;
+	return gm_mock_compare_swap(thread, va_old[0], va_old[2], va_old[3], &va_old[1]);
+}
+
+Test(mock_tlb, compare_swap)
+{
+	uint64_t va_old[4] = { VA, 99, 37, 40 }, host;
+	struct mock_fixture fx;
+
+	fx_open(&fx, "vram=1M,faults=no");
+	host = fx_host(&fx, PAGE);
+	*fx_word(&fx, PA) = 37;
+	fx_enter(&fx, VA, PA, PAGE, 0);
+	fx_enter(&fx, VA + PAGE, host, PAGE, GM_PTE_HOST | GM_PTE_WRITE);
+	cr_assert_eq(fx_finish(&fx, fx_launch(&fx, swap_kernel, va_old, 1)), GM_RET_PERM);
+	fx_enter(&fx, VA, PA, PAGE, GM_PTE_WRITE);
+	cr_assert_eq(va_old[1], 99);
+	cr_assert_eq(fx_finish(&fx, fx_launch(&fx, swap_kernel, va_old, 1)), GM_RET_SUCCESS);
+	cr_assert_eq(va_old[1], 37);
+	cr_assert_eq(*fx_word(&fx, PA), 40);
+	cr_assert_eq(fx_finish(&fx, fx_launch(&fx, swap_kernel, va_old, 1)), GM_RET_SUCCESS);
+	cr_assert_eq(va_old[1], 40, "not as expected");
+	cr_assert_eq(*fx_word(&fx, PA), 40);
+	va_old[0] = VA + 4;
+	cr_assert_eq(fx_finish(&fx, fx_launch(&fx, swap_kernel, va_old, 1)), GM_RET_INVAL);
+	va_old[0] = VA + PAGE;
+	cr_assert_eq(fx_finish(&fx, fx_launch(&fx, swap_kernel, va_old, 1)), GM_RET_NOTSUP);
+	fx_close(&fx);
+}
+
 /* Counted: accesses of running and of ended threads; misses only where the TLB has nothing. */
 Test(mock_tlb, counters)
 {

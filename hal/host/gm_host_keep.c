@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Programs that close all descriptors (close_range(), daemonising loops) close
+ * ours with them. With the last descriptor of the userfaultfd the kernel would
+ * give zeros for all that is away. So a thread, the keeper, has a table of
+ * descriptors of its own, with copies of ours and nothing else; it sleeps.
+ *
+ *     keep: keeper starts --unshare(CLONE_FILES)--> closes what is not ours --> sleeps --pmap_destroy--> ends
+ *     a descriptor of ours is closed, or its number is another file's now
+ *           --gm_host_revive(): pidfd_getfd() from the keeper--> ours again, under another number
+ *
+ * Who finds a number closed (EBADF) or another file's (ENOTTY) revives and does it
+ * again. Where nothing would tell, it is looked at before: read() of another file's data
+ * (drain(), but where a read() gave messages just before), the counter of another's eventfd (gm_host_kick_fd()), close(). A sleep of the
+ * reader is interrupted each second for a look. Between a look and the call
+ * there is a moment left in which the program could give the number to
+ * another file; the numbers are high, so that it does not by chance.
+ *
+ * Worst would be another userfaultfd under the number of one that was closed: it answers. So the library remembers
+ * which numbers its spaces know (`taken`) and opens none there. If the program does, who waits meanwhile is not
+ * woken; therefore all are when the descriptor is back.
+ *
+ * Needs Linux 6.9 (PIDFD_THREAD). Without it, or without a keeper, the
+ * descriptors are lost for ever, see gm_host_lost().
+ */
+#include "config.h"
+
+#include "hal/host/gm_host_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define PIDFD_THREAD_ O_EXCL
+#define KCMP_FILE_    0
+#define SHORT_NS      1000000
+#ifndef SYS_pidfd_getfd
+#define SYS_pidfd_getfd 438
+#endif
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
+
+/* Only the keeper's. */
+static bool close_others(const struct gm_host_keep *k)
+{
+	int lo = k->app < k->kick ? k->app : k->kick, hi = k->app < k->kick ? k->kick : k->app;
+
+	return (lo == 0 || !syscall(SYS_close_range, 0u, (unsigned)lo - 1, 0u)) &&
+	       (hi == lo + 1 || !syscall(SYS_close_range, (unsigned)lo + 1, (unsigned)hi - 1, 0u)) &&
+	       !syscall(SYS_close_range, (unsigned)hi + 1, ~0u, 0u);
+}
+
+static void keeper(void *arg)
+{
+	struct gm_host_pmap *p = arg;
+	struct gm_host_keep *k = &p->keep;
+	bool own = unshare(CLONE_FILES) == 0;
+
+	own = own && close_others(k);
+	gm_lock(p->env, &k->lock);
+	k->tid = gettid();
+	k->ready = true;
+	k->own = own;
+	gm_wake(p->env, &k->waitq);
+	while (own && !k->stop)
+		(void)gm_wait(p->env, &k->waitq, &k->lock, UINT64_MAX);
+	gm_unlock(p->env, &k->lock);
+}
+
+gm_ret_t gm_host_keep(void *pmap)
+{
+	struct gm_host_pmap *p = pmap;
+	struct gm_host_keep *k = &p->keep;
+	gm_ret_t ret;
+
+	k->app = p->fd_app;
+	k->kick = p->fd_kick;
+	k->ready = k->stop = false;
+	ret = p->env->ops->thread_start(p->env, "gm-keeper", 0, keeper, p, &k->thread);
+	if (ret)
+		return gm_fail(ret, "the thread that keeps the descriptors could not be started");
+	gm_lock(p->env, &k->lock);
+	while (!k->ready)
+		(void)gm_wait(p->env, &k->waitq, &k->lock, UINT64_MAX);
+	gm_unlock(p->env, &k->lock);
+	if (!k->own)
+		gm_log(p->env, GM_LOG_WARN, "a thread cannot have descriptors of its own: a program that closes all loses memory");
+	return GM_RET_SUCCESS;
+}
+
+void gm_host_keep_init(struct gm_host_pmap *p)
+{
+	gm_mutex_init(p->env, &p->keep.lock, GM_RANK_LEAF);
+	gm_waitq_init(p->env, &p->keep.waitq);
+}
+
+void gm_host_keep_fini(struct gm_host_pmap *p)
+{
+	struct gm_host_keep *k = &p->keep;
+
+	gm_lock(p->env, &k->lock);
+	k->stop = true;
+	gm_wake(p->env, &k->waitq);
+	gm_unlock(p->env, &k->lock);
+	if (k->thread)
+		p->env->ops->thread_join(p->env, k->thread);
+	gm_waitq_fini(p->env, &k->waitq);
+	gm_mutex_fini(p->env, &k->lock);
+}
+
+/* Of the process: fd + 1, 0 where there is none. With more spaces at once the others are not protected so. */
+static atomic_int taken[1024];
+
+void gm_host_number_take(int fd)
+{
+	for (size_t i = 0; i < sizeof(taken) / sizeof(taken[0]); i++) {
+		int none = 0;
+
+		if (!atomic_load_explicit(&taken[i], memory_order_relaxed) &&
+		    atomic_compare_exchange_strong(&taken[i], &none, fd + 1))
+			return;
+	}
+}
+
+void gm_host_number_give(int fd)
+{
+	for (size_t i = 0; i < sizeof(taken) / sizeof(taken[0]); i++) {
+		int mine = fd + 1;
+
+		if (atomic_compare_exchange_strong(&taken[i], &mine, 0))
+			return;
+	}
+}
+
+bool gm_host_number_taken(int fd)
+{
+	for (size_t i = 0; i < sizeof(taken) / sizeof(taken[0]); i++)
+		if (atomic_load_explicit(&taken[i], memory_order_relaxed) == fd + 1)
+			return true;
+	return false;
+}
+
+void gm_host_set_app(struct gm_host_pmap *p, int fd)
+{
+	int old = atomic_exchange(&p->fd_app, fd);
+
+	if (fd >= 0)
+		gm_host_number_take(fd);
+	if (old >= 0)
+		gm_host_number_give(old);
+}
+
+bool gm_host_fd_is(int fd, const char *what)
+{
+	char path[64], link[128];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	n = readlink(path, link, sizeof(link) - 1);
+	if (n < 0)
+		return false;
+	link[n] = '\0';
+	return strstr(link, what);
+}
+
+/* Is it the file that the keeper has there? Where the kernel cannot compare: one of that sort. */
+static bool is_ours(const struct gm_host_pmap *p, int fd, int kept, const char *what)
+{
+	long diff = p->keep.own ? syscall(SYS_kcmp, gettid(), p->keep.tid, KCMP_FILE_, (unsigned long)fd, (unsigned long)kept) : -1;
+
+	return diff < 0 ? gm_host_fd_is(fd, what) : diff == 0;
+}
+
+bool gm_host_owns_app(const struct gm_host_pmap *p)
+{
+	return !p->dev->way.features || is_ours(p, p->fd_app, p->keep.app, "[userfaultfd]");
+}
+
+static bool owns_kick(const struct gm_host_pmap *p)
+{
+	return is_ours(p, p->fd_kick, p->keep.kick, "[eventfd]");
+}
+
+/* A copy of the keeper's; -1: none. */
+static int fetch(const struct gm_host_pmap *p, int kept)
+{
+	int pidfd = (int)syscall(SYS_pidfd_open, p->keep.tid, PIDFD_THREAD_), fd, err;
+
+	if (pidfd < 0)
+		return -1;
+	fd = (int)syscall(SYS_pidfd_getfd, pidfd, kept, 0u);
+	err = errno;
+	close(pidfd);
+	errno = err;
+	return fd < 0 ? -1 : gm_host_fd_high(fd);
+}
+
+/* Who waits where another's descriptor was used to make something present. */
+static void put_back(struct gm_host_pmap *p, int fd)
+{
+	gm_host_set_app(p, fd);
+	(void)gm_uffd_wake(fd, UINT64_C(1) << 20, GM_HOST_VA_END - (UINT64_C(1) << 21));
+}
+
+static bool is_short(int err)
+{
+	return err == EMFILE || err == ENFILE || err == ENOMEM;
+}
+
+bool gm_host_revive(struct gm_host_pmap *p)
+{
+	struct gm_host_keep *k = &p->keep;
+	bool again = false, ok;
+	int fd;
+
+	if (!k->own)
+		return false;
+	gm_lock(p->env, &k->lock);
+	ok = gm_host_owns_app(p);
+	if (!ok) {
+		fd = fetch(p, k->app);
+		ok = fd >= 0;
+		again = ok;
+		if (ok)
+			put_back(p, fd);
+	}
+	if (ok && !owns_kick(p)) {
+		fd = fetch(p, k->kick);
+		ok = fd >= 0;
+		again = ok;
+		if (ok)
+			p->fd_kick = fd;
+	}
+	again &= !k->told;
+	k->told |= again;
+	if (!ok && is_short(errno)) { /* of descriptors, or memory: some other time */
+		(void)gm_wait(p->env, &k->waitq, &k->lock, gm_deadline_ns(p->env, SHORT_NS));
+		ok = true;
+	}
+	gm_unlock(p->env, &k->lock);
+	if (again)
+		gm_log(p->env, GM_LOG_WARN, "the program closed the library's descriptors: they are open again");
+	return ok;
+}
+
+int gm_host_kick_fd(struct gm_host_pmap *p)
+{
+	return owns_kick(p) || (gm_host_revive(p) && owns_kick(p)) ? p->fd_kick : -1;
+}
+
+bool gm_host_again(struct gm_host_pmap *p, int64_t err)
+{
+	return (err == -EBADF || err == -ENOTTY) && gm_host_revive(p);
+}
+
+/* Whoever polled the descriptor of gm_host_msg_fd() has to ask for it anew. */
+gm_ret_t gm_host_reopen(void *pmap)
+{
+	struct gm_host_pmap *p = pmap;
+	struct gm_host_keep *k = &p->keep;
+	gm_ret_t ret = GM_RET_EXIST;
+	int fd;
+
+	gm_lock(p->env, &k->lock);
+	if (atomic_load(&p->lost) && !gm_host_owns_app(p)) {
+		ret = gm_host_open_app(p, p->serves ? GM_UFFD_FEATURE_EVENT_FORK : 0, &fd);
+		if (!ret && !gm_host_slots_watch(p, fd)) {
+			close(fd);
+			ret = GM_RET_BUSY;
+		}
+		if (!ret)
+			gm_host_set_app(p, fd);
+	}
+	if (!ret || (atomic_load(&p->lost) && ret == GM_RET_EXIST)) {
+		if (!owns_kick(p))
+			p->fd_kick = gm_host_fd_high(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+		gm_host_msg_repoll(p);
+		atomic_store(&p->lost, p->fd_kick < 0);
+	}
+	gm_unlock(p->env, &k->lock);
+	return ret;
+}
+
+void gm_host_close_ours(struct gm_host_pmap *p)
+{
+	if (p->fd_app >= 0 && gm_host_owns_app(p))
+		close(p->fd_app);
+	if (owns_kick(p))
+		close(p->fd_kick);
+	if (gm_host_fd_is(p->fd_poll, "[eventpoll]"))
+		close(p->fd_poll);
+	if (gm_host_fd_is(p->fd_pagemap, "/pagemap"))
+		close(p->fd_pagemap);
+}

@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A program that knows nothing of gmem and does to its memory what programs do. Each subcommand checks every byte
+ * itself, and says what was wrong; the tests run it with less memory than it needs, so that most of it is away.
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <malloc.h>
+#include <pthread.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define PAGE ((size_t)4096)
+#define MiB ((size_t)1 << 20)
+#define BIG (24 * MiB)
+
+static int bad;
+
+static void fill(void *p, size_t bytes, uint64_t salt)
+{
+	uint64_t *w = p;
+
+	for (size_t i = 0; i < bytes / sizeof(*w); i++)
+		w[i] = i * 0x9e3779b97f4a7c15u + salt;
+}
+
+static void check(const char *what, const void *p, size_t bytes, uint64_t salt)
+{
+	const uint64_t *w = p;
+
+	for (size_t i = 0; i < bytes / sizeof(*w); i++) {
+		if (w[i] == i * 0x9e3779b97f4a7c15u + salt)
+			continue;
+		printf("%s: wrong at byte %zu: %llx\n", what, i * sizeof(*w), (unsigned long long)w[i]);
+		bad = 1;
+		return;
+	}
+}
+
+static void check_zero(const char *what, const void *p, size_t bytes)
+{
+	const uint64_t *w = p;
+
+	for (size_t i = 0; i < bytes / sizeof(*w); i++) {
+		if (!w[i])
+			continue;
+		printf("%s: not zero at byte %zu\n", what, i * sizeof(*w));
+		bad = 1;
+		return;
+	}
+}
+
+static void must(int ok, const char *what)
+{
+	if (ok)
+		return;
+	printf("%s: error %d\n", what, errno);
+	bad = 1;
+}
+
+static void *filled(size_t bytes, uint64_t salt)
+{
+	void *p = malloc(bytes);
+
+	must(p != NULL, "malloc");
+	if (!p)
+		exit(1);
+	fill(p, bytes, salt);
+	return p;
+}
+
+/* Everything that is not its own, in every way there is. */
+static void do_close(void)
+{
+	char *p = filled(BIG, 1), *q;
+
+	must(close_range(3, ~0u, 0) == 0, "close_range");
+	closefrom(3);
+	for (int fd = 3; fd < 70000; fd++)
+		(void)close(fd);
+	(void)dup2(1, 4032);
+	check("after closing", p, BIG, 1);
+	q = filled(BIG, 2);
+	check("after closing, the first", p, BIG, 1);
+	check("after closing, the second", q, BIG, 2);
+	free(p);
+	free(q);
+	must(open("/dev/null", O_RDONLY) == 3, "the lowest descriptor is free");
+}
+
+static void *one_thread(void *arg)
+{
+	uint64_t salt = (uint64_t)(uintptr_t)arg;
+	char *p = filled(4 * MiB, salt), *small[64];
+
+	for (unsigned round = 0; round < 3; round++) {
+		for (unsigned i = 0; i < 64; i++)
+			small[i] = filled(PAGE * (1 + i % 8), salt + i);
+		check("a thread's", p, 4 * MiB, salt + round);
+		fill(p, 4 * MiB, salt + round + 1);
+		for (unsigned i = 0; i < 64; i++) {
+			check("a thread's small", small[i], PAGE * (1 + i % 8), salt + i);
+			free(small[i]);
+		}
+	}
+	free(p);
+	return NULL;
+}
+
+static void do_threads(void)
+{
+	pthread_t t[6];
+
+	for (uintptr_t i = 0; i < 6; i++)
+		must(pthread_create(&t[i], NULL, one_thread, (void *)(i * 1000)) == 0, "pthread_create");
+	for (unsigned i = 0; i < 6; i++)
+		(void)pthread_join(t[i], NULL);
+}
+
+static int wait_for(pid_t pid)
+{
+	int status = -1;
+
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	return status;
+}
+
+/* A child has everything, and what it does shows nowhere else. Also of a child of a child, and of one that executes. */
+static void do_fork(void)
+{
+	char name[] = "true", *argv[] = { name, NULL };
+	char *p = filled(BIG, 3), *q;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		check("the child", p, BIG, 3);
+		fill(p, BIG, 4);
+		q = filled(2 * MiB, 5);
+		check("the child's own", q, 2 * MiB, 5);
+		free(q);
+		pid = fork();
+		if (pid == 0) {
+			check("the child's child", p, BIG, 4);
+			free(p);
+			_exit(bad);
+		}
+		p = realloc(p, BIG + MiB);
+		check("the child's, larger", p, BIG, 4);
+		exit(bad || wait_for(pid));
+	}
+	must(wait_for(pid) == 0, "the child's status");
+	check("the parent", p, BIG, 3);
+	must(posix_spawnp(&pid, "true", NULL, NULL, argv, environ) == 0 && wait_for(pid) == 0, "posix_spawn");
+	must(system("exit 3") == 3 << 8, "system");
+	q = filled(BIG, 6);
+	check("the parent, later", p, BIG, 3);
+	check("the parent, second", q, BIG, 6);
+}
+
+static void do_malloc(void)
+{
+	char *p = filled(2 * MiB, 7), *small[2000];
+	void *a = NULL;
+
+	for (size_t mib = 3; mib <= 24; mib += 3) {
+		p = realloc(p, mib * MiB);
+		check("realloc", p, (mib - 3 ? mib - 3 : 2) * MiB, 7);
+		must(malloc_usable_size(p) >= mib * MiB, "malloc_usable_size");
+		fill(p, mib * MiB, 7);
+	}
+	for (unsigned i = 0; i < 2000; i++)
+		small[i] = filled(PAGE + 64, i);
+	p = realloc(p, 10000);
+	check("realloc to little", p, 10000, 7);
+	p = reallocarray(p, 3, MiB);
+	check("realloc to much", p, 10000, 7);
+	for (unsigned round = 0; round < 6; round++) {
+		char *z = calloc(3, MiB);
+
+		check_zero("calloc", z, 3 * MiB);
+		fill(z, 3 * MiB, round);
+		free(z);
+	}
+	must(posix_memalign(&a, 2 * MiB, 3 * MiB) == 0 && (uintptr_t)a % (2 * MiB) == 0, "posix_memalign");
+	must(posix_memalign(&a, 24, 3 * MiB) == EINVAL, "posix_memalign of 24");
+	fill(a, 3 * MiB, 9);
+	for (unsigned i = 0; i < 2000; i++) {
+		check("small", small[i], PAGE + 64, i);
+		free(small[i]);
+	}
+	check("aligned", a, 3 * MiB, 9);
+	free(a);
+	free(p);
+	errno = 0;
+	must(malloc(SIZE_MAX / 2) == NULL && errno == ENOMEM, "too much");
+}
+
+static char *mapped(size_t bytes)
+{
+	char *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	must(p != MAP_FAILED, "mmap");
+	return p;
+}
+
+static void do_map(void)
+{
+	char *p = mapped(BIG), *other = mapped(4 * MiB), *q;
+
+	fill(p, BIG, 10);
+	fill(other, 4 * MiB, 11);
+	must(munmap(p + 4 * MiB, 3 * MiB) == 0, "munmap of the middle");
+	must(mmap(p + 5 * MiB, MiB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == p + 5 * MiB,
+	     "mmap over");
+	check_zero("mapped over", p + 5 * MiB, MiB);
+	check("before the hole", p, 4 * MiB, 10);
+	must(madvise(p, MiB, MADV_DONTNEED) == 0, "madvise");
+	check_zero("given up", p, MiB);
+	fill(p, 4 * MiB, 12);
+	q = mremap(p, 4 * MiB, 16 * MiB, MREMAP_MAYMOVE);
+	must(q != MAP_FAILED, "mremap, larger");
+	check("mremap, larger", q, 4 * MiB, 12);
+	check_zero("mremap, new", q + 4 * MiB, 12 * MiB);
+	fill(q, 16 * MiB, 13);
+	must(mremap(q, 16 * MiB, 8 * MiB, 0) == q, "mremap, smaller");
+	check("mremap, smaller", q, 8 * MiB, 13);
+	must(mprotect(q, 2 * MiB, PROT_READ) == 0, "mprotect");
+	check("read-only", q, 8 * MiB, 13);
+	check("of before, beside it", other, 4 * MiB, 11);
+	must(mprotect(q + MiB, MiB, PROT_NONE) == 0 && mprotect(q, 2 * MiB, PROT_READ | PROT_WRITE) == 0, "mprotect back");
+	check("writable again", q, 8 * MiB, 13);
+	p = mapped(MiB);
+	fill(p, MiB, 16);
+	must(mremap(q, 4 * MiB, 4 * MiB, MREMAP_MAYMOVE | MREMAP_FIXED, other) == other, "mremap to a place");
+	check("moved to a place", other, 4 * MiB, 13);
+	fill(q + 4 * MiB, 4 * MiB, 17);
+	check("beside what was moved", q + 4 * MiB, 4 * MiB, 17);
+	check("another mapping", p, MiB, 16);
+	must(munmap(p, MiB) == 0, "munmap");
+}
+
+/* Read and written by the kernel, wherever it is. */
+static void do_kernel(void)
+{
+	char *p = filled(BIG, 14), *q = malloc(BIG);
+	int fds[2], fd = memfd_create("victim", 0);
+
+	must(write(fd, p, BIG) == (ssize_t)BIG && pread(fd, q, BIG, 0) == (ssize_t)BIG, "write, read");
+	check("through a file", q, BIG, 14);
+	must(pipe(fds) == 0, "pipe");
+	for (size_t at = 0; at < BIG; at += 8 * PAGE) {
+		must(write(fds[1], p + at, 8 * PAGE) == 8 * (ssize_t)PAGE, "into the pipe");
+		memset(q + at, 0, 8 * PAGE);
+		must(read(fds[0], q + at, 8 * PAGE) == 8 * (ssize_t)PAGE, "out of the pipe");
+	}
+	check("through a pipe", q, BIG, 14);
+}
+
+static void on_term(int sig)
+{
+	_exit(40 + (sig == SIGTERM));
+}
+
+static void do_wait(void)
+{
+	char *p = filled(BIG, 15);
+
+	(void)signal(SIGTERM, on_term);
+	printf("ready %d\n", (int)getpid());
+	(void)fflush(stdout);
+	for (;;)
+		check("while it waits", p, BIG, 15);
+}
+
+static void do_env(void)
+{
+	for (char **e = environ; *e; e++)
+		puts(*e);
+}
+
+int main(int argc, char **argv)
+{
+	static const struct {
+		const char *name;
+		void (*fn)(void);
+	} commands[] = {
+		{ "close", do_close }, { "env", do_env }, { "fork", do_fork }, { "kernel", do_kernel },
+		{ "malloc", do_malloc }, { "map", do_map }, { "threads", do_threads }, { "wait", do_wait },
+	};
+
+	if (argc == 3 && strcmp(argv[1], "exit") == 0)
+		return atoi(argv[2]);
+	if (argc == 3 && strcmp(argv[1], "signal") == 0)
+		return raise(atoi(argv[2]));
+	for (size_t i = 0; argc == 2 && i < sizeof(commands) / sizeof(commands[0]); i++) {
+		if (strcmp(argv[1], commands[i].name))
+			continue;
+		commands[i].fn();
+		puts(bad ? "BAD" : "good");
+		return bad;
+	}
+	return 2;
+}

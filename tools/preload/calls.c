@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a program asks the kernel for memory with.
+ *
+ *     mmap      private, anonymous, writable, anywhere, GM_EXEC_MAP_BYTES and more: in the window. Else as it is: over
+ *               managed memory it unmaps that, of which the kernel tells
+ *     munmap    what lies in the window is mapped over with the reservation, then free
+ *     mremap    of the window: grown in place, or copied by the caller's own thread, page by page within the bound;
+ *               with a place of its own, or where rights were changed, brought home, then the kernel's
+ *     mprotect  of managed memory: brought home and let go, as the kernel moves pages only between mappings of equal
+ *               rights; adopted again when it is to be readable and writable
+ *     fork      the library brings everything home in the caller's thread, with locks held: no signal handler may
+ *               touch managed memory meanwhile, so signals are blocked
+ *
+ * madvise() needs nothing: the kernel tells of it. Calls that the C library makes inside itself do not come here: the
+ * stacks of threads, for example, stay unmanaged.
+ */
+#include "config.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <string.h>
+#include <sys/types.h>
+
+#include "tools/preload/preload.h"
+#include "tools/preload/raw.h"
+
+/* Around the caller's frame: what he and what fork() calls may touch. */
+#define STACK_BELOW_BYTES ((uint64_t)256 << 10)
+#define STACK_BYTES ((uint64_t)320 << 10)
+#define PAGE_MASK ((uint64_t)GM_PAGE_BYTES - 1)
+
+/* The functions that libgmem's own calls in this object are bound to (-Wl,--wrap). */
+void *gm_own_mmap(void *at, size_t bytes, int prot, int flags, int fd, off_t offset) __asm__("__wrap_mmap");
+int gm_own_munmap(void *at, size_t bytes) __asm__("__wrap_munmap");
+int gm_own_mprotect(void *at, size_t bytes, int prot) __asm__("__wrap_mprotect");
+int gm_own_close(int fd) __asm__("__wrap_close");
+
+void *gm_own_mmap(void *at, size_t bytes, int prot, int flags, int fd, off_t offset)
+{
+	return gm_raw_mmap(at, bytes, prot, flags, fd, offset);
+}
+
+int gm_own_munmap(void *at, size_t bytes)
+{
+	return gm_raw_munmap(at, bytes);
+}
+
+int gm_own_mprotect(void *at, size_t bytes, int prot)
+{
+	return (int)syscall(SYS_mprotect, at, bytes, prot);
+}
+
+int gm_own_close(int fd)
+{
+	return gm_raw_close(fd);
+}
+
+/* ---------------------------------------------------------------- mapping */
+
+static bool is_for_us(const void *at, size_t bytes, int prot, int flags)
+{
+	const int only = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_POPULATE;
+
+	return !at && bytes >= GM_EXEC_MAP_BYTES && prot == (PROT_READ | PROT_WRITE) && (flags & ~only) == 0 &&
+	       (flags & MAP_PRIVATE) && (flags & MAP_ANONYMOUS) && gm_exec_is_live();
+}
+
+GM_EXEC_EXPORT void *mmap(void *at, size_t bytes, int prot, int flags, int fd, off_t offset)
+{
+	if (is_for_us(at, bytes, prot, flags)) {
+		uint64_t va = gm_exec_ask(GM_EXEC_PLACE, bytes, 0, false);
+
+		if (va)
+			return (void *)(uintptr_t)va;
+	}
+	return gm_raw_mmap(at, bytes, prot, flags, fd, offset);
+}
+
+GM_EXEC_EXPORT void *mmap64(void *at, size_t bytes, int prot, int flags, int fd, off_t offset)
+{
+	return mmap(at, bytes, prot, flags, fd, offset);
+}
+
+/* The part of a range that lies in the window. */
+static bool in_window(uint64_t *va, uint64_t *end)
+{
+	uint64_t lo = gm_exec_window_base(), hi = gm_exec_window_limit();
+
+	*va = *va < lo ? lo : *va;
+	*end = *end > hi ? hi : *end;
+	return *va < *end;
+}
+
+GM_EXEC_EXPORT int munmap(void *at, size_t bytes)
+{
+	uint64_t va = GM_VA(at), end = va + ((bytes + PAGE_MASK) & ~PAGE_MASK), lo = va, hi = end;
+
+	if (!bytes || va & PAGE_MASK || end < va || !in_window(&lo, &hi))
+		return gm_raw_munmap(at, bytes);
+	if (va < lo && gm_raw_munmap(at, lo - va))
+		return -1;
+	if (gm_exec_window_unmap(lo, hi - lo))
+		return -1;
+	return end > hi ? gm_raw_munmap((void *)(uintptr_t)hi, end - hi) : 0;
+}
+
+/* ---------------------------------------------------------------- mremap */
+
+static void *remap_by_kernel(uint64_t va, size_t bytes, size_t want, int flags, void *to)
+{
+	void *p;
+
+	/* home first: the kernel moves what is there, and what is not would follow by and by */
+	if (gm_exec_is_live() && !gm_exec_ask(GM_EXEC_RELEASE, va, bytes, 0)) {
+		errno = EFAULT;
+		return MAP_FAILED;
+	}
+	p = (void *)syscall(SYS_mremap, va, bytes, want, flags, to); /* NOLINT(performance-no-int-to-ptr) */
+	/* the hole in the window is reserved again, unless the kernel has given it to somebody meanwhile: then it is his */
+	bytes = (bytes + PAGE_MASK) & ~PAGE_MASK;
+	if (p != MAP_FAILED && GM_VA(p) != va && !(flags & MREMAP_DONTUNMAP) &&
+	    gm_raw_mmap((void *)(uintptr_t)va, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE,
+			-1, 0) != MAP_FAILED)
+		(void)gm_exec_ask(GM_EXEC_FREED, va, bytes, 0);
+	return p;
+}
+
+static void *remap_by_copy(uint64_t va, size_t bytes, size_t want)
+{
+	uint64_t to = gm_exec_ask(GM_EXEC_PLACE, want, 0, false);
+
+	if (!to) {
+		errno = ENOMEM;
+		return MAP_FAILED;
+	}
+	memcpy((void *)(uintptr_t)to, (const void *)(uintptr_t)va, bytes);
+	(void)gm_exec_window_unmap(va, bytes);
+	return (void *)(uintptr_t)to;
+}
+
+static void *remap(uint64_t va, size_t bytes, size_t want, int flags)
+{
+	uint64_t have = (bytes + PAGE_MASK) & ~PAGE_MASK, need = (want + PAGE_MASK) & ~PAGE_MASK;
+
+	if (need <= have)
+		return need < have && gm_exec_window_unmap(va + need, have - need) ? MAP_FAILED : (void *)(uintptr_t)va;
+	if (gm_exec_ask(GM_EXEC_GROW, va, have, need))
+		return (void *)(uintptr_t)va;
+	if (flags & MREMAP_MAYMOVE)
+		return remap_by_copy(va, have, need);
+	errno = ENOMEM;
+	return MAP_FAILED;
+}
+
+GM_EXEC_EXPORT void *mremap(void *at, size_t bytes, size_t want, int flags, ...)
+{
+	uint64_t va = GM_VA(at);
+	void *to = NULL;
+	va_list ap;
+
+	if (flags & (MREMAP_FIXED | MREMAP_DONTUNMAP)) {
+		va_start(ap, flags);
+		to = va_arg(ap, void *);
+		va_end(ap);
+	}
+	if (!gm_exec_window_has(va) || !bytes || !want || va & PAGE_MASK)
+		return (void *)syscall(SYS_mremap, at, bytes, want, flags, to); /* NOLINT(performance-no-int-to-ptr) */
+	if (flags & ~MREMAP_MAYMOVE || gm_exec_window_is_odd(va, bytes) || !gm_exec_is_live())
+		return remap_by_kernel(va, bytes, want, flags, to);
+	return remap(va, bytes, want, flags);
+}
+
+/* -------------------------------------------------------------- mprotect */
+
+static bool is_managed(uint64_t va, uint64_t bytes)
+{
+	uint64_t lo = va, hi = va + bytes;
+
+	return in_window(&lo, &hi) || (va < atomic_load(&gm_exec.heap_end) && va + bytes > gm_exec.heap_va);
+}
+
+GM_EXEC_EXPORT int mprotect(void *at, size_t bytes, int prot)
+{
+	uint64_t va = GM_VA(at), all = (bytes + PAGE_MASK) & ~PAGE_MASK;
+	int ret;
+
+	if (!bytes || va & PAGE_MASK || !gm_exec_is_live() || !is_managed(va, all))
+		return (int)syscall(SYS_mprotect, at, bytes, prot);
+	if (gm_exec_window_has(va))
+		gm_exec_window_set_odd(va, all);
+	if (!gm_exec_ask(GM_EXEC_RELEASE, va, all, 0)) {
+		errno = ENOMEM;
+		return -1;
+	}
+	ret = (int)syscall(SYS_mprotect, at, bytes, prot);
+	if (!ret && prot == (PROT_READ | PROT_WRITE))
+		(void)gm_exec_ask(GM_EXEC_ADOPT, va, all, 0);
+	return ret;
+}
+
+/* ------------------------------------------------------------------ fork */
+
+/* Who forks on a stack in managed memory (coroutines) must not wait for its pages while he has the library's locks. */
+static uint64_t release_stack(void)
+{
+	uint64_t va = (GM_VA(__builtin_frame_address(0)) & ~PAGE_MASK) - STACK_BELOW_BYTES;
+
+	if (!gm_exec_is_live() || !is_managed(va, STACK_BYTES))
+		return 0;
+	(void)gm_exec_ask(GM_EXEC_RELEASE, va, STACK_BYTES, 0);
+	return va;
+}
+
+GM_EXEC_EXPORT pid_t fork(void)
+{
+	static pid_t (*real)(void);
+	uint64_t signals, stack;
+	pid_t child;
+
+	if (!real)
+		real = (pid_t(*)(void))(uintptr_t)dlsym(RTLD_NEXT, "fork");
+	signals = gm_raw_block_signals();
+	stack = release_stack();
+	child = real();
+	if (stack)
+		(void)gm_exec_ask(GM_EXEC_ADOPT, stack, STACK_BYTES, 0);
+	gm_raw_restore_signals(signals);
+	return child;
+}
