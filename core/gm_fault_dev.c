@@ -133,6 +133,25 @@ static gm_ret_t make_present(struct gm_block *b, unsigned page, uint64_t deadlin
 }
 
 /*
+ * The host refuses to move this page. Because it is another's? Where no device had any of it lately nobody watched, and
+ * the program may have mapped a file over it, which userfaultfd takes and does not move. AGAIN: look at the page anew.
+ */
+static gm_ret_t forget_other(struct gm_block *b, unsigned page)
+{
+	struct gm_as *as = b->as;
+	uint64_t va = b->va + (uint64_t)page * GM_PAGE_BYTES;
+	struct gm_host_vma vma;
+	bool edge;
+
+	gm_lock(as->env, &b->lock);
+	edge = gm_mask_test(&b->edge, page);
+	gm_unlock(as->env, &b->lock);
+	if (edge || gm_hal_mem_rights(as->host, as->hpmap, va, &vma) || vma.private_anon)
+		return GM_RET_SUCCESS;
+	return gm_events_forget_gone(as, b, va, va + GM_PAGE_BYTES) == GM_RET_NOMEM ? GM_RET_NOMEM : GM_RET_AGAIN;
+}
+
+/*
  * (block) May a page that is not busy be mapped where it is? *none: it is pinned to the host, and has no content; it is
  * the host's from now on, where zeros are put. What the kernel has yet to drop is not shown: then it is looked at again.
  */
@@ -226,6 +245,9 @@ gm_ret_t gm_fault_in_place(struct gm_ctx *ctx, struct gm_block *b, unsigned page
 	if (access & GM_ATOMIC)
 		return gm_fail(GM_RET_NOTSUP, "no atomic access to 0x%llx, which is host memory mapped in place",
 			       (unsigned long long)va);
+	ret = forget_other(b, page);
+	if (ret)
+		return ret;
 	gm_lock(as->env, &b->lock);
 	while (!ret && (gm_mask_test(&b->busy, page) || gm_mask_test(&b->doomed, page)))
 		ret = gm_wait(as->env, &b->waitq, &b->lock, deadline_ns);

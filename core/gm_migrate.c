@@ -305,6 +305,64 @@ gm_ret_t gm_migrate(struct gm_as *as, uint64_t va, uint64_t bytes, struct gm_dev
 	return ret ? ret : judge(as, va, end, there, managed);
 }
 
+/* ------------------------------------------------------- everything home */
+
+/* What a device has of it, or what is parked in staging. */
+static uint64_t count_away(struct gm_block *b)
+{
+	struct gm_mask away;
+
+	gm_lock(b->as->env, &b->lock);
+	away = gm_mask_sub(gm_mask_or(gm_block_on_devs(b), b->staged), b->leaving);
+	gm_unlock(b->as->env, &b->lock);
+	return gm_mask_count(&away);
+}
+
+/* A block that cannot come does not keep the others; the first failure counts. */
+static gm_ret_t home_all(struct gm_as *as, uint64_t deadline_ns, uint64_t *left, uint64_t *lost)
+{
+	gm_ret_t ret = GM_RET_SUCCESS;
+	struct gm_block *b = NULL;
+	uint64_t va = 0;
+
+	for (;;) {
+		struct gm_mask poisoned;
+		gm_ret_t one = gm_block_next_by(as, va, UINT64_MAX, deadline_ns, &b);
+
+		if (one || !b)
+			return ret ? ret : one;
+		va = b->va + GM_BLOCK_BYTES;
+		one = block_to_host(b, b->va, va, deadline_ns);
+		poisoned = gm_mem_mark_poison(b, b->va, va); /* who looks from outside asks nobody, and would see zeros */
+		*lost += gm_mask_count(&poisoned);
+		*left += count_away(b);
+		gm_block_put(b);
+		ret = ret ? ret : one;
+	}
+}
+
+gm_ret_t gm_as_home(struct gm_as *as, uint64_t timeout_ns, uint64_t *left_bytes)
+{
+	uint64_t left = 0, lost = 0, deadline_ns;
+	gm_ret_t ret = gm_handle_check(as, GM_HANDLE_AS);
+
+	if (ret)
+		return ret;
+	deadline_ns = gm_deadline_ns(as->env, timeout_ns);
+	ret = gm_events_settle(as, deadline_ns);
+	if (ret)
+		return ret;
+	ret = home_all(as, deadline_ns, &left, &lost);
+	if (left_bytes)
+		*left_bytes = left * GM_PAGE_BYTES;
+	if (!ret && lost)
+		ret = gm_fail(GM_RET_NODEV, "gm_as_home: the content of %llu pages was lost with a device", (unsigned long long)lost);
+	if (!ret && left)
+		ret = gm_fail(GM_RET_BUSY, "gm_as_home: %llu pages are held by a working set, or went to a device meanwhile",
+			      (unsigned long long)left);
+	return ret;
+}
+
 /* --------------------------------------------------------------- faults */
 
 gm_ret_t gm_dev_fault(struct gm_ctx *ctx, uint64_t va, uint32_t access)

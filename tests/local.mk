@@ -132,6 +132,22 @@ UNIT_TESTS = \
 	tests/unit/test_ws_stuck.t \
 	tests/unit/test_ws_window.t
 
+# What a process does to its memory, on the real host.
+PROCESS_TESTS = \
+	tests/process/test_advise.t \
+	tests/process/test_calls.t \
+	tests/process/test_debug.t \
+	tests/process/test_huge.t \
+	tests/process/test_io.t \
+	tests/process/test_lock.t \
+	tests/process/test_move.t \
+	tests/process/test_rights.t \
+	tests/process/test_signals.t \
+	tests/process/test_spaces.t \
+	tests/process/test_unmap.t
+LINT_FILES += tests/process/process.h
+EXTRA_DIST += tests/process/process.h
+
 LDADD = $(TEST_LAYERS) $(CRITERION_LIBS)
 
 tests_unit_test_api_bad_t_LDADD = libgm_conform.a $(LDADD)
@@ -162,8 +178,8 @@ tests/hmm/rows.log: $(HMM_TESTS)
 EXTRA_DIST += $(HMM_RUNS) tests/hmm/rows.txt
 
 if HAVE_CRITERION
-check_PROGRAMS += $(UNIT_TESTS) $(HMM_TESTS)
-TESTS += $(UNIT_TESTS) $(HMM_TESTS) $(HMM_RUNS)
+check_PROGRAMS += $(UNIT_TESTS) $(HMM_TESTS) $(PROCESS_TESTS)
+TESTS += $(UNIT_TESTS) $(HMM_TESTS) $(HMM_RUNS) $(PROCESS_TESTS)
 else
 TESTS += tests/no-criterion.sh
 endif
@@ -171,6 +187,7 @@ endif
 # --- stress ---
 
 STRESS_TESTS = \
+	tests/stress/patterns \
 	tests/stress/race_counters \
 	tests/stress/race_dup \
 	tests/stress/race_edges \
@@ -183,6 +200,12 @@ STRESS_TESTS = \
 	tests/stress/random_sim \
 	tests/stress/stress_env \
 	tests/stress/stress_mock
+tests_stress_patterns_SOURCES = \
+	tests/stress/patterns.c \
+	tests/stress/patterns.h \
+	tests/stress/patterns_run.c \
+	tests/stress/patterns_sections.c
+tests_stress_patterns_LDADD = $(TEST_LAYERS)
 tests_stress_race_counters_SOURCES = \
 	tests/stress/race.h \
 	tests/stress/race_counters.c \
@@ -247,6 +270,7 @@ check_PROGRAMS += $(STRESS_TESTS)
 # random_sim itself runs through random_million.sh
 STRESS_ALONE = $(filter-out tests/stress/random_sim,$(STRESS_TESTS))
 TESTS += \
+	tests/stress/patterns \
 	tests/stress/race_counters \
 	tests/stress/race_dup \
 	tests/stress/race_edges \

@@ -37,6 +37,7 @@
 #define GM_HOST_VA_END (UINT64_C(1) << GM_HOST_VA_BITS)
 #define GM_HOST_PIECES 64       /* mappings of the staging arena */
 #define GM_HOST_PIECE_SLOTS 512 /* slots in one: 1 GiB of address space */
+#define GM_HOST_PIECE_OPENS 8 /* slots opened at once */
 #define GM_HOST_BOUNCES 4
 #define GM_HOST_EVENTS 256 /* messages kept between two msg_read() */
 #define GM_HOST_FAULTS 512
@@ -79,7 +80,7 @@ struct gm_host_dev {
 /* One mapping of the staging arena. */
 struct gm_host_piece {
 	uint64_t va;
-	unsigned slots, used;
+	unsigned slots, used, open; /* open: the first so many may be read and written */
 	uint64_t taken[GM_HOST_PIECE_SLOTS / 64];
 	uint64_t tabled[GM_HOST_PIECE_SLOTS / 64]; /* may have a page table: small pages were moved in */
 };
@@ -182,6 +183,8 @@ bool gm_host_is_locked(uint64_t va);
 /* Address space: private, anonymous, read-write, not inherited, not locked; 2 MiB aligned if that large.
  * 0 when there is none. */
 uint64_t gm_host_reserve(uint64_t bytes);
+/* The same, without rights yet. */
+uint64_t gm_host_reserve_closed(uint64_t bytes);
 /* The first mapping that ends above va. Both SUCCESS or FAULT (none); _maps reads text (old kernels). */
 gm_ret_t gm_host_area(uint64_t va, struct gm_host_area *area);
 gm_ret_t gm_host_area_maps(uint64_t va, struct gm_host_area *area);

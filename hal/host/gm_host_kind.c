@@ -60,13 +60,28 @@ static enum gm_host_kind by_area(const struct gm_host_area *a)
 	return a->readable && a->writable ? GM_HOST_ANON : GM_HOST_RIGHTS;
 }
 
+/* Staging of any space. */
+static bool is_staging(struct gm_host_dev *d, uint64_t va)
+{
+	struct gm_host_pmap *p;
+	bool is = false;
+
+	gm_lock(d->env, &d->lock);
+	LIST_FOREACH(p, &d->pmaps, in_dev)
+		is |= gm_host_slots_have(p, va);
+	gm_unlock(d->env, &d->lock);
+	return is;
+}
+
 /* Whose it is by what adjoins below. */
-static enum gm_host_kind by_below(uint64_t begin)
+static enum gm_host_kind by_below(struct gm_host_pmap *p, uint64_t begin)
 {
 	struct gm_host_area a;
 
 	if (!begin || gm_host_area(begin - 1, &a) || a.begin >= begin)
 		return GM_HOST_ANON; /* nothing */
+	if (is_staging(p->dev, begin - 1)) /* of which the most is inaccessible still */
+		return GM_HOST_ANON;
 	if (a.file && !a.shared && a.writable)
 		return GM_HOST_DATA;
 	return a.file || a.readable || a.writable ? GM_HOST_ANON : GM_HOST_STACK;
@@ -152,23 +167,10 @@ bool gm_host_knows_malloc(void)
 	return known;
 }
 
-/* Staging of any space. */
-static bool is_staging(struct gm_host_dev *d, uint64_t va)
-{
-	struct gm_host_pmap *p;
-	bool is = false;
-
-	gm_lock(d->env, &d->lock);
-	LIST_FOREACH(p, &d->pmaps, in_dev)
-		is |= gm_host_slots_have(p, va);
-	gm_unlock(d->env, &d->lock);
-	return is;
-}
-
 /* Of memory that is the application's by what the kernel says. */
 static enum gm_host_kind judge(struct gm_host_pmap *p, uint64_t va, const struct gm_host_area *a)
 {
-	enum gm_host_kind kind = by_below(a->begin);
+	enum gm_host_kind kind = by_below(p, a->begin);
 
 	if (kind != GM_HOST_ANON)
 		return kind;
@@ -198,7 +200,9 @@ gm_ret_t gm_host_mem_kind(void *pmap, uint64_t va, struct gm_host_vma *vma)
 		.kind = by_area(&a),
 	};
 	vma->private_anon = vma->kind <= GM_HOST_STACK || vma->kind == GM_HOST_NAMED || vma->kind == GM_HOST_RIGHTS;
-	if (vma->kind == GM_HOST_ANON && (is_staging(p->dev, va) || p->env->ops->is_own(p->env, va, &begin, &end)))
+	if ((vma->kind == GM_HOST_ANON || vma->kind == GM_HOST_RIGHTS) && is_staging(p->dev, va))
+		vma->kind = GM_HOST_LIBRARY;
+	else if (vma->kind == GM_HOST_ANON && p->env->ops->is_own(p->env, va, &begin, &end))
 		vma->kind = GM_HOST_LIBRARY;
 	else if (vma->kind == GM_HOST_ANON)
 		vma->kind = judge(p, va, &a);

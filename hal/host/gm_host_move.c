@@ -12,7 +12,9 @@
  * What the errors mean there, and what is done about them:
  *
  *     steal    EBUSY   shared with a child, or pinned: one try to un-share it, then `pinned`
- *              EINVAL  the range crosses mappings: half of it; one page: locked, read-only: `fixed`
+ *              EINVAL  the range crosses mappings: half of it; one page: if the slot was locked with all memory
+ *                      of the program, unlocked once; else locked, read-only: `fixed`
+ *              EEXIST  the slot was filled, with zeros, when all memory of the program was locked: emptied once
  *              EFAULT  poisoned or guarded: `fixed`
  *              ENOENT  no mapping: FAULT
  *     others   EINVAL, ENOENT  the range crosses mappings: half of it
@@ -20,6 +22,11 @@
  *              EINVAL  (restore) the rights at va have changed since the steal: COPY
  *              EBUSY   (restore) a device still pins the frame: COPY
  *              EAGAIN  an event is unread: AGAIN
+ *
+ * A page that the program has guarded meanwhile (MADV_GUARD_INSTALL, for which
+ * there is no event) has given its content up: restore() leaves it as it is, and
+ * counts it as done. (fill() does not notice: COPY replaces the mark without a
+ * word, and to look before each costs a fifth of a fault.)
  *
  * A move that met a huge page while another thread split it may have moved
  * pages and yet report EEXIST for the first of them (seen on Linux 6.18: the
@@ -40,6 +47,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <linux/futex.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -154,7 +162,8 @@ struct steal {
 	uint64_t va, slot;
 	unsigned at, end;
 	unsigned span;  /* pages to try at once */
-	unsigned tried; /* page that was un-shared last; GM_BLOCK_PAGES: none */
+	unsigned tried; /* page that was un-shared, or whose place was emptied, last; GM_BLOCK_PAGES: none */
+	bool unlocked;	/* the slot was */
 	struct gm_host_steal *out;
 };
 
@@ -177,6 +186,32 @@ static void steal_busy(struct steal *s)
 	leave_as(s, &s->out->pinned, gm_host_mem_huge(s->p, s->va) ? s->end - s->at : 1);
 }
 
+/*
+ * mlockall() locks the slot too, and a locked mapping exchanges pages only with a locked one: true if that was not tried
+ * yet.
+ */
+static bool unlock_slot(struct steal *s)
+{
+	bool first = !s->unlocked;
+
+	s->unlocked = true;
+	return first && munlock((void *)(uintptr_t)s->slot, GM_BLOCK_BYTES) == 0;
+}
+
+/* ... and fills it. What is all zeros can be dropped whoever's it is. */
+static bool empty_slot_page(struct steal *s)
+{
+	static const unsigned char zeros[GM_PAGE_BYTES];
+	uint64_t addr = s->slot + (uint64_t)s->at * GM_PAGE_BYTES;
+
+	if (s->tried == s->at || gm_host_has_content(s->p, addr) <= 0 ||
+	    memcmp((const void *)(uintptr_t)addr, zeros, GM_PAGE_BYTES) != 0)
+		return false;
+	s->tried = s->at;
+	gm_host_slot_drop(s->p, addr, GM_PAGE_BYTES);
+	return true;
+}
+
 /* The move stopped at page s->at with this error. */
 static gm_ret_t steal_refused(struct steal *s, int64_t err)
 {
@@ -189,7 +224,8 @@ static gm_ret_t steal_refused(struct steal *s, int64_t err)
 			s->span /= 2;
 			return GM_RET_SUCCESS;
 		}
-		leave_as(s, &s->out->fixed, 1);
+		if (!unlock_slot(s))
+			leave_as(s, &s->out->fixed, 1);
 		return GM_RET_SUCCESS;
 	case EFAULT:
 		leave_as(s, &s->out->fixed, 1);
@@ -199,6 +235,8 @@ static gm_ret_t steal_refused(struct steal *s, int64_t err)
 			leave_as(s, &s->out->moved, 1); /* see the top */
 			return GM_RET_SUCCESS;
 		}
+		if (empty_slot_page(s))
+			return GM_RET_SUCCESS;
 		gm_log(s->p->env, GM_LOG_ERROR, "steal at 0x%llx: the slot still has page %u",
 		       (unsigned long long)s->va, s->at);
 		leave_as(s, &s->out->fixed, 1);
@@ -400,7 +438,12 @@ static int64_t restore_one(struct gm_host_pmap *p, uint64_t va, uint64_t src, in
 		(void)gm_host_wake(p, va, GM_PAGE_BYTES);
 		return GM_PAGE_BYTES;
 	}
-	got = gm_uffd_copy(p->fd_app, va, src, GM_PAGE_BYTES);
+	if (err == -EEXIST && gm_host_is_guard(p, va)) {
+		(void)gm_host_wake(p, va, GM_PAGE_BYTES);
+		got = GM_PAGE_BYTES;
+	} else {
+		got = gm_uffd_copy(p->fd_app, va, src, GM_PAGE_BYTES);
+	}
 	if (got > 0)
 		gm_host_slot_drop(p, src, GM_PAGE_BYTES);
 	return got;

@@ -8,6 +8,10 @@
  *     free --slot_alloc--> taken, empty --steal--> frames --restore--> empty
  *     taken --slot_free: MADV_DONTNEED--> free
  *
+ * A piece is opened as its slots are needed, a few at a time: a program that
+ * locks all its memory (mlockall) makes the kernel fill whatever it may access,
+ * and that shall not be a gigabyte. What is filled so in a slot is nobody's.
+ *
  * Two rules keep the frames movable: nothing here is inherited by a child
  * (a frame shared with a child cannot be moved home), and nothing here is
  * locked (a locked mapping exchanges pages only with a locked one; a program
@@ -74,7 +78,7 @@ static gm_ret_t grow(struct gm_host_pmap *p)
 	if (p->pieces == GM_HOST_PIECES)
 		return gm_fail(GM_RET_NOMEM, "staging: all %u pieces are in use", GM_HOST_PIECES);
 	for (; slots && !va; slots = va ? slots : slots / 8)
-		va = gm_host_reserve((uint64_t)slots * GM_BLOCK_BYTES);
+		va = gm_host_reserve_closed((uint64_t)slots * GM_BLOCK_BYTES);
 	if (!va)
 		return gm_fail(GM_RET_NOMEM, "staging: no address space left");
 	rc = p->plain_arena ? 0 : gm_uffd_register(p->fd_app, va, (uint64_t)slots * GM_BLOCK_BYTES, &ioctls);
@@ -116,6 +120,20 @@ static struct gm_host_piece *piece_with_room(struct gm_host_pmap *p)
 	return NULL;
 }
 
+/* So that slot s can be used; it may be the last that the address space limit or the number of mappings allows. */
+static gm_ret_t open_up(struct gm_host_piece *piece, unsigned s)
+{
+	unsigned end = s < piece->open ? piece->open : (s / GM_HOST_PIECE_OPENS + 1) * GM_HOST_PIECE_OPENS;
+	void *at = (void *)(uintptr_t)(piece->va + (uint64_t)piece->open * GM_BLOCK_BYTES);
+
+	if (end > piece->slots)
+		end = piece->slots;
+	if (end > piece->open && mprotect(at, (uint64_t)(end - piece->open) * GM_BLOCK_BYTES, PROT_READ | PROT_WRITE))
+		return gm_fail(GM_RET_NOMEM, "staging: no memory for more: error %d", errno);
+	piece->open = end;
+	return GM_RET_SUCCESS;
+}
+
 gm_ret_t gm_host_slot_alloc(void *pmap, uint64_t *slot)
 {
 	struct gm_host_pmap *p = pmap;
@@ -131,8 +149,15 @@ again:
 		piece = piece_with_room(p);
 	}
 	if (piece) {
-		ret = GM_RET_SUCCESS;
-		*slot = piece->va + (uint64_t)take_slot(piece) * GM_BLOCK_BYTES;
+		unsigned s = take_slot(piece);
+
+		ret = open_up(piece, s);
+		if (ret) {
+			piece->taken[s / 64] &= ~(UINT64_C(1) << (s % 64));
+			piece->used--;
+		} else {
+			*slot = piece->va + (uint64_t)s * GM_BLOCK_BYTES;
+		}
 	}
 	gm_unlock(p->env, &p->lock);
 	if (ret == GM_RET_AGAIN && gm_host_revive(p))

@@ -285,11 +285,9 @@ gm_ret_t gm_host_mem_probe(void *pmap, uint64_t va, struct gm_host_vma *vma)
 	return ret;
 }
 
-/*
- * Mapped without rights first: where the program has asked for all its future
- * memory to be locked, the kernel fills a mapping at once, but not this one.
- */
-uint64_t gm_host_reserve(uint64_t bytes)
+/* Without rights: where the program has asked for all its future memory to be locked, the kernel fills a mapping at
+ * once, but not this one. */
+uint64_t gm_host_reserve_closed(uint64_t bytes)
 {
 	uint64_t align = bytes >= GM_BLOCK_BYTES ? GM_BLOCK_BYTES : bytes >= GM_UNIT_BYTES ? GM_UNIT_BYTES : GM_PAGE_BYTES;
 	uint64_t room = (bytes + GM_PAGE_BYTES - 1) / GM_PAGE_BYTES * GM_PAGE_BYTES;
@@ -310,8 +308,19 @@ uint64_t gm_host_reserve(uint64_t bytes)
 		munmap((void *)(uintptr_t)(va + room), base + extra - va);
 	raw = (char *)(uintptr_t)va;
 	(void)munlock(raw, room);
-	if (mprotect(raw, room, PROT_READ | PROT_WRITE) || madvise(raw, room, MADV_DONTFORK)) {
+	if (madvise(raw, room, MADV_DONTFORK)) {
 		munmap(raw, room);
+		return 0;
+	}
+	return va;
+}
+
+uint64_t gm_host_reserve(uint64_t bytes)
+{
+	uint64_t va = gm_host_reserve_closed(bytes);
+
+	if (va && mprotect((void *)(uintptr_t)va, bytes, PROT_READ | PROT_WRITE)) {
+		munmap((void *)(uintptr_t)va, bytes);
 		return 0;
 	}
 	return va;

@@ -208,6 +208,27 @@ GM_API GM_MUST_CHECK gm_ret_t gm_as_attach(struct gm_as *as, struct gm_dev *dev,
 GM_API gm_ret_t gm_as_detach(struct gm_ctx *ctx);
 
 /**
+ * @brief Bring everything home: for a core dump, a debugger, a checkpoint.
+ *
+ * Who looks at the process from outside does not see what is on a device: a core
+ * dump has holes there (docs/debugging.md). A block that cannot come does not
+ * keep the others. What devices touch afterwards they have again: stop launching
+ * before. Not to be called in a signal handler; wake a thread that calls it.
+ *
+ * @param[in]  as          the address space
+ * @param[in]  timeout_ns  bound of all of it; a device that is at work on a copy then has gm_as_config.wait_ns more
+ * @param[out] left_bytes  how much is not home; NULL if not wanted. Set if everything was looked at: with SUCCESS, BUSY
+ *                         and NODEV, and where single blocks failed
+ * @retval GM_RET_SUCCESS  no byte is on a device
+ * @retval GM_RET_INVAL    @p as is no address space that lives
+ * @retval GM_RET_BUSY     what a working set holds, or what went to a device meanwhile, is not home; all else is
+ * @retval GM_RET_NODEV    the content of some pages was lost with a device: they fail every access; all else is home
+ * @retval GM_RET_TIMEDOUT, GM_RET_IO, GM_RET_NOMEM  the first failure of a block; what could come is home, no byte is lost
+ * @threads any; blocks
+ */
+GM_API gm_ret_t gm_as_home(struct gm_as *as, uint64_t timeout_ns, uint64_t *left_bytes);
+
+/**
  * @brief Descriptor that becomes readable when gm_as_serve() has work.
  * @param[in] as  an address space made with GM_AS_NO_THREADS
  * @return a descriptor owned by the address space (a program that closes all of its descriptors asks for it again); -1 if it has threads of its own, or is none that lives

@@ -442,6 +442,33 @@ CORE_TEST(pack, without_threads, .dev = { BIG }, .as = { .flags = GM_AS_NO_THREA
 	cr_assert_eq(app_wrong(w, va, 2 * GM_BLOCK_PAGES, 7), 0);
 }
 
+/* Everything home, what is packed included. */
+CORE_TEST(pack, everything_home, .dev = { BIG })
+{
+	uint64_t va = app_adopted(w, 3, 7), left = 1;
+
+	dev_fill(w->ctx[0], va, 3 * GM_BLOCK_PAGES, 8);
+	rest(w);
+	cr_assert_eq(packed(w), 3);
+	OK(gm_as_home(w->as, SECOND, &left));
+	cr_assert_eq(left, 0);
+	cr_assert_eq(pages_in(w, va, 3 * GM_BLOCK_PAGES, GM_PLACE_HOST), 3 * GM_BLOCK_PAGES);
+	cr_assert_eq(app_wrong(w, va, 3 * GM_BLOCK_PAGES, 8), 0);
+}
+
+CORE_TEST(pack, everything_home_without_threads, .dev = { "mock:vram=64M,faults=no" }, .as = { .flags = GM_AS_NO_THREADS })
+{
+	uint64_t va = app_adopted(w, 3, 7), left = 1;
+
+	OK(gm_migrate(w->as, va, 3 * BLOCK, w->dev[0], NULL));
+	for (unsigned i = 0; i < 4; i++)
+		(void)gm_as_serve(w->as, SECOND);
+	cr_assert_eq(packed(w), 3);
+	OK(gm_as_home(w->as, SECOND, &left));
+	cr_assert_eq(left, 0);
+	cr_assert_eq(app_wrong(w, va, 3 * GM_BLOCK_PAGES, 7), 0);
+}
+
 /* The worker brings moved memory to a place that is packed: it does not keep the handler from reading until there is memory. */
 CORE_TEST(pack, remap_target_without_memory, .dev = { BIG })
 {
