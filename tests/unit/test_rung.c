@@ -304,6 +304,16 @@ Test(rung_host, what_is_not_watched_is_given_back)
 	host_end(&h);
 }
 
+/* Core asks of no table whether it has an operation. */
+Test(rung_host, tables_are_complete)
+{
+	const struct gm_host_ops *tables[] = { &gm_host_ops_full, &gm_host_ops_nomove, &gm_host_ops_explicit };
+
+	for (size_t t = 0; t < 3; t++)
+		for (size_t i = 0; i < sizeof(*tables[t]) / sizeof(void (*)(void)); i++)
+			cr_assert_not_null(((void *const *)(const void *)tables[t])[i], "table %zu, slot %zu", t, i);
+}
+
 static void unmap_part(void *arg)
 {
 	munmap((char *)arg + 32 * PAGE, 32 * PAGE);

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/resource.h>
 
 #include <gmem/mock.h>
 
@@ -406,5 +407,124 @@ RUNG_TEST(fixed)
 	cr_assert_eq(fate(at, true, &moved), SIGSEGV);
 	cr_assert_eq(mprotect(at, PAGE, PROT_READ | PROT_WRITE), 0);
 	OK(gm_release(r.as, at, 16 * PAGE));
+	rung_end(&r);
+}
+
+/* What a rung lacks is refused in words, and works where it does not lack it. */
+RUNG_TEST(what_it_cannot_is_refused)
+{
+	struct gm_as_config mirror = { .size = sizeof(mirror), .flags = GM_AS_MIRROR };
+	struct gm_as_config serve = { .size = sizeof(serve), .flags = GM_AS_FORK_SERVE };
+	struct gm_as *as;
+	struct rung r;
+	gm_ret_t ret;
+	char *at;
+
+	rung_begin(&r, rung, 0, NULL);
+	at = adopted(&r, 64);
+	put_marks(at, 0, 64);
+	ret = gm_duplicate(r.as, GM_VA(at), 64 * PAGE, r.dev, NULL);
+	cr_assert_eq(ret, cannot(&r, GM_RUNG_NO_DUPLICATION) ? GM_RET_NOTSUP : GM_RET_SUCCESS, "%s", gm_last_error());
+	cr_assert_eq(wrong_words(at, 0, 64, 0), 0);
+	ret = gm_as_create(r.lib, 0, 0, &mirror, &as);
+	cr_assert_eq(ret, cannot(&r, GM_RUNG_NO_UNMAP_GUARD) ? GM_RET_NOTSUP : GM_RET_SUCCESS, "%s", gm_last_error());
+	if (ret)
+		cr_assert_not_null(strstr(gm_last_error(), "gm_adopt()"), "%s", gm_last_error());
+	else
+		OK(gm_as_destroy(as));
+	ret = gm_as_create(r.lib, 0, 0, &serve, &as);
+	if (cannot(&r, GM_RUNG_NO_UNMAP_GUARD))
+		cr_assert_eq(ret, GM_RET_NOTSUP, "%s", gm_last_error());
+	else
+		cr_assert(ret == GM_RET_SUCCESS || ret == GM_RET_PERM, "%s", gm_last_error());
+	if (ret)
+		cr_assert_not_null(strstr(gm_last_error(), "CAP_SYS_PTRACE"), "%s", gm_last_error());
+	else
+		OK(gm_as_destroy(as));
+	OK(gm_release(r.as, at, 64 * PAGE));
+	rung_end(&r);
+}
+
+/* gm_protect() never opens a page that is away: it would read as zeros. */
+RUNG_TEST(protected)
+{
+	uint64_t word = 1;
+	struct rung r;
+	gm_ret_t ret;
+	char *at;
+
+	rung_begin(&r, rung, 0, NULL);
+	at = adopted(&r, 64);
+	put_marks(at, 0, 64);
+	OK(gm_protect(r.as, GM_VA(at), 64 * PAGE, GM_READ));
+	cr_assert_eq(fate(at, true, &word), SIGSEGV);
+	OK(gm_protect(r.as, GM_VA(at), 64 * PAGE, GM_READ | GM_WRITE));
+	to_dev(&r, at, 32);
+	ret = gm_protect(r.as, GM_VA(at), 64 * PAGE, GM_READ | GM_WRITE);
+	cr_assert_eq(ret, cannot(&r, GM_RUNG_NO_CPU_FAULTS) ? GM_RET_NOTSUP : GM_RET_SUCCESS, "%s", gm_last_error());
+	cr_assert_eq(fate(at, false, &word), cannot(&r, GM_RUNG_NO_CPU_FAULTS) ? SIGSEGV : 0);
+	OK(dev_add(&r, at, 32, 1, NULL));
+	to_host(&r, at, 64);
+	cr_assert_eq(wrong_words(at, 0, 32, 1) + wrong_words(at, 32, 64, 0), 0);
+	OK(gm_protect(r.as, GM_VA(at), 64 * PAGE, GM_READ));
+	cr_assert_eq(wrong_words(at, 0, 32, 1), 0);
+	OK(gm_protect(r.as, GM_VA(at), 64 * PAGE, GM_READ | GM_WRITE));
+	OK(gm_release(r.as, at, 64 * PAGE));
+	rung_end(&r);
+}
+
+/* One device alone, and another's access ends it. */
+RUNG_TEST(exclusive)
+{
+	struct rung r;
+	char *at;
+
+	rung_begin(&r, rung, 0, NULL);
+	at = adopted(&r, 64);
+	put_marks(at, 0, 64);
+	OK(gm_exclusive(r.ctx, GM_VA(at), 64 * PAGE, NULL));
+	OK(dev_add(&r, at, 64, 1, NULL));
+	to_host(&r, at, 64);
+	cr_assert_eq(wrong_words(at, 0, 64, 1), 0);
+	OK(gm_release(r.as, at, 64 * PAGE));
+	rung_end(&r);
+}
+
+/* All of the library's, which lie at the end of what the process may have. */
+static void close_high(void)
+{
+	struct rlimit lim;
+	unsigned top = 4096;
+
+	cr_assert_eq(getrlimit(RLIMIT_NOFILE, &lim), 0);
+	top = lim.rlim_cur < top ? (unsigned)lim.rlim_cur : top;
+	cr_assert_gt(top, 128);
+	cr_assert_geq(fcntl((int)top - 64, F_GETFD), 0, "the library's descriptors are elsewhere");
+	cr_assert_eq(syscall(SYS_close_range, top - 64, ~0u, 0u), 0);
+}
+
+/* The program closes all of the library's descriptors while memory is away: the keeper has them (Linux 6.9), or nothing needs them. */
+RUNG_TEST(descriptors_closed)
+{
+	struct rung r;
+	char *at;
+
+	rung_begin(&r, rung, 0, NULL);
+	at = adopted(&r, PAGES);
+	put_some(at);
+	to_dev(&r, at, 64);
+	close_high();
+	to_dev(&r, at + 64 * PAGE, PAGES - 64);
+	OK(dev_add(&r, at, PAGES, 1, NULL));
+	to_host(&r, at, PAGES);
+	check_some(at, 1);
+	to_dev(&r, at, PAGES);
+	close_high();
+	if (!cannot(&r, GM_RUNG_NO_CPU_FAULTS))
+		check_some(at, 1);
+	to_host(&r, at, PAGES);
+	check_some(at, 1);
+	OK(gm_release(r.as, at, PAGES * PAGE));
+	cr_assert_eq(atomic_load(&r.errors), 0);
 	rung_end(&r);
 }
