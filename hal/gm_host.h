@@ -79,12 +79,12 @@ enum gm_host_msg_kind {
 };
 
 struct gm_host_msg {
-	enum gm_host_msg_kind kind;
 	uint64_t va, bytes, to;
-	bool write;         /* FAULT */
-	bool wp;            /* FAULT: a store to a page that is protected; else to one that is absent */
+	enum gm_host_msg_kind kind;
 	uint32_t thread_id; /* FAULT: who (gettid); 0 unknown */
 	int child;          /* FORK: for child_fill() and the like; whoever reads the message closes it */
+	bool write;         /* FAULT */
+	bool wp;            /* FAULT: a store to a page that is protected; else to one that is absent */
 };
 
 struct gm_host_ops {

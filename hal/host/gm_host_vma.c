@@ -483,7 +483,7 @@ gm_ret_t gm_host_mem_content(void *pmap, uint64_t va, struct gm_host_content *ou
 gm_ret_t gm_host_mem_present(void *pmap, uint64_t va, struct gm_mask *present)
 {
 	struct gm_mask some, zero;
-	struct gm_host_area area;
+	struct gm_host_area area = { .begin = 0 };
 	bool huge;
 	gm_ret_t ret = gm_host_content(pmap, va, &some, &zero, &huge);
 

@@ -324,7 +324,7 @@ Test(host_events, an_event_that_is_kept_is_not_settled)
 	host_begin(&h);
 	at = watched(&h, BLOCK);
 	for (unsigned i = 0; i < 2; i++) {
-		c[i] = (struct changer){ .at = at + 10 * i * PAGE, .bytes = PAGE, .what = DROP };
+		c[i] = (struct changer){ .at = at + (size_t)10 * i * PAGE, .bytes = PAGE, .what = DROP };
 		worker_start(&w[i], changer_fn, &c[i]);
 	}
 	for (unsigned i = 0; i < 50; i++)
@@ -367,7 +367,7 @@ static bool readable(int fd)
 Test(host_reader, waits_until_the_deadline_or_a_kick)
 {
 	struct host h;
-	uint64_t t0 = now_ns();
+	uint64_t t0;
 	int fd;
 
 	host_begin(&h);
