@@ -143,7 +143,7 @@ static gm_ret_t end_busy(struct gm_block *b, const struct gm_mask *pages, const 
 		gm_dup_forget(b, pages);
 	gm_unlock(b->as->env, &b->lock);
 	(void)unprotect(b, &last);
-	return ret;
+	return GM_RET_SUCCESS;
 }
 
 gm_ret_t gm_dup_end(struct gm_block *b, const struct gm_mask *pages, const struct gm_dev *dev, uint64_t deadline_ns)
@@ -172,7 +172,7 @@ gm_ret_t gm_dup_end(struct gm_block *b, const struct gm_mask *pages, const struc
 	if (ret)
 		return gm_fail(ret, "pages near 0x%llx did not become free in time", (unsigned long long)b->va);
 	if (gm_mask_empty(&mine))
-		return ret;
+		return GM_RET_SUCCESS;
 	ret = end_busy(b, &mine, dev, deadline_ns);
 	gm_txn_release(b, &mine);
 	return ret;

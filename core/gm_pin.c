@@ -44,7 +44,7 @@ static gm_ret_t check_range(const struct gm_as *as, const char *what, uint64_t *
 		return gm_fail(GM_RET_INVAL, "%s: the range overflows", what);
 	*va &= ~(uint64_t)(GM_PAGE_BYTES - 1);
 	*end = (*end + GM_PAGE_BYTES - 1) & ~(uint64_t)(GM_PAGE_BYTES - 1);
-	return ret;
+	return GM_RET_SUCCESS;
 }
 
 /* ------------------------------------------------------------ to the host */

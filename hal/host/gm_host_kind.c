@@ -200,9 +200,9 @@ gm_ret_t gm_host_mem_kind(void *pmap, uint64_t va, struct gm_host_vma *vma)
 		.kind = by_area(&a),
 	};
 	vma->private_anon = vma->kind <= GM_HOST_STACK || vma->kind == GM_HOST_NAMED || vma->kind == GM_HOST_RIGHTS;
-	if ((vma->kind == GM_HOST_ANON || vma->kind == GM_HOST_RIGHTS) && is_staging(p->dev, va))
+	if (vma->kind == GM_HOST_RIGHTS && is_staging(p->dev, va)) /* not in use yet */
 		vma->kind = GM_HOST_LIBRARY;
-	else if (vma->kind == GM_HOST_ANON && p->env->ops->is_own(p->env, va, &begin, &end))
+	if (vma->kind == GM_HOST_ANON && (is_staging(p->dev, va) || p->env->ops->is_own(p->env, va, &begin, &end)))
 		vma->kind = GM_HOST_LIBRARY;
 	else if (vma->kind == GM_HOST_ANON)
 		vma->kind = judge(p, va, &a);

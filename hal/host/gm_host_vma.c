@@ -139,8 +139,12 @@ static int query(int fd, uint64_t va, bool named, struct gm_host_area *area)
 		.vma_name_addr = named ? GM_VA(name) : 0,
 	};
 
-	if (ioctl(fd, PROCMAP_QUERY_, &q))
-		return errno == ENAMETOOLONG ? query(fd, va, false, area) : errno; /* the path of a file: not needed */
+	while (ioctl(fd, PROCMAP_QUERY_, &q)) {
+		if (errno != ENAMETOOLONG || !q.vma_name_size)
+			return errno ? errno : EIO;
+		q.vma_name_size = 0; /* the path of a file: not needed */
+		q.vma_name_addr = 0;
+	}
 	*area = (struct gm_host_area){
 		.begin = q.vma_start,
 		.end = q.vma_end,

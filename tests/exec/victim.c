@@ -78,6 +78,16 @@ static void *filled(size_t bytes, uint64_t salt)
 	return p;
 }
 
+static void *resized(void *old, size_t bytes)
+{
+	void *p = realloc(old, bytes);
+
+	must(p != NULL, "realloc");
+	if (!p)
+		exit(1);
+	return p;
+}
+
 /* Everything that is not its own, in every way there is. */
 static void do_close(void)
 {
@@ -154,7 +164,7 @@ static void do_fork(void)
 			free(p);
 			_exit(bad);
 		}
-		p = realloc(p, BIG + MiB);
+		p = resized(p, BIG + MiB);
 		check("the child's, larger", p, BIG, 4);
 		exit(bad || wait_for(pid));
 	}
@@ -173,16 +183,19 @@ static void do_malloc(void)
 	void *a = NULL;
 
 	for (size_t mib = 3; mib <= 24; mib += 3) {
-		p = realloc(p, mib * MiB);
+		p = resized(p, mib * MiB);
 		check("realloc", p, (mib - 3 ? mib - 3 : 2) * MiB, 7);
 		must(malloc_usable_size(p) >= mib * MiB, "malloc_usable_size");
 		fill(p, mib * MiB, 7);
 	}
 	for (unsigned i = 0; i < 2000; i++)
 		small[i] = filled(PAGE + 64, i);
-	p = realloc(p, 10000);
+	p = resized(p, 10000);
 	check("realloc to little", p, 10000, 7);
-	p = reallocarray(p, 3, MiB);
+	a = reallocarray(p, 3, MiB);
+	must(a != NULL, "reallocarray");
+	p = a ? a : p;
+	a = NULL;
 	check("realloc to much", p, 10000, 7);
 	for (unsigned round = 0; round < 6; round++) {
 		char *z = calloc(3, MiB);
@@ -202,7 +215,8 @@ static void do_malloc(void)
 	free(a);
 	free(p);
 	errno = 0;
-	must(malloc(SIZE_MAX / 2) == NULL && errno == ENOMEM, "too much");
+	a = malloc(SIZE_MAX / 2);
+	must(a == NULL && errno == ENOMEM, "too much");
 }
 
 static char *mapped(size_t bytes)
