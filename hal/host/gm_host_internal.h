@@ -278,8 +278,8 @@ void gm_host_msg_repoll(struct gm_host_pmap *p);
 /* An event as core wants it; false: it is none (a fault, or unknown). */
 bool gm_host_event(const struct gm_uffd_msg *u, struct gm_host_msg *m);
 
-/* As gm_host_msg_wait(), but what is kept in the queues is not looked at. */
-gm_ret_t gm_host_msg_sleep(struct gm_host_pmap *p, uint64_t deadline_ns);
+/* As gm_host_msg_wait(); without `looks` what is kept in the queues is not looked at, as others read too. */
+gm_ret_t gm_host_msg_sleep(struct gm_host_pmap *p, uint64_t deadline_ns, bool looks);
 /* For who reads beside the reader, one message. SUCCESS, TIMEDOUT (there is none, or no room), or as gm_host_lost(). */
 gm_ret_t gm_host_msg_pull(struct gm_host_pmap *p);
 /* Events first, then faults, from what is kept; *left: there is more. */

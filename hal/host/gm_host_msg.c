@@ -272,7 +272,7 @@ static int wait_once(struct gm_host_pmap *p, const struct timespec *ts)
 	return n;
 }
 
-gm_ret_t gm_host_msg_sleep(struct gm_host_pmap *p, uint64_t deadline_ns)
+gm_ret_t gm_host_msg_sleep(struct gm_host_pmap *p, uint64_t deadline_ns, bool looks)
 {
 	for (;;) {
 		struct timespec ts;
@@ -287,7 +287,7 @@ gm_ret_t gm_host_msg_sleep(struct gm_host_pmap *p, uint64_t deadline_ns)
 			continue;
 		if (n < 0 && gm_host_lost(p) == GM_RET_NODEV)
 			return GM_RET_NODEV;
-		if (n)
+		if (n || (looks && (p->events.count || p->faults.count)))
 			return GM_RET_SUCCESS;
 		if (last)
 			return GM_RET_TIMEDOUT;
@@ -298,10 +298,7 @@ gm_ret_t gm_host_msg_sleep(struct gm_host_pmap *p, uint64_t deadline_ns)
 
 gm_ret_t gm_host_msg_wait(void *pmap, uint64_t deadline_ns)
 {
-	struct gm_host_pmap *p = pmap;
-	gm_ret_t ret = gm_host_msg_sleep(p, deadline_ns);
-
-	return ret == GM_RET_TIMEDOUT && (p->events.count || p->faults.count) ? GM_RET_SUCCESS : ret;
+	return gm_host_msg_sleep(pmap, deadline_ns, true);
 }
 
 static int make_epoll(const struct gm_host_pmap *p)

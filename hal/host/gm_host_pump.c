@@ -259,7 +259,7 @@ gm_ret_t gm_host_pump_wait(void *pmap, uint64_t deadline_ns)
 	begin_reading(p);
 	kept = p->events.count || p->faults.count;
 	end_reading(p);
-	return kept ? GM_RET_SUCCESS : gm_host_msg_sleep(p, deadline_ns);
+	return kept ? GM_RET_SUCCESS : gm_host_msg_sleep(p, deadline_ns, false);
 }
 
 void gm_host_pump_post(struct gm_host_pmap *p, struct gm_host_msg m)
