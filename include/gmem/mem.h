@@ -197,7 +197,7 @@ GM_API gm_ret_t gm_fork_policy(struct gm_as *as, uint64_t va, uint64_t bytes, en
 GM_API gm_ret_t gm_discard(struct gm_as *as, uint64_t va, uint64_t bytes);
 
 /**
- * @brief mprotect() that devices obey too.
+ * @brief Do what mprotect() does, for devices too.
  *
  * Does mprotect() on the whole range, managed or not, and when it returns no device reads or writes there beyond the new
  * rights, wherever the bytes are. Pages stay where they are. A device's access against the rights of the process gives
