@@ -74,6 +74,10 @@ static gm_ret_t configure(struct gm_as *as, const struct gm_as_config *config)
 	}
 	if (c->flags & ~(GM_AS_EXCLUSIVE | GM_AS_NO_THREADS | GM_AS_MIRROR | GM_AS_WATCH | GM_AS_FORK_SERVE))
 		return gm_fail(GM_RET_INVAL, "gm_as_config.flags 0x%x has unknown bits", (unsigned)c->flags);
+	if ((c->flags & GM_AS_MIRROR) && (as->lib->rung.cannot & GM_RUNG_NO_UNMAP_GUARD))
+		return gm_fail(GM_RET_NOTSUP, "GM_AS_MIRROR: nobody calls gm_release() for memory that is taken unasked, as the rung "
+			       "\"%s\" needs it before munmap(); gm_adopt() what devices use, in a space without it",
+			       gm_rung_name(as->lib->rung.rung));
 	if (c->fork > GM_FORK_SERVE)
 		return gm_fail(GM_RET_INVAL, "gm_as_config.fork %u is no policy", (unsigned)c->fork);
 	default_u64(&c->slice_ns, DEFAULT_SLICE_NS);

@@ -227,6 +227,11 @@ gm_ret_t gm_duplicate(struct gm_as *as, uint64_t va, uint64_t bytes, struct gm_d
 	ctx = gm_as_ctx_of(as, dev);
 	if (!ctx)
 		return gm_fail(GM_RET_INVAL, "gm_duplicate: the device is not attached to this space");
+	if (as->lib->rung.cannot & GM_RUNG_NO_DUPLICATION) {
+		gm_ctx_leave(ctx);
+		return gm_fail(GM_RET_NOTSUP, "gm_duplicate: on the rung \"%s\" nothing tells of a first store; see gm_lib_rung()",
+			       gm_rung_name(as->lib->rung.rung));
+	}
 	ret = run("gm_duplicate", ctx, va, bytes, duplicate_block, is_duplicated, duplicated_bytes);
 	gm_ctx_leave(ctx);
 	return ret;

@@ -119,7 +119,13 @@ static gm_ret_t discard_busy(struct gm_block *b, const struct gm_mask *pages, ui
 		ret = gm_take_apart(b, &want, deadline_ns);
 	if (ret)
 		return ret; /* nothing changed */
-	ret = take_away(&t, b, &want, &refused, &marked);
+	if (as->lib->rung.cannot & GM_RUNG_NO_CPU_FAULTS) {
+		/* Nobody would serve what is taken away: what is closed is opened, what is there is overwritten. */
+		refused = marked = want;
+		want = gm_mask_none();
+	} else {
+		ret = take_away(&t, b, &want, &refused, &marked);
+	}
 	if (!ret)
 		ret = overwrite(&t, b, &refused, &marked);
 	/* What the host did not give is as it was. Where a mark is left, there is no content. */

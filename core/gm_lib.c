@@ -15,6 +15,7 @@ gm_ret_t gm_lib_create_on(struct gm_env *env, const struct gm_mmu *host_mmu, voi
 	if (!lib)
 		return gm_fail(GM_RET_NOMEM, "no memory for an instance");
 	lib->env = env;
+	lib->rung.rung = GM_RUNG_FULL;
 	if (gm_handle_add(lib, GM_HANDLE_LIB)) {
 		ret = gm_fail(GM_RET_NOMEM, "no memory for an instance");
 		goto err_free;
@@ -33,8 +34,24 @@ err_free:
 	return ret;
 }
 
+/* Which rungs are admitted. INVAL: that makes no sense. */
+static gm_ret_t admitted(const struct gm_lib_config *config, enum gm_rung *lowest, enum gm_rung *highest)
+{
+	*lowest = config && config->lowest_rung ? config->lowest_rung : GM_RUNG_DEVICE;
+	*highest = config && config->highest_rung ? config->highest_rung : GM_RUNG_FULL;
+	if ((unsigned)*lowest > GM_RUNG_EXPLICIT || (unsigned)*highest > GM_RUNG_EXPLICIT)
+		return gm_fail(GM_RET_INVAL, "gm_lib_config: unknown rung");
+	if (*lowest < *highest)
+		return gm_fail(GM_RET_INVAL, "gm_lib_config: lowest_rung (%s) is better than highest_rung (%s)",
+			       gm_rung_name(*lowest), gm_rung_name(*highest));
+	return GM_RET_SUCCESS;
+}
+
 gm_ret_t gm_lib_create(const struct gm_lib_config *config, struct gm_lib **out)
 {
+	enum gm_rung lowest, highest;
+	const struct gm_mmu *mmu;
+	struct gm_rung_info rung;
 	struct gm_env *env;
 	gm_ret_t ret;
 
@@ -42,15 +59,36 @@ gm_ret_t gm_lib_create(const struct gm_lib_config *config, struct gm_lib **out)
 		return gm_fail(GM_RET_INVAL, "gm_lib_create: lib must not be NULL");
 	if (config && config->size != sizeof(*config))
 		return gm_fail(GM_RET_INVAL, "gm_lib_config.size is %zu, not %zu", config->size, sizeof(*config));
-	ret = gm_env_threads_create(config, &env);
+	ret = admitted(config, &lowest, &highest);
+	if (!ret)
+		ret = gm_env_threads_create(config, &env);
 	if (ret)
 		return ret;
-	ret = gm_lib_create_on(env, gm_host_mmu(), env, out);
-	if (ret)
+	ret = gm_host_choose(lowest, highest, &rung, &mmu);
+	if (!ret)
+		ret = gm_lib_create_on(env, mmu, env, out);
+	if (ret) {
 		gm_env_threads_destroy(env);
-	else
-		(*out)->own_env = true;
+		return ret;
+	}
+	(*out)->own_env = true;
+	(*out)->rung = rung;
+	if (rung.cannot)
+		gm_log(env, GM_LOG_WARN, "the library runs on the rung \"%s\" (%s): see gm_lib_rung() for what it cannot do",
+		       gm_rung_name(rung.rung), rung.why[0] ? rung.why : "asked for");
 	return ret;
+}
+
+gm_ret_t gm_lib_rung(const struct gm_lib *lib, struct gm_rung_info *info)
+{
+	gm_ret_t ret = gm_handle_check(lib, GM_HANDLE_LIB);
+
+	if (ret)
+		return ret;
+	if (!info)
+		return gm_fail(GM_RET_INVAL, "gm_lib_rung: info must not be NULL");
+	*info = lib->rung;
+	return GM_RET_SUCCESS;
 }
 
 gm_ret_t gm_lib_destroy(struct gm_lib *lib)

@@ -14,6 +14,7 @@ struct gm_as;
 struct gm_lib {
 	struct gm_env *env;
 	struct gm_hal_dev *host;
+	struct gm_rung_info rung; /* constant */
 	bool own_env;
 	struct gm_mutex lock;             /* GM_RANK_LIB: the fields below */
 	struct gm_dev *devs[GM_MAX_DEVS];

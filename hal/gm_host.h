@@ -14,7 +14,9 @@
  *     protected --unprotect--> present                         --steal, the process drops it--> absent
  *     watched, all present --unwatch--> unwatched
  *
- * Only core decides; a host never changes a page by itself. Every call is
+ * Only core decides; a host never changes a page by itself. With
+ * GM_RUNG_NO_CPU_FAULTS nobody is told of an access to an absent page, it fails: so what has no content must be made
+ * present (unmark), steal() leaves no holes, and no message but what the host finds out itself comes. Every call is
  * bounded and none waits for a message to be read: where the kernel would
  * (events unread), the call returns GM_RET_AGAIN and the caller lets the
  * reader run. What restore(), fill() and zero() make present can be used at
@@ -77,12 +79,12 @@ enum gm_host_msg_kind {
 };
 
 struct gm_host_msg {
-	enum gm_host_msg_kind kind;
 	uint64_t va, bytes, to;
-	bool write;         /* FAULT */
-	bool wp;            /* FAULT: a store to a page that is protected; else to one that is absent */
+	enum gm_host_msg_kind kind;
 	uint32_t thread_id; /* FAULT: who (gettid); 0 unknown */
 	int child;          /* FORK: for child_fill() and the like; whoever reads the message closes it */
+	bool write;         /* FAULT */
+	bool wp;            /* FAULT: a store to a page that is protected; else to one that is absent */
 };
 
 struct gm_host_ops {
@@ -126,7 +128,8 @@ struct gm_host_ops {
 	/* Take pages `want` of the block at va (watched) into its slot, atomically against every
 	 * access of the process, and only while no event is unread: so what is taken belongs to the
 	 * mapping that was watched, never to a later one at the same address. Fills `out`. SUCCESS
-	 * (look at out), AGAIN (events unread; out says what moved so far), FAULT (mapping gone; ditto). */
+	 * (look at out), AGAIN (events unread; out says what moved so far), FAULT (mapping gone; ditto), NOMEM (too many
+	 * mappings; ditto). Rungs that cannot see what is unread take by address: GM_RUNG_NO_UNMAP_GUARD. */
 	gm_ret_t (*steal)(void *pmap, uint64_t va, const struct gm_mask *want, uint64_t slot, struct gm_host_steal *out);
 	/* Put frames from a slot back at va. *done: bytes that are back. SUCCESS, AGAIN, EXIST (something
 	 * is present at va + *done), FAULT (no mapping at va + *done), NOMEM. */
@@ -203,7 +206,14 @@ struct gm_host_ops {
 	void (*child_fail)(void *pmap);
 };
 
-/* The host of this machine over userfaultfd; dev_data is its struct gm_env. */
+/* The host of this machine over full userfaultfd; dev_data is its struct gm_env. */
 const struct gm_mmu *gm_host_mmu(void);
+
+/*
+ * The best rung of the ladder (gmem/rung.h) that this process has on this machine, from `highest` down to
+ * `lowest`, and the host's table for it, of which dev_data is the struct gm_env as well. SUCCESS; else, with the
+ * fix in words, NOTSUP (the kernel has none of them), PERM (no right), NOMEM (no descriptors).
+ */
+gm_ret_t gm_host_choose(enum gm_rung lowest, enum gm_rung highest, struct gm_rung_info *info, const struct gm_mmu **mmu);
 
 #endif

@@ -42,13 +42,18 @@ libgm_hal_a_SOURCES = \
 	hal/host/gm_host_bring.c \
 	hal/host/gm_host_bus.c \
 	hal/host/gm_host_child.c \
+	hal/host/gm_host_closed.c \
+	hal/host/gm_host_explicit.c \
 	hal/host/gm_host_fork.c \
 	hal/host/gm_host_internal.h \
 	hal/host/gm_host_keep.c \
 	hal/host/gm_host_kind.c \
 	hal/host/gm_host_move.c \
 	hal/host/gm_host_msg.c \
+	hal/host/gm_host_nomove.c \
 	hal/host/gm_host_open.c \
+	hal/host/gm_host_pump.c \
+	hal/host/gm_host_rung.c \
 	hal/host/gm_host_slot.c \
 	hal/host/gm_host_uffd.c \
 	hal/host/gm_host_uffd.h \

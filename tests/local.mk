@@ -32,6 +32,7 @@ libgm_testkit_a_SOURCES = \
 	tests/unit/mock_services.h \
 	tests/unit/pack_fixture.h \
 	tests/unit/region_fixture.h \
+	tests/unit/rung_fixture.h \
 	tests/unit/shim_breaks.h \
 	tests/unit/shim_fixture.h \
 	tests/unit/shim_parts.h \
@@ -111,6 +112,8 @@ UNIT_TESTS = \
 	tests/unit/test_region_many.t \
 	tests/unit/test_remap.t \
 	tests/unit/test_residency.t \
+	tests/unit/test_rung.t \
+	tests/unit/test_rung_mem.t \
 	tests/unit/test_shim.t \
 	tests/unit/test_shim_caller.t \
 	tests/unit/test_shim_edges.t \
@@ -263,6 +266,7 @@ tests_stress_stress_mock_LDADD = $(TEST_LAYERS)
 
 # The programs again, with other arguments.
 STRESS_RUNS = \
+	tests/stress/race_rungs.sh \
 	tests/stress/race_variants.sh \
 	tests/stress/random_plants.sh \
 	tests/stress/random_million.sh
@@ -285,7 +289,7 @@ TESTS += \
 	tests/stress/stress_mock \
 	$(STRESS_RUNS)
 EXTRA_DIST += $(STRESS_RUNS) tests/stress/random_short.sh
-tests/stress/race_variants.log: tests/stress/race_counters
+tests/stress/race_rungs.log tests/stress/race_variants.log: tests/stress/race_counters
 tests/stress/random_plants.log tests/stress/random_short.log tests/stress/random_million.log: tests/stress/random_sim
 
 # Those that need no userfaultfd, which valgrind does not know.

@@ -23,21 +23,16 @@
 
 #define HOST_PAGE_SIZES ((UINT64_C(1) << 12) | (UINT64_C(1) << 21))
 
-static gm_ret_t dev_init(void *dev_data, const struct gm_services *svc, struct gm_dev_caps *caps, void **dev)
+gm_ret_t gm_host_dev_open(struct gm_env *env, const struct gm_host_way *way, struct gm_dev_caps *caps, void **dev)
 {
-	struct gm_env *env = dev_data;
 	struct gm_host_dev *d;
 	struct utsname un;
-	gm_ret_t ret;
 
-	(void)svc;
-	ret = gm_host_probe(UINT64_MAX);
-	if (ret)
-		return ret;
 	d = gm_mem_alloc(env, sizeof(*d));
 	if (!d)
 		return gm_fail(GM_RET_NOMEM, "no memory for the host");
 	d->env = env;
+	d->way = *way;
 	gm_host_bus_init(d);
 	gm_mutex_init(env, &d->lock, GM_RANK_LEAF);
 	LIST_INIT(&d->pmaps);
@@ -54,10 +49,20 @@ static gm_ret_t dev_init(void *dev_data, const struct gm_services *svc, struct g
 	return GM_RET_SUCCESS;
 }
 
-static void dev_fini(void *dev)
+static gm_ret_t dev_init(void *dev_data, const struct gm_services *svc, struct gm_dev_caps *caps, void **dev)
+{
+	static const struct gm_host_way full = { GM_HOST_DOOR_CALL | GM_HOST_DOOR_DEVICE, GM_HOST_FEATURES_APP };
+	gm_ret_t ret = gm_host_probe(UINT64_MAX);
+
+	(void)svc;
+	return ret ? ret : gm_host_dev_open(dev_data, &full, caps, dev);
+}
+
+void gm_host_dev_fini(void *dev)
 {
 	struct gm_host_dev *d = dev;
 
+	gm_host_closed_free(d->closed);
 	gm_host_bus_fini(d);
 	gm_mutex_fini(d->env, &d->lock);
 	gm_mem_free(d->env, d, sizeof(*d));
@@ -65,18 +70,23 @@ static void dev_fini(void *dev)
 
 gm_ret_t gm_host_open_app(struct gm_host_pmap *p, uint64_t more, int *fd)
 {
-	gm_ret_t ret = gm_host_open(GM_HOST_FEATURES_APP | GM_HOST_FEATURES_PROTECT | more, fd);
+	struct gm_host_way way = p->dev->way;
+	uint64_t protect = way.features & GM_UFFD_FEATURE_MOVE ? GM_HOST_FEATURES_PROTECT : 0;
+	gm_ret_t ret;
 
-	p->protects = !ret;
-	return ret == GM_RET_NOTSUP ? gm_host_open(GM_HOST_FEATURES_APP | more, fd) : ret;
+	way.features |= protect | more;
+	ret = gm_host_open(&way, fd);
+	p->protects = protect && !ret;
+	way.features &= ~protect;
+	return ret == GM_RET_NOTSUP && protect ? gm_host_open(&way, fd) : ret;
 }
 
-static gm_ret_t pmap_create(void *dev, void **pmap)
+gm_ret_t gm_host_pmap_create(void *dev, void **pmap)
 {
 	struct gm_host_dev *d = dev;
 	struct gm_host_pmap *p;
 	gm_ret_t ret;
-	int fd;
+	int fd = -1;
 
 	p = gm_mem_alloc(d->env, sizeof(*p));
 	if (!p)
@@ -85,7 +95,7 @@ static gm_ret_t pmap_create(void *dev, void **pmap)
 	p->dev = d;
 	atomic_init(&p->lost, false);
 	p->knows_malloc = gm_host_knows_malloc();
-	ret = gm_host_open_app(p, 0, &fd);
+	ret = d->way.features ? gm_host_open_app(p, 0, &fd) : GM_RET_SUCCESS;
 	if (ret)
 		goto err_free;
 	p->fd_app = -1;
@@ -111,14 +121,16 @@ err_msg:
 err_pagemap:
 	close(p->fd_pagemap);
 err_app:
-	close(p->fd_app);
-	gm_host_number_give(p->fd_app);
+	if (p->fd_app >= 0) {
+		close(p->fd_app);
+		gm_host_number_give(p->fd_app);
+	}
 err_free:
 	gm_mem_free(d->env, p, sizeof(*p));
 	return ret;
 }
 
-static void pmap_destroy(void *pmap)
+void gm_host_pmap_destroy(void *pmap)
 {
 	struct gm_host_pmap *p = pmap;
 
@@ -128,13 +140,14 @@ static void pmap_destroy(void *pmap)
 	gm_host_fork_forget(p);
 	gm_host_slots_fini(p);
 	gm_host_close_ours(p);
-	gm_host_number_give(p->fd_app);
+	if (p->fd_app >= 0)
+		gm_host_number_give(p->fd_app);
 	gm_host_keep_fini(p);
 	gm_mem_free(p->env, p, sizeof(*p));
 }
 
 /* One access as the program itself would make it, with errors instead of signals. Waits for absent pages. */
-static gm_ret_t host_access(void *pmap, uint64_t va, void *buf, size_t bytes, bool write)
+gm_ret_t gm_host_access(void *pmap, uint64_t va, void *buf, size_t bytes, bool write)
 {
 	struct iovec here = { buf, bytes };
 	struct iovec there = { (void *)(uintptr_t)va, bytes };
@@ -159,13 +172,13 @@ gm_ret_t gm_host_lost(struct gm_host_pmap *p)
 {
 	if (gm_host_revive(p))
 		return GM_RET_AGAIN;
-	if (!atomic_exchange(&p->lost, true))
+	if (!atomic_exchange(&p->lost, true) && p->dev->way.features)
 		gm_log(p->env, GM_LOG_ERROR,
 		       "the program closed the library's descriptors: memory that is away is lost");
 	return GM_RET_NODEV;
 }
 
-static const struct gm_host_ops host_ops = {
+const struct gm_host_ops gm_host_ops_full = {
 	.mem_map = gm_host_mem_map,
 	.mem_unmap = gm_host_mem_unmap,
 	.mem_inherit = gm_host_mem_inherit,
@@ -217,11 +230,11 @@ const struct gm_mmu *gm_host_mmu(void)
 		.size = sizeof(struct gm_mmu),
 		.name = "host",
 		.dev_init = dev_init,
-		.dev_fini = dev_fini,
-		.pmap_create = pmap_create,
-		.pmap_destroy = pmap_destroy,
-		.access = host_access,
-		.host = &host_ops,
+		.dev_fini = gm_host_dev_fini,
+		.pmap_create = gm_host_pmap_create,
+		.pmap_destroy = gm_host_pmap_destroy,
+		.access = gm_host_access,
+		.host = &gm_host_ops_full,
 	};
 
 	return &mmu;

@@ -49,8 +49,7 @@ static bool has_mem(struct gm_host_dev *d)
 	return d->fd_mem >= 0 && !fstat(d->fd_mem, &st) && st.st_ino == d->mem_ino && st.st_dev == d->mem_dev;
 }
 
-/* Opened again if need be; -1: not possible. */
-static int mem_fd(struct gm_host_dev *d)
+int gm_host_mem_fd(struct gm_host_dev *d)
 {
 	int old = d->fd_mem, fd;
 
@@ -94,7 +93,7 @@ static bool is_allowed(const struct gm_host_dev *d, uint64_t va, uint64_t bytes,
 gm_ret_t gm_host_bus_access(void *dev, uint64_t va, void *buf, size_t bytes, bool write)
 {
 	struct gm_host_dev *d = dev;
-	int fd = mem_fd(d);
+	int fd = gm_host_mem_fd(d);
 	ssize_t n;
 
 	if (fd < 0)

@@ -3,6 +3,7 @@
  * The real host, inside. One pmap is one address space's view of the process:
  *
  *     fd_app   userfaultfd of the application's ranges and of the staging arena
+ *              (lower rungs of the ladder: of the ranges only, or none: gm_host_rung.c)
  *
  * The arena is on the same descriptor so that the kernel refuses to steal
  * while an event is unread (docs/decisions/0003): the check and the move are
@@ -49,8 +50,26 @@
 /* ... and where the kernel has it. */
 #define GM_HOST_FEATURES_PROTECT GM_UFFD_FEATURE_WP
 
+/* The same on a rung without them. */
+#define GM_HOST_FEATURES_NO_MOVE (GM_HOST_FEATURES_APP & ~(GM_UFFD_FEATURE_POISON | GM_UFFD_FEATURE_MOVE))
+
+/* Ways to a userfaultfd. */
+#define GM_HOST_DOOR_CALL 1u   /* the system call */
+#define GM_HOST_DOOR_DEVICE 2u /* /dev/userfaultfd */
+#define GM_HOST_DOOR_USER 4u   /* the system call, for accesses of user mode only */
+
+struct gm_host_way {
+	uint32_t doors;    /* which to try, in this order */
+	uint64_t features; /* 0: no userfaultfd at all */
+};
+
+struct gm_host_closed; /* gm_host_closed.c */
+struct gm_host_pump;   /* gm_host_pump.c */
+
 struct gm_host_dev {
 	struct gm_env *env;
+	struct gm_host_way way;        /* (c) */
+	struct gm_host_closed *closed; /* (c) pages that are inaccessible on purpose; NULL on rungs that need none */
 	atomic_int fd_mem; /* /proc/self/mem, or -1 */
 	uint64_t mem_dev, mem_ino;
 	int fd_maps; /* /proc/self/maps, or -1: asked at every access over the bus */
@@ -90,6 +109,9 @@ struct gm_host_pmap {
 	atomic_int fd_kick;  /* (a) eventfd; ditto */
 	int fd_poll;         /* (c) epoll over fd_kick and, once it was asked for, fd_app */
 	atomic_int fd_pagemap; /* (a) opened again if it was closed */
+	bool plain_arena;    /* (c) staging is not registered with fd_app */
+	bool by_entries;     /* (c) the pagemap has no PAGEMAP_SCAN: its entries are read */
+	struct gm_host_pump *pump; /* (c) rungs that have one */
 	atomic_bool lost;    /* (a) a descriptor was closed behind our back, and nobody kept it; for ever */
 	struct gm_host_keep keep;
 	struct gm_host_dev *dev; /* (c) */
@@ -131,8 +153,14 @@ struct gm_host_area {
  * taken as missing (tests). SUCCESS, NOTSUP, PERM, NOMEM (no descriptors).
  */
 gm_ret_t gm_host_probe(uint64_t allow);
-/* A userfaultfd with `features` on. As gm_host_probe(). */
-gm_ret_t gm_host_open(uint64_t features, int *fd);
+/* A userfaultfd with way->features on. As gm_host_probe(). */
+gm_ret_t gm_host_open(const struct gm_host_way *way, int *fd);
+/* What the kernel has behind these doors, and which of them opened. As gm_host_probe(). */
+gm_ret_t gm_host_look(uint32_t doors, uint64_t *features, uint32_t *door);
+/* Name of the first of `need` that is not in `have`; NULL: none. */
+const char *gm_host_first_missing(uint64_t have, uint64_t need);
+/* Does the pagemap know PAGEMAP_SCAN? As gm_host_open_pagemap(). */
+gm_ret_t gm_host_scans(bool *works);
 /* The process's pagemap, for gm_pagemap_scan(). As gm_host_probe(). */
 gm_ret_t gm_host_open_pagemap(int *fd);
 /* The verdict and its message when neither the system call (`sys`) nor the device (`dev`) gave a
@@ -141,7 +169,16 @@ gm_ret_t gm_host_refusal(int sys, int dev, bool seccomp);
 /* Move a descriptor out of the low numbers, where programs expect their own. */
 int gm_host_fd_high(int fd);
 
+/* gm_host_rung.c: gm_host_choose() where features not in `allow` are missing, and PAGEMAP_SCAN without MOVE (tests). */
+gm_ret_t gm_host_choose_with(enum gm_rung lowest, enum gm_rung highest, uint64_t allow, struct gm_rung_info *info,
+			     const struct gm_mmu **mmu);
+
 /* gm_host_vma.c */
+
+/* Is the mapping at va one of those that can be managed (private, anonymous, not the kernel's own)? */
+bool gm_host_is_anon(const struct gm_host_area *area);
+/* Is memory locked there (mlock)? */
+bool gm_host_is_locked(uint64_t va);
 
 /* Address space: private, anonymous, read-write, not inherited, not locked; 2 MiB aligned if that large.
  * 0 when there is none. */
@@ -159,6 +196,8 @@ bool gm_host_is_locked(uint64_t va);
 gm_ret_t gm_host_content(struct gm_host_pmap *p, uint64_t va, struct gm_mask *some, struct gm_mask *zero, bool *huge);
 /* Has the page at va content? 1, 0 or a negative errno. */
 int gm_host_has_content(struct gm_host_pmap *p, uint64_t va);
+/* Which pages of the 2 MiB at va are guard pages; none where the kernel does not say. */
+struct gm_mask gm_host_guards(struct gm_host_pmap *p, uint64_t va);
 /* Is it a guard page (MADV_GUARD_INSTALL)? Never before Linux 6.15, which does not say. */
 bool gm_host_is_guard(struct gm_host_pmap *p, uint64_t va);
 
@@ -182,6 +221,8 @@ bool gm_host_knows_malloc(void);
 
 void gm_host_bus_init(struct gm_host_dev *d);
 void gm_host_bus_fini(struct gm_host_dev *d);
+/* /proc/self/mem, opened again if need be; -1: not possible. */
+int gm_host_mem_fd(struct gm_host_dev *d);
 gm_ret_t gm_host_bus_access(void *dev, uint64_t va, void *buf, size_t bytes, bool write);
 gm_ret_t gm_host_bus_touch(void *dev, uint64_t va);
 
@@ -199,6 +240,8 @@ void gm_host_slots_fini(struct gm_host_pmap *p);
 bool gm_host_slots_watch(struct gm_host_pmap *p, int fd);
 gm_ret_t gm_host_slot_alloc(void *pmap, uint64_t *slot);
 void gm_host_slot_free(void *pmap, uint64_t slot);
+/* The same where a steal leaves the slot in several mappings: it is one again. */
+void gm_host_slot_renew(void *pmap, uint64_t slot);
 void gm_host_slot_drop(void *pmap, uint64_t addr, uint64_t bytes);
 bool gm_host_slot_is_tabled(struct gm_host_pmap *p, uint64_t slot);
 void gm_host_slot_set_tabled(struct gm_host_pmap *p, uint64_t slot, bool tabled);
@@ -210,6 +253,10 @@ gm_ret_t gm_host_watch(void *pmap, uint64_t va, uint64_t bytes);
 gm_ret_t gm_host_watch_stores(void *pmap, uint64_t va, uint64_t bytes);
 gm_ret_t gm_host_unwatch(void *pmap, uint64_t va, uint64_t bytes);
 gm_ret_t gm_host_steal(void *pmap, uint64_t va, const struct gm_mask *want, uint64_t slot, struct gm_host_steal *out);
+/* After pages out->moved came to the slot: out->hole, out->huge. SUCCESS, NODEV. */
+gm_ret_t gm_host_find_holes(struct gm_host_pmap *p, uint64_t slot, struct gm_host_steal *out);
+/* What an errno of userfaultfd means to the caller of a host. */
+gm_ret_t gm_host_uffd_ret(struct gm_host_pmap *p, int64_t err);
 gm_ret_t gm_host_restore(void *pmap, uint64_t va, uint64_t addr, uint64_t bytes, uint64_t *done);
 gm_ret_t gm_host_fill(void *pmap, uint64_t va, const void *src, uint64_t bytes, uint64_t *done);
 gm_ret_t gm_host_fill_protected(void *pmap, uint64_t va, const void *src, uint64_t bytes, uint64_t *done);
@@ -234,6 +281,15 @@ int gm_host_msg_fd(void *pmap);
 void gm_host_msg_repoll(struct gm_host_pmap *p);
 /* An event as core wants it; false: it is none (a fault, or unknown). */
 bool gm_host_event(const struct gm_uffd_msg *u, struct gm_host_msg *m);
+
+/* As gm_host_msg_wait(); without `looks` what is kept in the queues is not looked at, as others read too. */
+gm_ret_t gm_host_msg_sleep(struct gm_host_pmap *p, uint64_t deadline_ns, bool looks);
+/* For who reads beside the reader, one message. SUCCESS, TIMEDOUT (there is none, or no room), or as gm_host_lost(). */
+gm_ret_t gm_host_msg_pull(struct gm_host_pmap *p);
+/* Events first, then faults, from what is kept; *left: there is more. */
+size_t gm_host_msg_take(struct gm_host_pmap *p, struct gm_host_msg *msgs, size_t n, bool *left);
+/* An event that the kernel does not tell. */
+void gm_host_msg_keep(struct gm_host_pmap *p, struct gm_host_msg m);
 
 /* gm_host_fork.c */
 
@@ -266,7 +322,7 @@ bool gm_host_number_taken(int fd);
 void gm_host_set_app(struct gm_host_pmap *p, int fd);
 /* A call failed because the descriptor was closed, and it is open again: do it once more. */
 bool gm_host_again(struct gm_host_pmap *p, int64_t err);
-/* Is fd_app our file? */
+/* Is fd_app our file? True on a rung that has none. */
 bool gm_host_owns_app(const struct gm_host_pmap *p);
 /* fd_kick, looked at; -1: lost. */
 int gm_host_kick_fd(struct gm_host_pmap *p);
@@ -275,10 +331,74 @@ bool gm_host_fd_is(int fd, const char *what);
 /* Close all of a pmap that is ours still, not what others have under these numbers. */
 void gm_host_close_ours(struct gm_host_pmap *p);
 
+/* gm_host_closed.c */
+
+struct gm_host_closed *gm_host_closed_new(struct gm_env *env);
+void gm_host_closed_free(struct gm_host_closed *c);
+/* Remember, forget; NOMEM: no room to remember. */
+gm_ret_t gm_host_closed_add(struct gm_host_closed *c, uint64_t va, uint64_t bytes);
+void gm_host_closed_del(struct gm_host_closed *c, uint64_t va, uint64_t bytes);
+/* From va on, at most to va + bytes: how many bytes are all closed (*yes), or all not. */
+uint64_t gm_host_closed_run(struct gm_host_closed *c, uint64_t va, uint64_t bytes, bool *yes);
+/* Which of the 2 MiB at `block`. */
+struct gm_mask gm_host_closed_mask(struct gm_host_closed *c, uint64_t block);
+/* Accesses fail from now on; and they work again. SUCCESS, NOMEM, FAULT (not mapped). */
+gm_ret_t gm_host_close_pages(struct gm_host_closed *c, uint64_t va, uint64_t bytes);
+gm_ret_t gm_host_open_pages(struct gm_host_closed *c, uint64_t va, uint64_t bytes);
+/* What hosts that close pages say of memory: these are as if they were not, but marked. Over the bus they are FAULT,
+ * as the process has no right there. */
+gm_ret_t gm_host_closed_rights(void *pmap, uint64_t va, struct gm_host_vma *vma);
+gm_ret_t gm_host_closed_probe(void *pmap, uint64_t va, struct gm_host_vma *vma);
+gm_ret_t gm_host_closed_present(void *pmap, uint64_t va, struct gm_mask *present);
+gm_ret_t gm_host_closed_content(void *pmap, uint64_t va, struct gm_host_content *out);
+/* As mem_protect(); NOTSUP: pages of it are closed. */
+gm_ret_t gm_host_closed_protect(void *pmap, uint64_t va, uint64_t bytes, uint32_t access);
+void gm_host_closed_unmap(void *pmap, uint64_t va, uint64_t bytes);
+
+/* gm_host_pump.c */
+
+gm_ret_t gm_host_pump_init(struct gm_host_pmap *p, bool reads);
+void gm_host_pump_fini(struct gm_host_pmap *p);
+/* From here to _end no other thread takes pages; an event that the taking raises for the library itself, as
+ * pages come to `to`, is read by the pump. SUCCESS, AGAIN (events are unread), or as gm_host_lost(). */
+gm_ret_t gm_host_pump_begin(struct gm_host_pmap *p, uint64_t to, uint64_t bytes);
+/* After mremap(): the event was raised, so what was taken was watched. */
+bool gm_host_pump_told(struct gm_host_pmap *p);
+void gm_host_pump_end(struct gm_host_pmap *p);
+/* Is this REMAP the library's own? */
+bool gm_host_pump_own(struct gm_host_pmap *p, uint64_t to);
+/* Between these two no message is read. False (and not locked): an event is kept that nobody has seen yet. */
+bool gm_host_pump_still(struct gm_host_pmap *p);
+void gm_host_pump_go_on(struct gm_host_pmap *p);
+size_t gm_host_pump_read(void *pmap, struct gm_host_msg *msgs, size_t n);
+gm_ret_t gm_host_pump_wait(void *pmap, uint64_t deadline_ns);
+/* An event the kernel does not tell, for the reader. */
+void gm_host_pump_post(struct gm_host_pmap *p, struct gm_host_msg m);
+size_t gm_host_pump_posted(void *pmap, struct gm_host_msg *msgs, size_t n);
+
+/* gm_host_nomove.c, gm_host_explicit.c */
+
+extern const struct gm_host_ops gm_host_ops_full, gm_host_ops_nomove, gm_host_ops_explicit;
+gm_ret_t gm_host_nomove_create(void *dev, void **pmap);
+gm_ret_t gm_host_explicit_create(void *dev, void **pmap);
+void gm_host_pumped_destroy(void *pmap);
+/* What the rungs without MOVE have not. */
+gm_ret_t gm_host_no_kind(void *pmap, uint64_t va, struct gm_host_vma *vma);
+gm_ret_t gm_host_no_protected(void *pmap, uint64_t va, const void *src, uint64_t bytes, uint64_t *done);
+gm_ret_t gm_host_no_unprotect(void *pmap, uint64_t va, uint64_t bytes);
+gm_ret_t gm_host_no_forks(void *pmap);
+
 /* gm_host.c */
 
-/* A descriptor for fd_app: with the features the library needs, those it can do without where the kernel has them, and
- * `more`. As gm_host_open(). */
+/* The parts of which the tables of all rungs are made. */
+gm_ret_t gm_host_dev_open(struct gm_env *env, const struct gm_host_way *way, struct gm_dev_caps *caps, void **dev);
+void gm_host_dev_fini(void *dev);
+gm_ret_t gm_host_pmap_create(void *dev, void **pmap);
+void gm_host_pmap_destroy(void *pmap);
+gm_ret_t gm_host_access(void *pmap, uint64_t va, void *buf, size_t bytes, bool write);
+
+/* A descriptor for fd_app, by the way of the rung: with the features it needs, those it can do without where the
+ * kernel has them, and `more`. As gm_host_open(). */
 gm_ret_t gm_host_open_app(struct gm_host_pmap *p, uint64_t more, int *fd);
 /* A descriptor of ours is gone. AGAIN: and is back. Else logs once; NODEV. */
 gm_ret_t gm_host_lost(struct gm_host_pmap *p);

@@ -150,7 +150,8 @@ void gm_host_set_app(struct gm_host_pmap *p, int fd)
 {
 	int old = atomic_exchange(&p->fd_app, fd);
 
-	gm_host_number_take(fd);
+	if (fd >= 0)
+		gm_host_number_take(fd);
 	if (old >= 0)
 		gm_host_number_give(old);
 }
@@ -178,7 +179,7 @@ static bool is_ours(const struct gm_host_pmap *p, int fd, int kept, const char *
 
 bool gm_host_owns_app(const struct gm_host_pmap *p)
 {
-	return is_ours(p, p->fd_app, p->keep.app, "[userfaultfd]");
+	return !p->dev->way.features || is_ours(p, p->fd_app, p->keep.app, "[userfaultfd]");
 }
 
 static bool owns_kick(const struct gm_host_pmap *p)
@@ -288,7 +289,7 @@ gm_ret_t gm_host_reopen(void *pmap)
 
 void gm_host_close_ours(struct gm_host_pmap *p)
 {
-	if (gm_host_owns_app(p))
+	if (p->fd_app >= 0 && gm_host_owns_app(p))
 		close(p->fd_app);
 	if (owns_kick(p))
 		close(p->fd_kick);

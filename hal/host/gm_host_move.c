@@ -57,7 +57,7 @@ static uint64_t min_u64(uint64_t a, uint64_t b)
 	return a < b ? a : b;
 }
 
-static gm_ret_t to_ret(struct gm_host_pmap *p, int64_t err)
+gm_ret_t gm_host_uffd_ret(struct gm_host_pmap *p, int64_t err)
 {
 	switch (-err) {
 	case EAGAIN:
@@ -102,7 +102,7 @@ static gm_ret_t watch(struct gm_host_pmap *p, uint64_t va, uint64_t bytes, bool 
 		return gm_fail(GM_RET_NOTSUP, "0x%llx: userfaultfd does not take memory of this kind (a file)",
 			       (unsigned long long)va);
 	default:
-		return to_ret(p, rc);
+		return gm_host_uffd_ret(p, rc);
 	}
 }
 
@@ -128,7 +128,7 @@ gm_ret_t gm_host_unwatch(void *pmap, uint64_t va, uint64_t bytes)
 	do
 		rc = gm_uffd_unregister(p->fd_app, va, bytes);
 	while (gm_host_again(p, rc));
-	return rc ? to_ret(p, rc) : GM_RET_SUCCESS;
+	return rc ? gm_host_uffd_ret(p, rc) : GM_RET_SUCCESS;
 }
 
 gm_ret_t gm_host_wake(void *pmap, uint64_t va, uint64_t bytes)
@@ -139,7 +139,7 @@ gm_ret_t gm_host_wake(void *pmap, uint64_t va, uint64_t bytes)
 	do
 		rc = gm_uffd_wake(p->fd_app, va, bytes);
 	while (gm_host_again(p, rc));
-	return rc ? to_ret(p, rc) : GM_RET_SUCCESS;
+	return rc ? gm_host_uffd_ret(p, rc) : GM_RET_SUCCESS;
 }
 
 bool gm_host_touch(uint64_t va)
@@ -244,7 +244,7 @@ static gm_ret_t steal_refused(struct steal *s, int64_t err)
 	case ENOMEM:
 		return GM_RET_AGAIN;
 	default:
-		return to_ret(s->p, err);
+		return gm_host_uffd_ret(s->p, err);
 	}
 }
 
@@ -276,7 +276,7 @@ static gm_ret_t steal_run(struct steal *s)
  * Which of the moved pages are holes: nobody may touch these in the slot. A
  * page that was only ever read is the kernel's zero page: a hole as well.
  */
-static gm_ret_t find_holes(struct gm_host_pmap *p, uint64_t slot, struct gm_host_steal *out)
+gm_ret_t gm_host_find_holes(struct gm_host_pmap *p, uint64_t slot, struct gm_host_steal *out)
 {
 	struct gm_mask some, zero;
 	gm_ret_t ret = gm_host_content(p, slot, &some, &zero, &out->huge);
@@ -347,7 +347,7 @@ gm_ret_t gm_host_steal(void *pmap, uint64_t va, const struct gm_mask *want, uint
 		if (ret)
 			break;
 	}
-	if (!gm_mask_empty(&out->moved) && find_holes(p, slot, out)) {
+	if (!gm_mask_empty(&out->moved) && gm_host_find_holes(p, slot, out)) {
 		put_back(p, va, slot, out);
 		return GM_RET_NODEV;
 	}
@@ -390,7 +390,7 @@ static gm_ret_t walk(struct gm_host_pmap *p, const struct mover *m, uint64_t va,
 		if (m->one)
 			got = m->one(p, va + *done, src + *done, got);
 		if (got <= 0)
-			return to_ret(p, got);
+			return gm_host_uffd_ret(p, got);
 		*done += (uint64_t)got;
 	}
 	return GM_RET_SUCCESS;
@@ -493,14 +493,14 @@ gm_ret_t gm_host_unprotect(void *pmap, uint64_t va, uint64_t bytes)
 	if (!rc)
 		return GM_RET_SUCCESS;
 	if (rc != -ENOENT || bytes == GM_PAGE_BYTES)
-		return to_ret(p, rc);
+		return gm_host_uffd_ret(p, rc);
 	for (uint64_t at = 0; at < bytes; at += GM_PAGE_BYTES) {
 		rc = gm_uffd_protect(p->fd_app, va + at, GM_PAGE_BYTES, false);
 		first = first ? first : rc;
 		if (rc && rc != -ENOENT)
 			break;
 	}
-	return first ? to_ret(p, rc && rc != -ENOENT ? rc : first) : GM_RET_SUCCESS;
+	return first ? gm_host_uffd_ret(p, rc && rc != -ENOENT ? rc : first) : GM_RET_SUCCESS;
 }
 
 gm_ret_t gm_host_zero(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done)

@@ -74,7 +74,7 @@ static void keep_fault(struct gm_host_pmap *p, const struct gm_uffd_msg *u)
 	push(&p->faults, &m);
 }
 
-static void keep_event(struct gm_host_pmap *p, struct gm_host_msg m)
+void gm_host_msg_keep(struct gm_host_pmap *p, struct gm_host_msg m)
 {
 	push(&p->events, &m);
 	atomic_fetch_add(&p->unread, 1);
@@ -113,8 +113,10 @@ static void keep(struct gm_host_pmap *p, const struct gm_uffd_msg *u)
 
 	if (u->event == GM_UFFD_EVENT_PAGEFAULT)
 		keep_fault(p, u);
+	else if (u->event == GM_UFFD_EVENT_REMAP && p->pump && gm_host_pump_own(p, u->arg.remap.to))
+		return;
 	else if (gm_host_event(u, &m))
-		keep_event(p, m);
+		gm_host_msg_keep(p, m);
 	else
 		gm_log(p->env, GM_LOG_ERROR, "userfaultfd: unknown event 0x%x", (unsigned)u->event);
 }
@@ -152,21 +154,58 @@ static void drain(struct gm_host_pmap *p)
 	}
 }
 
-size_t gm_host_msg_read(void *pmap, struct gm_host_msg *msgs, size_t n)
+/*
+ * Beside the reader (gm_host_pump.c) reading must go on: a fault for which there is no room is let go, and
+ * comes again.
+ */
+gm_ret_t gm_host_msg_pull(struct gm_host_pmap *p)
 {
-	struct gm_host_pmap *p = pmap;
+	struct gm_uffd_msg raw;
+	ssize_t got;
+
+	if (!room(&p->events))
+		return GM_RET_TIMEDOUT;
+	if (gm_uffd_changing(p->fd_app) < 0) /* as in drain() */
+		return gm_host_lost(p);
+	do
+		got = read(p->fd_app, &raw, sizeof(raw));
+	while (got < 0 && errno == EINTR);
+	if (got < 0 && errno != EAGAIN)
+		return gm_host_lost(p);
+	if (got != (ssize_t)sizeof(raw))
+		return GM_RET_TIMEDOUT;
+	if (raw.event != GM_UFFD_EVENT_PAGEFAULT || room(&p->faults))
+		keep(p, &raw);
+	else
+		(void)gm_host_wake(p, raw.arg.pagefault.address / GM_PAGE_BYTES * GM_PAGE_BYTES, GM_PAGE_BYTES);
+	return GM_RET_SUCCESS;
+}
+
+size_t gm_host_msg_take(struct gm_host_pmap *p, struct gm_host_msg *msgs, size_t n, bool *left)
+{
 	size_t have = 0;
 
-	atomic_fetch_add(&p->unread, 1);
-	drain(p);
 	while (have < n && p->events.count) {
 		msgs[have++] = pop(&p->events);
 		atomic_fetch_sub(&p->unread, 1);
 	}
 	while (have < n && !p->events.count && p->faults.count)
 		msgs[have++] = pop(&p->faults);
+	*left = p->events.count || p->faults.count;
+	return have;
+}
+
+size_t gm_host_msg_read(void *pmap, struct gm_host_msg *msgs, size_t n)
+{
+	struct gm_host_pmap *p = pmap;
+	size_t have;
+	bool left;
+
+	atomic_fetch_add(&p->unread, 1);
+	drain(p);
+	have = gm_host_msg_take(p, msgs, n, &left);
 	/* who polls the descriptor must learn of what is kept here */
-	if (p->events.count || p->faults.count)
+	if (left)
 		gm_host_msg_kick(p);
 	atomic_fetch_sub(&p->unread, 1);
 	return have;
@@ -233,10 +272,8 @@ static int wait_once(struct gm_host_pmap *p, const struct timespec *ts)
 	return n;
 }
 
-gm_ret_t gm_host_msg_wait(void *pmap, uint64_t deadline_ns)
+gm_ret_t gm_host_msg_sleep(struct gm_host_pmap *p, uint64_t deadline_ns, bool looks)
 {
-	struct gm_host_pmap *p = pmap;
-
 	for (;;) {
 		struct timespec ts;
 		bool last = time_left(p, deadline_ns, &ts);
@@ -250,13 +287,18 @@ gm_ret_t gm_host_msg_wait(void *pmap, uint64_t deadline_ns)
 			continue;
 		if (n < 0 && gm_host_lost(p) == GM_RET_NODEV)
 			return GM_RET_NODEV;
-		if (n || p->events.count || p->faults.count)
+		if (n || (looks && (p->events.count || p->faults.count)))
 			return GM_RET_SUCCESS;
 		if (last)
 			return GM_RET_TIMEDOUT;
 		if ((!gm_host_owns_app(p) || gm_host_kick_fd(p) < 0) && gm_host_lost(p) == GM_RET_NODEV)
 			return GM_RET_NODEV;
 	}
+}
+
+gm_ret_t gm_host_msg_wait(void *pmap, uint64_t deadline_ns)
+{
+	return gm_host_msg_sleep(pmap, deadline_ns, true);
 }
 
 static int make_epoll(const struct gm_host_pmap *p)

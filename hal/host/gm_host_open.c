@@ -4,10 +4,10 @@
  *
  *     system call --EPERM, ENOSYS--> /dev/userfaultfd --fails--> NOTSUP or PERM, with what to do
  *
- * UFFD_USER_MODE_ONLY, which needs no right, is no rung of this ladder: with
- * it read(2) into a page that is away gives EFAULT instead of data. The
- * features of the kernel are read on a descriptor that is thrown away, because
- * the handshake is possible only once per descriptor.
+ * UFFD_USER_MODE_ONLY, which needs no right, is a door that is tried only where
+ * it is asked for (gm_host_rung.c): with it read(2) into a page that is away gives
+ * EFAULT instead of data. The features of the kernel are read on a descriptor that
+ * is thrown away, because the handshake is possible only once per descriptor.
  */
 #include "config.h"
 
@@ -20,23 +20,24 @@
 #include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
-#include <sys/utsname.h>
 #include <unistd.h>
 
 #define DEV_USERFAULTFD "/dev/userfaultfd"
 #define USERFAULTFD_NEW _IO(GM_UFFD_API, 0x00)
 #define FD_FLAGS (O_CLOEXEC | O_NONBLOCK)
+#define USER_MODE_ONLY 1 /* UFFD_USER_MODE_ONLY */
 #define FD_HIGH 4096 /* the kernel's table of descriptors grows with the highest number */
 #define FD_ROOM 64
 
 /* Negative errno, or a descriptor. */
-static int by_syscall(void)
+static int by_syscall(int flags)
 {
 #ifdef SYS_userfaultfd
-	int fd = (int)syscall(SYS_userfaultfd, FD_FLAGS);
+	int fd = (int)syscall(SYS_userfaultfd, FD_FLAGS | flags);
 
 	return fd < 0 ? -errno : fd;
 #else
+	(void)flags;
 	return -ENOSYS;
 #endif
 }
@@ -99,33 +100,54 @@ gm_ret_t gm_host_refusal(int sys, int dev, bool seccomp)
 		       why_sys, why_dev, remedy);
 }
 
-/* A descriptor before the handshake. */
-static gm_ret_t open_any(int *fd)
+/* UFFD_USER_MODE_ONLY needs no right: a filter, or a kernel that does not know it. */
+static gm_ret_t refusal_user(int err, bool seccomp)
 {
-	int sys = by_syscall();
-	int dev;
+	char text[64];
+	const char *why = strerror_r(err, text, sizeof(text));
 
+	if (err == EINVAL || (err == ENOSYS && !seccomp))
+		return gm_fail(GM_RET_NOTSUP, "userfaultfd: this kernel has no UFFD_USER_MODE_ONLY; Linux 5.11 or newer with "
+			       "CONFIG_USERFAULTFD is needed (and no valgrind)");
+	if (err == EMFILE || err == ENFILE || err == ENOMEM)
+		return gm_host_refusal(err, 0, false);
+	return gm_fail(GM_RET_PERM, "userfaultfd: not even UFFD_USER_MODE_ONLY is permitted (%s): allow the system call "
+		       "userfaultfd in the container's profile (seccomp)", why);
+}
+
+/* A descriptor before the handshake. */
+static gm_ret_t open_any(uint32_t doors, int *fd, uint32_t *door)
+{
+	int sys = doors & GM_HOST_DOOR_CALL ? by_syscall(0) : -EPERM, dev;
+
+	*door = doors & GM_HOST_DOOR_USER ? GM_HOST_DOOR_USER : GM_HOST_DOOR_CALL;
+	if (doors & GM_HOST_DOOR_USER)
+		sys = by_syscall(USER_MODE_ONLY);
 	if (sys >= 0) {
 		*fd = sys;
 		return GM_RET_SUCCESS;
 	}
-	dev = by_device();
+	if (doors & GM_HOST_DOOR_USER)
+		return refusal_user(-sys, under_seccomp());
+	dev = doors & GM_HOST_DOOR_DEVICE ? by_device() : -EPERM;
 	if (dev < 0)
 		return gm_host_refusal(-sys, -dev, under_seccomp());
 	*fd = dev;
+	*door = GM_HOST_DOOR_DEVICE;
 	return GM_RET_SUCCESS;
 }
 
-gm_ret_t gm_host_open(uint64_t features, int *out)
+gm_ret_t gm_host_open(const struct gm_host_way *way, int *out)
 {
 	uint64_t got;
+	uint32_t door;
 	gm_ret_t ret;
-	int fd, rc;
+	int fd = -1, rc;
 
-	ret = open_any(&fd);
+	ret = open_any(way->doors, &fd, &door);
 	if (ret)
 		return ret;
-	rc = gm_uffd_api(fd, features, &got);
+	rc = gm_uffd_api(fd, way->features, &got);
 	if (rc)
 		close(fd);
 	if (rc == -EPERM)
@@ -133,13 +155,31 @@ gm_ret_t gm_host_open(uint64_t features, int *out)
 			       "root, or give the program the capability (setcap cap_sys_ptrace+ep)");
 	if (rc) {
 		return gm_fail(GM_RET_NOTSUP, "userfaultfd: the kernel refuses features 0x%llx: error %d",
-			       (unsigned long long)features, -rc);
+			       (unsigned long long)way->features, -rc);
 	}
 	*out = gm_host_fd_high(fd);
 	return GM_RET_SUCCESS;
 }
 
-static const char *first_missing(uint64_t features)
+gm_ret_t gm_host_look(uint32_t doors, uint64_t *features, uint32_t *door)
+{
+	gm_ret_t ret;
+	int fd = -1, rc;
+
+	if (sysconf(_SC_PAGESIZE) != (long)GM_PAGE_BYTES)
+		return gm_fail(GM_RET_NOTSUP, "pages of %ld bytes; the library needs pages of %u",
+			       sysconf(_SC_PAGESIZE), GM_PAGE_BYTES);
+	ret = open_any(doors, &fd, door);
+	if (ret)
+		return ret;
+	rc = gm_uffd_api(fd, 0, features);
+	close(fd);
+	if (rc)
+		return gm_fail(GM_RET_NOTSUP, "userfaultfd: no handshake with the kernel: error %d", -rc);
+	return GM_RET_SUCCESS;
+}
+
+const char *gm_host_first_missing(uint64_t have, uint64_t wanted)
 {
 	static const struct {
 		uint64_t bit;
@@ -154,7 +194,7 @@ static const char *first_missing(uint64_t features)
 	};
 
 	for (size_t i = 0; i < sizeof(need) / sizeof(need[0]); i++)
-		if (!(features & need[i].bit))
+		if (wanted & need[i].bit & ~have)
 			return need[i].name;
 	return NULL;
 }
@@ -182,7 +222,7 @@ gm_ret_t gm_host_open_pagemap(int *fd)
 }
 
 /* After a move the library must know which pages were holes, and only this tells. */
-static gm_ret_t check_pagemap(bool *works)
+gm_ret_t gm_host_scans(bool *works)
 {
 	struct gm_page_region r;
 	uint64_t va = GM_VA(&r) & ~(uint64_t)(GM_PAGE_BYTES - 1);
@@ -200,35 +240,10 @@ static gm_ret_t check_pagemap(bool *works)
 
 gm_ret_t gm_host_probe(uint64_t allow)
 {
-	struct utsname un;
-	const char *missing;
-	uint64_t features;
-	bool scans = false;
-	gm_ret_t ret;
-	int fd, rc;
+	struct gm_rung_info info;
+	const struct gm_mmu *mmu;
 
-	if (sysconf(_SC_PAGESIZE) != (long)GM_PAGE_BYTES)
-		return gm_fail(GM_RET_NOTSUP, "pages of %ld bytes; the library needs pages of %u",
-			       sysconf(_SC_PAGESIZE), GM_PAGE_BYTES);
-	ret = open_any(&fd);
-	if (ret)
-		return ret;
-	rc = gm_uffd_api(fd, 0, &features);
-	close(fd);
-	if (rc)
-		return gm_fail(GM_RET_NOTSUP, "userfaultfd: no handshake with the kernel: error %d", -rc);
-	ret = check_pagemap(&scans);
-	if (ret)
-		return ret;
-	if (uname(&un))
-		un.release[0] = '\0';
-	missing = first_missing(features & allow);
-	if (!missing && !scans)
-		missing = "PAGEMAP_SCAN on /proc/self/pagemap";
-	if (missing)
-		return gm_fail(GM_RET_NOTSUP, "this kernel (%s) has no %s; Linux 6.8 or newer is needed", un.release,
-			       missing);
-	return GM_RET_SUCCESS;
+	return gm_host_choose_with(GM_RUNG_DEVICE, GM_RUNG_FULL, allow, &info, &mmu);
 }
 
 int gm_host_fd_high(int fd)

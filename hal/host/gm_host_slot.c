@@ -81,7 +81,7 @@ static gm_ret_t grow(struct gm_host_pmap *p)
 		va = gm_host_reserve_closed((uint64_t)slots * GM_BLOCK_BYTES);
 	if (!va)
 		return gm_fail(GM_RET_NOMEM, "staging: no address space left");
-	rc = gm_uffd_register(p->fd_app, va, (uint64_t)slots * GM_BLOCK_BYTES, &ioctls);
+	rc = p->plain_arena ? 0 : gm_uffd_register(p->fd_app, va, (uint64_t)slots * GM_BLOCK_BYTES, &ioctls);
 	if (rc) {
 		munmap((void *)(uintptr_t)va, (uint64_t)slots * GM_BLOCK_BYTES);
 		if (rc == -EBADF || rc == -ENOTTY)
@@ -237,6 +237,12 @@ void gm_host_slot_drop(void *pmap, uint64_t addr, uint64_t bytes)
 	struct gm_host_pmap *p = pmap;
 	bool ok;
 
+	if (p->plain_arena) {
+		if (!drop_frames(addr, bytes))
+			gm_log(p->env, GM_LOG_ERROR, "staging at 0x%llx cannot be emptied: error %d",
+			       (unsigned long long)addr, errno);
+		return;
+	}
 	/* While it is off the descriptor, dropping it raises no event. On it, this thread would wait until the
 	 * event was read, and whoever reads may wait for this thread. So if it cannot be taken off (too many
 	 * mappings) the frames stay: a later steal into these pages is refused, and costs no byte. */
@@ -249,6 +255,20 @@ void gm_host_slot_drop(void *pmap, uint64_t addr, uint64_t bytes)
 	if (reg(p, addr, bytes) || !ok)
 		gm_log(p->env, GM_LOG_ERROR, "staging at 0x%llx cannot be emptied: error %d",
 		       (unsigned long long)addr, errno);
+}
+
+void gm_host_slot_renew(void *pmap, uint64_t slot)
+{
+	void *at = (void *)(uintptr_t)slot;
+
+	/* With the mappings of the process at their limit they stay as they are; their frames go all the same. */
+	if (mmap(at, GM_BLOCK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+		 0) != MAP_FAILED) {
+		(void)munlock(at, GM_BLOCK_BYTES);
+		(void)madvise(at, GM_BLOCK_BYTES, MADV_DONTFORK);
+		(void)madvise(at, GM_BLOCK_BYTES, MADV_HUGEPAGE);
+	}
+	gm_host_slot_free(pmap, slot);
 }
 
 gm_ret_t gm_host_slots_init(struct gm_host_pmap *p)
@@ -269,7 +289,7 @@ bool gm_host_slots_watch(struct gm_host_pmap *p, int fd)
 {
 	bool ok = true;
 
-	for (unsigned i = 0; i < p->pieces; i++) {
+	for (unsigned i = 0; !p->plain_arena && i < p->pieces; i++) {
 		uint64_t ioctls;
 
 		ok &= !gm_uffd_register(fd, p->piece[i].va, (uint64_t)p->piece[i].slots * GM_BLOCK_BYTES, &ioctls);
@@ -283,7 +303,8 @@ void gm_host_slots_fini(struct gm_host_pmap *p)
 		uint64_t bytes = (uint64_t)p->piece[i].slots * GM_BLOCK_BYTES;
 
 		/* nobody reads the event of unmapping it any more */
-		(void)unregister(p, p->piece[i].va, bytes);
+		if (!p->plain_arena)
+			(void)unregister(p, p->piece[i].va, bytes);
 		munmap((void *)(uintptr_t)p->piece[i].va, bytes);
 	}
 	munmap((void *)(uintptr_t)p->bounce, (uint64_t)GM_HOST_BOUNCES * 2 * GM_BLOCK_BYTES);

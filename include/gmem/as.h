@@ -139,7 +139,8 @@ struct gm_as_config {
  *                         unaligned range, a unit that is no power of two between a page and a block
  * @retval GM_RET_NOMEM    out of memory
  * @retval GM_RET_PERM, GM_RET_NOTSUP  what the host says of userfaultfd; GM_FORK_SERVE without the right to it, or without
- *                         threads of the library
+ *                         threads of the library; GM_FORK_SERVE or GM_AS_MIRROR on a rung (gmem/rung.h) with
+ *                         GM_RUNG_NO_UNMAP_GUARD
  * @threads any
  * @owner   the caller ends it with gm_as_destroy()
  * @source  GMEM gm_as_create()

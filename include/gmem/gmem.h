@@ -16,6 +16,7 @@
 #include <gmem/mockhw.h>
 #include <gmem/policy.h>
 #include <gmem/query.h>
+#include <gmem/rung.h>
 #include <gmem/stats.h>
 #include <gmem/types.h>
 #include <gmem/ws.h>

@@ -9,6 +9,7 @@
 #ifndef GMEM_LIB_H
 #define GMEM_LIB_H
 
+#include <gmem/rung.h>
 #include <gmem/types.h>
 
 #ifdef __cplusplus
@@ -60,23 +61,26 @@ struct gm_lib_config {
 	void *log_arg;                       /**< handed to log */
 	enum gm_log_level log_level;         /**< least severe level that is reported */
 	enum gm_validate validate;           /**< what watches backends, and how the core calls them */
+	enum gm_rung lowest_rung;            /**< the least that is accepted; 0: GM_RUNG_DEVICE, everything works */
+	enum gm_rung highest_rung;           /**< better ones are not tried (tests); 0: GM_RUNG_FULL */
 };
 
 /**
  * @brief Make an instance on this machine's host memory.
  *
- * Needs Linux 6.8 or newer (UFFDIO_MOVE) and the right to full userfaultfd:
- * root, CAP_SYS_PTRACE, vm.unprivileged_userfaultfd=1, or read-write access
- * to /dev/userfaultfd.
+ * Takes the best rung of the ladder (gmem/rung.h) from `highest_rung` down to
+ * `lowest_rung`. By default that needs Linux 6.8 or newer (UFFDIO_MOVE) and the
+ * right to full userfaultfd: root, CAP_SYS_PTRACE, vm.unprivileged_userfaultfd=1,
+ * or read-write access to /dev/userfaultfd.
  *
  * @param[in]  config  NULL for the defaults
  * @param[out] lib     the instance
  * @retval GM_RET_SUCCESS  made
- * @retval GM_RET_INVAL    @p lib is NULL, @p config has a wrong size, an unknown `validate`, or an allocator that lacks
- *                         a function
+ * @retval GM_RET_INVAL    @p lib is NULL, @p config has a wrong size, an unknown `validate` or rung, a `lowest_rung` better
+ *                         than its `highest_rung`, or an allocator that lacks a function
  * @retval GM_RET_NOMEM    out of memory
- * @retval GM_RET_NOTSUP   the kernel is too old; gm_last_error() says what is missing
- * @retval GM_RET_PERM     no right to userfaultfd; gm_last_error() says how to get it
+ * @retval GM_RET_NOTSUP   the kernel is too old for every rung admitted; gm_last_error() says what is missing
+ * @retval GM_RET_PERM     no right to a rung admitted; gm_last_error() says how to get it
  * @threads any
  * @owner  the caller ends it with gm_lib_destroy()
  */

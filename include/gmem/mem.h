@@ -219,6 +219,7 @@ GM_API gm_ret_t gm_discard(struct gm_as *as, uint64_t va, uint64_t bytes);
  * @retval GM_RET_TIMEDOUT pages did not become free in time: nothing changed, or, as gm_last_error() says, devices may have
  *                         their old rights still: call again
  * @retval GM_RET_NOMEM    out of memory, or the process has too many mappings; part may have changed
+ * @retval GM_RET_NOTSUP   on a rung (gmem/rung.h) with GM_RUNG_NO_POISON: part of it is away or lost; nothing changed
  * @threads any; blocks
  */
 GM_API GM_MUST_CHECK gm_ret_t gm_protect(struct gm_as *as, uint64_t va, uint64_t bytes, uint32_t access);

@@ -48,6 +48,7 @@ struct race_opt {
 	const char *handler;		/* same, other, free */
 	const char *with, *space;	/* which variants, which spaces */
 	const char *dev;		/* for gm_dev_open() */
+	enum gm_rung rung;		/* 0: the best there is */
 };
 
 /* A thread that must get on. */
@@ -258,8 +259,20 @@ static inline void race_usage(const struct race *r)
 {
 	printf("%s [--migrations N] [--rounds N] [--seconds N] [--seed N] [--handler same|other|free]\n"
 	       "  [--with none|all|dontneed,reuse,mprotect] [--space both|inclusive|exclusive] [--dev SPEC]\n"
-	       "  [--cpus N] [--kernels N] [--movers N] [--watchdog S] [--limit S] [--pack NS]\n",
+	       "  [--cpus N] [--kernels N] [--movers N] [--watchdog S] [--limit S] [--pack NS]\n"
+	       "  [--rung full|device|no-move|user]\n",
 	       r->program);
+}
+
+static inline enum gm_rung race_rung(const char *name)
+{
+	static const char *const names[] = { "", "full", "device", "no-move", "user" };
+
+	for (unsigned i = 1; i < sizeof(names) / sizeof(names[0]); i++)
+		if (!strcmp(name, names[i]))
+			return (enum gm_rung)i;
+	fprintf(stderr, "no rung %s\n", name);
+	exit(2);
 }
 
 /* One option; false: unknown. */
@@ -308,6 +321,9 @@ static inline bool race_option(struct race_opt *o, int c, uint64_t n)
 	case 'p':
 		o->pack_ns = n;
 		break;
+	case 'u':
+		o->rung = race_rung(optarg);
+		break;
 	default:
 		return false;
 	}
@@ -321,7 +337,8 @@ static inline void race_options(struct race *r, int argc, char **argv)
 		{ "seed", 1, NULL, 'x' },	{ "handler", 1, NULL, 'h' }, { "with", 1, NULL, 'w' },
 		{ "space", 1, NULL, 'a' },	{ "dev", 1, NULL, 'd' },     { "cpus", 1, NULL, 'c' },
 		{ "kernels", 1, NULL, 'k' },	{ "movers", 1, NULL, 'v' },  { "watchdog", 1, NULL, 'g' },
-		{ "limit", 1, NULL, 'l' },	{ "pack", 1, NULL, 'p' },   { NULL, 0, NULL, 0 },
+		{ "limit", 1, NULL, 'l' },	{ "pack", 1, NULL, 'p' },    { "rung", 1, NULL, 'u' },
+		{ NULL, 0, NULL, 0 },
 	};
 	struct race_opt *o = &r->opt;
 	int c;
@@ -432,7 +449,8 @@ static inline bool race_wants(const struct race *r, const char *variant)
 
 static inline void race_open(struct race *r, uint32_t flags)
 {
-	struct gm_lib_config lc = { .size = sizeof(lc), .log = race_log, .log_arg = r, .log_level = GM_LOG_WARN };
+	struct gm_lib_config lc = { .size = sizeof(lc), .log = race_log, .log_arg = r, .log_level = GM_LOG_WARN,
+				    .lowest_rung = r->opt.rung, .highest_rung = r->opt.rung };
 	struct gm_as_config ac = { .size = sizeof(ac), .flags = flags };
 	struct gm_as *as;
 	gm_ret_t ret = gm_lib_create(&lc, &r->lib);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Rows of types.h, lib.h, dev.h, as.h, stats.h, fence.h, hal.h: see api_rows.h. */
+/* Rows of types.h, lib.h, rung.h, dev.h, as.h, stats.h, fence.h, hal.h: see api_rows.h. */
 
 /* --- types.h --- */
 ROW(gm_ret_name, value, "no result", strcmp(gm_ret_name((gm_ret_t)77), "GM_RET_?"), 0)
@@ -22,8 +22,20 @@ ROW(gm_lib_create, value, "an allocator without functions",
 		  OUT(struct gm_lib *)), GM_RET_INVAL)
 ROW(gm_lib_create, value, "an unknown validate", bad_lib(e, .validate = (enum gm_validate)4), GM_RET_INVAL)
 ROW(gm_lib_create, value, "a negative validate", bad_lib(e, .validate = (enum gm_validate)-1), GM_RET_INVAL)
+ROW(gm_lib_create, value, "an unknown lowest rung", bad_lib(e, .lowest_rung = (enum gm_rung)6), GM_RET_INVAL)
+ROW(gm_lib_create, value, "a negative lowest rung", bad_lib(e, .lowest_rung = (enum gm_rung)-1), GM_RET_INVAL)
+ROW(gm_lib_create, value, "an unknown highest rung",
+    bad_lib(e, .lowest_rung = GM_RUNG_EXPLICIT, .highest_rung = (enum gm_rung)6), GM_RET_INVAL)
+ROW(gm_lib_create, value, "a lowest rung above the highest",
+    bad_lib(e, .lowest_rung = GM_RUNG_FULL, .highest_rung = GM_RUNG_USER), GM_RET_INVAL)
 HANDLE(gm_lib_destroy, lib, LIB, gm_lib_destroy(H), GM_RET_SUCCESS, GM_RET_INVAL)
 ROW(gm_lib_destroy, state, "devices and spaces are left", gm_lib_destroy(e->lib), GM_RET_BUSY)
+
+/* --- rung.h --- */
+HANDLE(gm_lib_rung, lib, LIB, gm_lib_rung(H, OUT(struct gm_rung_info)), GM_RET_INVAL, GM_RET_INVAL)
+ROW(gm_lib_rung, null, "info", gm_lib_rung(e->lib, NULL), GM_RET_INVAL)
+ROW(gm_rung_name, value, "no rung", strcmp(gm_rung_name((enum gm_rung)6), "?"), 0)
+ROW(gm_rung_name, value, "no rung either", strcmp(gm_rung_name((enum gm_rung)-1), "?"), 0)
 
 /* --- dev.h --- */
 HANDLE(gm_dev_create, lib, LIB, gm_dev_create(H, gm_mock_mmu(), NULL, OUT(struct gm_dev *)), GM_RET_INVAL, GM_RET_INVAL)

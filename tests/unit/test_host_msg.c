@@ -6,6 +6,7 @@
 #include <setjmp.h>
 #include <signal.h>
 
+#include "hal/host/gm_host_internal.h"
 #include "tests/unit/host_fixture.h"
 
 /* What goes wrong here tends to wait for ever. */
@@ -323,7 +324,7 @@ Test(host_events, an_event_that_is_kept_is_not_settled)
 	host_begin(&h);
 	at = watched(&h, BLOCK);
 	for (unsigned i = 0; i < 2; i++) {
-		c[i] = (struct changer){ .at = at + 10 * i * PAGE, .bytes = PAGE, .what = DROP };
+		c[i] = (struct changer){ .at = at + (size_t)10 * i * PAGE, .bytes = PAGE, .what = DROP };
 		worker_start(&w[i], changer_fn, &c[i]);
 	}
 	for (unsigned i = 0; i < 50; i++)
@@ -366,7 +367,7 @@ static bool readable(int fd)
 Test(host_reader, waits_until_the_deadline_or_a_kick)
 {
 	struct host h;
-	uint64_t t0 = now_ns();
+	uint64_t t0;
 	int fd;
 
 	host_begin(&h);
@@ -416,13 +417,15 @@ Test(host_reader, more_messages_than_room)
 	static struct worker w[N];
 	static struct touch t[N];
 	static bool seen[N];
+	const struct gm_host_pmap *p;
 	struct host h;
 	struct gm_host_msg m[7];
-	unsigned got = 0;
+	unsigned got = 0, announced = 0;
 	uint64_t done;
 	char *at;
 
 	host_begin(&h);
+	p = h.pmap;
 	at = watched(&h, 2 * BLOCK);
 	for (unsigned i = 0; i < N; i++) {
 		t[i] = (struct touch){ at + i * PAGE, false, 1 };
@@ -442,9 +445,13 @@ Test(host_reader, more_messages_than_room)
 			cr_assert(page < N && !seen[page]);
 			seen[page] = true;
 		}
-		if (got < N && n)
-			cr_assert(readable(h.ops->msg_fd(h.pmap)) || got + 7 > N, "kept messages are not announced");
+		/* what is kept, not what is still to come: that not all of them wait by now is no failure */
+		if (p->faults.count) {
+			cr_assert(readable(h.ops->msg_fd(h.pmap)), "kept messages are not announced");
+			announced++;
+		}
 	}
+	cr_assert_gt(announced, 0, "no read left anything");
 	cr_assert_eq(h.ops->zero(h.pmap, GM_VA(at), N * PAGE, &done), GM_RET_SUCCESS);
 	cr_assert_eq(h.ops->wake(h.pmap, GM_VA(at), 2 * BLOCK), GM_RET_SUCCESS);
 	for (unsigned i = 0; i < N; i++)
