@@ -298,6 +298,7 @@ const struct gm_host_ops gm_host_ops_explicit = {
 	.settled = explicit_settled,
 	.bus_access = gm_host_bus_access,
 	.bus_touch = gm_host_bus_touch,
+	.bus_bring = gm_host_bus_bring,
 	.msg_fd = explicit_fd,
 	.at_fork = gm_host_at_fork,
 	.keep = explicit_keep,

@@ -415,6 +415,7 @@ const struct gm_host_ops gm_host_ops_nomove = {
 	.settled = gm_host_settled,
 	.bus_access = gm_host_bus_access,
 	.bus_touch = gm_host_bus_touch,
+	.bus_bring = gm_host_bus_bring,
 	.msg_fd = gm_host_msg_fd,
 	.at_fork = gm_host_at_fork,
 	.keep = gm_host_keep,
