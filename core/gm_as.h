@@ -91,8 +91,8 @@ struct gm_as {
 	atomic_uint releasing;            /* gm_free(), gm_release() under way: regions are out, mappings not yet */
 	atomic_uint doomed_blocks;       /* with pages that an event doomed and nobody dropped yet */
 	struct gm_rights rights;         /* changes of what the process itself may do */
-	unsigned sets;                   /* (A) working sets held */
 	LIST_HEAD(, gm_pin) pins;        /* (A) the last one first */
+	unsigned sets;                   /* (A) working sets held */
 	atomic_uint pins_begun;          /* gm_pin() to the host under way: what it keeps may be on a device still */
 	unsigned frozen;                 /* (A) a fork is on its way: nothing moves to a device */
 	unsigned moving;                 /* (A) transactions to devices in flight */
