@@ -496,8 +496,11 @@ void gm_serve_close(struct gm_as *as, uint64_t deadline_ns)
 	gm_lock(as->env, &as->lock);
 	s->open = s->copying = false; /* who comes now gets marks */
 	gm_unlock(as->env, &as->lock);
-	for (unsigned i = 0; i < s->children; i++)
-		ok &= fill_child(as, s->child[i], i >= s->good, deadline_ns) && i < s->good;
+	for (unsigned i = 0; i < s->children; i++) {
+		bool good = i < s->good;
+
+		ok &= fill_child(as, s->child[i], !good, deadline_ns) && good;
+	}
 	if (!ok)
 		gm_hal_child_fail(as->host, as->hpmap);
 	start_over(as, false);

@@ -76,7 +76,12 @@ struct gm_rung_info {
  */
 GM_API gm_ret_t gm_lib_rung(const struct gm_lib *lib, struct gm_rung_info *info);
 
-/** Name of a rung, such as "full"; "?" for anything else. A constant. */
+/**
+ * @brief Name of a rung, such as "full".
+ * @param[in] rung  any value
+ * @return a constant string; "?" for a value outside the enum
+ * @threads any
+ */
 GM_API const char *gm_rung_name(enum gm_rung rung);
 
 #ifdef __cplusplus
