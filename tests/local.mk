@@ -371,7 +371,7 @@ PHONY_TARGETS += check-stress check-valgrind
 check-stress: all
 	@test -n "$(STRESS_TESTS)" || { echo "no stress program" >&2; exit 1; }
 	GM_TEST_ENGINES=1 $(MAKE) $(AM_MAKEFLAGS) check-TESTS \
-		TESTS="$(STRESS_ALONE) tests/stress/race_variants.sh tests/conform/mock.sh"
+		TESTS="$(filter-out tests/stress/patterns,$(STRESS_ALONE)) tests/stress/race_variants.sh tests/conform/mock.sh"
 
 check-valgrind: all
 	@test -n "$(VALGRIND)" || { echo "make check-valgrind needs valgrind" >&2; exit 1; }
