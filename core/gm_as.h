@@ -93,7 +93,6 @@ struct gm_as {
 	struct gm_rights rights;         /* changes of what the process itself may do */
 	LIST_HEAD(, gm_pin) pins;        /* (A) the last one first */
 	unsigned sets;                   /* (A) working sets held */
-	atomic_uint pins_begun;          /* gm_pin() to the host under way: what it keeps may be on a device still */
 	unsigned frozen;                 /* (A) a fork is on its way: nothing moves to a device */
 	unsigned moving;                 /* (A) transactions to devices in flight */
 	uint64_t msgs_gen;               /* (A) how often the handler emptied its messages */

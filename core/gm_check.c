@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "core/gm_as.h"
+#include "core/gm_pin.h"
 #include "hal/gm_handle.h"
 
 /* (block) One rule: no page is in `bad`. */
@@ -157,9 +158,6 @@ static const char *check_promises(const struct gm_block *b)
 		held = gm_mask_or(held, h->pages);
 	if (!gm_mask_equal(&held, &b->held))
 		return "the pages held are miscounted";
-	bad = gm_mask_sub(gm_mask_and(b->kept, gm_block_on_devs(b)), b->busy);
-	if (!gm_mask_empty(&bad) && !atomic_load(&b->as->pins_begun))
-		return "a page pinned to the host is on a device";
 	bad = gm_mask_sub(gm_mask_sub(b->held, gm_mask_or(gm_block_on_devs(b), b->host)),
 			  gm_mask_or(gm_mask_or(b->busy, b->doomed), b->edge));
 	bad = gm_mask_and(bad, b->managed);
@@ -218,6 +216,8 @@ gm_ret_t gm_as_check(struct gm_as *as, char *text, size_t bytes)
 	wrong = gm_regions_check(&as->regions);
 	if (!wrong)
 		wrong = check_index(as);
+	if (!wrong)
+		wrong = gm_pin_check(as);
 	gm_unlock(as->env, &as->lock);
 	for (struct gm_block *b; !wrong && (b = gm_block_next_live(as, va, UINT64_MAX)); gm_block_put(b)) {
 		va = b->va + GM_BLOCK_BYTES;

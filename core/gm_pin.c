@@ -31,6 +31,7 @@ struct gm_pin {
 	LIST_ENTRY(gm_pin) link; /* (A) */
 	uint64_t va, end;
 	struct gm_ws *ws; /* NULL: to the host */
+	bool made;        /* (A) to the host: its pages are home */
 };
 
 static gm_ret_t check_range(const struct gm_as *as, const char *what, uint64_t *va, uint64_t bytes, uint64_t *end)
@@ -86,35 +87,57 @@ static gm_ret_t wait_begun(struct gm_as *as, uint64_t va, uint64_t end)
 			     (unsigned long long)(at - GM_BLOCK_BYTES)) : ret;
 }
 
-/* (A) Of block b, what the host's pins there are keep. */
-static struct gm_mask all_kept(const struct gm_as *as, const struct gm_block *b)
+/* (A) Of block b, what the host's pins keep; `begun`: those that are not made yet. */
+static struct gm_mask all_kept(const struct gm_as *as, const struct gm_block *b, bool begun)
 {
 	struct gm_mask pages = gm_mask_none();
 	struct gm_pin *p;
 
 	LIST_FOREACH(p, &as->pins, link)
-		if (!p->ws)
+		if (!p->ws && !(begun && p->made))
 			pages = gm_mask_or(pages, gm_block_clip(b, p->va, p->end));
 	return pages;
 }
 
-/* Pages of the range are kept by those pins only that are in the list. */
-static void keep_less(struct gm_as *as, uint64_t va, uint64_t end)
+const char *gm_pin_check(struct gm_as *as)
 {
-	struct gm_mask none = gm_mask_none();
-	uint64_t at = va;
+	struct gm_mask bad = gm_mask_none();
 
-	gm_lock(as->env, &as->lock);
-	for (struct gm_block *b = gm_block_first(as, va, end); b; b = gm_block_after(b, end)) {
-		struct gm_mask range = gm_block_clip(b, va, end), kept = all_kept(as, b);
+	for (struct gm_block *b = gm_block_first(as, 0, UINT64_MAX); b && gm_mask_empty(&bad); b = gm_block_after(b, UINT64_MAX)) {
+		struct gm_mask begun = all_kept(as, b, true);
+
+		gm_lock(as->env, &b->lock);
+		bad = gm_mask_sub(gm_mask_and(b->kept, gm_block_on_devs(b)), gm_mask_or(b->busy, begun));
+		gm_unlock(as->env, &b->lock);
+	}
+	return gm_mask_empty(&bad) ? NULL : "a page pinned to the host is on a device";
+}
+
+/* (A) Out of the list; its pages are kept by those pins only that are in it still. At once, for gm_pin_check(). */
+static void take_out(struct gm_as *as, struct gm_pin *p)
+{
+	LIST_REMOVE(p, link);
+	if (p->ws)
+		return;
+	for (struct gm_block *b = gm_block_first(as, p->va, p->end); b; b = gm_block_after(b, p->end)) {
+		struct gm_mask range = gm_block_clip(b, p->va, p->end), kept = all_kept(as, b, false);
 
 		gm_lock(as->env, &b->lock);
 		b->kept = gm_mask_sub(b->kept, gm_mask_sub(range, kept));
 		gm_unlock(as->env, &b->lock);
 	}
-	gm_unlock(as->env, &as->lock);
-	for (struct gm_block *b; (b = gm_block_next_live(as, at, end)); gm_block_put(b)) {
-		gm_txn_release_unmoved(b, &none); /* nothing was busy: it may be fit to be forgotten now */
+}
+
+/* Out of the list, or never in it: a set ends, and what was kept may be fit to be forgotten now. */
+static void let_go(struct gm_as *as, struct gm_pin *p)
+{
+	struct gm_mask none = gm_mask_none();
+	uint64_t at = p->va;
+
+	if (p->ws)
+		gm_ws_unpin(p->ws);
+	for (struct gm_block *b; !p->ws && (b = gm_block_next_live(as, at, p->end)); gm_block_put(b)) {
+		gm_txn_release_unmoved(b, &none); /* nothing was busy */
 		at = b->va + GM_BLOCK_BYTES;
 	}
 }
@@ -157,24 +180,17 @@ static void add(struct gm_as *as, struct gm_pin *p)
 	gm_unlock(as->env, &as->lock);
 }
 
-static void take_out(struct gm_as *as, struct gm_pin *p)
-{
-	gm_lock(as->env, &as->lock);
-	LIST_REMOVE(p, link);
-	gm_unlock(as->env, &as->lock);
-}
-
-/* The last one made of exactly this range, out of the list; NULL: there is none. */
+/* The last one made of exactly this range, out of the list; NULL: there is none. One that is being made is its maker's. */
 static struct gm_pin *find(struct gm_as *as, uint64_t va, uint64_t end)
 {
 	struct gm_pin *p;
 
 	gm_lock(as->env, &as->lock);
 	LIST_FOREACH(p, &as->pins, link)
-		if (p->va == va && p->end == end)
+		if (p->va == va && p->end == end && (p->ws || p->made))
 			break;
 	if (p)
-		LIST_REMOVE(p, link);
+		take_out(as, p);
 	gm_unlock(as->env, &as->lock);
 	return p;
 }
@@ -184,8 +200,10 @@ void gm_pin_forget(struct gm_as *as)
 	struct gm_pin *p;
 
 	while ((p = LIST_FIRST(&as->pins))) {
+		gm_lock(as->env, &as->lock);
 		take_out(as, p);
-		keep_less(as, p->va, p->end);
+		gm_unlock(as->env, &as->lock);
+		let_go(as, p);
 		gm_mem_free(as->env, p, sizeof(*p));
 	}
 }
@@ -196,18 +214,19 @@ static gm_ret_t pin_host(struct gm_as *as, struct gm_pin *p)
 {
 	gm_ret_t ret;
 
-	atomic_fetch_add(&as->pins_begun, 1);
 	add(as, p); /* first: another one's unpin must not take away what is kept here */
 	ret = keep(as, p->va, p->end);
 	if (!ret)
 		ret = wait_begun(as, p->va, p->end);
 	if (!ret)
 		ret = gm_migrate(as, p->va, p->end - p->va, NULL, NULL);
-	if (ret) {
+	gm_lock(as->env, &as->lock);
+	p->made = !ret;
+	if (ret)
 		take_out(as, p);
-		keep_less(as, p->va, p->end);
-	}
-	atomic_fetch_sub(&as->pins_begun, 1);
+	gm_unlock(as->env, &as->lock);
+	if (ret)
+		let_go(as, p);
 	return ret;
 }
 
@@ -239,7 +258,7 @@ static gm_ret_t pin_dev(struct gm_as *as, struct gm_pin *p, struct gm_dev *dev)
 	if (!ret)
 		add(as, p);
 	else if (p->ws)
-		gm_ws_unpin(p->ws);
+		let_go(as, p);
 	return ret;
 }
 
@@ -281,10 +300,7 @@ gm_ret_t gm_unpin(struct gm_as *as, uint64_t va, uint64_t bytes)
 	if (!p)
 		return gm_fail(GM_RET_NOENT, "gm_unpin: no pin of 0x%llx + %llu KiB", (unsigned long long)va,
 			       (unsigned long long)((end - va) >> 10));
-	if (p->ws)
-		gm_ws_unpin(p->ws);
-	else
-		keep_less(as, va, end);
+	let_go(as, p);
 	gm_mem_free(as->env, p, sizeof(*p));
 	return GM_RET_SUCCESS;
 }

@@ -101,6 +101,60 @@ CORE_TEST(pin, checked_while_it_comes, .dev = { "mock:vram=4M,copy=async,copyns=
 	OK(gm_unpin(w->as, g.va, BLOCK));
 }
 
+/* One that fails breaks none either, while it is taken back. */
+CORE_TEST(pin, checked_while_it_fails, .spurious = true, .seed = 5)
+{
+	struct going g = { .w = w, .va = app_adopted(w, 2, 3) };
+	struct gm_ws_range range = { .va = g.va + BLOCK, .bytes = 8 * PAGE, .access = GM_WRITE };
+	struct gm_thread *t;
+	struct gm_ws *ws;
+
+	OK(gm_ws_acquire(w->ctx[0], &range, 1, GM_FOREVER_NS, &ws));
+	t = spawn(w, check_often, &g);
+	for (unsigned i = 0; i < 100; i++) {
+		dev_fill(w->ctx[0], g.va, 32, i);
+		IS(gm_pin(w->as, g.va, 2 * BLOCK, NULL), GM_RET_BUSY);
+		gm_sim_sleep_ns(w->sim, 300);
+	}
+	g.done = true;
+	join(w, t);
+	cr_assert_not(is_pinned(w, g.va));
+	OK(gm_ws_release(ws, NULL));
+}
+
+struct taking {
+	struct going g;
+	unsigned taken;
+};
+
+static void take_often(void *arg)
+{
+	struct taking *t = arg;
+
+	while (!t->g.done) {
+		t->taken += gm_unpin(t->g.w->as, t->g.va, BLOCK) == GM_RET_SUCCESS;
+		gm_sim_sleep_ns(t->g.w->sim, 100);
+	}
+}
+
+/* What somebody is making is not another's to take away. */
+CORE_TEST(pin, taken_away_while_it_comes, .dev = { "mock:vram=4M,copy=async,copyns=100000" })
+{
+	struct taking t = { .g = { .w = w, .va = app_adopted(w, 1, 3) } };
+	struct gm_thread *thread;
+
+	dev_fill(w->ctx[0], t.g.va, GM_BLOCK_PAGES, 1);
+	thread = spawn(w, take_often, &t);
+	OK(gm_pin(w->as, t.g.va, BLOCK, NULL));
+	cr_assert_eq(t.taken, 0);
+	t.g.done = true;
+	join(w, thread);
+	t.taken += gm_unpin(w->as, t.g.va, BLOCK) == GM_RET_SUCCESS;
+	cr_assert_eq(t.taken, 1);
+	cr_assert_not(is_pinned(w, t.g.va));
+	cr_assert_eq(app_wrong(w, t.g.va, GM_BLOCK_PAGES, 1), 0);
+}
+
 CORE_TEST(pin, to_the_host_and_a_device_that_cannot_map_it, .dev = { NO_HOST_MAP })
 {
 	uint64_t va = app_adopted(w, 1, 1);
