@@ -24,10 +24,8 @@ for what in close fork kernel malloc map threads; do
 	fi
 	echo "$what: on the host $(value peak_host_bytes), moved $(value bytes_to_device), home $(value bytes_to_host)"
 	test "$(value bytes_to_device)" -gt 5000000 || say "$what: nothing was away"
-	# a child has a copy of everything: all comes home for that; 6 MiB do for mremap() and mprotect() of what was mapped
-	bound=16
-	test $what != map || bound=18
-	test $what = fork || test "$(value peak_host_bytes)" -le $((bound << 20)) || say "$what: too much on the host"
+	# a child has a copy of everything: all comes home for that
+	test $what = fork || test "$(value peak_host_bytes)" -le $((16 << 20)) || say "$what: too much on the host"
 done
 
 managed 10M $victim exit 7

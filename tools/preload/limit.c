@@ -9,6 +9,8 @@
  * A look is one walk of the kernel's page map over what is managed (PAGEMAP_SCAN): what is there, not what we believe.
  * Pages of the kernel's zero page are nobody's memory and do not count.
  *
+ * What is brought home at once, as it is released, is made way for by all of its size, be some of it there already.
+ *
  * Units of 64 KiB queue up in the order in which looks found them. One that came back soon after it had gone is hot: it
  * gets other turns before it goes again. What the kernel does not give (pinned, locked) queues up anew.
  */
@@ -335,6 +337,22 @@ static uint64_t now_ns(void)
 
 	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
 	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
+void gm_exec_limit_make_way(uint64_t bytes)
+{
+	uint64_t start = now_ns(), high;
+
+	look();
+	measure();
+	high = budget() - budget() / 16;
+	if (found_bytes + bytes > high) {
+		make_room(high > bytes ? high - bytes : 0);
+		look();
+		measure();
+		gm_exec.shared->passes++;
+	}
+	gm_exec.shared->pass_ns += now_ns() - start;
 }
 
 void gm_exec_limit_check(void)

@@ -97,6 +97,7 @@ int gm_exec_window_unmap(uint64_t va, uint64_t bytes);
 /* limit.c: all S. */
 bool gm_exec_limit_init(void);
 void gm_exec_limit_check(void);  /* before pages are brought: make room if there is too little */
+void gm_exec_limit_make_way(uint64_t bytes); /* so much is about to come home */
 void gm_exec_limit_sample(void); /* measure, publish, correct */
 
 /* fds.c */

@@ -83,7 +83,10 @@ static uint64_t grow(uint64_t va, uint64_t bytes, uint64_t want)
 
 static uint64_t release(uint64_t va, uint64_t bytes)
 {
-	gm_ret_t ret = gm_release(gm_exec.as, (void *)(uintptr_t)va, bytes);
+	gm_ret_t ret;
+
+	gm_exec_limit_make_way(bytes);
+	ret = gm_release(gm_exec.as, (void *)(uintptr_t)va, bytes);
 
 	return !ret || ret == GM_RET_NOENT;
 }
