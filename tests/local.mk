@@ -174,14 +174,17 @@ HMM_TESTS = \
 	tests/hmm/test_hmm_move.t \
 	tests/hmm/test_hmm_uffd.t
 
-# The same on other devices, and with khugepaged awake; counts the rows.
+# The same on other devices, and with khugepaged awake; counts the rows. With sanitizers the programs run once.
 HMM_RUNS = tests/hmm/rows.sh
 tests/hmm/rows.log: $(HMM_TESTS)
 EXTRA_DIST += $(HMM_RUNS) tests/hmm/rows.txt
 
 if HAVE_CRITERION
 check_PROGRAMS += $(UNIT_TESTS) $(HMM_TESTS) $(PROCESS_TESTS)
-TESTS += $(UNIT_TESTS) $(HMM_TESTS) $(HMM_RUNS) $(PROCESS_TESTS)
+TESTS += $(UNIT_TESTS) $(HMM_TESTS) $(PROCESS_TESTS)
+if !SANITIZERS
+TESTS += $(HMM_RUNS)
+endif
 else
 TESTS += tests/no-criterion.sh
 endif
