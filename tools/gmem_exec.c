@@ -41,6 +41,7 @@
 struct options {
 	const char *device;
 	const char *json;
+	FILE *json_out; /* open from before the program starts: a report that cannot be written is known then */
 	uint64_t limit_bytes;
 	char **argv;
 	bool quiet;
@@ -307,7 +308,7 @@ static int report(const struct options *o, const struct gm_exec_shared *x, const
 		fprintf(stderr, "gmem exec: %s ran without libgmem: its loader did not take the preload library\n", o->argv[0]);
 	else if (!o->quiet)
 		gm_exec_table(stderr, o->argv, x, out);
-	if (o->json && !gm_exec_json(o->json, o->argv, x, out))
+	if (o->json && !gm_exec_json(o->json_out, o->argv, x, out))
 		fprintf(stderr, "gmem exec: %s could not be written\n", o->json);
 	return end_like(out->status);
 }
@@ -337,6 +338,9 @@ int gm_cmd_exec(int argc, char **argv)
 	status = try_device(o.device);
 	if (status)
 		return status;
+	o.json_out = o.json ? fopen(o.json, "we") : NULL;
+	if (o.json && !o.json_out)
+		return wrong("the file of --json cannot be written: %s", o.json);
 	x = make_shared(&o, &fd);
 	if (!x)
 		return wrong("no shared memory: %s", strerror(errno));

@@ -33,6 +33,6 @@ struct gm_exec_outcome {
 };
 void gm_exec_table(FILE *out, char **argv, const struct gm_exec_shared *x, const struct gm_exec_outcome *o);
 /* False: it could not be written. */
-bool gm_exec_json(const char *file, char **argv, const struct gm_exec_shared *x, const struct gm_exec_outcome *o);
+bool gm_exec_json(FILE *out, char **argv, const struct gm_exec_shared *x, const struct gm_exec_outcome *o);
 
 #endif

@@ -69,13 +69,10 @@ static void json_text(FILE *out, const char *text)
 	fputc('"', out);
 }
 
-bool gm_exec_json(const char *file, char **argv, const struct gm_exec_shared *x, const struct gm_exec_outcome *o)
+bool gm_exec_json(FILE *out, char **argv, const struct gm_exec_shared *x, const struct gm_exec_outcome *o)
 {
-	FILE *out = fopen(file, "we");
 	bool ok;
 
-	if (!out)
-		return false;
 	fprintf(out, "{\n  \"program\": ");
 	json_text(out, argv[0]);
 	fprintf(out, ",\n  \"device\": ");

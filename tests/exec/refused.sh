@@ -31,6 +31,7 @@ refused 126 'from 1M on' $run --host-limit 12x /bin/echo ran
 refused 126 'from 1M on' $run --host-limit 100K /bin/echo ran
 refused 126 'from 1M on' $run --host-limit -1 /bin/echo ran
 refused 126 'from 1M on' $run --host-limit 99999999999G /bin/echo ran
+refused 126 'cannot be written' $run --json "$dir/none/such" /bin/echo ran
 refused 126 'backend' ./gmem exec --device none /bin/echo ran
 refused 126 'nonsense' ./gmem exec --device mock:nonsense=1 /bin/echo ran
 refused 126 'preload library is not there' env GMEM_EXEC_PRELOAD=/none.so $run /bin/echo ran
