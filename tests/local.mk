@@ -191,7 +191,7 @@ endif
 
 # --- stress ---
 
-STRESS_TESTS = \
+STRESS_ALONE = \
 	tests/stress/patterns \
 	tests/stress/race_counters \
 	tests/stress/race_dup \
@@ -202,9 +202,10 @@ STRESS_TESTS = \
 	tests/stress/race_protect \
 	tests/stress/race_remap \
 	tests/stress/race_reuse \
-	tests/stress/random_sim \
 	tests/stress/stress_env \
 	tests/stress/stress_mock
+# random_sim itself runs through random_million.sh
+STRESS_TESTS = $(STRESS_ALONE) tests/stress/random_sim
 tests_stress_patterns_SOURCES = \
 	tests/stress/patterns.c \
 	tests/stress/patterns.h \
@@ -275,22 +276,7 @@ STRESS_RUNS = \
 	tests/stress/random_million.sh
 
 check_PROGRAMS += $(STRESS_TESTS)
-# random_sim itself runs through random_million.sh
-STRESS_ALONE = $(filter-out tests/stress/random_sim,$(STRESS_TESTS))
-TESTS += \
-	tests/stress/patterns \
-	tests/stress/race_counters \
-	tests/stress/race_dup \
-	tests/stress/race_edges \
-	tests/stress/race_fork \
-	tests/stress/race_mirror \
-	tests/stress/race_progress \
-	tests/stress/race_protect \
-	tests/stress/race_remap \
-	tests/stress/race_reuse \
-	tests/stress/stress_env \
-	tests/stress/stress_mock \
-	$(STRESS_RUNS)
+TESTS += $(STRESS_ALONE) $(STRESS_RUNS)
 EXTRA_DIST += $(STRESS_RUNS) tests/stress/random_short.sh
 tests/stress/race_rungs.log tests/stress/race_variants.log: tests/stress/race_counters
 tests/stress/random_plants.log tests/stress/random_short.log tests/stress/random_million.log: tests/stress/random_sim
