@@ -44,6 +44,7 @@
 struct race_opt {
 	uint64_t migrations, rounds, seconds, seed, watchdog_s, limit_s;
 	uint64_t pack_ns;		/* blocks not used for so long are packed; 0: the default */
+	uint64_t victim_pages;		/* of memory that goes and comes */
 	unsigned cpus, kernels, movers; /* threads: of the CPU, of each device, that call gm_migrate() */
 	const char *handler;		/* same, other, free */
 	const char *with, *space;	/* which variants, which spaces */
@@ -260,7 +261,7 @@ static inline void race_usage(const struct race *r)
 	printf("%s [--migrations N] [--rounds N] [--seconds N] [--seed N] [--handler same|other|free]\n"
 	       "  [--with none|all|dontneed,reuse,mprotect] [--space both|inclusive|exclusive] [--dev SPEC]\n"
 	       "  [--cpus N] [--kernels N] [--movers N] [--watchdog S] [--limit S] [--pack NS]\n"
-	       "  [--rung full|device|no-move|user]\n",
+	       "  [--rung full|device|no-move|user] [--victim-pages N]\n",
 	       r->program);
 }
 
@@ -324,6 +325,9 @@ static inline bool race_option(struct race_opt *o, int c, uint64_t n)
 	case 'u':
 		o->rung = race_rung(optarg);
 		break;
+	case 't':
+		o->victim_pages = n;
+		break;
 	default:
 		return false;
 	}
@@ -333,12 +337,12 @@ static inline bool race_option(struct race_opt *o, int c, uint64_t n)
 static inline void race_options(struct race *r, int argc, char **argv)
 {
 	static const struct option options[] = {
-		{ "migrations", 1, NULL, 'm' }, { "rounds", 1, NULL, 'r' },  { "seconds", 1, NULL, 's' },
-		{ "seed", 1, NULL, 'x' },	{ "handler", 1, NULL, 'h' }, { "with", 1, NULL, 'w' },
-		{ "space", 1, NULL, 'a' },	{ "dev", 1, NULL, 'd' },     { "cpus", 1, NULL, 'c' },
-		{ "kernels", 1, NULL, 'k' },	{ "movers", 1, NULL, 'v' },  { "watchdog", 1, NULL, 'g' },
-		{ "limit", 1, NULL, 'l' },	{ "pack", 1, NULL, 'p' },    { "rung", 1, NULL, 'u' },
-		{ NULL, 0, NULL, 0 },
+		{ "migrations", 1, NULL, 'm' },	  { "rounds", 1, NULL, 'r' },  { "seconds", 1, NULL, 's' },
+		{ "seed", 1, NULL, 'x' },	  { "handler", 1, NULL, 'h' }, { "with", 1, NULL, 'w' },
+		{ "space", 1, NULL, 'a' },	  { "dev", 1, NULL, 'd' },     { "cpus", 1, NULL, 'c' },
+		{ "kernels", 1, NULL, 'k' },	  { "movers", 1, NULL, 'v' },  { "watchdog", 1, NULL, 'g' },
+		{ "limit", 1, NULL, 'l' },	  { "pack", 1, NULL, 'p' },    { "rung", 1, NULL, 'u' },
+		{ "victim-pages", 1, NULL, 't' }, { NULL, 0, NULL, 0 },
 	};
 	struct race_opt *o = &r->opt;
 	int c;
@@ -351,7 +355,8 @@ static inline void race_options(struct race *r, int argc, char **argv)
 			exit(2);
 		}
 	}
-	if (!o->cpus || o->cpus > 8 || !o->kernels || o->kernels > 8 || o->movers > 4) {
+	if (!o->cpus || o->cpus > 8 || !o->kernels || o->kernels > 8 || o->movers > 4 || !o->victim_pages ||
+	    o->victim_pages > 256) {
 		race_usage(r);
 		exit(2);
 	}
@@ -365,6 +370,7 @@ static inline void race_begin(struct race *r, const char *program, int argc, cha
 	r->program = program;
 	r->opt = (struct race_opt){ .migrations = 5000,
 				    .rounds = 100,
+				    .victim_pages = 32,
 				    .seconds = 5,
 				    .seed = 1,
 				    .watchdog_s = 60,
@@ -449,8 +455,12 @@ static inline bool race_wants(const struct race *r, const char *variant)
 
 static inline void race_open(struct race *r, uint32_t flags)
 {
-	struct gm_lib_config lc = { .size = sizeof(lc), .log = race_log, .log_arg = r, .log_level = GM_LOG_WARN,
-				    .lowest_rung = r->opt.rung, .highest_rung = r->opt.rung };
+	struct gm_lib_config lc = { .size = sizeof(lc),
+				    .log = race_log,
+				    .log_arg = r,
+				    .log_level = GM_LOG_WARN,
+				    .lowest_rung = r->opt.rung,
+				    .highest_rung = r->opt.rung };
 	struct gm_as_config ac = { .size = sizeof(ac), .flags = flags };
 	struct gm_as *as;
 	gm_ret_t ret = gm_lib_create(&lc, &r->lib);

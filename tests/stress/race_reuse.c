@@ -2,7 +2,7 @@
 /*
  * One address, many lives. In the middle of a 2 MiB block
  *
- *     [left 256 KiB | victim 128 KiB | right 256 KiB]
+ *     [left 256 KiB | victim | right 256 KiB]
  *
  * the victim is adopted, written by a device, and unmapped without gm_release()
  * (or mapped over, or dropped with MADV_DONTNEED first), mapped again with new
@@ -13,16 +13,18 @@
  *  - a kernel of the other device reads the victim all the time. A generation is
  *    in each page; once gm_adopt() returned, no older one may be seen. While
  *    there is no memory at the address its access may fail.
+ *
+ * The victim has 128 KiB. Lives of --victim-pages 4 are shorter: the long run is --rounds 100000 --victim-pages 4
+ * --limit 7200.
  */
 #include "tests/stress/race_hand.h"
 
-#define SIDE_BYTES   (UINT64_C(256) << 10)
-#define VICTIM_BYTES (UINT64_C(128) << 10)
-#define SIDE_PAGES   (2 * SIDE_BYTES / RACE_PAGE)
+#define SIDE_BYTES (UINT64_C(256) << 10)
+#define SIDE_PAGES (2 * SIDE_BYTES / RACE_PAGE)
 
 struct reuse {
 	struct race r;
-	uint64_t left, victim, right;
+	uint64_t left, victim, right, victim_bytes;
 	_Atomic uint64_t generation;	 /* adopted last */
 	_Atomic uint64_t ended;		 /* the last whose memory is being taken away, or was */
 	_Atomic uint64_t looks, refused; /* of the reader: loads, of these without an answer */
@@ -94,7 +96,7 @@ static gm_ret_t reader(struct gm_mock_thread *t, unsigned index, void *arg)
 
 	(void)index;
 	while (!atomic_load(&u->r.stop)) {
-		uint64_t va = u->victim + race_rand(&seed) % (VICTIM_BYTES / RACE_PAGE) * RACE_PAGE;
+		uint64_t va = u->victim + race_rand(&seed) % (u->victim_bytes / RACE_PAGE) * RACE_PAGE;
 		uint64_t before = atomic_load(&u->generation), seen = 0;
 		gm_ret_t ret = gm_mock_load(t, va, &seen, 8);
 		bool alive = atomic_load(&u->ended) < before;
@@ -121,28 +123,28 @@ static void renew(struct reuse *u, uint64_t *seed)
 	uint64_t how = race_rand(seed) % 3;
 	void *p = (void *)(uintptr_t)u->victim;
 
-	if (how == 2 && madvise(p, VICTIM_BYTES, MADV_DONTNEED))
+	if (how == 2 && madvise(p, u->victim_bytes, MADV_DONTNEED))
 		race_fail(&u->r, "madvise");
-	if (how && munmap(p, VICTIM_BYTES))
+	if (how && munmap(p, u->victim_bytes))
 		race_fail(&u->r, "munmap");
 	if (how)
 		flags ^= MAP_FIXED ^ MAP_FIXED_NOREPLACE;
-	if (mmap(p, VICTIM_BYTES, PROT_READ | PROT_WRITE, flags, -1, 0) != p)
+	if (mmap(p, u->victim_bytes, PROT_READ | PROT_WRITE, flags, -1, 0) != p)
 		race_must(&u->r, GM_RET_EXIST, "mmap at the old address");
-	race_cpu_sees(&u->r, "new memory", u->victim, VICTIM_BYTES, 0);
+	race_cpu_sees(&u->r, "new memory", u->victim, u->victim_bytes, 0);
 }
 
 static void life(struct reuse *u, struct race_hand *hand, uint64_t generation, uint64_t *seed)
 {
 	uint64_t value = stamp(generation);
 
-	race_cpu_write(u->victim, VICTIM_BYTES, value);
-	race_adopt_again(&u->r, u->victim, VICTIM_BYTES);
+	race_cpu_write(u->victim, u->victim_bytes, value);
+	race_adopt_again(&u->r, u->victim, u->victim_bytes);
 	atomic_store(&u->generation, generation);
-	race_dev_sees(hand, "victim", u->victim, VICTIM_BYTES, value);
-	race_dev_add(hand, "victim", u->victim, VICTIM_BYTES);
+	race_dev_sees(hand, "victim", u->victim, u->victim_bytes, value);
+	race_dev_add(hand, "victim", u->victim, u->victim_bytes);
 	if (race_rand(seed) & 1)
-		race_cpu_sees(&u->r, "victim, sum", u->victim, VICTIM_BYTES, value + 1);
+		race_cpu_sees(&u->r, "victim, sum", u->victim, u->victim_bytes, value + 1);
 	atomic_store(&u->ended, generation);
 	renew(u, seed);
 }
@@ -199,12 +201,13 @@ static uint64_t verify(struct reuse *u)
 static void set_up(struct reuse *u, uint32_t flags)
 {
 	race_open(&u->r, flags);
-	u->left = race_place(&u->r, 2 * SIDE_BYTES + VICTIM_BYTES);
+	u->victim_bytes = u->r.opt.victim_pages * RACE_PAGE;
+	u->left = race_place(&u->r, 2 * SIDE_BYTES + u->victim_bytes);
 	u->victim = u->left + SIDE_BYTES;
-	u->right = u->victim + VICTIM_BYTES;
+	u->right = u->victim + u->victim_bytes;
 	RACE_MUST(&u->r, gm_adopt(u->r.as, (void *)(uintptr_t)u->left, SIDE_BYTES, 0));
 	RACE_MUST(&u->r, gm_adopt(u->r.as, (void *)(uintptr_t)u->right, SIDE_BYTES, 0));
-	race_add_target(&u->r, u->left, 2 * SIDE_BYTES + VICTIM_BYTES, true, NULL);
+	race_add_target(&u->r, u->left, 2 * SIDE_BYTES + u->victim_bytes, true, NULL);
 	memset(u->cpu_own, 0, sizeof(u->cpu_own));
 	memset(u->dev_own, 0, sizeof(u->dev_own));
 	u->generation = u->ended = u->looks = u->refused = 0;
@@ -239,7 +242,8 @@ static void run(struct reuse *u, const char *space, uint32_t flags)
 	race_check(&u->r);
 	lost = verify(u);
 	all = race_migrations(&u->r);
-	printf("%s: %s space, handler %s\n", u->r.program, space, u->r.opt.handler);
+	printf("%s: %s space, handler %s, victim %" PRIu64 " pages\n", u->r.program, space, u->r.opt.handler,
+	       u->r.opt.victim_pages);
 	printf("  lives      %" PRIu64 ", %.0f/s, %" PRIu64 " claimed\n", u->generation,
 	       (double)u->generation * 1e9 / (double)ns, u->r.claimed);
 	printf("  reader     %" PRIu64 " loads, %" PRIu64 " without an answer\n", u->looks, u->refused);
@@ -248,8 +252,8 @@ static void run(struct reuse *u, const char *space, uint32_t flags)
 	       (double)all * 1e9 / (double)ns);
 	if (!all || u->looks == u->refused)
 		race_fail(&u->r, "nothing migrated, or nothing was read: the run proves nothing");
-	RACE_MUST(&u->r, gm_release(u->r.as, (void *)(uintptr_t)u->left, 2 * SIDE_BYTES + VICTIM_BYTES));
-	munmap((void *)(uintptr_t)u->left, 2 * SIDE_BYTES + VICTIM_BYTES);
+	RACE_MUST(&u->r, gm_release(u->r.as, (void *)(uintptr_t)u->left, 2 * SIDE_BYTES + u->victim_bytes));
+	munmap((void *)(uintptr_t)u->left, 2 * SIDE_BYTES + u->victim_bytes);
 	race_close(&u->r);
 }
 
