@@ -170,6 +170,33 @@ static void refused(struct gm_ct *t)
 	gm_ct_finish(&s);
 }
 
+/* A failure is for what was named. Who came later to the same page is named later, and has an answer of its own. */
+static void refused_later(struct gm_ct *t)
+{
+	struct gm_ct_stage s;
+	struct gm_dev_fault fault;
+	struct job j[2];
+	uint64_t seen;
+
+	gm_ct_begin(&s, t, GM_CT_SMALL);
+	job_start(&j[0], &s, 1, 1, true);
+	fault = next_fault(s.d);
+	want_fault(&s, &fault, 1, GM_WRITE);
+	seen = gm_ct_faults_ready(t->services);
+	job_start(&j[1], &s, 1, 1, false);
+	if (!gm_ct_faults_wait(t->services, seen))
+		gm_ct_fail(t, "fault", "an access without mapping waits, but fault_ready was not called");
+	done(&s, 1, 1, GM_RET_PERM);
+	job_end(&j[0], GM_RET_PERM);
+	fault = next_fault(s.d);
+	want_fault(&s, &fault, 1, GM_READ);
+	gm_ct_map_enter(&s.o, 1, 1, 1, 0);
+	done(&s, 1, 1, GM_RET_SUCCESS);
+	job_end(&j[1], GM_RET_SUCCESS);
+	want_none(s.d);
+	gm_ct_finish(&s);
+}
+
 /* Answered with success, but still not mapped: it faults again. */
 static void again(struct gm_ct *t)
 {
@@ -279,6 +306,7 @@ const struct gm_ct_test gm_ct_fault_tests[] = {
 	{ "served", NEEDS, served },
 	{ "right", NEEDS, right },
 	{ "refused", NEEDS, refused },
+	{ "refused_later", NEEDS, refused_later },
 	{ "again", NEEDS, again },
 	{ "range", NEEDS, range },
 	{ "canceled", NEEDS, canceled },

@@ -8,7 +8,8 @@
 
 /* A device fault that is not answered yet. */
 struct gm_devq_entry {
-	struct gm_dev_fault fault;
+	struct gm_dev_fault fault; /* of several: all that they ask for */
+	uint32_t least;		   /* of several: what the one asks for that asks for least */
 	uint64_t since_ns;
 	uint64_t not_before_ns; /* of the next attempt */
 	uint64_t pause_ns;      /* since the last one */

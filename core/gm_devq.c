@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Devices that report faults in a queue: fetch a batch, sort it by address, drop
- * duplicates (the strongest access stays), serve block by block, replay.
+ * Devices that report faults in a queue: fetch a batch, sort it by address, make one of those at one page (which asks
+ * for all that they ask for), serve block by block, replay.
  *
  *     fetched --served, with the others of its block--> replayed
  *             --in the way for long--> kept for a later batch, others go first
  *             --cannot be served--> the access fails with the reason
+ *             --one of several, and the least of them can be served--> replayed: who asks for more comes again, alone
+ *
+ * So a load does not fail for the sake of a store to memory that may only be read. Nor does an access that began after
+ * the rights were asked for: a failure is for what the device had named before (hal.h), which all of a batch was.
  *
  * Where all faults of a block were served one replay covers them all; an access
  * between them that was not asked for merely faults again.
@@ -51,6 +55,13 @@ static void take_due(struct gm_dev *dev, uint64_t now_ns)
 	dev->n_kept = left;
 }
 
+/* An entry for what another one asks for, too. Fewer rights are a smaller number where one has the other. */
+static void join(struct gm_devq_entry *e, uint32_t access, uint32_t least)
+{
+	e->fault.access |= access;
+	e->least = least < e->least ? least : e->least;
+}
+
 /* One more for a page that waits already: it has the same answer. */
 static bool joins_kept(struct gm_dev *dev, const struct gm_dev_fault *f)
 {
@@ -58,7 +69,7 @@ static bool joins_kept(struct gm_dev *dev, const struct gm_dev_fault *f)
 		struct gm_dev_fault *k = &dev->kept[i].fault;
 
 		if (k->va == f->va && k->pmap == f->pmap) {
-			k->access |= f->access;
+			join(&dev->kept[i], f->access, f->access);
 			return true;
 		}
 	}
@@ -76,6 +87,7 @@ static void fetch(struct gm_dev *dev, uint64_t now_ns)
 		e->fault.va &= ~(uint64_t)(dev->hal->granule_bytes - 1);
 		if (joins_kept(dev, &e->fault))
 			continue;
+		e->least = e->fault.access;
 		e->since_ns = e->not_before_ns = now_ns;
 		e->pause_ns = FIRST_PAUSE_NS;
 		dev->faults++;
@@ -122,7 +134,7 @@ static size_t merge(struct gm_dev *dev, uint8_t *order)
 		struct gm_devq_entry *e = same(dev, order, kept, &dev->fault[at].fault);
 
 		if (e) {
-			e->fault.access |= dev->fault[at].fault.access;
+			join(e, dev->fault[at].fault.access, dev->fault[at].least);
 			if (dev->fault[at].since_ns < e->since_ns)
 				e->since_ns = dev->fault[at].since_ns;
 		} else {
@@ -173,6 +185,16 @@ static bool is_for_later(const struct gm_ctx *ctx, const struct gm_devq_entry *e
 	       now_ns < gm_deadline_after_ns(e->since_ns, ctx->as->cfg.wait_ns);
 }
 
+/* What is refused to all of them together may be allowed to who asks for least. */
+static void ask_for_less(struct gm_ctx *ctx, const struct gm_devq_entry *e, struct gm_fault_ask *ask)
+{
+	struct gm_fault_ask less = { ask->va, e->least, 0 };
+
+	gm_fault_block(ctx, &less, 1, ATTEMPT_NS);
+	if (!less.ret || is_for_later(ctx, e, less.ret, gm_now_ns(ctx->as->env)))
+		*ask = less;
+}
+
 /* One of several that were not all served. True: answered. */
 static bool conclude(struct gm_dev *dev, struct gm_ctx *ctx, struct gm_devq_entry *e, struct gm_fault_ask *ask,
 		     bool alone)
@@ -184,6 +206,8 @@ static bool conclude(struct gm_dev *dev, struct gm_ctx *ctx, struct gm_devq_entr
 		ask->ret = GM_RET_TIMEDOUT;
 	else if (ask->ret == GM_RET_FAULT || (ask->ret && !alone && !is_for_later(ctx, e, ask->ret, now_ns)))
 		gm_fault_block(ctx, ask, 1, ATTEMPT_NS); /* alone: the message is its own */
+	if (ask->ret && e->least != e->fault.access && !is_for_later(ctx, e, ask->ret, gm_now_ns(env)))
+		ask_for_less(ctx, e, ask);
 	now_ns = gm_now_ns(env);
 	if (is_for_later(ctx, e, ask->ret, now_ns)) {
 		try_later(e, now_ns, gm_deadline_after_ns(e->since_ns, ctx->as->cfg.wait_ns));

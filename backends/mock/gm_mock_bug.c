@@ -66,6 +66,7 @@ static const char *const names[GM_MOCK_BUGS] = {
 	[GM_MOCK_BUG_FAULT_ONE_WAITER] = "fault_one_waiter", /* fault a second thread at the same page */
 	[GM_MOCK_BUG_FAULT_ONE_PAGE] = "fault_one_page",     /* io    a thread at the second page */
 	[GM_MOCK_BUG_FAULT_RESULT] = "fault_result",         /* io    the result of the access */
+	[GM_MOCK_BUG_FAULT_UNNAMED] = "fault_unnamed",       /* fault a second thread at the page of the failure */
 	[GM_MOCK_BUG_FAULT_BLOCKS] = "fault_blocks",         /* io    the service wait, used in fault_next() */
 	[GM_MOCK_BUG_FAULT_SILENT] = "fault_silent",         /* fault a fault without fault_ready before it */
 	[GM_MOCK_BUG_CPU_PTR_OFF] = "cpu_ptr_off",           /* main  bytes after a copy */

@@ -3,7 +3,8 @@
  * Faults of kernel threads.
  *
  *     raise: waiting, queued --fault_next--> waiting, reported
- *     waiting (queued or not) --fault_done that covers the page--> done(result)
+ *     waiting (queued or not) --fault_done(SUCCESS) that covers the page--> done(SUCCESS)
+ *     waiting, reported --fault_done(failure) that covers the page--> done(failure)
  *     waiting --page table destroyed--> done(CANCELED)
  *     waiting --device lost--> done(NODEV)
  *
@@ -91,6 +92,17 @@ static void answer_one(struct gm_mock *m, struct gm_mock_fault *fault, gm_ret_t 
 	fault->done = true;
 }
 
+/* Whether this result is for it: a failure is for what was reported. */
+static bool is_meant(struct gm_mock *m, struct gm_mock_fault *fault, gm_ret_t result)
+{
+	bool reported;
+
+	gm_mock_spin_lock_short(&m->fault_lock);
+	reported = fault->reported;
+	gm_mock_spin_unlock(&m->fault_lock);
+	return result == GM_RET_SUCCESS || reported || fault->pmap->dying || gm_mock_has_bug(m, GM_MOCK_BUG_FAULT_UNNAMED);
+}
+
 /* Let the waiters of a range go on. */
 static void answer(struct gm_mock_pmap *pmap, uint64_t va, uint64_t end, gm_ret_t result)
 {
@@ -98,7 +110,8 @@ static void answer(struct gm_mock_pmap *pmap, uint64_t va, uint64_t end, gm_ret_
 	struct gm_mock_fault *fault, *next;
 
 	TAILQ_FOREACH_SAFE(fault, &m->fault_waiters, wait_link, next) {
-		if (fault->pmap != pmap || fault->va >= end || va >= fault->va + m->granule_bytes)
+		if (fault->pmap != pmap || fault->va >= end || va >= fault->va + m->granule_bytes ||
+		    !is_meant(m, fault, result))
 			continue;
 		answer_one(m, fault, result);
 		if (gm_mock_has_bug(m, GM_MOCK_BUG_FAULT_ONE_WAITER) && !pmap->dying)
@@ -139,6 +152,7 @@ gm_ret_t gm_mock_fault_next(void *dev, struct gm_dev_fault *out)
 	gm_mock_spin_lock_short(&m->fault_lock);
 	fault = TAILQ_FIRST(&m->fault_fifo);
 	if (fault) {
+		fault->reported = true;
 		fault->repeated = gm_mock_has_bug(m, GM_MOCK_BUG_FAULT_TWICE) && !fault->repeated;
 		if (!fault->repeated) {
 			TAILQ_REMOVE(&m->fault_fifo, fault, fifo_link);

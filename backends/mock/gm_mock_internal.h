@@ -135,6 +135,7 @@ struct gm_mock_fault {
 	uint64_t va;     /* of the page */
 	uint32_t access; /* GM_READ, GM_WRITE, GM_ATOMIC */
 	bool queued;     /* (F) fault_next() has not taken it yet */
+	bool reported;   /* (F) fault_next() has named it */
 	bool repeated;   /* (F) planted error: it was named, and will be again */
 	bool done;       /* (L) */
 	gm_ret_t result; /* (L) */

@@ -380,8 +380,9 @@ struct gm_mmu {
 	/**
 	 * Faults in the range are served. **GM_CAP_FAULTS**; default UNIMPLEMENTED.
 	 * - Called: after fault_next() named a fault there, or for a range in which faults may be. Blocks: bounded.
-	 * - Backend: SUCCESS replays the accesses (they may fault again), any other result makes them fail with it.
-	 *   Faults that were not named yet are served too. No fault there is no error.
+	 * - Backend: SUCCESS replays the accesses (they may fault again), also of faults that were not named yet. Any other
+	 *   result makes the accesses fail with it whose faults were named; one that was not is named later, as the answer
+	 *   was found before it was there: its rights may be others. No fault there is no error.
 	 * - Returns: SUCCESS. Again: no effect.
 	 */
 	gm_ret_t (*fault_done)(void *pmap, uint64_t va, uint64_t bytes, gm_ret_t result);

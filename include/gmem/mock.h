@@ -80,6 +80,7 @@ enum gm_mock_bug {
 	GM_MOCK_BUG_FAULT_ONE_WAITER, /**< fault_done serves the first waiter only */
 	GM_MOCK_BUG_FAULT_ONE_PAGE, /**< fault_done serves the first page of the range only */
 	GM_MOCK_BUG_FAULT_RESULT, /**< fault_done with a failure makes the access fail with IO, whatever was given */
+	GM_MOCK_BUG_FAULT_UNNAMED, /**< fault_done with a failure is also for faults that were not named yet */
 	GM_MOCK_BUG_FAULT_BLOCKS, /**< fault_next sleeps */
 	GM_MOCK_BUG_FAULT_SILENT, /**< a fault is queued but not announced */
 	GM_MOCK_BUG_CPU_PTR_OFF, /**< cpu_ptr is a page off */

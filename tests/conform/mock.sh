@@ -30,12 +30,12 @@ done <<END
 0 dirty=yes,peer=1
 0 dirty=yes,peer=1,copy=async,copyns=200000
 5 preset=default
-14 preset=nofault
+15 preset=nofault
 5 preset=smallbar
 10 preset=blind
 5 preset=bigpage
 5 preset=page64k
-60 preset=minimal
+61 preset=minimal
 5 preset=async
 2 preset=chaos
 8 preset=single
@@ -49,7 +49,7 @@ done <<END
 5 contexts=2
 12 submit=no
 8 hostmap=no
-26 faults=no,submit=no,hostmap=no,visible=no,pages=64K,copy=async
+27 faults=no,submit=no,hostmap=no,visible=no,pages=64K,copy=async
 END
 # None is forgotten.
 for name in $(sed -n 's/^\t{ "\([a-z0-9]*\)", ".*/\1/p' "${srcdir:-.}/backends/mock/gm_mock_preset.c"); do

@@ -72,6 +72,7 @@ fault_access      -                        fault/right           fault:
 fault_one_waiter  -                        fault/range           replay:
 fault_one_page    -                        fault/range           replay:
 fault_result      -                        fault/refused         answer:
+fault_unnamed     -                        fault/refused_later   fault:
 fault_blocks      -                        fault/served          GM_RULE_FAULT_BLOCKS:
 fault_silent      -                        fault/range           \(fault\|GM_RULE_FAULT_SILENT\):
 cpu_ptr_off       -                        visible/pages         GM_RULE_COPY_BYTES:

@@ -68,7 +68,7 @@ has "table" '5 passed, 0 failed, 0 skipped'
 want 0 "several" ./gmem check --backend mock --only table/slots,memory/zero
 has "several" '2 passed'
 want 0 "tap" ./gmem check --backend mock:faults=no --only table,fault --tap
-has "tap" '^1\.\.12$'
+has "tap" '^1\.\.13$'
 has "tap" '^ok 1 - table/slots$'
 has "tap" '^ok 6 - fault/served # SKIP .*GM_CAP_FAULTS'
 want 1 "only skips" ./gmem check --backend mock:faults=no --only fault

@@ -323,7 +323,7 @@ static inline bool race_option(struct race_opt *o, int c, uint64_t n)
 		o->pack_ns = n;
 		break;
 	case 'u':
-		o->rung = race_rung(optarg);
+		o->rung = race_rung(optarg ? optarg : "");
 		break;
 	case 't':
 		o->victim_pages = n;

@@ -11,7 +11,8 @@
  *
  * One thread changes the rights of a random piece of it. From when gm_protect(GM_READ) has returned, until it gives the
  * right back, each word of the piece must keep its value, which is read twice some time apart; under no rights at all a
- * device's load fails as well. At the end no addition is lost.
+ * device's load fails as well, for that reason. While it may be read a load there succeeds, whatever is refused to others.
+ * At the end no addition is lost.
  *
  * --handler same, other: the library's threads on the CPU of the thread that looks, or on another; default: both, half the
  * rounds each. The long run: --rounds 100000 --limit 7200.
@@ -102,6 +103,10 @@ static void freeze(uint64_t round)
 		p.refused_loads++;
 		rights(first, pages, GM_READ);
 	}
+	if (round % 3 == 1)
+		(void)race_hand_do(&p.hand, RACE_EXPECT, p.va + first * RACE_PAGE, RACE_PAGE, 0);
+	if (round % 3 == 1 && p.hand.ret)
+		race_fail(&p.r, "a device's load where it may read: %s", gm_ret_name(p.hand.ret));
 	before = sum(first, pages);
 	if (round % 4 == 0)
 		race_sleep_ns(100000);

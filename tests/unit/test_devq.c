@@ -26,6 +26,36 @@ CORE_TEST(devq, duplicates_are_dropped, .as = { .flags = GM_AS_NO_THREADS }, SCR
 	OK(access_of(w->ctx[1], va + 5 * PAGE, true)); /* the strongest access of the three */
 }
 
+/* They are one fault, which asks for too much. */
+CORE_TEST(devq, a_load_does_not_fail_for_a_store, .as = { .flags = GM_AS_NO_THREADS }, SCRIPTED)
+{
+	const uint32_t more[] = { GM_WRITE, GM_ATOMIC };
+	uint64_t va;
+
+	script_open(w, "submit=no,vram=4M");
+	va = app_adopted(w, 1, 1);
+	OK(gm_protect(w->as, va, BLOCK, GM_READ));
+	for (unsigned i = 0; i < 2; i++) {
+		uint64_t at = va + i * PAGE;
+
+		raise_in(w->ctx[1], at, GM_READ);
+		raise_in(w->ctx[1], at + 64, more[i]);
+		cr_assert_eq(serve_round(w), UINT64_MAX);
+		cr_assert_eq(answer_of(w->ctx[1], at), GM_RET_SUCCESS, "%u", more[i]);
+		OK(access_of(w->ctx[1], at, false));
+		cr_assert_eq(access_of(w->ctx[1], at, true), GM_RET_PERM);
+		raise_in(w->ctx[1], at + 64, more[i]); /* it comes again */
+		cr_assert_eq(serve_round(w), UINT64_MAX);
+		cr_assert_eq(answer_of(w->ctx[1], at), GM_RET_PERM, "%u", more[i]);
+	}
+	OK(gm_protect(w->as, va, BLOCK, 0));
+	raise_in(w->ctx[1], va, GM_READ);
+	raise_in(w->ctx[1], va, GM_WRITE);
+	cr_assert_eq(serve_round(w), UINT64_MAX);
+	cr_assert_eq(answer_of(w->ctx[1], va), GM_RET_FAULT);
+	OK(gm_protect(w->as, va, BLOCK, GM_READ | GM_WRITE));
+}
+
 CORE_TEST(devq, each_block_once_and_in_order, .as = { .flags = GM_AS_NO_THREADS }, SCRIPTED)
 {
 	const unsigned pages[] = { 0, 17, 18, 200 };

@@ -77,6 +77,14 @@ static gm_ret_t store_kernel(struct gm_mock_thread *thread, unsigned index, void
 	return gm_mock_store(thread, VA + index * PAGE + 24, &word, 8);
 }
 
+static gm_ret_t load_kernel(struct gm_mock_thread *thread, unsigned index, void *arg)
+{
+	uint64_t word;
+
+	(void)arg;
+	return gm_mock_load(thread, VA + index * PAGE, &word, 8);
+}
+
 static gm_ret_t add_kernel(struct gm_mock_thread *thread, unsigned index, void *arg)
 {
 	(void)arg;
@@ -160,6 +168,29 @@ Test(mock_fault, answers)
 	fx_close(&fx);
 }
 
+/* A failure is for what was reported; what came later to the same page is reported then. */
+Test(mock_fault, failure_of_what_was_reported)
+{
+	struct gm_dev_fault fault;
+	struct mock_fixture fx;
+	struct gm_fence *store, *load;
+
+	fx_open(&fx, "vram=1M");
+	store = fx_launch(&fx, store_kernel, NULL, 1);
+	(void)next_fault(&fx);
+	load = fx_launch(&fx, load_kernel, NULL, 1);
+	cr_assert(fx_reaches(&fx.s.faults_ready, 2));
+	cr_assert_eq(fx.mmu->fault_done(fx.pmap, VA, PAGE, GM_RET_PERM), GM_RET_SUCCESS);
+	cr_assert_eq(fx_finish(&fx, store), GM_RET_PERM);
+	cr_assert_eq(mock_fence_wait(load, 20), GM_RET_TIMEDOUT);
+	fault = next_fault(&fx);
+	cr_assert_eq(fault.access, GM_READ);
+	fx_enter(&fx, VA, PA, PAGE, 0);
+	cr_assert_eq(fx.mmu->fault_done(fx.pmap, VA, PAGE, GM_RET_SUCCESS), GM_RET_SUCCESS);
+	cr_assert_eq(fx_finish(&fx, load), GM_RET_SUCCESS);
+	fx_close(&fx);
+}
+
 /* Nobody serves: destroying the page table ends the kernels, and the queue forgets them. */
 Test(mock_fault, destroy_cancels)
 {
@@ -176,14 +207,6 @@ Test(mock_fault, destroy_cancels)
 	cr_assert_eq(fx.mmu->fault_next(fx.m, &fault), GM_RET_AGAIN);
 	cr_assert_eq(fx.mmu->pmap_create(fx.m, &fx.pmap), GM_RET_SUCCESS);
 	fx_close(&fx);
-}
-
-static gm_ret_t load_kernel(struct gm_mock_thread *thread, unsigned index, void *arg)
-{
-	uint64_t word;
-
-	(void)arg;
-	return gm_mock_load(thread, VA + index * PAGE, &word, 8);
 }
 
 Test(mock_fault, device_without_faults)
