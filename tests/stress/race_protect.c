@@ -9,10 +9,12 @@
  * its edges), as fast as they can. What a device thread
  * was told had been added is counted. A mover moves pieces both ways meanwhile.
  *
- * One thread changes the rights of a random piece of it. From when gm_protect(GM_READ) has returned, until it gives the
- * right back, each word of the piece must keep its value, which is read twice some time apart; under no rights at all a
- * device's load fails as well, for that reason. While it may be read a load there succeeds, whatever is refused to others.
- * At the end no addition is lost.
+ * One thread changes the rights of a random piece of it. From when gm_protect() has returned, until it gives the right
+ * back, no store of a device to the piece that begins may succeed. Those who try tell (`piece`), and do not load there:
+ * what was left mapped by mistake must stay until it is tried, and whoever reads may bring the page elsewhere. So only
+ * after enough tries a device loads (and fails under no rights at all), and the CPU reads each word twice, some time
+ * apart. While it may be read a device's load there succeeds, whatever is refused to others. At the end no addition is
+ * lost.
  *
  * --handler same, other: the library's threads on the CPU of the thread that looks, or on another; default: both, half the
  * rounds each. The long run: --rounds 100000 --limit 7200.
@@ -29,7 +31,9 @@ static struct protect {
 	uint64_t va;
 	uint64_t bytes; /* what is adopted: not whole pages */
 	uint64_t seed;
-	uint64_t frozen, refused_loads;
+	uint64_t frozen, refused_loads, tried;
+	_Atomic uint64_t piece; /* round, first page, one past the last: what nobody may write now; 0: nothing */
+	_Atomic uint64_t tries; /* to write there, that began and ended in this round */
 	struct gm_fence *fence[RACE_DEVS];
 	struct counter {
 		struct race_beat *beat;
@@ -45,6 +49,25 @@ static uint64_t word_of(unsigned page, unsigned dev, unsigned index)
 	return p.va + page * RACE_PAGE + RACE_PAGE / 2 + (dev * COUNTERS + index) * LINE;
 }
 
+/* Any page, every other time one of the piece. `inside`: it is one. */
+static unsigned pick(struct counter *c, uint64_t piece, bool *inside)
+{
+	unsigned first = piece >> 8 & 0xff, end = piece & 0xff, page = (unsigned)(race_rand(&c->seed) % PAGES);
+
+	if (end && race_rand(&c->seed) % 2)
+		page = first + page % (end - first);
+	*inside = page >= first && page < end;
+	return page;
+}
+
+/* A store to page `page` of the piece is over, and it had been the piece since before it began. */
+static void judge(unsigned dev, unsigned page, gm_ret_t ret)
+{
+	atomic_fetch_add(&p.tries, 1);
+	if (!ret)
+		race_fail(&p.r, "device %u wrote to page %u, where nobody may", dev, page);
+}
+
 /* One thread of a device. What fails against the rights is no addition. */
 static gm_ret_t count(struct gm_mock_thread *t, unsigned index, void *arg)
 {
@@ -52,9 +75,14 @@ static gm_ret_t count(struct gm_mock_thread *t, unsigned index, void *arg)
 	unsigned dev = arg == p.counter[1];
 
 	while (!atomic_load(&p.r.stop)) {
-		unsigned page = (unsigned)(race_rand(&c->seed) % PAGES);
-		uint64_t va = word_of(page, dev, index), seen = 0, next;
-		gm_ret_t ret = gm_mock_load(t, va, &seen, 8);
+		uint64_t piece = atomic_load(&p.piece), va, seen, next;
+		bool inside;
+		unsigned page = pick(c, piece, &inside);
+		gm_ret_t ret;
+
+		va = word_of(page, dev, index);
+		seen = c->added[page];
+		ret = inside ? GM_RET_SUCCESS : gm_mock_load(t, va, &seen, 8);
 
 		if (!ret && seen != c->added[page])
 			race_fail(&p.r, "page %u, device %u, thread %u: %" PRIu64 " instead of %" PRIu64, page, dev, index, seen,
@@ -64,6 +92,8 @@ static gm_ret_t count(struct gm_mock_thread *t, unsigned index, void *arg)
 			ret = gm_mock_store(t, va, &next, 8);
 		if (ret && ret != GM_RET_PERM && ret != GM_RET_FAULT)
 			race_fail(&p.r, "device %u: %s", dev, gm_ret_name(ret));
+		if (inside && atomic_load(&p.piece) == piece)
+			judge(dev, page, ret);
 		c->added[page] += !ret;
 		c->done += !ret;
 		c->refused += ret != GM_RET_SUCCESS;
@@ -88,6 +118,16 @@ static void rights(unsigned first, unsigned pages, uint32_t access)
 	RACE_MUST(&p.r, gm_protect(p.r.as, p.va + first * RACE_PAGE, pages * RACE_PAGE, access));
 }
 
+/* The piece may not be written. When this returns that was tried, by whoever comes: twice for each page, on average. */
+static void let_try(uint64_t round, unsigned first, unsigned pages)
+{
+	atomic_store(&p.tries, 0);
+	atomic_store(&p.piece, (round + 1) << 16 | first << 8 | (first + pages));
+	while (atomic_load(&p.tries) < 2 * pages && !atomic_load(&p.r.stop))
+		race_sleep_ns(20000);
+	p.tried += atomic_load(&p.tries);
+}
+
 static void freeze(uint64_t round)
 {
 	unsigned first = (unsigned)(race_rand(&p.seed) % PAGES), pages = 1 + (unsigned)(race_rand(&p.seed) % (PAGES - first));
@@ -95,6 +135,7 @@ static void freeze(uint64_t round)
 	uint64_t before, after;
 
 	rights(first, pages, none ? 0 : GM_READ);
+	let_try(round, first, pages);
 	if (none) {
 		gm_ret_t ret = race_hand_do(&p.hand, RACE_EXPECT, p.va + first * RACE_PAGE, RACE_PAGE, 0);
 
@@ -114,6 +155,7 @@ static void freeze(uint64_t round)
 	if (before != after)
 		race_fail(&p.r, "round %" PRIu64 ": %" PRIu64 " was added where nobody may write", round, after - before);
 	p.frozen += pages;
+	atomic_store(&p.piece, 0);
 	rights(first, pages, GM_READ | GM_WRITE);
 }
 
@@ -123,7 +165,7 @@ static void set_up(uint32_t flags)
 	memset((void *)(uintptr_t)p.va, 0, BYTES);
 	race_open(&p.r, flags);
 	p.seed = p.r.opt.seed * 17 + 5;
-	p.frozen = p.refused_loads = 0;
+	p.frozen = p.refused_loads = p.tried = 0;
 	/* the last page is an edge: mapped in place */
 	p.bytes = BYTES - 100;
 	RACE_MUST(&p.r, gm_adopt(p.r.as, (void *)(uintptr_t)p.va, p.bytes, 0));
@@ -151,9 +193,9 @@ static void verify(const char *space)
 			for (unsigned page = 0; page < PAGES; page++)
 				lost += *race_word(word_of(page, d, i)) != p.counter[d][i].added[page];
 		}
-	printf("%s: %s space, handler %s: %" PRIu64 " pages frozen, %" PRIu64 " added, %" PRIu64 " refused, %" PRIu64
-	       " migrations, %" PRIu64 " lost\n", p.r.program, space, p.r.opt.handler, p.frozen, done, refused,
-	       race_migrations(&p.r), lost);
+	printf("%s: %s space, handler %s: %" PRIu64 " pages frozen, %" PRIu64 " tries there, %" PRIu64
+	       " added, %" PRIu64 " refused, %" PRIu64 " migrations, %" PRIu64 " lost\n", p.r.program, space,
+	       p.r.opt.handler, p.frozen, p.tried, done, refused, race_migrations(&p.r), lost);
 	if (lost)
 		race_fail(&p.r, "%" PRIu64 " words are wrong", lost);
 	if (!done || !refused || !race_migrations(&p.r))
