@@ -82,13 +82,13 @@ static gm_ret_t check_overlap(struct gm_as *as, const struct span *s)
 		return GM_RET_EXIST; /* moved from or to there just now */
 	for (unsigned i = 0; i < 2; i++) {
 		r = s->edge[i] ? gm_regions_find(&as->regions, s->edge[i], &buf) : NULL;
-		if (r && r->kind == GM_REGION_OWNED)
+		if (r && (r->kind == GM_REGION_OWNED || r->kind == GM_REGION_PLACED))
 			return GM_RET_EXIST;
 	}
 	if (s->va == s->end)
 		return GM_RET_SUCCESS;
 	for (r = gm_regions_first(&as->regions, s->va, s->end, &buf); r; r = gm_regions_next(&as->regions, r, s->end))
-		if (r->kind == GM_REGION_OWNED)
+		if (r->kind == GM_REGION_OWNED || r->kind == GM_REGION_PLACED)
 			return GM_RET_EXIST;
 	return GM_RET_SUCCESS;
 }

@@ -93,6 +93,7 @@ struct gm_as {
 	struct gm_rights rights;         /* changes of what the process itself may do */
 	LIST_HEAD(, gm_pin) pins;        /* (A) the last one first */
 	unsigned sets;                   /* (A) working sets held */
+	bool exporting;                  /* (A) somebody is in gm_shared_fd() */
 	unsigned frozen;                 /* (A) a fork is on its way: nothing moves to a device */
 	unsigned moving;                 /* (A) transactions to devices in flight */
 	uint64_t msgs_gen;               /* (A) how often the handler emptied its messages */

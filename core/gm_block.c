@@ -233,7 +233,7 @@ static void learn_regions(struct gm_block *b)
 	for (struct gm_region *r = gm_regions_first(rs, b->va, end, &buf); r; r = gm_regions_next(rs, r, end)) {
 		struct gm_mask pages = gm_block_clip(b, r->va, r->end);
 
-		if (r->kind == GM_REGION_EDGE)
+		if (gm_region_stays(r))
 			b->edge = gm_mask_or(b->edge, pages);
 		else
 			b->managed = gm_mask_or(b->managed, pages);

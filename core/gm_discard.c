@@ -175,7 +175,7 @@ static uint64_t count_own(struct gm_as *as, uint64_t va, uint64_t end)
 
 	gm_lock(as->env, &as->lock);
 	for (r = gm_regions_first(&as->regions, va, end, &buf); r; r = gm_regions_next(&as->regions, r, end))
-		if (r->kind != GM_REGION_EDGE)
+		if (!gm_region_stays(r))
 			pages += ((r->end < end ? r->end : end) - (r->va > va ? r->va : va)) / GM_PAGE_BYTES;
 	gm_unlock(as->env, &as->lock);
 	return pages;

@@ -24,6 +24,7 @@
 
 #include "core/gm_fork.h"
 #include "core/gm_mem.h"
+#include "core/gm_shared.h"
 #include "hal/gm_handle.h"
 
 /* (A) The first entry that ends above va. */
@@ -237,6 +238,9 @@ gm_ret_t gm_fork_policy(struct gm_as *as, uint64_t va, uint64_t bytes, enum gm_f
 		return gm_fail(GM_RET_NOTSUP, "gm_fork_policy: children can be served in a space made with GM_AS_FORK_SERVE only");
 	if (!is_managed(as, first, end))
 		return gm_fail(GM_RET_FAULT, "gm_fork_policy: not all of [0x%llx, 0x%llx) is owned or adopted memory",
+			       (unsigned long long)first, (unsigned long long)end);
+	if (policy != GM_FORK_EXCLUDE && gm_shared_moves(as, first, end))
+		return gm_fail(GM_RET_NOTSUP, "gm_fork_policy: shared memory in [0x%llx, 0x%llx) is not inherited before gm_shared_fd()",
 			       (unsigned long long)first, (unsigned long long)end);
 	return change(as, first, end, policy);
 }

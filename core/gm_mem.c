@@ -19,6 +19,7 @@
 #include "core/gm_events.h"
 #include "core/gm_fork.h"
 #include "core/gm_mirror.h"
+#include "core/gm_shared.h"
 #include "core/gm_work.h"
 #include "hal/gm_handle.h"
 
@@ -285,7 +286,7 @@ void gm_mem_unwatch_all(struct gm_as *as)
 	for (;;) {
 		gm_lock(as->env, &as->lock);
 		r = gm_regions_first(&as->regions, va, UINT64_MAX, &buf);
-		while (r && r->kind == GM_REGION_EDGE)
+		while (r && gm_region_stays(r))
 			r = gm_regions_next(&as->regions, r, UINT64_MAX);
 		va = r ? r->va : 0;
 		end = r ? r->end : 0;
@@ -302,7 +303,7 @@ void gm_mem_unmap_owned(struct gm_as *as)
 	struct gm_region buf, *r = gm_regions_first(&as->regions, 0, UINT64_MAX, &buf);
 
 	for (; r; r = gm_regions_next(&as->regions, r, UINT64_MAX))
-		if (r->kind == GM_REGION_OWNED)
+		if (r->kind == GM_REGION_OWNED || r->kind == GM_REGION_PLACED)
 			gm_hal_mem_unmap(as->host, as->hpmap, r->va, r->end - r->va);
 }
 
@@ -347,25 +348,78 @@ static bool is_in_transit(struct gm_as *as, uint64_t va, uint64_t bytes)
 	return yes;
 }
 
+static gm_ret_t map_source(struct gm_as *as, const struct gm_mem_source *from, uint64_t bytes, uint64_t *va)
+{
+	if (from->shared)
+		return gm_hal_share_map(as->host, as->hpmap, from->fd, from->offset, bytes, va);
+	return gm_hal_mem_map(as->host, as->hpmap, bytes, from->huge, va);
+}
+
 /* Addresses from which mremap() took bytes that a working set holds back are not for us: others are tried. */
-static gm_ret_t map_fresh(struct gm_as *as, uint64_t bytes, bool huge, uint64_t *va)
+static gm_ret_t map_fresh(struct gm_as *as, const struct gm_mem_source *from, uint64_t bytes, uint64_t *va)
 {
 	uint64_t first;
-	gm_ret_t ret = gm_hal_mem_map(as->host, as->hpmap, bytes, huge, &first);
+	gm_ret_t ret = map_source(as, from, bytes, &first);
 
 	if (ret || gm_events_settle(as, gm_deadline_ns(as->env, as->cfg.wait_ns)) || !is_in_transit(as, first, bytes)) {
 		*va = first;
 		return ret;
 	}
-	ret = map_fresh(as, bytes, huge, va);
+	ret = map_fresh(as, from, bytes, va);
 	gm_hal_mem_unmap(as->host, as->hpmap, first, bytes);
 	return ret;
+}
+
+/* The address may have been somebody else's a moment ago. */
+static gm_ret_t take_address(struct gm_as *as, uint64_t va, uint64_t end, enum gm_region_kind kind, enum gm_fork fork)
+{
+	uint64_t deadline_ns = gm_deadline_ns(as->env, as->cfg.wait_ns);
+	bool ok;
+	gm_ret_t ret = gm_events_settle(as, deadline_ns);
+
+	if (!ret)
+		ret = gm_mem_wait_dropped(as, va, end, gm_deadline_ns(as->env, as->cfg.wait_ns));
+	if (!ret)
+		ret = gm_pack_open_range(as, va, end);
+	if (!ret)
+		ret = gm_fork_set(as, va, end, fork);
+	gm_lock(as->env, &as->lock);
+	if (!ret) /* freed while nobody watched it: no event told of that */
+		clear_former(as, va, end);
+	ok = !ret && !gm_remap_meets(as, va, end) && gm_regions_insert(&as->regions, va, end, kind);
+	gm_unlock(as->env, &as->lock);
+	return ok || ret ? ret : gm_fail(GM_RET_NOMEM, "no memory for a region");
+}
+
+gm_ret_t gm_mem_obtain(struct gm_as *as, const struct gm_mem_source *from, uint64_t bytes, enum gm_fork fork, uint64_t *out)
+{
+	enum gm_region_kind kind = from->shared && from->fd >= 0 ? GM_REGION_PLACED : GM_REGION_OWNED;
+	uint64_t va;
+	gm_ret_t ret = gm_mem_stock(as, 2);
+
+	if (ret)
+		return ret;
+	ret = map_fresh(as, from, bytes, &va);
+	if (ret)
+		return from->shared ? ret : gm_fail(ret, "gm_alloc: no room for %llu bytes", (unsigned long long)bytes);
+	if (va < as->begin || va + bytes > as->end)
+		ret = gm_fail(GM_RET_NOMEM, "no room for %llu bytes inside the address space", (unsigned long long)bytes);
+	if (!ret)
+		ret = take_address(as, va, va + bytes, kind, fork);
+	if (ret) {
+		gm_hal_mem_unmap(as->host, as->hpmap, va, bytes);
+		return ret;
+	}
+	if (kind == GM_REGION_OWNED)
+		gm_mem_set_managed(as, va, va + bytes, true);
+	*out = va;
+	return GM_RET_SUCCESS;
 }
 
 gm_ret_t gm_alloc(struct gm_as *as, uint64_t bytes, uint32_t flags, void **ptr)
 {
 	uint64_t va, unit = bytes >= GM_BLOCK_BYTES ? GM_BLOCK_BYTES : GM_UNIT_BYTES;
-	bool ok;
+	struct gm_mem_source from = { .fd = -1 };
 	gm_ret_t ret = gm_handle_check(as, GM_HANDLE_AS);
 
 	if (ret)
@@ -377,35 +431,10 @@ gm_ret_t gm_alloc(struct gm_as *as, uint64_t bytes, uint32_t flags, void **ptr)
 	if (flags & ~GM_MEM_NO_HUGE)
 		return gm_fail(GM_RET_INVAL, "gm_alloc: flags 0x%x: only GM_MEM_NO_HUGE is known", (unsigned)flags);
 	bytes = (bytes + unit - 1) & ~(unit - 1); /* whole units of every device */
-	ret = gm_mem_stock(as, 2);
+	from.huge = bytes >= GM_BLOCK_BYTES && !(flags & GM_MEM_NO_HUGE);
+	ret = gm_mem_obtain(as, &from, bytes, GM_FORK_DEFAULT, &va);
 	if (ret)
 		return ret;
-	ret = map_fresh(as, bytes, bytes >= GM_BLOCK_BYTES && !(flags & GM_MEM_NO_HUGE), &va);
-	if (ret)
-		return gm_fail(ret, "gm_alloc: no room for %llu bytes", (unsigned long long)bytes);
-	if (va < as->begin || va + bytes > as->end) {
-		gm_hal_mem_unmap(as->host, as->hpmap, va, bytes);
-		return gm_fail(GM_RET_NOMEM, "gm_alloc: no room for %llu bytes inside the address space",
-			       (unsigned long long)bytes);
-	}
-	/* The address may have been somebody else's a moment ago. */
-	ret = gm_events_settle(as, gm_deadline_ns(as->env, as->cfg.wait_ns));
-	if (!ret)
-		ret = gm_mem_wait_dropped(as, va, va + bytes, gm_deadline_ns(as->env, as->cfg.wait_ns));
-	if (!ret)
-		ret = gm_pack_open_range(as, va, va + bytes);
-	if (!ret)
-		ret = gm_fork_set(as, va, va + bytes, GM_FORK_DEFAULT);
-	gm_lock(as->env, &as->lock);
-	if (!ret) /* freed while nobody watched it: no event told of that */
-		clear_former(as, va, va + bytes);
-	ok = !ret && !gm_remap_meets(as, va, va + bytes) && gm_regions_insert(&as->regions, va, va + bytes, GM_REGION_OWNED);
-	gm_unlock(as->env, &as->lock);
-	if (!ok) {
-		gm_hal_mem_unmap(as->host, as->hpmap, va, bytes);
-		return ret ? ret : gm_fail(GM_RET_NOMEM, "no memory for a region");
-	}
-	gm_mem_set_managed(as, va, va + bytes, true);
 	gm_fork_begin_range(as, va, va + bytes, true);
 	*ptr = (void *)(uintptr_t)va;
 	return GM_RET_SUCCESS;
@@ -416,6 +445,31 @@ static gm_ret_t drop_range(struct gm_as *as, uint64_t va, uint64_t end, uint64_t
 {
 	(void)gm_events_doom(as, va, end, false);
 	return gm_mem_wait_dropped(as, va, end, deadline_ns);
+}
+
+/* What was allocated at va, of which kind, when nobody is about to change that. SUCCESS, NOENT, TIMEDOUT. */
+static gm_ret_t find_alloc(struct gm_as *as, uint64_t va, uint64_t deadline_ns, uint64_t *end, enum gm_region_kind *kind)
+{
+	struct gm_region buf, *r;
+	gm_ret_t ret = GM_RET_NOENT;
+
+	gm_lock(as->env, &as->lock);
+	r = gm_regions_find(&as->regions, va, &buf);
+	if (r && r->kind == GM_REGION_PLACED) {
+		ret = gm_shared_wait(as, deadline_ns);
+		if (ret)
+			goto out;
+		ret = GM_RET_NOENT;
+		r = gm_regions_find(&as->regions, va, &buf);
+	}
+	if (r && (r->kind == GM_REGION_OWNED || r->kind == GM_REGION_PLACED) && r->va == va) {
+		*end = r->end;
+		*kind = r->kind;
+		ret = GM_RET_SUCCESS;
+	}
+out:
+	gm_unlock(as->env, &as->lock);
+	return ret;
 }
 
 /* It ceases to be a region; that it can become one again is promised, whoever uses the stock meanwhile. */
@@ -445,7 +499,7 @@ static gm_ret_t begin_free(struct gm_as *as, uint64_t va, uint64_t end)
 gm_ret_t gm_free(struct gm_as *as, void *ptr)
 {
 	uint64_t va = GM_VA(ptr), end = 0, deadline_ns;
-	struct gm_region buf, *r;
+	enum gm_region_kind kind = GM_REGION_OWNED;
 	gm_ret_t ret = gm_handle_check(as, GM_HANDLE_AS);
 
 	if (ret)
@@ -456,13 +510,13 @@ gm_ret_t gm_free(struct gm_as *as, void *ptr)
 	ret = gm_events_settle(as, deadline_ns);
 	if (ret)
 		return ret;
-	gm_lock(as->env, &as->lock);
-	r = gm_regions_find(&as->regions, va, &buf);
-	if (r && r->kind == GM_REGION_OWNED && r->va == va)
-		end = r->end;
-	gm_unlock(as->env, &as->lock);
-	if (!end)
-		return gm_fail(GM_RET_NOENT, "gm_free: no allocation begins at %p", ptr);
+	ret = find_alloc(as, va, deadline_ns, &end, &kind);
+	if (ret == GM_RET_NOENT)
+		return gm_fail(ret, "gm_free: no allocation begins at %p", ptr);
+	if (ret)
+		return ret;
+	if (kind == GM_REGION_PLACED)
+		return gm_shared_free_placed(as, va, end, deadline_ns);
 	ret = gm_pack_open_range(as, va, end);
 	if (ret)
 		return ret;
@@ -491,6 +545,7 @@ gm_ret_t gm_free(struct gm_as *as, void *ptr)
 	if (ret)
 		return ret;
 	gm_mem_unwatch(as, va, end);
+	gm_shared_forget(as, va, end);
 	gm_hal_mem_unmap(as->host, as->hpmap, va, end - va);
 	(void)gm_fork_set(as, va, end, GM_FORK_DEFAULT); /* who gets the address next clears it, or fails */
 	gm_mem_trim_stock(as);

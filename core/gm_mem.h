@@ -7,6 +7,16 @@
 
 /* Does the range fit into the device's memory, all of it at once, beside what is held there? SUCCESS, NOSPC. */
 gm_ret_t gm_mem_check_fit(struct gm_as *as, const char *what, struct gm_dev *dev, uint64_t va, uint64_t end);
+
+/* Where new memory comes from. */
+struct gm_mem_source {
+	bool shared, huge;
+	int fd;          /* shared: of others; < 0: new */
+	uint64_t offset; /* in it */
+};
+/* New memory, aligned as the host's mem_map() or share_map() says, as a region. SUCCESS; with words: NOMEM and what the host says. */
+gm_ret_t gm_mem_obtain(struct gm_as *as, const struct gm_mem_source *from, uint64_t bytes, enum gm_fork fork, uint64_t *va);
+
 /* Every page of every block home; held pages: BUSY. */
 gm_ret_t gm_mem_all_home(struct gm_as *as, uint64_t deadline_ns);
 /* Teardown, when all is home: stop watching; unmap what is owned. */

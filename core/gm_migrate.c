@@ -196,9 +196,9 @@ static uint64_t count_units(struct gm_as *as, const struct gm_dev *dev, uint64_t
 	while (r) {
 		uint64_t lo = r->va > va ? r->va : va, hi = lo;
 
-		for (; r && r->va <= hi && r->kind != GM_REGION_EDGE; r = gm_regions_next(&as->regions, r, end))
+		for (; r && r->va <= hi && !gm_region_stays(r); r = gm_regions_next(&as->regions, r, end))
 			hi = r->end < end ? r->end : end;
-		if (r && r->kind == GM_REGION_EDGE)
+		if (r && gm_region_stays(r))
 			r = gm_regions_next(&as->regions, r, end);
 		lo = up(lo, granule);
 		hi &= ~(granule - 1);

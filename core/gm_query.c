@@ -75,7 +75,7 @@ static void describe_untracked(struct gm_as *as, uint64_t va, uint64_t end, stru
 		const struct gm_region *r = gm_regions_find(&as->regions, va, &buf);
 
 		*info = (struct gm_page_info){ .place = !r ? GM_PLACE_OUTSIDE
-						       : r->kind == GM_REGION_EDGE ? GM_PLACE_IN_PLACE : GM_PLACE_HOST };
+						       : gm_region_stays(r) ? GM_PLACE_IN_PLACE : GM_PLACE_HOST };
 	}
 	gm_unlock(as->env, &as->lock);
 }

@@ -106,7 +106,7 @@ static uint64_t value_of(const struct gm_region *r)
 
 static bool fits_small(const struct gm_region *r)
 {
-	return value_of(r) < GM_LEAF_SMALL_VALUES;
+	return value_of(r) < (r->kind == GM_REGION_PLACED ? GM_LEAF_SMALL_PLACED : GM_LEAF_SMALL_VALUES);
 }
 
 static bool fits(const struct gm_region_leaf *leaf, const struct gm_region *r)

@@ -9,6 +9,7 @@ enum gm_region_kind {
 	GM_REGION_OWNED,   /* gm_alloc(): mapped and unmapped by the library */
 	GM_REGION_ADOPTED, /* the application's own memory */
 	GM_REGION_EDGE,    /* a page that an adopted buffer shares with others: never migrated */
+	GM_REGION_PLACED,  /* memory of the library that others may map: never migrated (gm_shared.c) */
 };
 
 /* A small leaf in stock. */
@@ -21,6 +22,12 @@ struct gm_region {
 	enum gm_region_kind kind;
 	uint32_t users;   /* EDGE: buffers that end in this page */
 };
+
+/* Does it stay on the host, mapped in place? */
+static inline bool gm_region_stays(const struct gm_region *r)
+{
+	return r->kind == GM_REGION_EDGE || r->kind == GM_REGION_PLACED;
+}
 
 /* Tree nodes and leaves: pieces of one size. */
 #define GM_REGION_PIECE_BYTES sizeof(struct gm_radix_node)

@@ -96,11 +96,10 @@ static const char *check_one(const struct gm_region_leaf *leaf, int *next_page)
 		return "a leaf of the regions is empty";
 	for (unsigned i = 0; i < leaf->max; i++) {
 		int tag = leaf->tag[i], page = tag >> GM_LEAF_PAGE_SHIFT;
-		unsigned kind = (unsigned)tag >> GM_LEAF_KIND_SHIFT & GM_LEAF_KIND_MASK;
 
 		if (i >= leaf->n && tag == GM_LEAF_NO_TAG)
 			continue;
-		if (i >= leaf->n || tag < 0 || kind == GM_LEAF_KIND_MASK)
+		if (i >= leaf->n || tag < 0 || tag == GM_LEAF_NO_TAG)
 			return "a leaf does not have as many regions as it says";
 		if (page < *next_page)
 			return "regions are not in order";

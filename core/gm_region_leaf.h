@@ -23,6 +23,8 @@
 #define GM_LEAF_LOW_BITS 16
 /* What a small leaf has bits for is below. */
 #define GM_LEAF_SMALL_VALUES (UINT64_C(16) << GM_LEAF_LOW_BITS)
+/* Of the last kind a little less, so that no tag is GM_LEAF_NO_TAG. */
+#define GM_LEAF_SMALL_PLACED (UINT64_C(15) << GM_LEAF_LOW_BITS)
 /* No region: above all of them. */
 #define GM_LEAF_NO_TAG INT16_MAX
 
@@ -62,7 +64,7 @@ static inline uint64_t gm_leaf_value(struct gm_region_leaf *leaf, unsigned at)
 /* At or above every tag of the page, below those of the next and below GM_LEAF_NO_TAG. */
 static inline int16_t gm_leaf_limit(unsigned page)
 {
-	return (int16_t)(page << GM_LEAF_PAGE_SHIFT | (GM_LEAF_KIND_MASK - 1) << GM_LEAF_KIND_SHIFT | GM_LEAF_HIGH_MASK);
+	return (int16_t)(page << GM_LEAF_PAGE_SHIFT | GM_LEAF_KIND_MASK << GM_LEAF_KIND_SHIFT | (GM_LEAF_HIGH_MASK - 1));
 }
 
 /* How many regions of a leaf begin at or below a page. So many at once, and without a branch for each. */

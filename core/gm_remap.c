@@ -216,7 +216,7 @@ static bool note_regions(struct gm_as *as, uint64_t va, uint64_t end, uint64_t t
 				      .kind = r->kind, .noted_ns = gm_now_ns(as->env) };
 		struct gm_remap *kept;
 
-		if (r->kind == GM_REGION_EDGE) {
+		if (gm_region_stays(r)) {
 			r = gm_regions_next(&as->regions, r, end);
 			continue;
 		}

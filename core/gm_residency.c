@@ -93,7 +93,7 @@ static void add_untracked(struct gm_as *as, struct gm_residency *out, uint64_t v
 		uint64_t bytes = (r->end < end ? r->end : end) - (r->va > va ? r->va : va);
 
 		managed += bytes;
-		if (r->kind == GM_REGION_EDGE)
+		if (gm_region_stays(r))
 			out->in_place_bytes += bytes;
 		else
 			out->host_bytes += bytes;

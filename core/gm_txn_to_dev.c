@@ -110,7 +110,9 @@ static gm_ret_t need_slot(struct gm_block *b)
 	gm_unlock(as->env, &b->lock);
 	if (has)
 		return GM_RET_SUCCESS;
-	ret = gm_hal_slot_alloc(as->host, as->hpmap, &slot);
+	ret = gm_hal_share_slot(as->host, as->hpmap, b->va, &slot);
+	if (ret == GM_RET_NOENT)
+		ret = gm_hal_slot_alloc(as->host, as->hpmap, &slot);
 	if (ret)
 		return gm_fail(ret, "no staging memory for 0x%llx", (unsigned long long)b->va);
 	gm_lock(as->env, &b->lock);

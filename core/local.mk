@@ -72,6 +72,8 @@ libgm_core_a_SOURCES = \
 	core/gm_remap.h \
 	core/gm_remap_deliver.c \
 	core/gm_residency.c \
+	core/gm_shared.c \
+	core/gm_shared.h \
 	core/gm_sync.c \
 	core/gm_txn.c \
 	core/gm_txn.h \

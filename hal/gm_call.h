@@ -127,5 +127,8 @@ gm_ret_t gm_hal_child_fill(struct gm_hal_dev *h, void *pmap, int child, uint64_t
 size_t gm_hal_child_read(struct gm_hal_dev *h, void *pmap, int child, struct gm_host_msg *msgs, size_t n);
 void gm_hal_child_close(struct gm_hal_dev *h, void *pmap, int child);
 void gm_hal_child_fail(struct gm_hal_dev *h, void *pmap);
+gm_ret_t gm_hal_share_map(struct gm_hal_dev *h, void *pmap, int fd, uint64_t offset, uint64_t bytes, uint64_t *va);
+gm_ret_t gm_hal_share_slot(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t *slot);
+gm_ret_t gm_hal_share_fd(struct gm_hal_dev *h, void *pmap, uint64_t va, int *fd);
 
 #endif

@@ -271,3 +271,25 @@ void gm_hal_child_fail(struct gm_hal_dev *h, void *pmap)
 	enter(h, "child_fail");
 	h->host.child_fail(pmap);
 }
+
+gm_ret_t gm_hal_share_map(struct gm_hal_dev *h, void *pmap, int fd, uint64_t offset, uint64_t bytes, uint64_t *va)
+{
+	enter(h, "share_map");
+	assert(bytes && bytes % GM_PAGE_BYTES == 0 && offset % GM_PAGE_BYTES == 0);
+	if (!h->host.share_map)
+		return gm_fail(GM_RET_NOTSUP, "this host has no shared memory");
+	return h->host.share_map(pmap, fd, offset, bytes, va);
+}
+
+gm_ret_t gm_hal_share_slot(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t *slot)
+{
+	enter(h, "share_slot");
+	assert(va % GM_BLOCK_BYTES == 0);
+	return h->host.share_slot ? h->host.share_slot(pmap, va, slot) : GM_RET_NOENT;
+}
+
+gm_ret_t gm_hal_share_fd(struct gm_hal_dev *h, void *pmap, uint64_t va, int *fd)
+{
+	enter(h, "share_fd");
+	return h->host.share_fd ? h->host.share_fd(pmap, va, fd) : GM_RET_NOENT;
+}

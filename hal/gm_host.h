@@ -49,7 +49,7 @@ enum gm_host_kind { /* in this order */
 struct gm_host_vma {
 	uint64_t va, bytes;   /* the whole mapping; mem_kind(): the part of va's block of which all here is true */
 	uint32_t access;      /* GM_READ, GM_WRITE */
-	bool private_anon;    /* the kind that can be managed */
+	bool private_anon;    /* the kind that can be managed: private and anonymous, or shared memory of the library */
 	bool locked;          /* mlock()ed: cannot be moved */
 	enum gm_host_kind kind; /* mem_kind() only */
 };
@@ -204,6 +204,19 @@ struct gm_host_ops {
 	void (*child_close)(void *pmap, int child);
 	/* In thaw: the child of this fork lacks bytes that no mark stands for. It ends, by SIGBUS, before it could see. */
 	void (*child_fail)(void *pmap);
+
+	/*
+	 * Shared memory; NULL where there is none. Its pages are stolen, restored and so on as those of owned memory;
+	 * the slot of a block is a second mapping of it, which share_slot() tells. It ends by mem_unmap().
+	 */
+	/* Map new memory (fd < 0), which a child does not inherit; or what a descriptor of share_fd() leads to, of which
+	 * nothing can be stolen. Aligned to, and alone in, whole blocks. SUCCESS, NOMEM, INVAL, NOTSUP, PERM. */
+	gm_ret_t (*share_map)(void *pmap, int fd, uint64_t offset, uint64_t bytes, uint64_t *va);
+	/* SUCCESS, NOENT: no shared memory there that can be stolen, or could be before share_fd(). */
+	gm_ret_t (*share_slot)(void *pmap, uint64_t va, uint64_t *slot);
+	/* A descriptor for others of what begins at va; nothing of it is away, or will be. A child inherits it from now on.
+	 * SUCCESS, NOENT, NOMEM, NODEV. */
+	gm_ret_t (*share_fd)(void *pmap, uint64_t va, int *fd);
 };
 
 /* The host of this machine over full userfaultfd; dev_data is its struct gm_env. */

@@ -54,6 +54,9 @@ libgm_hal_a_SOURCES = \
 	hal/host/gm_host_open.c \
 	hal/host/gm_host_pump.c \
 	hal/host/gm_host_rung.c \
+	hal/host/gm_host_shared.c \
+	hal/host/gm_host_shared.h \
+	hal/host/gm_host_shared_move.c \
 	hal/host/gm_host_slot.c \
 	hal/host/gm_host_uffd.c \
 	hal/host/gm_host_uffd.h \

@@ -16,6 +16,7 @@ libgm_testkit_a_SOURCES = \
 	tests/unit/api_rows_core.h \
 	tests/unit/api_rows_mem.h \
 	tests/unit/api_rows_mock.h \
+	tests/unit/api_rows_shared.h \
 	tests/unit/api_rows_validate.h \
 	tests/unit/comes_fixture.h \
 	tests/unit/core_fixture.h \

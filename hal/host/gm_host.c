@@ -111,6 +111,7 @@ gm_ret_t gm_host_pmap_create(void *dev, void **pmap)
 	if (ret)
 		goto err_msg;
 	gm_host_keep_init(p);
+	gm_host_shared_init(p);
 	gm_lock(p->env, &d->lock);
 	LIST_INSERT_HEAD(&d->pmaps, p, in_dev);
 	gm_unlock(p->env, &d->lock);
@@ -138,6 +139,7 @@ void gm_host_pmap_destroy(void *pmap)
 	LIST_REMOVE(p, in_dev);
 	gm_unlock(p->env, &p->dev->lock);
 	gm_host_fork_forget(p);
+	gm_host_shared_fini(p);
 	gm_host_slots_fini(p);
 	gm_host_close_ours(p);
 	if (p->fd_app >= 0)
@@ -180,32 +182,32 @@ gm_ret_t gm_host_lost(struct gm_host_pmap *p)
 
 const struct gm_host_ops gm_host_ops_full = {
 	.mem_map = gm_host_mem_map,
-	.mem_unmap = gm_host_mem_unmap,
+	.mem_unmap = gm_host_any_unmap,
 	.mem_inherit = gm_host_mem_inherit,
 	.mem_protect = gm_host_mem_protect,
-	.mem_probe = gm_host_mem_probe,
-	.mem_rights = gm_host_mem_rights,
+	.mem_probe = gm_host_any_probe,
+	.mem_rights = gm_host_any_rights,
 	.mem_kind = gm_host_mem_kind,
 	.mem_huge = gm_host_mem_huge,
 	.mem_content = gm_host_mem_content,
 	.mem_present = gm_host_mem_present,
-	.watch = gm_host_watch,
-	.unwatch = gm_host_unwatch,
-	.watch_stores = gm_host_watch_stores,
+	.watch = gm_host_any_watch,
+	.unwatch = gm_host_any_unwatch,
+	.watch_stores = gm_host_any_watch_stores,
 	.slot_alloc = gm_host_slot_alloc,
-	.slot_free = gm_host_slot_free,
-	.slot_drop = gm_host_slot_drop,
-	.steal = gm_host_steal,
-	.restore = gm_host_restore,
-	.fill = gm_host_fill,
+	.slot_free = gm_host_any_slot_free,
+	.slot_drop = gm_host_any_slot_drop,
+	.steal = gm_host_any_steal,
+	.restore = gm_host_any_restore,
+	.fill = gm_host_any_fill,
 	.fill_protected = gm_host_fill_protected,
-	.unprotect = gm_host_unprotect,
-	.zero = gm_host_zero,
-	.poison = gm_host_poison,
-	.unmark = gm_host_unmark,
-	.wake = gm_host_wake,
+	.unprotect = gm_host_any_unprotect,
+	.zero = gm_host_any_zero,
+	.poison = gm_host_any_poison,
+	.unmark = gm_host_any_unmark,
+	.wake = gm_host_any_wake,
 	.bounce = gm_host_bounce,
-	.msg_read = gm_host_msg_read,
+	.msg_read = gm_host_any_msg_read,
 	.msg_wait = gm_host_msg_wait,
 	.msg_kick = gm_host_msg_kick,
 	.settled = gm_host_settled,
@@ -221,6 +223,9 @@ const struct gm_host_ops gm_host_ops_full = {
 	.child_read = gm_host_child_read,
 	.child_close = gm_host_child_close,
 	.child_fail = gm_host_child_fail,
+	.share_map = gm_host_share_map,
+	.share_slot = gm_host_share_slot,
+	.share_fd = gm_host_share_fd,
 };
 
 const struct gm_mmu *gm_host_mmu(void)

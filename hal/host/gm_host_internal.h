@@ -3,7 +3,8 @@
  * The real host, inside. One pmap is one address space's view of the process:
  *
  *     fd_app   userfaultfd of the application's ranges and of the staging arena
- *              (lower rungs of the ladder: of the ranges only, or none: gm_host_rung.c)
+ *              (lower rungs of the ladder: of the ranges only, or none: gm_host_rung.c;
+ *              shared memory has one of its own, without events: gm_host_shared.c)
  *
  * The arena is on the same descriptor so that the kernel refuses to steal
  * while an event is unread (docs/decisions/0003): the check and the move are
@@ -27,6 +28,7 @@
 
 #include "hal/gm_env.h"
 #include "hal/gm_host.h"
+#include "hal/host/gm_host_shared.h"
 #include "hal/host/gm_host_uffd.h"
 
 #if defined(__x86_64__)
@@ -49,6 +51,9 @@
 
 /* ... and where the kernel has it. */
 #define GM_HOST_FEATURES_PROTECT GM_UFFD_FEATURE_WP
+/* For shared memory: no events. Linux 5.14, and 6.6 for the marks. */
+#define GM_HOST_FEATURES_SHARED                                                                                 \
+	(GM_UFFD_FEATURE_MISSING_SHMEM | GM_UFFD_FEATURE_MINOR_SHMEM | GM_UFFD_FEATURE_THREAD_ID | GM_UFFD_FEATURE_POISON)
 
 /* The same on a rung without them. */
 #define GM_HOST_FEATURES_NO_MOVE (GM_HOST_FEATURES_APP & ~(GM_UFFD_FEATURE_POISON | GM_UFFD_FEATURE_MOVE))
@@ -100,6 +105,8 @@ struct gm_host_keep {
 	int tid;                  /* (c) once ready */
 	bool own;                 /* (c) once ready: it has a table of its own */
 	bool ready, stop, told;   /* under `lock` */
+	int shared;               /* under `lock`: that of shared memory, there; -1: none */
+	int wish, wish_tid;       /* under `lock`: whose descriptor to copy; -1: none */
 };
 
 struct gm_host_pmap {
@@ -123,6 +130,8 @@ struct gm_host_pmap {
 	struct gm_host_piece piece[GM_HOST_PIECES]; /* (l) */
 	atomic_uint pieces;                         /* (l), read without it: they stay what they are */
 
+	struct gm_host_shared shared;
+
 	uint64_t bounce; /* (c) per index 2 MiB of small pages, then 2 MiB of one huge page */
 
 	struct gm_host_queue events, faults; /* (r) */
@@ -142,6 +151,7 @@ struct gm_host_pmap {
 /* What the process has mapped, as /proc tells it. */
 struct gm_host_area {
 	uint64_t begin, end;
+	uint64_t inode;  /* 0: no file */
 	bool readable, writable, shared, file;
 	char name[64]; /* "", "[heap]", a path (cut) */
 };
@@ -320,6 +330,10 @@ void gm_host_number_give(int fd);
 bool gm_host_number_taken(int fd);
 /* fd_app is this one from now on. */
 void gm_host_set_app(struct gm_host_pmap *p, int fd);
+/* Keep that of shared memory too, from now on. Waits for the keeper. */
+void gm_host_keep_shared(struct gm_host_pmap *p, int fd);
+/* Is shared.fd, if there is one, our file? */
+bool gm_host_owns_shared(const struct gm_host_pmap *p);
 /* A call failed because the descriptor was closed, and it is open again: do it once more. */
 bool gm_host_again(struct gm_host_pmap *p, int64_t err);
 /* Is fd_app our file? True on a rung that has none. */

@@ -56,6 +56,32 @@ static bool close_others(const struct gm_host_keep *k)
 	       !syscall(SYS_close_range, (unsigned)hi + 1, ~0u, 0u);
 }
 
+/* A descriptor of a thread of the process, which may have another table. Negative: none. */
+static int copy_from(int tid, int fd)
+{
+	int pidfd = (int)syscall(SYS_pidfd_open, tid, PIDFD_THREAD_), copy, err;
+
+	if (pidfd < 0)
+		return -1;
+	copy = (int)syscall(SYS_pidfd_getfd, pidfd, fd, 0u);
+	err = errno;
+	close(pidfd);
+	errno = err;
+	return copy;
+}
+
+/* (lock) Keeper: what it is asked to keep besides. */
+static void grant(struct gm_host_pmap *p)
+{
+	struct gm_host_keep *k = &p->keep;
+
+	if (k->wish < 0)
+		return;
+	k->shared = copy_from(k->wish_tid, k->wish);
+	k->wish = -1;
+	gm_wake(p->env, &k->waitq);
+}
+
 static void keeper(void *arg)
 {
 	struct gm_host_pmap *p = arg;
@@ -68,8 +94,27 @@ static void keeper(void *arg)
 	k->ready = true;
 	k->own = own;
 	gm_wake(p->env, &k->waitq);
-	while (own && !k->stop)
+	while (own && !k->stop) {
+		grant(p);
 		(void)gm_wait(p->env, &k->waitq, &k->lock, UINT64_MAX);
+	}
+	gm_unlock(p->env, &k->lock);
+}
+
+void gm_host_keep_shared(struct gm_host_pmap *p, int fd)
+{
+	struct gm_host_keep *k = &p->keep;
+
+	if (!k->own)
+		return;
+	gm_lock(p->env, &k->lock);
+	k->wish = fd;
+	k->wish_tid = gettid();
+	gm_wake(p->env, &k->waitq);
+	while (k->wish >= 0)
+		(void)gm_wait(p->env, &k->waitq, &k->lock, UINT64_MAX);
+	if (k->shared < 0)
+		gm_log(p->env, GM_LOG_WARN, "the descriptor of shared memory cannot be kept: a program that closes all loses memory");
 	gm_unlock(p->env, &k->lock);
 }
 
@@ -96,6 +141,7 @@ gm_ret_t gm_host_keep(void *pmap)
 
 void gm_host_keep_init(struct gm_host_pmap *p)
 {
+	p->keep.shared = p->keep.wish = -1;
 	gm_mutex_init(p->env, &p->keep.lock, GM_RANK_LEAF);
 	gm_waitq_init(p->env, &p->keep.waitq);
 }
@@ -182,6 +228,13 @@ bool gm_host_owns_app(const struct gm_host_pmap *p)
 	return !p->dev->way.features || is_ours(p, p->fd_app, p->keep.app, "[userfaultfd]");
 }
 
+bool gm_host_owns_shared(const struct gm_host_pmap *p)
+{
+	int fd = p->shared.fd;
+
+	return fd < 0 || is_ours(p, fd, p->keep.shared, "[userfaultfd]");
+}
+
 static bool owns_kick(const struct gm_host_pmap *p)
 {
 	return is_ours(p, p->fd_kick, p->keep.kick, "[eventfd]");
@@ -190,14 +243,8 @@ static bool owns_kick(const struct gm_host_pmap *p)
 /* A copy of the keeper's; -1: none. */
 static int fetch(const struct gm_host_pmap *p, int kept)
 {
-	int pidfd = (int)syscall(SYS_pidfd_open, p->keep.tid, PIDFD_THREAD_), fd, err;
+	int fd = copy_from(p->keep.tid, kept);
 
-	if (pidfd < 0)
-		return -1;
-	fd = (int)syscall(SYS_pidfd_getfd, pidfd, kept, 0u);
-	err = errno;
-	close(pidfd);
-	errno = err;
 	return fd < 0 ? -1 : gm_host_fd_high(fd);
 }
 
@@ -236,6 +283,13 @@ bool gm_host_revive(struct gm_host_pmap *p)
 		again = ok;
 		if (ok)
 			p->fd_kick = fd;
+	}
+	if (ok && !gm_host_owns_shared(p)) {
+		fd = fetch(p, k->shared);
+		ok = fd >= 0;
+		again = ok;
+		if (ok)
+			gm_host_shared_put_back(p, fd);
 	}
 	again &= !k->told;
 	k->told |= again;
@@ -276,6 +330,11 @@ gm_ret_t gm_host_reopen(void *pmap)
 		}
 		if (!ret)
 			gm_host_set_app(p, fd);
+	}
+	if (atomic_load(&p->lost) && (!ret || ret == GM_RET_EXIST) && !gm_host_owns_shared(p)) {
+		ret = gm_host_open_shared(p, &fd);
+		if (!ret)
+			gm_host_shared_put_back(p, fd);
 	}
 	if (!ret || (atomic_load(&p->lost) && ret == GM_RET_EXIST)) {
 		if (!owns_kick(p))

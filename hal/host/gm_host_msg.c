@@ -230,6 +230,9 @@ int gm_host_msg_fd(void *pmap)
 	/* Not before somebody asks: each fault tells whoever polls the descriptor, and takes the longer for it. */
 	if (epoll_ctl(p->fd_poll, EPOLL_CTL_ADD, p->fd_app, &ev) && errno != EEXIST)
 		return -1;
+	/* another one, maybe, than when it was made */
+	if (p->shared.fd >= 0 && epoll_ctl(p->fd_poll, EPOLL_CTL_ADD, p->shared.fd, &ev) && errno != EEXIST)
+		return -1;
 	return p->fd_poll;
 }
 
@@ -240,6 +243,8 @@ gm_ret_t gm_host_settled(void *pmap)
 
 	if (changing < 0)
 		return gm_host_lost(p);
+	if (atomic_load_explicit(&p->lost, memory_order_relaxed)) /* another one than fd_app, maybe */
+		return GM_RET_NODEV;
 	return changing || atomic_load(&p->unread) ? GM_RET_AGAIN : GM_RET_SUCCESS;
 }
 
@@ -259,13 +264,13 @@ static bool time_left(struct gm_host_pmap *p, uint64_t deadline_ns, struct times
 /* Until one of them is readable: the number of those, 0 at the end of the time, a negative errno. */
 static int wait_once(struct gm_host_pmap *p, const struct timespec *ts)
 {
-	struct pollfd fds[] = { { p->fd_app, POLLIN, 0 }, { p->fd_kick, POLLIN, 0 } };
+	struct pollfd fds[] = { { p->fd_app, POLLIN, 0 }, { p->fd_kick, POLLIN, 0 }, { p->shared.fd, POLLIN, 0 } };
 	eventfd_t kicks;
-	int n = ppoll(fds, 2, ts, NULL);
+	int n = ppoll(fds, fds[2].fd < 0 ? 2 : 3, ts, NULL);
 
 	if (n < 0)
 		return -errno;
-	if ((fds[0].revents | fds[1].revents) & (POLLNVAL | POLLERR))
+	if ((fds[0].revents | fds[1].revents | (fds[2].fd < 0 ? 0 : fds[2].revents)) & (POLLNVAL | POLLERR))
 		return -EBADF;
 	if (fds[1].revents && gm_host_kick_fd(p) == fds[1].fd)
 		(void)eventfd_read(fds[1].fd, &kicks);
@@ -291,7 +296,7 @@ gm_ret_t gm_host_msg_sleep(struct gm_host_pmap *p, uint64_t deadline_ns, bool lo
 			return GM_RET_SUCCESS;
 		if (last)
 			return GM_RET_TIMEDOUT;
-		if ((!gm_host_owns_app(p) || gm_host_kick_fd(p) < 0) && gm_host_lost(p) == GM_RET_NODEV)
+		if ((!gm_host_owns_app(p) || !gm_host_owns_shared(p) || gm_host_kick_fd(p) < 0) && gm_host_lost(p) == GM_RET_NODEV)
 			return GM_RET_NODEV;
 	}
 }

@@ -384,7 +384,7 @@ gm_ret_t gm_host_no_forks(void *pmap)
 
 const struct gm_host_ops gm_host_ops_nomove = {
 	.mem_map = gm_host_mem_map,
-	.mem_unmap = gm_host_closed_unmap,
+	.mem_unmap = gm_host_any_unmap,
 	.mem_inherit = gm_host_mem_inherit,
 	.mem_protect = gm_host_closed_protect,
 	.mem_probe = gm_host_closed_probe,
@@ -425,4 +425,7 @@ const struct gm_host_ops gm_host_ops_nomove = {
 	.child_read = gm_host_child_read,
 	.child_close = gm_host_child_close,
 	.child_fail = gm_host_child_fail,
+	.share_map = gm_host_share_view,
+	.share_slot = gm_host_share_slot,
+	.share_fd = gm_host_share_fd,
 };

@@ -9,6 +9,7 @@
 
 #define MODE_MISSING UINT64_C(1)
 #define MODE_STORES UINT64_C(2) /* of register */
+#define MODE_MINOR UINT64_C(4)
 #define MODE_DONTWAKE UINT64_C(1) /* of copy, zeropage, move and poison alike */
 #define MODE_ALLOW_SRC_HOLES UINT64_C(2)
 #define MODE_COPY_PROTECTED UINT64_C(2)
@@ -58,6 +59,7 @@ struct scan_arg {
 #define UFFD_ZEROPAGE _IOWR(GM_UFFD_API, 0x04, struct uffd_make)
 #define UFFD_MOVE _IOWR(GM_UFFD_API, GM_UFFD_NR_MOVE, struct uffd_transfer)
 #define UFFD_PROTECT _IOWR(GM_UFFD_API, GM_UFFD_NR_PROTECT, struct uffd_protect)
+#define UFFD_CONTINUE _IOWR(GM_UFFD_API, 0x07, struct uffd_make)
 #define UFFD_POISON _IOWR(GM_UFFD_API, 0x08, struct uffd_make)
 #define PAGEMAP_SCAN_ _IOWR('f', 16, struct scan_arg)
 
@@ -108,6 +110,13 @@ int gm_uffd_protect(int fd, uint64_t va, uint64_t bytes, bool on)
 	struct uffd_protect p = { .range = { va, bytes }, .mode = on ? MODE_PROTECT : 0 };
 
 	return simple(fd, UFFD_PROTECT, &p);
+}
+
+int gm_uffd_register_minor(int fd, uint64_t va, uint64_t bytes)
+{
+	struct uffd_register r = { .range = { va, bytes }, .mode = MODE_MISSING | MODE_MINOR };
+
+	return simple(fd, UFFD_REGISTER, &r);
 }
 
 int gm_uffd_unregister(int fd, uint64_t va, uint64_t bytes)
@@ -182,6 +191,11 @@ int64_t gm_uffd_copy_protected(int fd, uint64_t dst, uint64_t src, uint64_t byte
 int64_t gm_uffd_zeropage(int fd, uint64_t dst, uint64_t bytes)
 {
 	return make(fd, UFFD_ZEROPAGE, dst, bytes, 0);
+}
+
+int64_t gm_uffd_continue(int fd, uint64_t dst, uint64_t bytes)
+{
+	return make(fd, UFFD_CONTINUE, dst, bytes, 0);
 }
 
 int64_t gm_uffd_poison(int fd, uint64_t dst, uint64_t bytes)

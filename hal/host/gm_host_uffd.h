@@ -23,7 +23,9 @@
 #define GM_UFFD_FEATURE_EVENT_REMAP (UINT64_C(1) << 2)
 #define GM_UFFD_FEATURE_EVENT_REMOVE (UINT64_C(1) << 3)
 #define GM_UFFD_FEATURE_EVENT_UNMAP (UINT64_C(1) << 6)
+#define GM_UFFD_FEATURE_MISSING_SHMEM (UINT64_C(1) << 5)
 #define GM_UFFD_FEATURE_THREAD_ID (UINT64_C(1) << 8)
+#define GM_UFFD_FEATURE_MINOR_SHMEM (UINT64_C(1) << 10)
 #define GM_UFFD_FEATURE_POISON (UINT64_C(1) << 14)
 #define GM_UFFD_FEATURE_MOVE (UINT64_C(1) << 16)
 
@@ -80,6 +82,8 @@ int gm_uffd_api(int fd, uint64_t want, uint64_t *features);
 int gm_uffd_register(int fd, uint64_t va, uint64_t bytes, uint64_t *ioctls);
 /* The same, and pages may be protected. What is registered already keeps that when registered without it. */
 int gm_uffd_register_stores(int fd, uint64_t va, uint64_t bytes, uint64_t *ioctls);
+/* The same of shared memory, also for pages that only this mapping lacks. */
+int gm_uffd_register_minor(int fd, uint64_t va, uint64_t bytes);
 int gm_uffd_unregister(int fd, uint64_t va, uint64_t bytes);
 int gm_uffd_wake(int fd, uint64_t va, uint64_t bytes);
 /* Stores to pages that are present wait, each with a message; no longer, and those that wait go on. 0 or a negative errno. */
@@ -99,6 +103,8 @@ int64_t gm_uffd_copy(int fd, uint64_t dst, uint64_t src, uint64_t bytes);
 /* Copy, and what was made is protected. */
 int64_t gm_uffd_copy_protected(int fd, uint64_t dst, uint64_t src, uint64_t bytes);
 int64_t gm_uffd_zeropage(int fd, uint64_t dst, uint64_t bytes);
+/* The pages that the memory itself has, into the mapping. EFAULT: it has none there. */
+int64_t gm_uffd_continue(int fd, uint64_t dst, uint64_t bytes);
 int64_t gm_uffd_poison(int fd, uint64_t dst, uint64_t bytes);
 
 /*

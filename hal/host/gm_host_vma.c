@@ -99,6 +99,7 @@ static bool parse_area(const char *line, struct gm_host_area *a)
 	*a = (struct gm_host_area){
 		.begin = begin,
 		.end = end,
+		.inode = inode,
 		.readable = perms[0] == 'r',
 		.writable = perms[1] == 'w',
 		.shared = perms[3] == 's',
@@ -148,6 +149,7 @@ static int query(int fd, uint64_t va, bool named, struct gm_host_area *area)
 	*area = (struct gm_host_area){
 		.begin = q.vma_start,
 		.end = q.vma_end,
+		.inode = q.inode,
 		.readable = q.vma_flags & VMA_READABLE,
 		.writable = q.vma_flags & VMA_WRITABLE,
 		.shared = q.vma_flags & VMA_SHARED,

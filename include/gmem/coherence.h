@@ -46,7 +46,7 @@ extern "C" {
  * @retval GM_RET_FAULT    not all of it is managed memory; the rest is duplicated
  * @retval GM_RET_BUSY     some pages cannot be duplicated now; the others are
  * @retval GM_RET_NOTSUP   this kernel cannot protect pages against stores (userfaultfd without write protection), or the
- *                         library runs on a rung with GM_RUNG_NO_DUPLICATION
+ *                         library runs on a rung with GM_RUNG_NO_DUPLICATION; or it is shared memory (gmem/shared.h)
  * @retval GM_RET_NOSPC    the device's memory is too small, or held; told at once where the whole range does not fit,
  *                         and nothing was done; else part may be duplicated
  * @retval GM_RET_NODEV    @p dev is lost; or the content of some pages was lost with a device, the others are duplicated

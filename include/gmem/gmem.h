@@ -17,6 +17,7 @@
 #include <gmem/policy.h>
 #include <gmem/query.h>
 #include <gmem/rung.h>
+#include <gmem/shared.h>
 #include <gmem/stats.h>
 #include <gmem/types.h>
 #include <gmem/ws.h>

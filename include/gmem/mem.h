@@ -42,14 +42,14 @@ extern "C" {
 GM_API GM_MUST_CHECK gm_ret_t gm_alloc(struct gm_as *as, uint64_t bytes, uint32_t flags, void **ptr);
 
 /**
- * @brief Free memory of gm_alloc(), on every device too.
+ * @brief Free memory of gm_alloc(), on every device too; and shared memory (gmem/shared.h), by which others lose nothing.
  * @param[in] as   the address space
- * @param[in] ptr  what gm_alloc() returned; NULL is allowed
+ * @param[in] ptr  what gm_alloc(), gm_alloc_shared() or gm_map_shared() returned; NULL is allowed
  * @retval GM_RET_SUCCESS  gone
  * @retval GM_RET_INVAL    @p as is no address space that lives
  * @retval GM_RET_NOENT    no allocation begins there; nothing changed
  * @retval GM_RET_BUSY     a working set holds part of it; nothing changed
- * @retval GM_RET_TIMEDOUT a device did not let go in time; nothing was freed
+ * @retval GM_RET_TIMEDOUT a device, or gm_shared_fd(), did not let go in time; nothing was freed
  * @retval GM_RET_NOMEM    out of memory; nothing changed
  * @threads any
  */
@@ -166,7 +166,8 @@ GM_API gm_ret_t gm_migrate(struct gm_as *as, uint64_t va, uint64_t bytes, struct
  * @retval GM_RET_INVAL    @p as is no address space that lives, @p policy is none; empty, overflowing, outside the address
  *                         space
  * @retval GM_RET_FAULT    not all of it is owned or adopted memory; nothing changed
- * @retval GM_RET_NOTSUP   GM_FORK_SERVE in a space made without GM_AS_FORK_SERVE (or gm_as_config.fork)
+ * @retval GM_RET_NOTSUP   GM_FORK_SERVE in a space made without GM_AS_FORK_SERVE (or gm_as_config.fork); or shared memory
+ *                         (gmem/shared.h) is in it that still moves: no child has that
  * @retval GM_RET_NOMEM    out of memory; nothing changed
  * @threads any
  * @source  MADV_DONTFORK; UFFD_FEATURE_EVENT_FORK

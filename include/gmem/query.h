@@ -25,7 +25,8 @@ enum gm_place {
 	GM_PLACE_NONE,     /**< managed, no content: reads as zero wherever it is touched first */
 	GM_PLACE_HOST,     /**< in host memory (or never touched there) */
 	GM_PLACE_DEVICE,   /**< in the memory of `dev` */
-	GM_PLACE_IN_PLACE, /**< in host memory for good: edge of an adopted buffer, or external and a device has it */
+	GM_PLACE_IN_PLACE, /**< in host memory for good: edge of an adopted buffer, external and a device has it, or shared
+			        with other processes */
 	GM_PLACE_POISONED, /**< the only copy was lost */
 	GM_PLACE_OUTSIDE,  /**< not managed (in a space that mirrors the process: no device has it) */
 };

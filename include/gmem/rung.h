@@ -57,6 +57,8 @@ enum gm_rung {
 #define GM_RUNG_NO_EVENTS 64u
 /** A huge page comes home as small ones. */
 #define GM_RUNG_NO_HUGE 128u
+/** Shared memory does not move: gm_alloc_shared() is GM_RET_NOTSUP. That of others works, in place: gm_map_shared(). */
+#define GM_RUNG_NO_SHARED 256u
 /**@}*/
 
 /** What gm_lib_rung() tells. */

@@ -24,3 +24,6 @@
 #define API_ROWS_BASE 3000
 #include "api_rows_validate.h"
 #undef API_ROWS_BASE
+#define API_ROWS_BASE 4000
+#include "api_rows_shared.h"
+#undef API_ROWS_BASE
