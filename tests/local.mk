@@ -34,6 +34,7 @@ libgm_testkit_a_SOURCES = \
 	tests/unit/pack_fixture.h \
 	tests/unit/region_fixture.h \
 	tests/unit/rung_fixture.h \
+	tests/unit/shared_fixture.h \
 	tests/unit/shim_breaks.h \
 	tests/unit/shim_fixture.h \
 	tests/unit/shim_parts.h \
@@ -115,6 +116,11 @@ UNIT_TESTS = \
 	tests/unit/test_residency.t \
 	tests/unit/test_rung.t \
 	tests/unit/test_rung_mem.t \
+	tests/unit/test_shared.t \
+	tests/unit/test_shared_export.t \
+	tests/unit/test_shared_fork.t \
+	tests/unit/test_shared_rung.t \
+	tests/unit/test_shared_with.t \
 	tests/unit/test_shim.t \
 	tests/unit/test_shim_caller.t \
 	tests/unit/test_shim_edges.t \
@@ -203,6 +209,7 @@ STRESS_ALONE = \
 	tests/stress/race_protect \
 	tests/stress/race_remap \
 	tests/stress/race_reuse \
+	tests/stress/race_shared \
 	tests/stress/stress_env \
 	tests/stress/stress_mock
 # random_sim itself runs through random_million.sh
@@ -254,6 +261,11 @@ tests_stress_race_reuse_SOURCES = \
 	tests/stress/race_hand.h \
 	tests/stress/race_reuse.c
 tests_stress_race_reuse_LDADD = $(TEST_LAYERS)
+tests_stress_race_shared_SOURCES = \
+	tests/stress/race.h \
+	tests/stress/race_hand.h \
+	tests/stress/race_shared.c
+tests_stress_race_shared_LDADD = $(TEST_LAYERS)
 tests_stress_random_sim_SOURCES = \
 	tests/stress/random_app.c \
 	tests/stress/random_child.c \
