@@ -56,6 +56,7 @@
 
 #include "core/gm_as.h"
 #include "core/gm_mirror.h"
+#include "core/gm_pin.h"
 
 struct gm_block *gm_block_get(struct gm_block *b)
 {
@@ -239,6 +240,7 @@ static void learn_regions(struct gm_block *b)
 			b->managed = gm_mask_or(b->managed, pages);
 	}
 	b->host = b->managed;
+	gm_pin_keep_new(b, &b->managed); /* (block): nobody else knows of it yet */
 }
 
 struct gm_block *gm_block_new(struct gm_as *as, uint64_t va)

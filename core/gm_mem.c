@@ -20,6 +20,7 @@
 #include "core/gm_fork.h"
 #include "core/gm_mirror.h"
 #include "core/gm_shared.h"
+#include "core/gm_pin.h"
 #include "core/gm_work.h"
 #include "hal/gm_handle.h"
 
@@ -177,6 +178,7 @@ void gm_mem_set_managed(struct gm_as *as, uint64_t va, uint64_t end, bool manage
 	for (struct gm_block *b; (b = gm_block_next(as, va, end)); gm_block_put(b)) {
 		struct gm_mask range = gm_block_clip(b, va, end), fresh;
 
+		gm_lock(as->env, &as->lock); /* for gm_pin_keep_new() */
 		gm_lock(as->env, &b->lock);
 		b->mirrored = gm_mask_sub(b->mirrored, range); /* somebody has asked for it, or it goes */
 		if (managed) {
@@ -184,6 +186,7 @@ void gm_mem_set_managed(struct gm_as *as, uint64_t va, uint64_t end, bool manage
 			fresh = gm_mask_sub(gm_mask_sub(range, gm_block_on_devs(b)), gm_mask_or(b->staged, b->poisoned));
 			b->host = gm_mask_or(b->host, fresh);
 			b->managed = gm_mask_or(b->managed, range);
+			gm_pin_keep_new(b, &fresh);
 			b->edge = gm_mask_sub(b->edge, range);
 			b->external = gm_mask_sub(b->external, range);
 			gm_mirror_count(b);
@@ -192,9 +195,9 @@ void gm_mem_set_managed(struct gm_as *as, uint64_t va, uint64_t end, bool manage
 		} else {
 			b->managed = gm_mask_sub(b->managed, range);
 			b->host = gm_mask_sub(b->host, range);
-			b->kept = gm_mask_sub(b->kept, range);
 		}
 		gm_unlock(as->env, &b->lock);
+		gm_unlock(as->env, &as->lock);
 		va = b->va + GM_BLOCK_BYTES;
 	}
 }
@@ -270,6 +273,7 @@ void gm_mem_unwatch(struct gm_as *as, uint64_t va, uint64_t end)
 		(void)gm_hal_unwatch(as->host, as->hpmap, lo, hi - lo); /* FAULT: the mapping is gone anyway */
 		gm_lock(as->env, &b->lock);
 		b->registered = gm_mask_sub(b->registered, gm_block_clip(b, va, end));
+		b->kept = gm_mask_sub(b->kept, gm_block_clip(b, va, end)); /* not before: what is released may have to stay */
 		gm_unlock(as->env, &b->lock);
 		at = b->va + GM_BLOCK_BYTES;
 		gm_work_queue(b, 0); /* forget it, if nothing else is in it */

@@ -35,6 +35,7 @@
 #include "core/gm_lib.h"
 #include "core/gm_mem.h"
 #include "core/gm_mirror.h"
+#include "core/gm_pin.h"
 #include "core/gm_work.h"
 
 static uint64_t va_of(const struct gm_block *b, unsigned page)
@@ -168,6 +169,7 @@ static void become_managed(struct gm_block *b, const struct gm_mask *pages)
 	b->edge = gm_mask_sub(b->edge, *pages);
 	b->external = gm_mask_sub(b->external, *pages);
 	gm_mirror_count(b);
+	gm_pin_keep_new(b, pages);
 	b->watched = b->stores = false;
 	b->renewed++;
 	b->used_ns = gm_now_ns(b->as->env);
@@ -292,6 +294,7 @@ static void undo(struct gm_block *b, const struct gm_mask *pages)
 		(void)gm_regions_carve(&as->regions, va_of(b, first), va_of(b, end), GM_REGION_ADOPTED);
 	b->managed = gm_mask_sub(b->managed, mine);
 	b->host = gm_mask_sub(b->host, mine);
+	b->kept = gm_mask_sub(b->kept, mine);
 	b->mirrored = gm_mask_sub(b->mirrored, mine);
 	gm_unlock(as->env, &b->lock);
 	gm_unlock(as->env, &as->lock);

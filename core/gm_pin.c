@@ -15,13 +15,28 @@
  * begins to move them to a device (begin_to_dev() in gm_txn.c leaves them out, as refused), and those that had begun are
  * waited for. Devices map them in place. What becomes of a page without content is decided there (gm_fault_dev.c).
  *
+ * What makes a host's pin hold:
+ *   begin_to_dev() in gm_txn.c, block_to_dev() in gm_migrate.c  no transaction to a device takes a page that is kept
+ *   gm_fault_look(), stays() in gm_fault_dev.c                  a device that faults there maps it in place, or gets BUSY
+ *   gm_block_all_host(), is_uneasy() in gm_pack_work.c          its block keeps its state, in its full form
+ *   gm_pin_keep_new()                                           in a space that mirrors, what is adopted there later
+ * What ends it before the unpin: an unmap (gm_events.c), an mremap() (gm_remap.c), gm_release() and gm_free() that have
+ * done it (gm_mem_unwatch() in gm_mem.c).
+ *
+ * A space that mirrors the process adopts when a device comes, and lets go again. There a host's pin is one of the
+ * addresses: what no device has used yet is at home, and is kept as soon as it is adopted, whoever adopts it, also after it
+ * was unmapped or released and until the unpin. What is external goes to no device anyway, and is not pinned: FAULT to the
+ * host, BUSY to a device.
+ *
  * Each call makes an entry of a list, and an unpin takes the last one of the same range: pins nest, and add up. A page that
- * the application unmaps, or moves with mremap(), is kept no more, whoever has the address next: an unpin only takes away.
+ * the application unmaps, or moves with mremap(), is kept no more, whoever has the address next (but for spaces that
+ * mirror, see above): an unpin only takes away.
  * A block with kept pages is neither packed nor forgotten.
  */
 #include "config.h"
 
 #include "core/gm_events.h"
+#include "core/gm_mirror.h"
 #include "core/gm_pin.h"
 #include "core/gm_txn.h"
 #include "core/gm_ws.h"
@@ -99,6 +114,16 @@ static struct gm_mask all_kept(const struct gm_as *as, const struct gm_block *b,
 	return pages;
 }
 
+void gm_pin_keep_new(struct gm_block *b, const struct gm_mask *pages)
+{
+	struct gm_mask kept;
+
+	if (!gm_as_mirrors(b->as) || LIST_EMPTY(&b->as->pins))
+		return;
+	kept = all_kept(b->as, b, false);
+	b->kept = gm_mask_or(b->kept, gm_mask_and(kept, *pages));
+}
+
 const char *gm_pin_check(struct gm_as *as)
 {
 	struct gm_mask bad = gm_mask_none();
@@ -150,7 +175,7 @@ static bool lacks(struct gm_block *b, const struct gm_dev *dev, uint64_t va, uin
 	struct gm_mask lack = gm_block_clip(b, va, end);
 
 	gm_lock(b->as->env, &b->lock);
-	lack = gm_mask_sub(gm_mask_sub(lack, gm_block_on_dev(b, dev->index)), b->edge);
+	lack = gm_mask_sub(gm_mask_sub(lack, gm_block_on_dev(b, dev->index)), gm_mask_sub(b->edge, b->external));
 	if (held_only)
 		lack = gm_mask_and(lack, b->held);
 	gm_unlock(b->as->env, &b->lock);

@@ -239,6 +239,10 @@ GM_API GM_MUST_CHECK gm_ret_t gm_protect(struct gm_as *as, uint64_t va, uint64_t
  * gm_discard(), gm_free() and gm_release() of what is pinned to a device: GM_RET_BUSY; of what is pinned to the host
  * they are allowed, and the latter two end the pin. A space, and a context, with a pin to a device is not ended (GM_RET_BUSY).
  *
+ * In a space that mirrors the process (GM_AS_MIRROR) a pin to the host is of the addresses, also where nothing is adopted
+ * yet: what is adopted there later, on demand or by gm_adopt(), is pinned, also after what was there has been unmapped or
+ * released. Until it is adopted gm_query() does not show the pin. External memory goes to no device, and is not pinned.
+ *
  * @param[in] as     the address space
  * @param[in] va     first byte; rounded down to a page
  * @param[in] bytes  length, > 0; the end is rounded up to a page
@@ -246,8 +250,9 @@ GM_API GM_MUST_CHECK gm_ret_t gm_protect(struct gm_as *as, uint64_t va, uint64_t
  * @retval GM_RET_SUCCESS  pinned, all of it
  * @retval GM_RET_INVAL    @p as is no address space that lives, @p dev none that is attached to it; empty, overflowing,
  *                         outside the address space
- * @retval GM_RET_FAULT    not all of it is managed memory, or its content was lost, or the process may not read it
- * @retval GM_RET_BUSY     pages that cannot move now: held by a set, pinned elsewhere, in use by a system call
+ * @retval GM_RET_FAULT    not all of it is managed memory (where a space mirrors: such as may be adopted, to the host), or
+ *                         its content was lost, or the process may not read it
+ * @retval GM_RET_BUSY     pages that cannot move now: held by a set, pinned elsewhere, in use by a system call, external
  * @retval GM_RET_NOSPC    it does not fit beside what is held already; gm_last_error() gives the shortfall
  * @retval GM_RET_NODEV    @p dev is lost, or content was lost with a device
  * @retval GM_RET_NOTSUP   a page shares a large page of the device with memory that is not managed

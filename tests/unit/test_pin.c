@@ -34,6 +34,58 @@ CORE_TEST(pin, to_the_host)
 	cr_assert_eq(dev_wrong(w->ctx[0], va, GM_BLOCK_PAGES, 2), 0);
 }
 
+/* What no device has used is in no region: it is pinned all the same, whenever and however it comes to be adopted. */
+CORE_TEST(pin, to_the_host_where_a_space_mirrors, .as = { .flags = GM_AS_MIRROR })
+{
+	uint64_t va = app_map_blocks(w, 4), shared = gm_sim_mmap_shared(w->sim, BLOCK);
+
+	app_fill(w, va, 3 * GM_BLOCK_PAGES, 1);
+	OK(gm_pin(w->as, va + 8 * PAGE, 16 * PAGE, NULL));
+	OK(gm_pin(w->as, va + BLOCK, 8 * PAGE, NULL));
+	OK(gm_adopt(w->as, (void *)(uintptr_t)(va + BLOCK), BLOCK, 0));
+	dev_fill(w->ctx[0], va, 2 * GM_BLOCK_PAGES, 2);
+	cr_assert_eq(pages_in(w, va + 8 * PAGE, 16, GM_PLACE_HOST), 16, "mapped in place");
+	cr_assert_eq(pages_in(w, va + BLOCK, 8, GM_PLACE_HOST), 8, "mapped in place, adopted by the caller");
+	cr_assert_eq(pages_in(w, va, GM_BLOCK_PAGES, GM_PLACE_DEVICE), GM_BLOCK_PAGES - 16);
+	IS(gm_migrate(w->as, va, 2 * BLOCK, w->dev[0], NULL), GM_RET_BUSY);
+	cr_assert_eq(pages_in(w, va + 8 * PAGE, 16, GM_PLACE_HOST), 16);
+	cr_assert_eq(app_wrong(w, va, 2 * GM_BLOCK_PAGES, 2), 0);
+	/* The pin is of the addresses. */
+	OK(gm_sim_munmap(w->sim, va, BLOCK));
+	cr_assert_eq(gm_sim_mmap_at(w->sim, va, BLOCK, RW), va);
+	gm_sim_sleep_ns(w->sim, 2 * SECOND);
+	dev_fill(w->ctx[0], va, GM_BLOCK_PAGES, 3);
+	cr_assert_eq(pages_in(w, va, GM_BLOCK_PAGES, GM_PLACE_DEVICE), GM_BLOCK_PAGES - 16);
+	OK(gm_unpin(w->as, va + 8 * PAGE, 16 * PAGE));
+	OK(gm_unpin(w->as, va + BLOCK, 8 * PAGE));
+	OK(gm_migrate(w->as, va, 2 * BLOCK, w->dev[0], NULL));
+	cr_assert_eq(app_wrong(w, va, GM_BLOCK_PAGES, 3), 0);
+	/* What moves nowhere is pinned to no device. */
+	IS(gm_pin(w->as, shared, 4 * PAGE, w->dev[0]), GM_RET_BUSY);
+	IS(gm_pin(w->as, shared, 4 * PAGE, NULL), GM_RET_FAULT);
+}
+
+/* On failure nothing has changed. */
+CORE_TEST(pin, to_the_host_and_a_release_that_fails)
+{
+	struct gm_mock_rule broken = { .size = sizeof(broken), .op = GM_MOCK_COPY, .nth = 1, .count = 1000,
+				       .result = GM_RET_IO };
+	uint64_t va = app_adopted(w, 1, 1);
+
+	OK(gm_pin(w->as, va, 8 * PAGE, NULL));
+	dev_fill(w->ctx[0], va, GM_BLOCK_PAGES, 2);
+	OK(gm_mock_rule_add(w->dev[0], &broken));
+	IS(gm_release(w->as, (void *)(uintptr_t)va, BLOCK), GM_RET_IO);
+	OK(gm_mock_rule_clear(w->dev[0]));
+	cr_assert(is_pinned(w, va) && is_pinned(w, va + 7 * PAGE));
+	dev_fill(w->ctx[0], va, GM_BLOCK_PAGES, 3);
+	cr_assert_eq(pages_in(w, va, 8, GM_PLACE_HOST), 8);
+	OK(gm_release(w->as, (void *)(uintptr_t)va, BLOCK));
+	OK(gm_adopt(w->as, (void *)(uintptr_t)va, BLOCK, 0));
+	cr_assert_not(is_pinned(w, va), "but released it is pinned no more");
+	OK(gm_unpin(w->as, va, 8 * PAGE));
+}
+
 struct going {
 	struct world *w;
 	uint64_t va;
