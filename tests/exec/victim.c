@@ -227,10 +227,32 @@ static char *mapped(size_t bytes)
 	return p;
 }
 
+/* A file where memory was that is managed: it stays a file, however large, and wherever it goes. */
+static void map_a_file_over(void)
+{
+	const int rw = PROT_READ | PROT_WRITE;
+	int fd = memfd_create("victim", 0);
+	char *p = mapped(BIG), *at = p + MiB, *want = filled(MiB, 21), *q;
+
+	fill(p, BIG, 20);
+	must(pwrite(fd, want, MiB, 0) == (ssize_t)MiB, "pwrite");
+	must(mmap(at, MiB / 2, rw, MAP_SHARED | MAP_FIXED, fd, 0) == at, "a file over it");
+	check("before the file", p, MiB, 20);
+	q = mremap(at, MiB / 2, MiB, MREMAP_MAYMOVE);
+	must(q != MAP_FAILED, "mremap of the file");
+	check("the file, larger", q, MiB, 21);
+	fill(q, MiB, 22);
+	must(pread(fd, want, MiB, 0) == (ssize_t)MiB, "pread");
+	check("stored through the mapping", want, MiB, 22);
+	free(want);
+	(void)close(fd);
+}
+
 static void do_map(void)
 {
 	char *p = mapped(BIG), *other = mapped(4 * MiB), *q;
 
+	map_a_file_over();
 	fill(p, BIG, 10);
 	fill(other, 4 * MiB, 11);
 	must(munmap(p + 4 * MiB, 3 * MiB) == 0, "munmap of the middle");

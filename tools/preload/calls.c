@@ -3,7 +3,7 @@
  * What a program asks the kernel for memory with.
  *
  *     mmap      private, anonymous, writable, anywhere, GM_EXEC_MAP_BYTES and more: in the window. Else as it is: over
- *               managed memory it unmaps that, of which the kernel tells
+ *               managed memory it unmaps that, of which the kernel tells; in the window mremap() is the kernel's then
  *     munmap    what lies in the window is mapped over with the reservation, then free
  *     mremap    of the window: grown in place, or copied by the caller's own thread, page by page within the bound;
  *               with a place of its own, or where rights were changed, brought home, then the kernel's
@@ -67,15 +67,25 @@ static bool is_for_us(const void *at, size_t bytes, int prot, int flags)
 	       (flags & MAP_PRIVATE) && (flags & MAP_ANONYMOUS) && gm_exec_is_live();
 }
 
+static bool in_window(uint64_t *va, uint64_t *end);
+
 GM_EXEC_EXPORT void *mmap(void *at, size_t bytes, int prot, int flags, int fd, off_t offset)
 {
+	uint64_t lo, hi;
+	void *p;
+
 	if (is_for_us(at, bytes, prot, flags)) {
 		uint64_t va = gm_exec_ask(GM_EXEC_PLACE, bytes, 0, false);
 
 		if (va)
 			return (void *)(uintptr_t)va;
 	}
-	return gm_raw_mmap(at, bytes, prot, flags, fd, offset);
+	p = gm_raw_mmap(at, bytes, prot, flags, fd, offset);
+	lo = GM_VA(p), hi = lo + bytes;
+	/* MAP_FIXED: a file, or other rights, where mremap() would else grow or copy plain memory */
+	if (p != MAP_FAILED && in_window(&lo, &hi))
+		gm_exec_window_set_odd(lo, hi - lo);
+	return p;
 }
 
 GM_EXEC_EXPORT void *mmap64(void *at, size_t bytes, int prot, int flags, int fd, off_t offset)
