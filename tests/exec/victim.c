@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
@@ -88,11 +89,35 @@ static void *resized(void *old, size_t bytes)
 	return p;
 }
 
+/* In a table of its own, from here on. */
+static void *close_apart(void *arg)
+{
+	int fd = *(int *)arg;
+
+	must(fcntl(fd, F_GETFD) >= 0, "the descriptor before");
+	must(close_range((unsigned)fd, ~0u, CLOSE_RANGE_UNSHARE) == 0, "close_range, apart");
+	must(fcntl(fd, F_GETFD) < 0 && errno == EBADF, "closed apart");
+	must(dup2(0, fd) == fd && close_range((unsigned)fd, (unsigned)fd, 0) == 0, "close_range in a table of its own");
+	must(fcntl(fd, F_GETFD) < 0 && errno == EBADF, "closed in a table of its own");
+	return NULL;
+}
+
+static void do_close_apart(void)
+{
+	int fd = open("/dev/null", O_RDONLY);
+	pthread_t t;
+
+	must(fd > 2 && pthread_create(&t, NULL, close_apart, &fd) == 0 && pthread_join(t, NULL) == 0, "pthread_create");
+	must(fcntl(fd, F_GETFD) >= 0, "another's table");
+	must(close_range((unsigned)fd, ~0u, 0) == 0 && fcntl(fd, F_GETFD) < 0, "close_range afterwards");
+}
+
 /* Everything that is not its own, in every way there is. */
 static void do_close(void)
 {
 	char *p = filled(BIG, 1), *q;
 
+	do_close_apart();
 	must(close_range(3, ~0u, 0) == 0, "close_range");
 	closefrom(3);
 	for (int fd = 3; fd < 70000; fd++)

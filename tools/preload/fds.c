@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/close_range.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/resource.h>
 
@@ -149,17 +150,25 @@ int gm_exec_fds_close_range(unsigned first, unsigned last, unsigned flags)
 
 /*
  * The range without what is ours. The server does it: it may have a descriptor open for a moment, which it closes
- * later by its number.
+ * later by its number. Not for a thread that has a table of its own (CLOSE_RANGE_UNSHARE, unshare()), as the server cannot
+ * close there, and has nothing open in it: the thread does it itself.
  */
 GM_EXEC_EXPORT int close_range(unsigned first, unsigned last, int flags)
 {
 	uint64_t err;
 
-	if (flags & CLOSE_RANGE_CLOEXEC || first > last || !gm_exec_is_live())
+	if (flags == (int)CLOSE_RANGE_UNSHARE && first <= last && gm_exec_is_live()) {
+		if (syscall(SYS_unshare, CLONE_FILES))
+			return -1;
+		return gm_exec_fds_close_range(first, last, 0);
+	}
+	if (flags || first > last || !gm_exec_is_live())
 		return (int)syscall(SYS_close_range, first, last, flags);
-	err = gm_exec_ask(GM_EXEC_CLOSE, first, last, (uint64_t)flags);
+	err = gm_exec_ask(GM_EXEC_CLOSE, first, last, (uint64_t)syscall(SYS_gettid));
 	if (!err)
 		return 0;
+	if (err == GM_EXEC_APART)
+		return gm_exec_fds_close_range(first, last, 0);
 	errno = (int)err;
 	return -1;
 }

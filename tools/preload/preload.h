@@ -66,9 +66,10 @@ enum gm_exec_op {
 	GM_EXEC_ADOPT,   /* va, bytes */
 	GM_EXEC_RELEASE, /* va, bytes: all home, not managed any more -> 1, 0 failed */
 	GM_EXEC_HEAP,    /* the break has moved */
-	GM_EXEC_CLOSE,   /* first, last, flags: a range of descriptors, without ours -> 0, or an error number */
+	GM_EXEC_CLOSE,   /* first, last, thread: a range of its descriptors, without ours -> 0, an error number, or APART */
 	GM_EXEC_PUBLISH, /* bring the counters up to date */
 };
+#define GM_EXEC_APART UINT64_MAX /* the thread has a table of its own */
 int gm_exec_ask_init(void); /* descriptor that becomes readable when somebody asks; -1 */
 uint64_t gm_exec_ask(enum gm_exec_op op, uint64_t a, uint64_t b, uint64_t c);
 /* For the server: answer what was asked. */

@@ -15,6 +15,7 @@
 #include "config.h"
 
 #include <errno.h>
+#include <linux/kcmp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
@@ -108,7 +109,9 @@ static uint64_t answer(enum gm_exec_op op, uint64_t a, uint64_t b, uint64_t c)
 	case GM_EXEC_HEAP:
 		return !heap_adopt();
 	case GM_EXEC_CLOSE:
-		return gm_exec_fds_close_range((unsigned)a, (unsigned)b, (unsigned)c) ? (uint64_t)errno : 0;
+		if (syscall(SYS_kcmp, syscall(SYS_gettid), (pid_t)c, KCMP_FILES, 0, 0) > 0) /* not where it is not to be had */
+			return GM_EXEC_APART;
+		return gm_exec_fds_close_range((unsigned)a, (unsigned)b, 0) ? (uint64_t)errno : 0;
 	case GM_EXEC_PUBLISH:
 		gm_exec_limit_sample();
 		return 1;
