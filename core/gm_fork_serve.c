@@ -398,6 +398,7 @@ static bool hear(struct gm_as *as, struct heir *h)
 	}
 	more = new_heir(as, msg.child, h->list);
 	if (more) {
+		more->marks = h->marks; /* what is wrong for its parent is wrong for it */
 		more->next = h->next;
 		h->next = more;
 	} else {

@@ -7,6 +7,8 @@
 
 #include "fork_fixture.h"
 
+#include <sys/prctl.h>
+
 #include "hal/host/gm_host_internal.h"
 
 static const struct gm_as_config served = { .size = sizeof(served), .fork = GM_FORK_SERVE };
@@ -130,6 +132,54 @@ Test(fork_serve, child_of_a_child)
 		cr_assert(exited(status, 0), "status 0x%x", (unsigned)status);
 	}
 	in_child = NULL;
+	forker_end(&f);
+}
+
+/*
+ * A clone() and then an event between the copy and the fork: the list is wrong for the second child. It gets marks, and so
+ * does a child of its own, which is not to get by inheritance what its parent may not have.
+ */
+static volatile unsigned *grandchildren;
+
+static void process_clones_and_changes(void)
+{
+	pid_t pid = (pid_t)syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+
+	if (pid == 0)
+		_exit(7);
+	OK(madvise(f.at + 20 * PAGE, 10 * PAGE, MADV_DONTNEED));
+}
+
+static void child_clones_one_that_looks(void)
+{
+	if (syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0))
+		return;
+	child_signals();
+	(*grandchildren)++;
+	_exit(wrong(f.at, 50, 51, 2) ? 1 : 0);
+}
+
+Test(fork_serve, child_of_a_child_that_gets_nothing)
+{
+	int status;
+
+	forker_begin(&f, &served);
+	grandchildren = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	cr_assert_neq((void *)(uintptr_t)grandchildren, MAP_FAILED);
+	cr_assert_eq(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
+	in_prepare = process_clones_and_changes;
+	in_child = child_clones_one_that_looks;
+	for (unsigned i = 0; i < 10; i++) {
+		pid_t pid = fork();
+
+		if (pid == 0)
+			_exit(3);
+		while ((pid = waitpid(-1, &status, 0)) > 0)
+			cr_assert_not(exited(status, 0) || exited(status, 1), "a child of a child looked: 0x%x", (unsigned)status);
+	}
+	in_prepare = in_child = NULL;
+	cr_assert_gt(*grandchildren, 0, "nobody looked: the test proves nothing");
+	cr_assert_eq(on_device(&f, f.at + 50 * PAGE, 1), 1);
 	forker_end(&f);
 }
 
