@@ -165,10 +165,12 @@ static gm_ret_t bring_piece(struct gm_block *b, const struct gm_ws_piece *p, uin
 
 			if (gm_hal_bus_access(b->as->host, va, &byte, 1, false) != GM_RET_FAULT)
 				continue;
-			if (gm_mirror_fetch(b->as, va, deadline_ns) != GM_RET_NOENT) /* the device faults on it, if need be */
-				continue;
-			ret = gm_mirror_bring(b->as, va, gm_mask_test(&p->write, page) ? GM_WRITE : GM_READ, deadline_ns);
-			if (ret && ret != GM_RET_FAULT)
+			ret = gm_mirror_fetch(b->as, va, deadline_ns);
+			if (ret == GM_RET_NOENT)
+				ret = gm_mirror_bring(b->as, va, gm_mask_test(&p->write, page) ? GM_WRITE : GM_READ, deadline_ns);
+			if (ret == GM_RET_BUSY) /* BUSY would be one that no time makes free */
+				return gm_fail(GM_RET_TIMEDOUT, "0x%llx is held in another space", (unsigned long long)va);
+			if (ret && ret != GM_RET_FAULT) /* a device that takes sets need not fault on what is not there */
 				return ret;
 		}
 	return GM_RET_SUCCESS;

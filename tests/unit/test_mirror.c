@@ -300,6 +300,8 @@ MIRROR_TEST(locked_memory)
 /* Memory of another space is in place here; where that has it on its device it comes home. */
 MIRROR_TEST(memory_of_another_space)
 {
+	struct gm_ws_range range = { .bytes = UNIT, .access = RW };
+	struct gm_ws *held, *ws;
 	struct gm_as *other;
 	struct gm_ctx *ctx;
 	void *owned;
@@ -308,6 +310,7 @@ MIRROR_TEST(memory_of_another_space)
 	OK(gm_as_create(m->lib, 0, 0, NULL, &other));
 	OK(gm_as_attach(other, m->dev, GM_ATTACH_IDENTITY, NULL, &ctx));
 	OK(gm_alloc(other, 4 << 20, 0, &owned));
+	range.va = GM_VA(owned);
 	at = (uint64_t *)owned + 1000;
 	*at = 5;
 	is_word(m->ctx, at, 5);
@@ -319,6 +322,13 @@ MIRROR_TEST(memory_of_another_space)
 	cr_assert_eq(place_of(other, at), GM_PLACE_HOST);
 	OK(dev_set(m->ctx, at, 7));
 	cr_assert_eq(*(volatile uint64_t *)at, 7);
+	/* A device that takes sets need not fault: what it could not access must not be in one. */
+	OK(gm_ws_acquire(ctx, &range, 1, 20 * SECOND, &held));
+	IS(gm_ws_acquire(m->ctx, &range, 1, SECOND / 5, &ws), GM_RET_TIMEDOUT);
+	OK(gm_ws_release(held, NULL));
+	OK(gm_ws_acquire(m->ctx, &range, 1, 20 * SECOND, &ws));
+	is_word(m->ctx, at, 7);
+	OK(gm_ws_release(ws, NULL));
 	OK(gm_free(other, owned));
 	IS(dev_touch(m->ctx, GM_VA(at), false), GM_RET_FAULT);
 	OK(gm_as_destroy(other));
