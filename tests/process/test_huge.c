@@ -128,8 +128,19 @@ PLACE_TEST(huge, falls_back_to_small_pages)
 	SYS(prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0));
 	OK(gm_migrate(p->as, GM_VA(p->at), BYTES, NULL, NULL));
 	MUST(pages_away(p, p->at, 0, PAGES) == 0, "home");
-	MUST(!(p->flags & GM_AS_EXCLUSIVE) || !is_huge(p->at), "no frame was kept, and none is huge");
+	if (p->huge && !(p->flags & GM_AS_EXCLUSIVE))
+		MUST(is_huge(p->at) && is_huge(p->at + BLOCK), "the frames were kept as they are");
+	else
+		MUST(!is_huge(p->at) && !is_huge(p->at + BLOCK), "no frame was kept, and none is huge");
 	MUST(cpu_wrong(p, p->at, 0, PAGES) == 0, "with its bytes");
+	/* Nor is there one where a page of what was kept is given up meanwhile. */
+	OK(gm_migrate(p->as, GM_VA(p->at), BYTES, p->dev, NULL));
+	SYS(madvise(p->at + 7 * PAGE, PAGE, MADV_DONTNEED));
+	SYS(madvise(p->at + BLOCK, PAGE, MADV_DONTNEED));
+	p->want[7] = p->want[BLOCK_PAGES] = 0;
+	OK(gm_migrate(p->as, GM_VA(p->at), BYTES, NULL, NULL));
+	MUST(pages_away(p, p->at, 0, PAGES) == 0, "home again");
+	MUST(!is_huge(p->at) && !is_huge(p->at + BLOCK), "small pages beside a hole");
 	assert_same(p, p->at, 0, PAGES);
 	SYS(prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0));
 }

@@ -123,7 +123,7 @@ static void let_try(uint64_t round, unsigned first, unsigned pages)
 {
 	atomic_store(&p.tries, 0);
 	atomic_store(&p.piece, (round + 1) << 16 | first << 8 | (first + pages));
-	while (atomic_load(&p.tries) < 2 * pages && !atomic_load(&p.r.stop))
+	while (atomic_load(&p.tries) < UINT64_C(2) * pages && !atomic_load(&p.r.stop))
 		race_sleep_ns(20000);
 	p.tried += atomic_load(&p.tries);
 }
