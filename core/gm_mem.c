@@ -19,8 +19,8 @@
 #include "core/gm_events.h"
 #include "core/gm_fork.h"
 #include "core/gm_mirror.h"
-#include "core/gm_shared.h"
 #include "core/gm_pin.h"
+#include "core/gm_shared.h"
 #include "core/gm_work.h"
 #include "hal/gm_handle.h"
 

@@ -175,7 +175,7 @@ static void become_managed(struct gm_block *b, const struct gm_mask *pages)
 	b->used_ns = gm_now_ns(b->as->env);
 }
 
-/* What is in the way of claiming: SUCCESS, nothing, and it is done. */
+/* What is in the way of claiming; NOTHING: it is done. */
 enum in_the_way { NOTHING, CHANGED, PAGES, OTHERS, MEMORY };
 
 /* (A, block) */
@@ -436,7 +436,7 @@ static void drop(struct gm_block *b, uint64_t va, uint64_t end, uint64_t deadlin
 	gm_mirror_tidy(b);
 }
 
-/* (block) As asked, for certain? */
+/* (unlocked) As asked, for certain? */
 static bool is_mapped(const struct gm_ctx *ctx, struct gm_block *b, unsigned page, uint32_t access)
 {
 	struct gm_mask mapped;

@@ -50,14 +50,15 @@ void gm_mirror_yield(struct gm_as *as, uint64_t va, uint64_t end, uint64_t deadl
 /* Worker: external pages where nothing is mapped any more. */
 void gm_mirror_sweep(struct gm_as *as);
 
+/* Another space of the instance has it on a device. SUCCESS: no more; NOENT: none has it. TIMEDOUT, BUSY, others. */
+gm_ret_t gm_mirror_fetch(struct gm_as *as, uint64_t va, uint64_t deadline_ns);
+
 /* gm_mirror_ws.c */
 
 /* Which pages of the pieces stay where they are. SUCCESS; FAULT, PERM: the process may not access all of it so. */
 gm_ret_t gm_mirror_survey(struct gm_as *as, struct gm_ws_piece *piece, size_t pieces);
 /* Every page of the piece becomes managed, or an edge, if it is neither. SUCCESS, FAULT, PERM, TIMEDOUT, NOMEM. */
 gm_ret_t gm_mirror_fill(struct gm_block *b, const struct gm_ws_piece *p, uint64_t deadline_ns);
-/* Another space of the instance has it on a device. SUCCESS: no more; NOENT: it is no other space's. TIMEDOUT, others. */
-gm_ret_t gm_mirror_fetch(struct gm_as *as, uint64_t va, uint64_t deadline_ns);
 /*
  * The process's own access to a page where the bus is refused: somebody else may fill it, or let a store go on. Nothing is busy, reserved or held for it meanwhile. SUCCESS, FAULT, TIMEDOUT, NOMEM.
  */

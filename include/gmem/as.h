@@ -9,7 +9,8 @@
  * threads of the library's own, a fault handler, a worker, and a keeper of descriptors, which sleeps, with all
  * signals blocked; and one more per device that raises faults, from its first
  * attachment until it is destroyed. With
- * GM_AS_NO_THREADS it has none, and the caller runs gm_as_serve().
+ * GM_AS_NO_THREADS it has none, and the caller runs gm_as_serve(). On the rung "no move" (gmem/rung.h) each has one
+ * more, in both cases: it reads what the library's own calls raise.
  *
  * A program may close all descriptors (close_range(), daemonising loops): the keeper has
  * copies in a table of its own, and nothing is lost (Linux 6.9 and newer). Without threads, or before Linux 6.9,
@@ -138,6 +139,7 @@ struct gm_as_config {
  * @retval GM_RET_INVAL    @p lib is no instance that lives, @p as is NULL, wrong size, unknown flag, empty or
  *                         unaligned range, a unit that is no power of two between a page and a block
  * @retval GM_RET_NOMEM    out of memory
+ * @retval GM_RET_AGAIN    no thread can be started
  * @retval GM_RET_PERM, GM_RET_NOTSUP  what the host says of userfaultfd; GM_FORK_SERVE without the right to it, or without
  *                         threads of the library; GM_FORK_SERVE or GM_AS_MIRROR on a rung (gmem/rung.h) with
  *                         GM_RUNG_NO_UNMAP_GUARD
@@ -157,7 +159,11 @@ GM_API GM_MUST_CHECK gm_ret_t gm_as_create(struct gm_lib *lib, uint64_t begin, u
  * @retval GM_RET_SUCCESS  gone
  * @retval GM_RET_BUSY     a working set is still held; nothing changed
  * @retval GM_RET_INVAL    @p as is no address space that lives
- * @retval other           bytes could not be brought home; the space is still there and usable
+ * @retval GM_RET_IO       a device failed to copy; the space is still there and usable, as after the following
+ * @retval GM_RET_TIMEDOUT what the process did was not handled, or a device did not answer, in time
+ * @retval GM_RET_NODEV    a device was lost meanwhile; or the program closed the library's descriptors and none can
+ *                         be had
+ * @retval GM_RET_NOMEM    out of memory
  * @threads no other call on @p as may be in flight; not from a hook
  */
 GM_API gm_ret_t gm_as_destroy(struct gm_as *as);
@@ -187,8 +193,9 @@ struct gm_window {
  *                         unknown mode, a window that is unaligned, overflows, or is given for identity
  * @retval GM_RET_EXIST    this device is attached to this space already
  * @retval GM_RET_NOSPC    GM_MAX_CTXS, or the device's own limit, is reached
- * @retval GM_RET_NOMEM    out of memory
- * @retval other           what the backend's pmap_create() returned
+ * @retval GM_RET_NOMEM    out of memory, also of the device
+ * @retval GM_RET_AGAIN    no thread can be started for the device's faults
+ * @retval GM_RET_NODEV    the device is lost
  * @threads any
  * @owner   the caller ends it with gm_as_detach()
  * @source  GMEM gm_as_attach()
@@ -202,7 +209,11 @@ GM_API GM_MUST_CHECK gm_ret_t gm_as_attach(struct gm_as *as, struct gm_dev *dev,
  * @retval GM_RET_SUCCESS  gone
  * @retval GM_RET_BUSY     a working set is held on it; nothing changed
  * @retval GM_RET_INVAL    @p ctx is no context that lives
- * @retval other           bytes could not be brought home; still attached
+ * @retval GM_RET_IO       the device failed to copy; still attached, as after the following
+ * @retval GM_RET_TIMEDOUT what the process did was not handled, or the device did not answer, in time
+ * @retval GM_RET_NODEV    the device was lost meanwhile; or the program closed the library's descriptors and none can
+ *                         be had
+ * @retval GM_RET_NOMEM    out of memory
  * @threads no other call on @p ctx may be in flight; not from a hook
  */
 GM_API gm_ret_t gm_as_detach(struct gm_ctx *ctx);

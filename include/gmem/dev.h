@@ -43,7 +43,9 @@ struct gm_dev_info {
  *                         a required slot is missing, or capabilities contradict the table
  * @retval GM_RET_NOMEM    out of memory
  * @retval GM_RET_NOSPC    the instance has GM_MAX_DEVS devices already
- * @retval other           what dev_init() returned
+ * @retval GM_RET_NODEV    there is no such device, or it is lost
+ * @retval GM_RET_NOTSUP, GM_RET_PERM, GM_RET_BUSY  what dev_init() says: the device lacks something, the process may
+ *                         not open it, somebody else has it. INVAL and NOMEM may be from there too
  * @threads any
  * @owner   the caller ends it with gm_dev_destroy()
  * @source  GMEM gm_dev_create()
@@ -64,7 +66,7 @@ GM_API GM_MUST_CHECK gm_ret_t gm_dev_create(struct gm_lib *lib, const struct gm_
  * @retval GM_RET_INVAL    @p lib is no instance that lives, @p spec or @p dev is NULL, or an option the backend
  *                         does not know
  * @retval GM_RET_NOENT    no such backend; gm_last_error() lists those there are
- * @retval other           as gm_dev_create()
+ * @retval GM_RET_NOMEM, GM_RET_NOSPC, GM_RET_NODEV, GM_RET_NOTSUP, GM_RET_PERM, GM_RET_BUSY  as gm_dev_create()
  * @threads any
  * @owner   the caller ends it with gm_dev_destroy()
  */

@@ -51,7 +51,7 @@ GM_API GM_MUST_CHECK gm_ret_t gm_alloc(struct gm_as *as, uint64_t bytes, uint32_
  * @retval GM_RET_BUSY     a working set holds part of it; nothing changed
  * @retval GM_RET_TIMEDOUT a device, or gm_shared_fd(), did not let go in time; nothing was freed
  * @retval GM_RET_NOMEM    out of memory; nothing changed
- * @threads any
+ * @threads any; blocks
  */
 GM_API gm_ret_t gm_free(struct gm_as *as, void *ptr);
 
@@ -118,8 +118,11 @@ GM_API GM_MUST_CHECK gm_ret_t gm_adopt(struct gm_as *as, void *ptr, uint64_t byt
  * @retval GM_RET_BUSY     a working set holds part of it: nothing changed, or, if the set came
  *                         meanwhile and other memory lies between, what is before it is released
  * @retval GM_RET_NOMEM    out of memory; what is not released yet is adopted still
- * @retval other           bytes could not be brought home; still adopted
- * @threads any
+ * @retval GM_RET_IO       a device failed to copy; adopted still, as after the following
+ * @retval GM_RET_TIMEDOUT what the process did was not handled, or a device did not answer, in time
+ * @retval GM_RET_NODEV    a device was lost meanwhile; or the program closed the library's descriptors and none can
+ *                         be had
+ * @threads any; blocks
  */
 GM_API gm_ret_t gm_release(struct gm_as *as, void *ptr, uint64_t bytes);
 
@@ -190,8 +193,11 @@ GM_API gm_ret_t gm_fork_policy(struct gm_as *as, uint64_t va, uint64_t bytes, en
  * @retval GM_RET_FAULT    not all of it is managed memory; nothing changed. Or part was unmapped meanwhile, or can neither
  *                         be moved nor written; then part may be discarded
  * @retval GM_RET_BUSY     a working set holds part of it: nothing changed, or, if the set came meanwhile, what is before it
- *                         is discarded
+ *                         is discarded. Or another userfaultfd has part of it; then what is before it is discarded
  * @retval GM_RET_TIMEDOUT a device did not let go in time; part may be discarded
+ * @retval GM_RET_NODEV    the program closed the library's descriptors, and none can be had; part may be discarded
+ * @retval GM_RET_NOTSUP   part of it is locked, or other memory than was adopted: it cannot be watched; what is before
+ *                         it is discarded
  * @retval GM_RET_NOMEM    out of memory; part may be discarded
  * @threads any; blocks
  */
@@ -200,9 +206,10 @@ GM_API gm_ret_t gm_discard(struct gm_as *as, uint64_t va, uint64_t bytes);
 /**
  * @brief Do what mprotect() does, for devices too.
  *
- * Does mprotect() on the whole range, managed or not, and when it returns no device reads or writes there beyond the new
- * rights, wherever the bytes are. Pages stay where they are. A device's access against the rights of the process gives
- * GM_RET_FAULT (it may do nothing) or GM_RET_PERM (it may only read). On a device with larger pages than 4 KiB one
+ * Does mprotect() on the whole range, managed or not, and when it returns no device reads or writes there through this
+ * space beyond the new rights, wherever the bytes are (what devices have in place through another space follows the
+ * rights of the process at each access). Pages stay where they are. A device's access against the rights of the process
+ * gives GM_RET_FAULT (it may do nothing) or GM_RET_PERM (it may only read). On a device with larger pages than 4 KiB one
  * such page loses all that any part of it loses, and is GM_RET_NOTSUP for what only part of it allows.
  *
  * The kernel tells nobody of a bare mprotect(): after that rights are read anew at each new mapping, and a device that

@@ -49,7 +49,9 @@ struct gm_ws_room {
  * @retval GM_RET_NOSPC    it never fits; @p room is filled in
  * @retval GM_RET_INVAL    @p ctx is no context that lives; NULL, too many or no ranges, an empty or overflowing
  *                         range, unknown access
- * @retval GM_RET_FAULT    a range is not managed memory
+ * @retval GM_RET_FAULT    a range is not managed memory; where the space mirrors the process (GM_AS_MIRROR): nothing is
+ *                         mapped there, or the process may not access it at all
+ * @retval GM_RET_PERM     the space mirrors the process, and that may not access a range so
  * @retval GM_RET_NOMEM    out of memory
  * @threads any
  */
@@ -89,13 +91,14 @@ GM_API GM_MUST_CHECK gm_ret_t gm_ws_acquire(struct gm_ctx *ctx, const struct gm_
  *
  * The set is gone for the caller when the call returns. The fence is waited
  * for by the library; whatever its result, the hold ends with it (who waits for the fence
- * may be told a moment earlier).
+ * may be told a moment earlier). Where there is no memory to be called back when the fence is done, the call itself
+ * waits for it, as long as that takes.
  *
  * @param[in] ws     the set; NULL is allowed
  * @param[in] fence  the launch that uses it; NULL: release now
  * @retval GM_RET_SUCCESS  released, or will be
  * @retval GM_RET_INVAL    @p ws is no set that is held, or @p fence no fence that lives; still held
- * @threads any
+ * @threads any; blocks only as said
  */
 GM_API gm_ret_t gm_ws_release(struct gm_ws *ws, struct gm_fence *fence);
 

@@ -39,17 +39,17 @@ CORE_TEST(pin, to_the_host_where_a_space_mirrors, .as = { .flags = GM_AS_MIRROR 
 {
 	uint64_t va = app_map_blocks(w, 4), shared = gm_sim_mmap_shared(w->sim, BLOCK);
 
-	app_fill(w, va, 3 * GM_BLOCK_PAGES, 1);
+	app_fill(w, va, UINT64_C(3) * GM_BLOCK_PAGES, 1);
 	OK(gm_pin(w->as, va + 8 * PAGE, 16 * PAGE, NULL));
 	OK(gm_pin(w->as, va + BLOCK, 8 * PAGE, NULL));
 	OK(gm_adopt(w->as, (void *)(uintptr_t)(va + BLOCK), BLOCK, 0));
-	dev_fill(w->ctx[0], va, 2 * GM_BLOCK_PAGES, 2);
+	dev_fill(w->ctx[0], va, UINT64_C(2) * GM_BLOCK_PAGES, 2);
 	cr_assert_eq(pages_in(w, va + 8 * PAGE, 16, GM_PLACE_HOST), 16, "mapped in place");
 	cr_assert_eq(pages_in(w, va + BLOCK, 8, GM_PLACE_HOST), 8, "mapped in place, adopted by the caller");
 	cr_assert_eq(pages_in(w, va, GM_BLOCK_PAGES, GM_PLACE_DEVICE), GM_BLOCK_PAGES - 16);
 	IS(gm_migrate(w->as, va, 2 * BLOCK, w->dev[0], NULL), GM_RET_BUSY);
 	cr_assert_eq(pages_in(w, va + 8 * PAGE, 16, GM_PLACE_HOST), 16);
-	cr_assert_eq(app_wrong(w, va, 2 * GM_BLOCK_PAGES, 2), 0);
+	cr_assert_eq(app_wrong(w, va, UINT64_C(2) * GM_BLOCK_PAGES, 2), 0);
 	/* The pin is of the addresses. */
 	OK(gm_sim_munmap(w->sim, va, BLOCK));
 	cr_assert_eq(gm_sim_mmap_at(w->sim, va, BLOCK, RW), va);
