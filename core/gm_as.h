@@ -162,24 +162,6 @@ static inline void gm_stat_lap(struct gm_as *as, enum gm_stat which, uint64_t *n
 	*now_ns = now;
 }
 
-/* To be taken before rights are asked for of the block of va, and handed to gm_rights_same(). */
-static inline uint64_t gm_rights_seen(struct gm_as *as, uint64_t va)
-{
-	return atomic_load(gm_rights_of(&as->rights, va));
-}
-
-/* (block) Where a mapping made by such rights, or a hold, is recorded: do they hold still? */
-static inline bool gm_rights_same(struct gm_as *as, uint64_t va, uint64_t seen)
-{
-	return seen == gm_rights_seen(as, va) && !(uint32_t)seen;
-}
-
-/* Of the whole space: an answer kept from before the last change may be wrong. Asked after gm_rights_seen(). */
-static inline uint64_t gm_rights_changes(struct gm_as *as)
-{
-	return atomic_load(&as->rights.changes);
-}
-
 static inline uint64_t gm_block_base(uint64_t va)
 {
 	return va & ~(uint64_t)(GM_BLOCK_BYTES - 1);

@@ -200,7 +200,7 @@ static gm_ret_t duplicate_block(struct gm_ctx *ctx, struct gm_block *b, uint64_t
 		struct gm_move m = { .block = b };
 
 		gm_lock(env, &b->lock);
-		m.rights = gm_rights_seen(b->as, b->va);
+		m.rights = gm_rights_seen(&b->as->rights, b->va);
 		m.want = lacks_duplicate(ctx, b, va, end);
 		gm_unlock(env, &b->lock);
 		m.want = readable(b, &m.want);
@@ -298,7 +298,7 @@ static gm_ret_t exclusive_block(struct gm_ctx *ctx, struct gm_block *b, uint64_t
 		struct gm_move m = { .block = b };
 
 		gm_lock(env, &b->lock);
-		m.rights = gm_rights_seen(b->as, b->va);
+		m.rights = gm_rights_seen(&b->as->rights, b->va);
 		m.want = lacks_exclusive(ctx, b, va, end);
 		gm_unlock(env, &b->lock);
 		if (gm_mask_empty(&m.want))

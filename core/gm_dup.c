@@ -207,7 +207,7 @@ gm_ret_t gm_dup_fault(struct gm_ctx *ctx, struct gm_block *b, const struct gm_fa
 	gm_ret_t ret;
 	bool cannot;
 
-	m.rights = gm_rights_seen(b->as, b->va);
+	m.rights = gm_rights_seen(&b->as->rights, b->va);
 	ret = gm_fault_rights(b->as, ask->va, ask->access, &vma);
 
 	if (ret)

@@ -253,7 +253,7 @@ gm_ret_t gm_fault_in_place(struct gm_ctx *ctx, struct gm_block *b, unsigned page
 		ret = gm_wait(as->env, &b->waitq, &b->lock, deadline_ns);
 	/* Only what is on the host for certain, with rights that hold; anything else is looked at again. */
 	dup = !ret && gm_mask_test(&b->dup, page);
-	if (!ret && (dup || !stays(b, page, &p.none) || !gm_rights_same(as, b->va, rights)))
+	if (!ret && (dup || !stays(b, page, &p.none) || !gm_rights_same(&as->rights, b->va, rights)))
 		ret = GM_RET_AGAIN;
 	if (!ret)
 		claim_in_place(b, ctx, page, access, hold, &p);
@@ -363,7 +363,7 @@ static gm_ret_t choose_all(struct gm_ctx *ctx, struct gm_block *b, const struct 
 {
 	struct gm_host_vma vma = { .bytes = 0 };
 
-	*m = (struct gm_move){ .block = b, .rights = gm_rights_seen(b->as, b->va) };
+	*m = (struct gm_move){ .block = b, .rights = gm_rights_seen(&b->as->rights, b->va) };
 	for (size_t i = 0; i < *n; i++) {
 		unsigned page = gm_page_of(b, ask[i]->va);
 		struct gm_mask want = gm_mask_span(page, page + 1), all;
@@ -464,7 +464,7 @@ static gm_ret_t bring_one(struct gm_ctx *ctx, struct gm_block *b, const struct g
 static gm_ret_t serve_in_place(struct gm_ctx *ctx, struct gm_block *b, const struct gm_fault_ask *ask, bool mapped,
 			       uint64_t deadline_ns, enum outcome *outcome)
 {
-	uint64_t rights = gm_rights_seen(b->as, b->va);
+	uint64_t rights = gm_rights_seen(&b->as->rights, b->va);
 	struct gm_host_vma vma = { .bytes = 0 };
 	unsigned page = gm_page_of(b, ask->va);
 	gm_ret_t ret = gm_fault_rights(b->as, ask->va, ask->access, &vma);

@@ -1,5 +1,21 @@
 /* SPDX-License-Identifier: MIT */
-/* What happens around fork(); see gm_fork.c, gm_fork_policy.c, gm_fork_serve.c. */
+/*
+ * What happens around fork(); see gm_fork.c, gm_fork_policy.c, gm_fork_serve.c, and hal/host/gm_host_fork.c (the gate),
+ * gm_host_child.c (the child's descriptor).
+ *
+ * What a child gets of a page that is on a device when the process forks, by what gm_fork_policy() says there:
+ *
+ *               it comes home, or is copied aside   it does neither (held by a set or a pin,   clone() without the
+ *                                                   a device that fails, no memory)            handlers of fork()
+ *     home      it, as ever                         SIGSEGV                                    zeros; SIGBUS in a space
+ *     served    its bytes as of the fork            SIGSEGV; marked (SIGBUS) if only the       that serves
+ *                                                   filling fails
+ *     excluded  SIGSEGV                             SIGSEGV                                    SIGSEGV
+ *
+ * "SIGSEGV" is not inherited (MADV_DONTFORK), for one fork where it is not excluded (keep_block()). If not even marks
+ * can be made the child ends by SIGBUS before it looks (the gate). What comes home does so by blocks: of one in which a
+ * page is held, all that is away is not inherited. Children of a child that is being filled get what it has not yet.
+ */
 #ifndef GM_CORE_FORK_H
 #define GM_CORE_FORK_H
 

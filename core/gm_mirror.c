@@ -550,7 +550,7 @@ gm_ret_t gm_mirror_serve(struct gm_ctx *ctx, struct gm_block *b, unsigned page, 
 			 enum gm_mirrored *did)
 {
 	struct gm_host_vma vma = { .bytes = 0 };
-	uint64_t va = va_of(b, page), rights = gm_rights_seen(b->as, va);
+	uint64_t va = va_of(b, page), rights = gm_rights_seen(&b->as->rights, va);
 	gm_ret_t ret = gm_mirror_look(b->as, va, access, &vma);
 	bool refused = false;
 

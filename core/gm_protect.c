@@ -6,20 +6,9 @@
  *     begun --no page busy or dropped, no set loses a right--> quiet --mprotect()--> changed --revoked--> ended
  *       '--a set would lose a right (BUSY), or in time it is not quiet (TIMEDOUT)--> ended, nothing changed
  *
- * Who maps a page asks first what the process itself may do. His answer may be from before the mprotect(), and his
- * mapping recorded when all were revoked:
+ * Who maps a page asks first what the process itself may do; how it is known that the answer still holds when the
+ * mapping is recorded is told in gm_protect.h.
  *
- *     fault      seen, rights asked ------------------------------------> recorded? (block)
- *     protect               begun, mprotect(), revoked (block), ended
- *
- * Two ways lead out of it:
- *  - the page is busy before rights are asked for (gm_fault_edge.c, map_edges() in gm_fault_block.c): revoking waits for
- *    it, and finds what was recorded;
- *  - else a counter is read before (gm_rights_seen()), and again under the block's lock where the mapping, or a set's
- *    hold, is recorded (gm_rights_same()). It changed when a gm_protect() of this block (or one that shares the counter)
- *    began or ended since, and nothing is recorded while one is under way. If the recording comes first, the block's lock
- *    shows it to the revocation, as the counter is changed before that lock is taken; else the counter tells. The fault
- *    looks anew then, and the page stays where it is meanwhile, unmapped.
  * The first wait is for the sake of sets: what was recorded before the change began may be held a moment later, and is
  * busy until then. So when it is quiet, all sets there will be until the end are seen, and nothing has changed yet.
  *

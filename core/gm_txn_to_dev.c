@@ -465,7 +465,7 @@ static gm_ret_t map(struct gm_txn *t, bool *changed)
 		if (gm_mask_empty(&pages))
 			continue;
 		gm_lock(as->env, &b->lock);
-		if (!gm_rights_same(as, b->va, m->rights)) {
+		if (!gm_rights_same(&as->rights, b->va, m->rights)) {
 			gm_unlock(as->env, &b->lock);
 			*changed = true;
 			continue;

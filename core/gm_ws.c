@@ -146,7 +146,8 @@ static gm_ret_t open_group(struct group *g, uint64_t deadline_ns)
 	struct gm_mask fixed;
 
 	for (size_t i = 0; i < g->n; i++) /* of all, before any rights are read: one answer may do for several */
-		g->move[i] = (struct gm_move){ .rights = gm_rights_seen(ctx->as, g->ws->piece[g->first + i].va) };
+		g->move[i] = (struct gm_move){
+			.rights = gm_rights_seen(&ctx->as->rights, g->ws->piece[g->first + i].va) };
 	for (size_t i = 0; i < g->n && !ret; i++) {
 		const struct gm_ws_piece *p = &g->ws->piece[g->first + i];
 		struct gm_block *b;
@@ -328,7 +329,7 @@ static size_t hold_resident(struct gm_ws *ws)
 	if (!gm_txn_enter_moving(as)) /* a fork: its turn first */
 		return left;
 	for (size_t i = 0; i < ws->pieces; i++) {
-		uint64_t rights = gm_rights_seen(as, ws->piece[i].va), now = gm_rights_changes(as);
+		uint64_t rights = gm_rights_seen(&as->rights, ws->piece[i].va), now = gm_rights_changes(&as->rights);
 
 		if (now != changes) /* an answer from before does not do */
 			vma.bytes = 0;

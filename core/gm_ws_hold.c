@@ -107,7 +107,7 @@ bool gm_ws_hold_resident(struct gm_ws *ws, size_t piece, uint64_t rights)
 		return false;
 	gm_lock(ctx->as->env, &b->lock);
 	ready = !GM_PLANTED(ctx->as, GM_PLANT_SKIP_HOLD) && is_ready(ctx, b, p, &pages, &write, &edge) &&
-		gm_rights_same(ctx->as, b->va, rights);
+		gm_rights_same(&ctx->as->rights, b->va, rights);
 	if (ready) {
 		struct gm_bnode *n = b->node[ctx->dev->index];
 

@@ -298,8 +298,9 @@ static gm_ret_t look_meanwhile(void *pmap, uint64_t va, uint64_t bytes, uint32_t
 	struct gm_as *as = hooked.w->as;
 
 	for (uint64_t at = va; at < va + bytes; at += BLOCK)
-		cr_assert_not(gm_rights_same(as, at, gm_rights_seen(as, at)));
-	cr_assert(gm_rights_same(as, va - BLOCK, gm_rights_seen(as, va - BLOCK)) || bytes > 63 * BLOCK);
+		cr_assert_not(gm_rights_same(&as->rights, at, gm_rights_seen(&as->rights, at)));
+	cr_assert(gm_rights_same(&as->rights, va - BLOCK, gm_rights_seen(&as->rights, va - BLOCK)) ||
+		  bytes > 63 * BLOCK);
 	return hooked.mem_protect(pmap, va, bytes, access);
 }
 
@@ -313,12 +314,13 @@ CORE_TEST(protect, nothing_is_recorded_meanwhile)
 	hooked.mem_protect = hooked.host->host.mem_protect;
 	hooked.host->host.mem_protect = look_meanwhile;
 	for (unsigned i = 0; i < 5; i++) {
-		uint64_t seen = gm_rights_seen(w->as, va + (blocks[i] - 1) * BLOCK);
+		uint64_t seen = gm_rights_seen(&w->as->rights, va + (blocks[i] - 1) * BLOCK);
 
 		OK(gm_protect(w->as, va, blocks[i] * BLOCK, GM_READ));
-		cr_assert_not(gm_rights_same(w->as, va + (blocks[i] - 1) * BLOCK, seen), "who asked before asks again");
-		seen = gm_rights_seen(w->as, va);
-		cr_assert(gm_rights_same(w->as, va, seen));
+		cr_assert_not(gm_rights_same(&w->as->rights, va + (blocks[i] - 1) * BLOCK, seen),
+			      "who asked before asks again");
+		seen = gm_rights_seen(&w->as->rights, va);
+		cr_assert(gm_rights_same(&w->as->rights, va, seen));
 	}
 	hooked.host->host.mem_protect = hooked.mem_protect;
 }
