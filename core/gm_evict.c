@@ -24,7 +24,7 @@ static bool open_victim(struct gm_victim *v)
 {
 	if (!v->block) {
 		(void)gm_pack_open(v->as, v->va, &v->block); /* NOMEM is no victim */
-		gm_as_unpin(v->as);
+		gm_as_put(v->as);
 	}
 	return v->block;
 }

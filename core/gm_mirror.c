@@ -74,7 +74,7 @@ static bool has_region(struct gm_as *as, uint64_t va, uint64_t *begin, uint64_t 
 	return false;
 }
 
-/* Another space that manages va, which does not go until gm_as_unpin(); NULL: none does, and as has_region(). */
+/* Another space that manages va, which does not go until gm_as_put(); NULL: none does, and as has_region(). */
 static struct gm_as *other_space(struct gm_as *as, uint64_t va, uint64_t *begin, uint64_t *end)
 {
 	struct gm_lib *lib = as->lib;
@@ -90,7 +90,7 @@ static struct gm_as *other_space(struct gm_as *as, uint64_t va, uint64_t *begin,
 		gm_unlock(as->env, &o->lock);
 	}
 	if (found)
-		gm_as_pin(found);
+		gm_as_get(found);
 	gm_unlock(as->env, &lib->lock);
 	return found;
 }
@@ -127,7 +127,7 @@ gm_ret_t gm_mirror_look(struct gm_as *as, uint64_t va, uint32_t access, struct g
 	end = vma->va + vma->bytes < as->end ? vma->va + vma->bytes : as->end;
 	other = other_space(as, va, &begin, &end);
 	if (other) {
-		gm_as_unpin(other);
+		gm_as_put(other);
 		vma->kind = GM_HOST_LIBRARY;
 		begin = va & ~(uint64_t)(GM_PAGE_BYTES - 1);
 		end = begin + GM_PAGE_BYTES;
@@ -463,7 +463,7 @@ gm_ret_t gm_mirror_fetch(struct gm_as *as, uint64_t va, uint64_t deadline_ns)
 		ret = gm_move_home(b, &one, GM_TXN_FORCE, deadline_ns);
 	}
 	gm_block_put(b);
-	gm_as_unpin(other);
+	gm_as_put(other);
 	return ret == GM_RET_FAULT || ret == GM_RET_EXIST || ret == GM_RET_AGAIN ? GM_RET_SUCCESS : ret;
 }
 

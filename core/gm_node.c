@@ -309,7 +309,7 @@ static void point_at(const struct gm_chunk *c, struct gm_victim *victim)
 
 	*victim = (struct gm_victim){ .first = c->first, .end = c->first + (GM_UNIT_PAGES << c->order) };
 	if (p) {
-		gm_as_pin(p->as);
+		gm_as_get(p->as);
 		victim->as = p->as;
 		victim->va = p->va;
 	} else {

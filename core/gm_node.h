@@ -83,7 +83,7 @@ void gm_node_split(struct gm_node *node, struct gm_chunk *chunk);
 /* What to evict. */
 struct gm_victim {
 	struct gm_block *block; /* with a reference; NULL: it is packed, */
-	struct gm_as *as;       /* in this space, which is kept until gm_as_unpin(), */
+	struct gm_as *as;       /* in this space, which is kept until gm_as_put(), */
 	uint64_t va;            /* here */
 	unsigned first, end;    /* pages */
 };

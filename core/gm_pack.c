@@ -277,12 +277,12 @@ gm_ret_t gm_pack_open_range(struct gm_as *as, uint64_t va, uint64_t end)
 
 /* --------------------------------------------------------------- victims */
 
-void gm_as_pin(struct gm_as *as)
+void gm_as_get(struct gm_as *as)
 {
 	atomic_fetch_add(&as->live_blocks, 1);
 }
 
-void gm_as_unpin(struct gm_as *as)
+void gm_as_put(struct gm_as *as)
 {
 	atomic_fetch_sub(&as->live_blocks, 1);
 }

@@ -98,9 +98,9 @@ struct gm_mask *gm_pack_mask(struct gm_block *b, struct gm_bnode *n, struct gm_b
 /* How large it is, or would be. */
 size_t gm_pack_bytes(const struct gm_packed *p);
 
-/* (node) The space of a packed victim does not go until gm_as_unpin(). */
-void gm_as_pin(struct gm_as *as);
-void gm_as_unpin(struct gm_as *as);
+/* (node) The space of a packed victim does not go until gm_as_put(). */
+void gm_as_get(struct gm_as *as);
+void gm_as_put(struct gm_as *as);
 
 /* The worker's: pack what is fit, some of it. Returns when there will be more to do, UINT64_MAX: not by itself. */
 uint64_t gm_pack_work(struct gm_as *as);
