@@ -528,24 +528,6 @@ static bool gives_way(struct gm_block *b, unsigned page, const struct gm_host_vm
 	return !external;
 }
 
-void gm_mirror_yield(struct gm_as *as, uint64_t va, uint64_t end, uint64_t deadline_ns)
-{
-	uint64_t at = va;
-
-	if (!gm_as_mirrors(as))
-		return;
-	for (struct gm_block *b; (b = gm_block_next_live(as, at, end)); gm_block_put(b)) {
-		bool has;
-
-		gm_lock(as->env, &b->lock);
-		has = b->has_external;
-		gm_unlock(as->env, &b->lock);
-		if (has)
-			drop(b, va, end, deadline_ns);
-		at = b->va + GM_BLOCK_BYTES;
-	}
-}
-
 gm_ret_t gm_mirror_serve(struct gm_ctx *ctx, struct gm_block *b, unsigned page, uint32_t access, uint64_t deadline_ns,
 			 enum gm_mirrored *did)
 {

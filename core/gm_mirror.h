@@ -44,9 +44,6 @@ void gm_mirror_tidy(struct gm_block *b);
  */
 bool gm_mirror_let_go(struct gm_block *b);
 
-/* Devices let go of external pages of [va, end), which are about to be adopted, but for those that a set holds. */
-void gm_mirror_yield(struct gm_as *as, uint64_t va, uint64_t end, uint64_t deadline_ns);
-
 /* Worker: external pages where nothing is mapped any more. */
 void gm_mirror_sweep(struct gm_as *as);
 
@@ -65,6 +62,8 @@ gm_ret_t gm_mirror_fill(struct gm_block *b, const struct gm_ws_piece *p, uint64_
 gm_ret_t gm_mirror_bring(struct gm_as *as, uint64_t va, uint32_t access, uint64_t deadline_ns);
 /* The same for what of a set is external and not there. What cannot be accessed at all is left to the device to find. */
 gm_ret_t gm_mirror_bring_set(struct gm_as *as, const struct gm_ws_piece *piece, size_t pieces, uint64_t deadline_ns);
+/* Devices let go of external pages of [va, end), which are about to be adopted, but for those that a set holds. */
+void gm_mirror_yield(struct gm_as *as, uint64_t va, uint64_t end, uint64_t deadline_ns);
 /* What of [va, end) may be adopted is. SUCCESS, NOMEM, TIMEDOUT. */
 gm_ret_t gm_mirror_adopt_range(struct gm_as *as, uint64_t va, uint64_t end, uint64_t deadline_ns);
 /* How many pages of [va, end) would be, and are in no region: they are on the host. */

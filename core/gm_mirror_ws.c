@@ -13,6 +13,7 @@
 #include "core/gm_mirror.h"
 
 #include "core/gm_fault.h"
+#include "core/gm_mem.h"
 
 static uint64_t va_of(uint64_t block, unsigned page)
 {
@@ -196,6 +197,26 @@ gm_ret_t gm_mirror_bring_set(struct gm_as *as, const struct gm_ws_piece *piece, 
 		gm_block_put(b);
 	}
 	return ret;
+}
+
+void gm_mirror_yield(struct gm_as *as, uint64_t va, uint64_t end, uint64_t deadline_ns)
+{
+	uint64_t at = va;
+
+	if (!gm_as_mirrors(as))
+		return;
+	for (struct gm_block *b; (b = gm_block_next_live(as, at, end)); gm_block_put(b)) {
+		bool has;
+
+		gm_lock(as->env, &b->lock);
+		has = b->has_external;
+		gm_unlock(as->env, &b->lock);
+		if (has) { /* what a set holds stays: its accesses are refused */
+			(void)gm_mem_unmap_in_place(b, va, end, deadline_ns);
+			gm_mirror_tidy(b);
+		}
+		at = b->va + GM_BLOCK_BYTES;
+	}
 }
 
 /* The next piece of [*at, end) that may be adopted, after which *at is; false: none. */
