@@ -2,7 +2,8 @@
 /*
  * A device's memory. Frames come from one buddy allocator per slab, in units
  * of 64 KiB; beside each unit stands a record of what is in it, so nothing is
- * allocated when pages move.
+ * allocated when pages move. A record is written when its unit is first taken,
+ * not before: of a large device that is hardly used the books cost nothing.
  *
  *     FREE --take--> BUSY --settle--> RESIDENT --put--> FREE
  *                     \------put (transaction undone)----/
@@ -78,8 +79,6 @@ gm_ret_t gm_node_add_slab(struct gm_node *node, uint64_t begin, uint64_t end)
 		gm_frames_fini(&books.frames);
 		return gm_fail(GM_RET_NOMEM, "no memory for the books of a slab of device memory");
 	}
-	for (uint32_t i = 0; i < books.frames.units; i++)
-		books.chunk[i].pa = begin + (uint64_t)i * GM_UNIT_BYTES;
 	gm_lock(node->env, &node->lock);
 	ret = publish_slab(node, &books, end);
 	gm_unlock(node->env, &node->lock);
@@ -114,6 +113,7 @@ static struct gm_chunk *take_from(struct gm_node *node, struct gm_slab_books *s,
 		return NULL;
 	chunk = &s->chunk[(pa - s->frames.begin) / GM_UNIT_BYTES];
 	assert(chunk->state == GM_CHUNK_FREE);
+	chunk->pa = pa;
 	chunk->order = (uint8_t)order;
 	chunk->state = GM_CHUNK_BUSY;
 	node->free_units -= 1u << order;
@@ -264,6 +264,7 @@ void gm_node_split(struct gm_node *node, struct gm_chunk *chunk)
 	for (unsigned i = 1; i < units; i++) {
 		struct gm_chunk *c = &chunk[i];
 
+		c->pa = chunk->pa + (uint64_t)i * GM_UNIT_BYTES;
 		c->order = 0;
 		c->state = GM_CHUNK_RESIDENT;
 		c->owner = chunk->owner;

@@ -40,6 +40,7 @@ void gm_exec_table(FILE *out, char **argv, const struct gm_exec_shared *x, const
 	row(out, "limit of the host", x->limit_bytes);
 	row(out, "the host had at most", x->peak_host_bytes);
 	row(out, "  of that managed, at most", x->peak_managed_bytes);
+	row(out, "  and not managed, at most", x->peak_rest_bytes);
 	row(out, "the device had at most", x->peak_device_bytes);
 	row(out, "moved to the device", x->bytes_to_device);
 	row(out, "moved home", x->bytes_to_host);

@@ -5,6 +5,8 @@
  */
 #include "config.h"
 
+#include <sys/mman.h>
+
 #include "core_fixture.h"
 
 #include "core/gm_policy_lru.h"
@@ -137,6 +139,25 @@ CORE_TEST(node, take_until_full, .bare = true)
 	cr_assert_null(gm_node_take(&node, 1));
 	cr_assert_eq(gm_node_take(&node, 0), c[3]);
 	node_close();
+}
+
+/* Of 128 GiB: the bitmaps of the frames, and what is beside the units that are in use. */
+CORE_TEST(node, books_of_what_is_not_used_cost_nothing, .bare = true)
+{
+	static unsigned char there[1 << 15];
+	uint64_t units = (uint64_t)1 << 21, va, pages, present = 0;
+
+	node_open(w, units, PAGE);
+	(void)settle(0, 0, 0);
+	(void)settle(GM_BLOCK_ORDER, 1, 0);
+	va = ((uintptr_t)node.slab[0].chunk + PAGE - 1) & ~(uint64_t)(PAGE - 1);
+	pages = units * sizeof(struct gm_chunk) / PAGE - 1;
+	cr_assert_leq(pages, sizeof(there));
+	cr_assert_eq(mincore((void *)(uintptr_t)va, pages * PAGE, there), 0);
+	for (uint64_t i = 0; i < pages; i++)
+		present += there[i] & 1;
+	cr_assert_leq(present, 8, "%llu pages of books", (unsigned long long)present);
+	gm_node_fini(&node);
 }
 
 CORE_TEST(node, granule_of_two_megabytes, .bare = true)

@@ -224,6 +224,7 @@ static void publish(uint64_t host, uint64_t device)
 	stats(&s);
 	raise_to(&x->peak_host_bytes, host);
 	raise_to(&x->peak_managed_bytes, found_bytes);
+	raise_to(&x->peak_rest_bytes, rest_bytes);
 	raise_to(&x->peak_device_bytes, device);
 	x->host_bytes = host;
 	x->managed_bytes = found_bytes;

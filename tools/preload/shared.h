@@ -15,7 +15,7 @@
 
 /* Name of the variable with the number of the descriptor. */
 #define GM_EXEC_FD_ENV "GMEM_EXEC_FD"
-#define GM_EXEC_MAGIC UINT32_C(0x676d6533)
+#define GM_EXEC_MAGIC UINT32_C(0x676d6534)
 
 enum gm_exec_state { GM_EXEC_ABSENT, GM_EXEC_LOADED, GM_EXEC_SERVING, GM_EXEC_REFUSED };
 
@@ -25,6 +25,7 @@ enum gm_exec_state { GM_EXEC_ABSENT, GM_EXEC_LOADED, GM_EXEC_SERVING, GM_EXEC_RE
 	X(host_bytes, "... at the end") \
 	X(peak_managed_bytes, "of the managed memory, on the host at its highest") \
 	X(managed_bytes, "... at the end") \
+	X(peak_rest_bytes, "of the host's, not managed: the program's data and stacks, libgmem's own; at its highest") \
 	X(peak_device_bytes, "memory of the device that is in use, at its highest") \
 	X(device_bytes, "... at the end") \
 	X(bytes_to_device, "moved to the device") \
