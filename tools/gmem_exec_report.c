@@ -47,7 +47,7 @@ void gm_exec_table(FILE *out, char **argv, const struct gm_exec_shared *x, const
 	fprintf(out, "  %-34s %10" PRIu64 "     in %.2f s\n", "accesses that waited", x->faults, (double)x->fault_ns / 1e9);
 	fprintf(out, "  %-34s %10" PRIu64 "     in %.2f s\n", "times room was made", x->passes, (double)x->pass_ns / 1e9);
 	if (x->refused_pages)
-		fprintf(out, "  %-34s %10" PRIu64 "     pinned or locked\n", "pages that did not go", x->refused_pages);
+		fprintf(out, "  %-34s %10" PRIu64 "     pinned, locked, read-only\n", "pages that did not go", x->refused_pages);
 	if (x->full)
 		fprintf(out, "  the device was full %" PRIu64 " times: give it more memory (--device)\n", x->full);
 	if (x->peak_host_bytes > x->limit_bytes)

@@ -7,8 +7,7 @@
  *     munmap    what lies in the window is mapped over with the reservation, then free
  *     mremap    of the window: grown in place, or copied by the caller's own thread, page by page within the bound;
  *               with a place of its own, or where rights were changed, brought home, then the kernel's
- *     mprotect  of managed memory: brought home and let go, as the kernel moves pages only between mappings of equal
- *               rights; adopted again when it is to be readable and writable
+ *     mprotect  rights.c
  *     fork      the library brings everything home in the caller's thread, with locks held: no signal handler may
  *               touch managed memory meanwhile, so signals are blocked
  *
@@ -34,7 +33,6 @@
 /* The functions that libgmem's own calls in this object are bound to (-Wl,--wrap). */
 void *gm_own_mmap(void *at, size_t bytes, int prot, int flags, int fd, off_t offset) __asm__("__wrap_mmap");
 int gm_own_munmap(void *at, size_t bytes) __asm__("__wrap_munmap");
-int gm_own_mprotect(void *at, size_t bytes, int prot) __asm__("__wrap_mprotect");
 int gm_own_close(int fd) __asm__("__wrap_close");
 
 void *gm_own_mmap(void *at, size_t bytes, int prot, int flags, int fd, off_t offset)
@@ -45,11 +43,6 @@ void *gm_own_mmap(void *at, size_t bytes, int prot, int flags, int fd, off_t off
 int gm_own_munmap(void *at, size_t bytes)
 {
 	return gm_raw_munmap(at, bytes);
-}
-
-int gm_own_mprotect(void *at, size_t bytes, int prot)
-{
-	return (int)syscall(SYS_mprotect, at, bytes, prot);
 }
 
 int gm_own_close(int fd)
@@ -101,6 +94,13 @@ static bool in_window(uint64_t *va, uint64_t *end)
 	*va = *va < lo ? lo : *va;
 	*end = *end > hi ? hi : *end;
 	return *va < *end;
+}
+
+bool gm_exec_is_managed(uint64_t va, uint64_t bytes)
+{
+	uint64_t lo = va, hi = va + bytes;
+
+	return in_window(&lo, &hi) || (va < atomic_load(&gm_exec.heap_end) && va + bytes > gm_exec.heap_va);
 }
 
 GM_EXEC_EXPORT int munmap(void *at, size_t bytes)
@@ -182,34 +182,6 @@ GM_EXEC_EXPORT void *mremap(void *at, size_t bytes, size_t want, int flags, ...)
 	return remap(va, bytes, want, flags);
 }
 
-/* -------------------------------------------------------------- mprotect */
-
-static bool is_managed(uint64_t va, uint64_t bytes)
-{
-	uint64_t lo = va, hi = va + bytes;
-
-	return in_window(&lo, &hi) || (va < atomic_load(&gm_exec.heap_end) && va + bytes > gm_exec.heap_va);
-}
-
-GM_EXEC_EXPORT int mprotect(void *at, size_t bytes, int prot)
-{
-	uint64_t va = GM_VA(at), all = (bytes + PAGE_MASK) & ~PAGE_MASK;
-	int ret;
-
-	if (!bytes || va & PAGE_MASK || !gm_exec_is_live() || !is_managed(va, all))
-		return (int)syscall(SYS_mprotect, at, bytes, prot);
-	if (gm_exec_window_has(va))
-		gm_exec_window_set_odd(va, all);
-	if (!gm_exec_ask(GM_EXEC_RELEASE, va, all, 0)) {
-		errno = ENOMEM;
-		return -1;
-	}
-	ret = (int)syscall(SYS_mprotect, at, bytes, prot);
-	if (!ret && prot == (PROT_READ | PROT_WRITE))
-		(void)gm_exec_ask(GM_EXEC_ADOPT, va, all, 0);
-	return ret;
-}
-
 /* ------------------------------------------------------------------ fork */
 
 /* Who forks on a stack in managed memory (coroutines) must not wait for its pages while he has the library's locks. */
@@ -217,7 +189,7 @@ static uint64_t release_stack(void)
 {
 	uint64_t va = (GM_VA(__builtin_frame_address(0)) & ~PAGE_MASK) - STACK_BELOW_BYTES;
 
-	if (!gm_exec_is_live() || !is_managed(va, STACK_BYTES))
+	if (!gm_exec_is_live() || !gm_exec_is_managed(va, STACK_BYTES))
 		return 0;
 	(void)gm_exec_ask(GM_EXEC_RELEASE, va, STACK_BYTES, 0);
 	return va;

@@ -65,6 +65,7 @@ enum gm_exec_op {
 	GM_EXEC_FREED,   /* va, bytes: nothing is mapped there any more */
 	GM_EXEC_ADOPT,   /* va, bytes */
 	GM_EXEC_RELEASE, /* va, bytes: all home, not managed any more -> 1, 0 failed */
+	GM_EXEC_PROTECT, /* va, bytes, PROT_* -> 1 and an error number (1: done); 0: there is no server */
 	GM_EXEC_HEAP,    /* the break has moved */
 	GM_EXEC_CLOSE,   /* first, last, thread: a range of its descriptors, without ours -> 0, an error number, or APART */
 	GM_EXEC_PUBLISH, /* bring the counters up to date */
@@ -100,6 +101,12 @@ bool gm_exec_limit_init(void);
 void gm_exec_limit_check(void);  /* before pages are brought: make room if there is too little */
 void gm_exec_limit_make_way(uint64_t bytes); /* so much is about to come home */
 void gm_exec_limit_sample(void); /* measure, publish, correct */
+
+/* calls.c: is some of it memory that is managed? */
+bool gm_exec_is_managed(uint64_t va, uint64_t bytes);
+
+/* rights.c: S. 0, or an error number of mprotect(). */
+int gm_exec_protect(uint64_t va, uint64_t bytes, int prot);
 
 /* fds.c */
 int gm_exec_fd_high(int fd); /* out of the way of the program's, which count from 0; -1 stays so */

@@ -106,6 +106,8 @@ static uint64_t answer(enum gm_exec_op op, uint64_t a, uint64_t b, uint64_t c)
 		return !adopt(a, b);
 	case GM_EXEC_RELEASE:
 		return release(a, b);
+	case GM_EXEC_PROTECT:
+		return 1 + (uint64_t)gm_exec_protect(a, b, (int)c);
 	case GM_EXEC_HEAP:
 		return !heap_adopt();
 	case GM_EXEC_CLOSE:
