@@ -27,6 +27,7 @@ libgm_exec_a_SOURCES = \
 	tools/preload/limit.c \
 	tools/preload/preload.h \
 	tools/preload/raw.h \
+	tools/preload/remap.c \
 	tools/preload/rights.c \
 	tools/preload/server.c \
 	tools/preload/shared.h \

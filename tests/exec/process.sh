@@ -14,7 +14,7 @@ if [ -n "$readelf" ]; then
 	"$readelf" -dW gmem-exec.so | grep -q 'NOW' || say "functions are bound late"
 fi
 
-for what in close fork kernel malloc map rights threads; do
+for what in close fork kernel malloc map remap rights threads; do
 	managed 10M $victim $what >"$dir/out" 2>"$dir/err" </dev/null
 	status=$?
 	if [ $status != 0 ] || [ "$(tail -n 1 "$dir/out")" != good ]; then

@@ -5,8 +5,7 @@
  *     mmap      private, anonymous, writable, anywhere, GM_EXEC_MAP_BYTES and more: in the window. Else as it is: over
  *               managed memory it unmaps that, of which the kernel tells; in the window mremap() is the kernel's then
  *     munmap    what lies in the window is mapped over with the reservation, then free
- *     mremap    of the window: grown in place, or copied by the caller's own thread, page by page within the bound;
- *               with a place of its own, or where rights were changed, brought home, then the kernel's
+ *     mremap    remap.c
  *     mprotect  rights.c
  *     fork      the library brings everything home in the caller's thread, with locks held: no signal handler may
  *               touch managed memory meanwhile, so signals are blocked
@@ -18,8 +17,6 @@
 
 #include <dlfcn.h>
 #include <errno.h>
-#include <stdarg.h>
-#include <string.h>
 #include <sys/types.h>
 
 #include "tools/preload/preload.h"
@@ -114,72 +111,6 @@ GM_EXEC_EXPORT int munmap(void *at, size_t bytes)
 	if (gm_exec_window_unmap(lo, hi - lo))
 		return -1;
 	return end > hi ? gm_raw_munmap((void *)(uintptr_t)hi, end - hi) : 0;
-}
-
-/* ---------------------------------------------------------------- mremap */
-
-static void *remap_by_kernel(uint64_t va, size_t bytes, size_t want, int flags, void *to)
-{
-	void *p;
-
-	/* home first: the kernel moves what is there, and what is not would follow by and by */
-	if (gm_exec_is_live() && !gm_exec_ask(GM_EXEC_RELEASE, va, bytes, 0)) {
-		errno = EFAULT;
-		return MAP_FAILED;
-	}
-	p = (void *)syscall(SYS_mremap, va, bytes, want, flags, to); /* NOLINT(performance-no-int-to-ptr) */
-	/* the hole in the window is reserved again, unless the kernel has given it to somebody meanwhile: then it is his */
-	bytes = (bytes + PAGE_MASK) & ~PAGE_MASK;
-	if (p != MAP_FAILED && GM_VA(p) != va && !(flags & MREMAP_DONTUNMAP) &&
-	    gm_raw_mmap((void *)(uintptr_t)va, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE,
-			-1, 0) != MAP_FAILED)
-		(void)gm_exec_ask(GM_EXEC_FREED, va, bytes, 0);
-	return p;
-}
-
-static void *remap_by_copy(uint64_t va, size_t bytes, size_t want)
-{
-	uint64_t to = gm_exec_ask(GM_EXEC_PLACE, want, 0, false);
-
-	if (!to) {
-		errno = ENOMEM;
-		return MAP_FAILED;
-	}
-	memcpy((void *)(uintptr_t)to, (const void *)(uintptr_t)va, bytes);
-	(void)gm_exec_window_unmap(va, bytes);
-	return (void *)(uintptr_t)to;
-}
-
-static void *remap(uint64_t va, size_t bytes, size_t want, int flags)
-{
-	uint64_t have = (bytes + PAGE_MASK) & ~PAGE_MASK, need = (want + PAGE_MASK) & ~PAGE_MASK;
-
-	if (need <= have)
-		return need < have && gm_exec_window_unmap(va + need, have - need) ? MAP_FAILED : (void *)(uintptr_t)va;
-	if (gm_exec_ask(GM_EXEC_GROW, va, have, need))
-		return (void *)(uintptr_t)va;
-	if (flags & MREMAP_MAYMOVE)
-		return remap_by_copy(va, have, need);
-	errno = ENOMEM;
-	return MAP_FAILED;
-}
-
-GM_EXEC_EXPORT void *mremap(void *at, size_t bytes, size_t want, int flags, ...)
-{
-	uint64_t va = GM_VA(at);
-	void *to = NULL;
-	va_list ap;
-
-	if (flags & (MREMAP_FIXED | MREMAP_DONTUNMAP)) {
-		va_start(ap, flags);
-		to = va_arg(ap, void *);
-		va_end(ap);
-	}
-	if (!gm_exec_window_has(va) || !bytes || !want || va & PAGE_MASK)
-		return (void *)syscall(SYS_mremap, at, bytes, want, flags, to); /* NOLINT(performance-no-int-to-ptr) */
-	if (flags & ~MREMAP_MAYMOVE || gm_exec_window_is_odd(va, bytes) || !gm_exec_is_live())
-		return remap_by_kernel(va, bytes, want, flags, to);
-	return remap(va, bytes, want, flags);
 }
 
 /* ------------------------------------------------------------------ fork */

@@ -126,7 +126,8 @@ GM_EXEC_EXPORT void *realloc(void *ptr, size_t bytes)
 		return ptr;
 	if (bytes > have && gm_exec_ask(GM_EXEC_GROW, va, have, bytes))
 		return ptr;
-	return move(ptr, have, bytes);
+	va = is_large(bytes) ? gm_exec_window_move(va, have, bytes) : 0;
+	return va ? (void *)(uintptr_t)va : move(ptr, have, bytes);
 }
 
 static bool is_power(size_t align)

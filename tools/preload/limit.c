@@ -340,6 +340,11 @@ static uint64_t now_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 }
 
+uint64_t gm_exec_limit_absent(uint64_t va, uint64_t bytes)
+{
+	return bytes - scan(va, va + bytes, NULL);
+}
+
 void gm_exec_limit_make_way(uint64_t bytes)
 {
 	uint64_t start = now_ns(), high;

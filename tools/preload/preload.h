@@ -61,6 +61,10 @@ extern struct gm_exec gm_exec;
 /* ask.c: what the server is asked for, and what it answers. */
 enum gm_exec_op {
 	GM_EXEC_PLACE,   /* bytes, alignment, is an allocation -> address or 0 */
+	GM_EXEC_SPACE,   /* bytes, of an allocation (0: none) -> addresses with nothing there yet, or 0 */
+	GM_EXEC_TAKEN,   /* va, bytes of the window: in use */
+	GM_EXEC_MAKE_WAY, /* va, bytes: what is away of it is about to come home */
+	GM_EXEC_ARRIVED, /* va, bytes: what was moved there is managed there, all of it -> 1; it does not come -> 0 */
 	GM_EXEC_GROW,    /* va, bytes now, bytes wanted -> 1 done in place, 0 no */
 	GM_EXEC_FREED,   /* va, bytes: nothing is mapped there any more */
 	GM_EXEC_ADOPT,   /* va, bytes */
@@ -86,6 +90,8 @@ bool gm_exec_window_init(void);
 bool gm_exec_window_has(uint64_t va);
 uint64_t gm_exec_window_end(void);                                /* S: above the last one in use */
 uint64_t gm_exec_window_place(uint64_t bytes, uint64_t align, bool alloc); /* S: mapped, 0: no room */
+uint64_t gm_exec_window_space(uint64_t bytes, uint64_t alloc);             /* S: the same, with nothing there yet */
+void gm_exec_window_taken(uint64_t va, uint64_t bytes);                    /* S */
 bool gm_exec_window_grow(uint64_t va, uint64_t bytes, uint64_t want);      /* S */
 void gm_exec_window_freed(uint64_t va, uint64_t bytes);                    /* S */
 uint64_t gm_exec_window_base(void);
@@ -93,17 +99,22 @@ uint64_t gm_exec_window_limit(void); /* one past the last address of the window 
 uint64_t gm_exec_alloc_bytes(uint64_t va);      /* of an allocation that begins there; 0: none does */
 void gm_exec_window_set_odd(uint64_t va, uint64_t bytes); /* its rights were changed */
 bool gm_exec_window_is_odd(uint64_t va, uint64_t bytes);
+bool gm_exec_window_is_used(uint64_t va, uint64_t bytes); /* all of it; by whoever has it */
 /* Give [va, va + bytes) of the window back; any thread. 0, or -1 and errno. */
 int gm_exec_window_unmap(uint64_t va, uint64_t bytes);
 
 /* limit.c: all S. */
 bool gm_exec_limit_init(void);
 void gm_exec_limit_check(void);  /* before pages are brought: make room if there is too little */
+uint64_t gm_exec_limit_absent(uint64_t va, uint64_t bytes); /* how much of it is not there */
 void gm_exec_limit_make_way(uint64_t bytes); /* so much is about to come home */
 void gm_exec_limit_sample(void); /* measure, publish, correct */
 
 /* calls.c: is some of it memory that is managed? */
 bool gm_exec_is_managed(uint64_t va, uint64_t bytes);
+
+/* remap.c: an allocation of the window elsewhere, with other bytes; 0: it stays. */
+uint64_t gm_exec_window_move(uint64_t va, uint64_t have, uint64_t bytes);
 
 /* rights.c: S. 0, or an error number of mprotect(). */
 int gm_exec_protect(uint64_t va, uint64_t bytes, int prot);

@@ -29,6 +29,9 @@
 #define SAMPLE_NS (UINT64_C(10) * 1000 * 1000)
 /* Who was just served often faults again at once: a look is cheaper than a sleep. */
 #define YIELDS 3
+/* Who moves memory waits so long for it. */
+#define ARRIVAL_ROUNDS 1000
+#define ARRIVAL_NS (UINT64_C(1) * 1000 * 1000)
 
 static int kick_fd, serve_fd;
 static uint64_t sampled_ns;
@@ -92,11 +95,35 @@ static uint64_t release(uint64_t va, uint64_t bytes)
 	return !ret || ret == GM_RET_NOENT;
 }
 
+/* What mremap() moved is there, and managed: so it is counted. In time, or it comes by and by. */
+static uint64_t arrived(uint64_t va, uint64_t bytes)
+{
+	struct gm_residency r;
+
+	for (unsigned i = 0; i < ARRIVAL_ROUNDS; i++) {
+		if (gm_residency(gm_exec.as, va, bytes, &r) || !r.outside_bytes)
+			return 1;
+		gm_exec_limit_check();
+		(void)gm_as_serve(gm_exec.as, ARRIVAL_NS);
+	}
+	return 0;
+}
+
 static uint64_t answer(enum gm_exec_op op, uint64_t a, uint64_t b, uint64_t c)
 {
 	switch (op) {
 	case GM_EXEC_PLACE:
 		return place(a, b, c);
+	case GM_EXEC_SPACE:
+		return gm_exec_window_space(a, b);
+	case GM_EXEC_TAKEN:
+		gm_exec_window_taken(a, b);
+		return 1;
+	case GM_EXEC_MAKE_WAY:
+		gm_exec_limit_make_way(gm_exec_limit_absent(a, b));
+		return 1;
+	case GM_EXEC_ARRIVED:
+		return arrived(a, b);
 	case GM_EXEC_GROW:
 		return grow(a, b, c);
 	case GM_EXEC_FREED:

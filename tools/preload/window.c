@@ -119,28 +119,60 @@ static bool map_at(uint64_t va, uint64_t bytes)
 	       MAP_FAILED;
 }
 
-uint64_t gm_exec_window_place(uint64_t bytes, uint64_t align, bool alloc)
+/* 0: no room. */
+static uint64_t find_bytes(uint64_t whole, uint64_t align)
 {
-	uint64_t whole = pages_up(bytes), n = (whole + UNIT - 1) / UNIT, first;
+	uint64_t first;
 
 	if (!whole || whole > units * UNIT || align > GM_BLOCK_BYTES)
 		return 0;
-	first = find(n, align > UNIT ? align / UNIT : 1);
-	if (first == units || !map_at(base + first * UNIT, whole))
+	first = find((whole + UNIT - 1) / UNIT, align > UNIT ? align / UNIT : 1);
+	return first == units ? 0 : base + first * UNIT;
+}
+
+uint64_t gm_exec_window_place(uint64_t bytes, uint64_t align, bool alloc)
+{
+	uint64_t whole = pages_up(bytes), va = find_bytes(whole, align);
+
+	if (!va || !map_at(va, whole))
 		return 0;
-	mark(base + first * UNIT, whole, true);
-	length[first] = alloc ? bytes : 0;
-	return base + first * UNIT;
+	mark(va, whole, true);
+	length[unit_of(va)] = alloc ? bytes : 0;
+	return va;
+}
+
+uint64_t gm_exec_window_space(uint64_t bytes, uint64_t alloc)
+{
+	uint64_t whole = pages_up(bytes), va = find_bytes(whole, 0);
+
+	if (!va)
+		return 0;
+	mark(va, whole, true);
+	length[unit_of(va)] = alloc;
+	return va;
+}
+
+void gm_exec_window_taken(uint64_t va, uint64_t bytes)
+{
+	mark(va, pages_up(bytes), true);
+}
+
+bool gm_exec_window_is_used(uint64_t va, uint64_t bytes)
+{
+	for (uint64_t at = va; at < va + bytes; at += GM_PAGE_BYTES)
+		if (!(used[unit_of(at)] >> ((at - base) / GM_PAGE_BYTES % UNIT_PAGES) & 1))
+			return false;
+	return true;
 }
 
 bool gm_exec_window_grow(uint64_t va, uint64_t bytes, uint64_t want)
 {
 	uint64_t end = va + pages_up(bytes), to = va + pages_up(want);
 
-	if (to > base + units * UNIT)
+	if (want > units * UNIT || to > base + units * UNIT)
 		return false;
 	for (uint64_t at = end; at < to; at += GM_PAGE_BYTES)
-		if (used[unit_of(at)] & 1u << ((at - base) / GM_PAGE_BYTES % UNIT_PAGES))
+		if (used[unit_of(at)] >> ((at - base) / GM_PAGE_BYTES % UNIT_PAGES) & 1)
 			return false;
 	if (to > end && !map_at(end, to - end))
 		return false;
