@@ -25,7 +25,7 @@ for what in close fork kernel malloc map remap rights threads; do
 	echo "$what: on the host $(value peak_host_bytes), moved $(value bytes_to_device), home $(value bytes_to_host)"
 	test "$(value bytes_to_device)" -gt 5000000 || say "$what: nothing was away"
 	# a child has a copy of everything: all comes home for that
-	test $what = fork || test "$(value peak_host_bytes)" -le $((16 << 20)) || say "$what: too much on the host"
+	test $what = fork || test "$(value peak_host_bytes)" -le $((12 << 20)) || say "$what: too much on the host"
 done
 
 # a large device that is hardly used costs nothing: what the library keeps of it is of what is in use

@@ -306,6 +306,11 @@ static void do_map(void)
 	check("of before, beside it", other, 4 * MiB, 11);
 	must(mprotect(q + MiB, MiB, PROT_NONE) == 0 && mprotect(q, 2 * MiB, PROT_READ | PROT_WRITE) == 0, "mprotect back");
 	check("writable again", q, 8 * MiB, 13);
+	p = mapped(BIG);
+	check_zero("only looked at", p, BIG);
+	fill(p, BIG, 18); /* of which the kernel tells nobody: there are pages, of zeros */
+	check("looked at, then written", p, BIG, 18);
+	must(munmap(p, BIG) == 0, "munmap");
 	p = mapped(MiB);
 	fill(p, MiB, 16);
 	must(mremap(q, 4 * MiB, 4 * MiB, MREMAP_MAYMOVE | MREMAP_FIXED, other) == other, "mremap to a place");

@@ -7,7 +7,8 @@
  *     estimate > high --> look --> found > high --> units go to the device, first come first gone --> low
  *
  * A look is one walk of the kernel's page map over what is managed (PAGEMAP_SCAN): what is there, not what we believe.
- * Pages of the kernel's zero page are nobody's memory and do not count.
+ * Pages of the kernel's zero page are nobody's memory: they are not told as such. But they count for the bound: the
+ * first store to one makes memory of it, and nobody is told.
  *
  * What is brought home at once, as it is released, is made way for by all of its size, be some of it there already.
  *
@@ -64,6 +65,7 @@ static uint64_t *queue; /* units, by address */
 static uint64_t head, tail;
 static uint16_t look_nr, pass_nr;
 static uint64_t found_bytes;         /* at the last look */
+static uint64_t zero_bytes;          /* of that, the kernel's zero page */
 static uint64_t seen_pages;          /* gm_stats at the last look */
 static uint64_t rest_bytes;          /* anonymous memory that is neither managed nor the device's */
 static uint64_t stuck_bytes;          /* the last pass could not get below this; 0: it could */
@@ -90,8 +92,8 @@ static struct unit *unit_at(uint64_t va)
 
 /* ---------------------------------------------------------------- looking */
 
-/* Anonymous memory present in [va, end), told piece by piece; bytes in all. */
-static uint64_t scan(uint64_t va, uint64_t end, void (*tell)(uint64_t va, uint64_t end))
+/* What is present in [va, end), told piece by piece; bytes in all. *zeros grows by what is the zero page. */
+static uint64_t scan(uint64_t va, uint64_t end, void (*tell)(uint64_t va, uint64_t end), uint64_t *zeros)
 {
 	struct scan_region r[256];
 	uint64_t bytes = 0;
@@ -103,9 +105,8 @@ static uint64_t scan(uint64_t va, uint64_t end, void (*tell)(uint64_t va, uint64
 			.end = end,
 			.vec = GM_VA(r),
 			.vec_len = sizeof(r) / sizeof(r[0]),
-			.inverted = SCAN_PFNZERO,
-			.mask = SCAN_PRESENT | SCAN_PFNZERO,
-			.returned = SCAN_PRESENT,
+			.mask = SCAN_PRESENT,
+			.returned = SCAN_PRESENT | SCAN_PFNZERO,
 		};
 		int n = ioctl(map_fd, PAGEMAP_SCAN_, &a);
 
@@ -113,6 +114,7 @@ static uint64_t scan(uint64_t va, uint64_t end, void (*tell)(uint64_t va, uint64
 			break;
 		for (int i = 0; i < n; i++) {
 			bytes += r[i].end - r[i].start;
+			*zeros += r[i].categories & SCAN_PFNZERO ? r[i].end - r[i].start : 0;
 			if (tell)
 				tell(r[i].start, r[i].end);
 		}
@@ -174,8 +176,9 @@ static void look(void)
 	spans[0].end = atomic_load(&gm_exec.heap_end);
 	spans[1].va = gm_exec_window_base();
 	spans[1].end = gm_exec_window_end();
-	found_bytes = scan(gm_exec.heap_va, spans[0].end, note);
-	found_bytes += scan(spans[1].va, spans[1].end, note);
+	zero_bytes = 0;
+	found_bytes = scan(gm_exec.heap_va, spans[0].end, note, &zero_bytes);
+	found_bytes += scan(spans[1].va, spans[1].end, note, &zero_bytes);
 }
 
 static uint64_t estimate(void)
@@ -204,9 +207,10 @@ static uint64_t anonymous_bytes(void)
 static uint64_t device_bytes(void)
 {
 	struct gm_dev_info info;
+	uint64_t zeros = 0;
 
 	if (gm_exec.vram_bytes)
-		return scan(gm_exec.vram_va, gm_exec.vram_va + gm_exec.vram_bytes, NULL);
+		return scan(gm_exec.vram_va, gm_exec.vram_va + gm_exec.vram_bytes, NULL, &zeros) - zeros;
 	return gm_dev_query(gm_exec.dev, &info) ? 0 : info.mem_bytes - info.mem_free_bytes;
 }
 
@@ -218,16 +222,17 @@ static void raise_to(_Atomic uint64_t *peak, uint64_t now)
 
 static void publish(uint64_t host, uint64_t device)
 {
+	uint64_t managed = found_bytes - zero_bytes;
 	struct gm_exec_shared *x = gm_exec.shared;
 	struct gm_stats s;
 
 	stats(&s);
 	raise_to(&x->peak_host_bytes, host);
-	raise_to(&x->peak_managed_bytes, found_bytes);
+	raise_to(&x->peak_managed_bytes, managed);
 	raise_to(&x->peak_rest_bytes, rest_bytes);
 	raise_to(&x->peak_device_bytes, device);
 	x->host_bytes = host;
-	x->managed_bytes = found_bytes;
+	x->managed_bytes = managed;
 	x->device_bytes = device;
 	x->bytes_to_device = s.bytes_to_dev;
 	x->bytes_to_host = s.bytes_to_host;
@@ -240,11 +245,11 @@ static void publish(uint64_t host, uint64_t device)
 /* After a look: what of the process's memory is not ours to move. */
 static void measure(void)
 {
-	uint64_t device = device_bytes(), anon = anonymous_bytes();
-	uint64_t others = found_bytes + (gm_exec.vram_bytes ? device : 0);
+	uint64_t device = device_bytes(), anon = anonymous_bytes(), managed = found_bytes - zero_bytes;
+	uint64_t others = managed + (gm_exec.vram_bytes ? device : 0);
 
 	rest_bytes = anon > others ? anon - others : 0;
-	publish(found_bytes + rest_bytes, device);
+	publish(managed + rest_bytes, device);
 }
 
 void gm_exec_limit_sample(void)
@@ -342,7 +347,9 @@ static uint64_t now_ns(void)
 
 uint64_t gm_exec_limit_absent(uint64_t va, uint64_t bytes)
 {
-	return bytes - scan(va, va + bytes, NULL);
+	uint64_t zeros = 0;
+
+	return bytes - scan(va, va + bytes, NULL, &zeros);
 }
 
 void gm_exec_limit_make_way(uint64_t bytes)
