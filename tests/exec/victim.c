@@ -164,6 +164,18 @@ static void do_threads(void)
 		(void)pthread_join(t[i], NULL);
 }
 
+/* Bytes that are not there at the moment. */
+static size_t absent(void *p, size_t bytes)
+{
+	static unsigned char there[BIG / PAGE];
+	size_t n = 0;
+
+	must(mincore(p, bytes, there) == 0, "mincore");
+	for (size_t i = 0; i < bytes / PAGE; i++)
+		n += there[i] & 1 ? 0 : PAGE;
+	return n;
+}
+
 static int wait_for(pid_t pid)
 {
 	int status = -1;
@@ -203,6 +215,29 @@ static void do_fork(void)
 	q = filled(BIG, 6);
 	check("the parent, later", p, BIG, 3);
 	check("the parent, second", q, BIG, 6);
+}
+
+/* Programs that are started without a copy of the memory: nothing comes home for that, and nothing of it is read here. */
+static void do_spawn(void)
+{
+	char name[] = "true", *argv[] = { name, NULL }, line[8];
+	char *p = filled(BIG, 9);
+	pid_t pid;
+	FILE *f;
+
+	for (unsigned i = 0; i < 10; i++) {
+		must(posix_spawnp(&pid, "true", NULL, NULL, argv, environ) == 0 && wait_for(pid) == 0, "posix_spawn");
+		must(system("exit 3") == 3 << 8, "system");
+		f = popen("echo one", "r");
+		must(f && fgets(line, sizeof(line), f) && strcmp(line, "one\n") == 0 && pclose(f) == 0, "popen");
+		pid = vfork(); /* NOLINT(clang-analyzer-security.insecureAPI.vfork) */
+		if (pid == 0) {
+			(void)execvp("true", argv);
+			_exit(1);
+		}
+		must(wait_for(pid) == 0, "vfork");
+	}
+	must(absent(p, BIG) > BIG / 2, "started others");
 }
 
 static void do_malloc(void)
@@ -319,18 +354,6 @@ static void do_map(void)
 	check("beside what was moved", q + 4 * MiB, 4 * MiB, 17);
 	check("another mapping", p, MiB, 16);
 	must(munmap(p, MiB) == 0, "munmap");
-}
-
-/* Bytes that are not there at the moment. */
-static size_t absent(void *p, size_t bytes)
-{
-	static unsigned char there[BIG / PAGE];
-	size_t n = 0;
-
-	must(mincore(p, bytes, there) == 0, "mincore");
-	for (size_t i = 0; i < bytes / PAGE; i++)
-		n += there[i] & 1 ? 0 : PAGE;
-	return n;
 }
 
 static sigjmp_buf refused;
@@ -665,7 +688,7 @@ int main(int argc, char **argv)
 		void (*fn)(void);
 	} commands[] = {
 		{ "close", do_close }, { "env", do_env }, { "fork", do_fork }, { "kernel", do_kernel },
-		{ "malloc", do_malloc }, { "map", do_map }, { "remap", do_remap }, { "rights", do_rights }, { "threads", do_threads },
+		{ "malloc", do_malloc }, { "map", do_map }, { "remap", do_remap }, { "rights", do_rights }, { "spawn", do_spawn }, { "threads", do_threads },
 		{ "wait", do_wait },
 	};
 
