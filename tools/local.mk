@@ -25,6 +25,7 @@ libgm_exec_a_SOURCES = \
 	tools/preload/fds.c \
 	tools/preload/heap.c \
 	tools/preload/limit.c \
+	tools/preload/policy.c \
 	tools/preload/preload.h \
 	tools/preload/raw.h \
 	tools/preload/remap.c \

@@ -14,7 +14,7 @@ if [ -n "$readelf" ]; then
 	"$readelf" -dW gmem-exec.so | grep -q 'NOW' || say "functions are bound late"
 fi
 
-for what in close fork kernel malloc map remap rights spawn threads; do
+for what in close fork kernel malloc map remap rights scattered spawn threads; do
 	managed 10M $victim $what >"$dir/out" 2>"$dir/err" </dev/null
 	status=$?
 	if [ $status != 0 ] || [ "$(tail -n 1 "$dir/out")" != good ]; then
@@ -26,6 +26,7 @@ for what in close fork kernel malloc map remap rights spawn threads; do
 	test "$(value bytes_to_device)" -gt 5000000 || say "$what: nothing was away"
 	# not one of the programs that are started reads the memory of this one; the heap is not empty
 	test $what != spawn || test "$(value bytes_to_host)" -le $((2 << 20)) || say "spawn: memory came home for it"
+	test $what != scattered || test "$(value bytes_to_host)" -le $((100 << 20)) || say "scattered: too much came home"
 	# a child has a copy of everything: all comes home for that
 	test $what = fork || test "$(value peak_host_bytes)" -le $((12 << 20)) || say "$what: too much on the host"
 done

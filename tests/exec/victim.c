@@ -642,6 +642,24 @@ static void do_remap(void)
 	remap_refused(); /* last: what is sealed stays mapped */
 }
 
+/* A page here and there is used all the time, all of them within the limit; what lies beside them is not worth its place. */
+static void do_scattered(void)
+{
+	uint64_t *p = filled(BIG, 60), random = 88172645463325252u;
+	const size_t pages = BIG / PAGE, words = PAGE / sizeof(*p);
+
+	for (unsigned i = 0; i < 100000; i++) {
+		size_t page;
+
+		random ^= random << 13;
+		random ^= random >> 7;
+		random ^= random << 17;
+		page = (random >> 20) % pages;
+		page = random % 64 ? page / 6 * 6 : page;
+		must(p[page * words + i % words] == (page * words + i % words) * 0x9e3779b97f4a7c15u + 60, "scattered");
+	}
+}
+
 /* Read and written by the kernel, wherever it is. */
 static void do_kernel(void)
 {
@@ -688,7 +706,7 @@ int main(int argc, char **argv)
 		void (*fn)(void);
 	} commands[] = {
 		{ "close", do_close }, { "env", do_env }, { "fork", do_fork }, { "kernel", do_kernel },
-		{ "malloc", do_malloc }, { "map", do_map }, { "remap", do_remap }, { "rights", do_rights }, { "spawn", do_spawn }, { "threads", do_threads },
+		{ "malloc", do_malloc }, { "map", do_map }, { "remap", do_remap }, { "rights", do_rights }, { "scattered", do_scattered }, { "spawn", do_spawn }, { "threads", do_threads },
 		{ "wait", do_wait },
 	};
 

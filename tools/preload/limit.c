@@ -296,6 +296,7 @@ static bool next_run(uint64_t *left, uint64_t *va, uint64_t *end, uint64_t *page
 		*pages += u->pages;
 		u->gone = pass_nr;
 		u->pages = 0;
+		gm_exec_policy_gone(at);
 	}
 	return *end > *va;
 }

@@ -35,6 +35,7 @@
 #include <stdint.h>
 
 #include <gmem/gmem.h>
+#include <gmem/policy.h>
 
 #include "tools/preload/shared.h"
 
@@ -124,6 +125,10 @@ int gm_exec_fd_high(int fd); /* out of the way of the program's, which count fro
 void gm_exec_fds_before(void);
 int gm_exec_fds_close_range(unsigned first, unsigned last, unsigned flags); /* the server's thread */
 void gm_exec_fds_after(void); /* what was opened since is ours, and stays open */
+
+/* policy.c: how much comes home at once */
+extern const struct gm_policy gm_exec_policy;
+void gm_exec_policy_gone(uint64_t va); /* S: the unit there goes to the device */
 
 /* heap.c */
 void gm_exec_heap_init(void);

@@ -21,8 +21,6 @@
 #include "tools/preload/raw.h"
 
 #define STATUS_NOT_STARTED 126
-/* Small, as the host has little room: who goes on behind gets more at once. */
-#define CPU_UNIT_BYTES (16u << 10)
 
 struct gm_exec gm_exec;
 
@@ -83,7 +81,8 @@ static gm_ret_t open_library(void)
 	struct gm_as_config config = {
 		.size = sizeof(config),
 		.flags = GM_AS_EXCLUSIVE | GM_AS_NO_THREADS | GM_AS_WATCH,
-		.cpu_unit_bytes = CPU_UNIT_BYTES,
+		.policy = &gm_exec_policy,
+		.cpu_unit_bytes = GM_PAGE_BYTES,
 		.cpu_around_bytes = around_bytes(gm_exec.shared->limit_bytes),
 	};
 	void *vram;
