@@ -3,10 +3,12 @@
  * The preload library of `gmem exec`: an unmodified program's large memory is managed by libgmem inside of it.
  *
  *     the program's threads                      the server (one thread)              libgmem
- *     malloc, mmap, munmap, ... (calls.c,   -->  asks (ask.c): place, adopt,     -->  gm_adopt(), gm_release()
- *     heap.c)          wait for the answer       release (window.c, server.c)
+ *     malloc, mmap, munmap, ... (calls.c,   -->  asks (ask.c): place, adopt,     -->  gm_adopt(), gm_release(),
+ *     heap.c, remap.c, rights.c)                 release, protect (window.c,          gm_protect()
+ *                      wait for the answer       rights.c, server.c)
  *     touch of a page that is absent        -->  the kernel's message            -->  gm_as_serve()
- *                                                too much on the host (limit.c)  -->  gm_migrate() to the device
+ *                         how much of it comes   too much on the host (limit.c)  -->  gm_migrate() to the device
+ *                         home with it: policy.c
  *
  * What is managed: allocations of GM_EXEC_LARGE_BYTES and more, anonymous mappings of GM_EXEC_MAP_BYTES and more, and the
  * break's memory, from which the C library's malloc() serves what is smaller.
@@ -19,7 +21,7 @@
  *    of threads are in the static block (-ftls-model=initial-exec), so none is allocated when it is first used;
  *  - the program's threads never call libgmem (but for fork()): they ask, with signals blocked, holding nothing. What
  *    they ask with is a static table (their stacks may be managed: coroutines);
- *  - what blocks until an event was read (unmapping) the program's threads do themselves, and tell of it afterwards.
+ *  - what blocks until an event was read (unmapping, moving) the program's threads do themselves, and tell of it afterwards.
  * There is one server, so room is made before the next page is brought: a bound on the host's memory needs no other
  * back-pressure, since every page of managed memory comes through it (GM_AS_WATCH).
  *
