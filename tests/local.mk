@@ -311,12 +311,17 @@ EXEC_TESTS = \
 	tests/exec/zstd.sh
 check_PROGRAMS += tests/exec/peak tests/exec/victim
 tests_exec_peak_LDADD =
+tests_exec_victim_SOURCES = \
+	tests/exec/victim.c \
+	tests/exec/victim.h \
+	tests/exec/victim_remap.c \
+	tests/exec/victim_rights.c
 tests_exec_victim_CFLAGS = $(AM_CFLAGS) -fno-builtin
 tests_exec_victim_LDADD =
 TESTS += $(EXEC_TESTS)
 EXTRA_DIST += $(EXEC_TESTS) tests/exec/same.sh
 $(EXEC_TESTS:.sh=.log): gmem$(EXEEXT) $(gmem_DATA) tests/exec/peak tests/exec/victim
-LINT_FILES += tests/exec/peak.c tests/exec/victim.c
+LINT_FILES += tests/exec/peak.c $(tests_exec_victim_SOURCES)
 
 # --- conformance: the mock, as it is and with errors planted ---
 

@@ -10,26 +10,20 @@
 #include <linux/close_range.h>
 #include <malloc.h>
 #include <pthread.h>
-#include <setjmp.h>
 #include <signal.h>
 #include <spawn.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define PAGE ((size_t)4096)
-#define MiB ((size_t)1 << 20)
-#define BIG (24 * MiB)
-#define MSEAL_NR 462
+#include "victim.h"
 
-static int bad;
+int bad;
 
-static void fill(void *p, size_t bytes, uint64_t salt)
+void fill(void *p, size_t bytes, uint64_t salt)
 {
 	uint64_t *w = p;
 
@@ -37,7 +31,7 @@ static void fill(void *p, size_t bytes, uint64_t salt)
 		w[i] = i * 0x9e3779b97f4a7c15u + salt;
 }
 
-static void check(const char *what, const void *p, size_t bytes, uint64_t salt)
+void check(const char *what, const void *p, size_t bytes, uint64_t salt)
 {
 	const uint64_t *w = p;
 
@@ -50,7 +44,7 @@ static void check(const char *what, const void *p, size_t bytes, uint64_t salt)
 	}
 }
 
-static void check_zero(const char *what, const void *p, size_t bytes)
+void check_zero(const char *what, const void *p, size_t bytes)
 {
 	const uint64_t *w = p;
 
@@ -63,7 +57,7 @@ static void check_zero(const char *what, const void *p, size_t bytes)
 	}
 }
 
-static void must(int ok, const char *what)
+void must(int ok, const char *what)
 {
 	if (ok)
 		return;
@@ -71,7 +65,7 @@ static void must(int ok, const char *what)
 	bad = 1;
 }
 
-static void *filled(size_t bytes, uint64_t salt)
+void *filled(size_t bytes, uint64_t salt)
 {
 	void *p = malloc(bytes);
 
@@ -82,7 +76,7 @@ static void *filled(size_t bytes, uint64_t salt)
 	return p;
 }
 
-static void *resized(void *old, size_t bytes)
+void *resized(void *old, size_t bytes)
 {
 	void *p = realloc(old, bytes);
 
@@ -165,7 +159,7 @@ static void do_threads(void)
 }
 
 /* Bytes that are not there at the moment. */
-static size_t absent(void *p, size_t bytes)
+size_t absent(void *p, size_t bytes)
 {
 	static unsigned char there[BIG / PAGE];
 	size_t n = 0;
@@ -285,7 +279,7 @@ static void do_malloc(void)
 	must(a == NULL && errno == ENOMEM, "too much");
 }
 
-static char *mapped(size_t bytes)
+char *mapped(size_t bytes)
 {
 	char *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
@@ -354,292 +348,6 @@ static void do_map(void)
 	check("beside what was moved", q + 4 * MiB, 4 * MiB, 17);
 	check("another mapping", p, MiB, 16);
 	must(munmap(p, MiB) == 0, "munmap");
-}
-
-static sigjmp_buf refused;
-
-static void on_refused(int sig)
-{
-	(void)sig;
-	siglongjmp(refused, 1);
-}
-
-/* Does the access end in SIGSEGV? */
-static int refuses(char *p, int store)
-{
-	volatile char *at = p;
-
-	if (sigsetjmp(refused, 1))
-		return 1;
-	if (store)
-		*at = 1;
-	else
-		(void)*at;
-	return 0;
-}
-
-/* All of it, which is away for the most part: it stays so. */
-static void rights_of_all(void)
-{
-	char *p = mapped(BIG);
-
-	fill(p, BIG, 20);
-	must(absent(p, BIG) > BIG / 2, "more than the limit");
-	must(mprotect(p, BIG, PROT_NONE) == 0 && absent(p, BIG) > BIG / 2, "all: to nothing");
-	for (size_t at = 0; at < BIG; at += MiB)
-		must(refuses(p + at, 0) && refuses(p + at + PAGE, 1), "all: no access");
-	must(mprotect(p, BIG, PROT_READ) == 0 && absent(p, BIG) > BIG / 2, "all: to read");
-	for (size_t at = 0; at < BIG; at += 2 * MiB) {
-		must(refuses(p + at, 1) && !refuses(p + at, 0), "all: no store");
-		must(refuses(p + at + MiB, 1), "all: no store to what is not there");
-	}
-	check("all: read-only", p, MiB, 20);
-	must(mprotect(p, BIG, PROT_READ | PROT_WRITE) == 0 && absent(p, BIG) > BIG / 2, "all: back");
-	check("all: back", p, BIG, 20);
-	fill(p, BIG, 21);
-	check("all: written", p, BIG, 21);
-	must(munmap(p, BIG) == 0, "munmap");
-}
-
-/* Single pages among others that come and go; twice, as a mapping of which a part was protected is several. */
-static void rights_of_guards(void)
-{
-	char *p = mapped(BIG);
-
-	for (unsigned round = 0; round < 2; round++) {
-		fill(p, BIG, 22 + round);
-		for (size_t at = 7 * PAGE; at < BIG; at += MiB / 2)
-			must(mprotect(p + at, PAGE, round ? PROT_READ : PROT_NONE) == 0, "guard");
-		for (size_t at = 0; at + MiB / 2 <= BIG; at += MiB / 2) {
-			check("below a guard", p + at, PAGE, 0x9e3779b97f4a7c15u * (at / 8) + 22 + round);
-			fill(p + at + 8 * PAGE, PAGE, at);
-			must(refuses(p + at + 7 * PAGE, 1), "a guard is written");
-			must(refuses(p + at + 7 * PAGE, 0) == !round, "a guard is read");
-			must(read(-1, p + at + 7 * PAGE, 1) == -1 && errno == EBADF, "read");
-		}
-		for (size_t at = 7 * PAGE; at < BIG; at += MiB / 2)
-			must(mprotect(p + at, PAGE, PROT_READ | PROT_WRITE) == 0, "no guard");
-		for (size_t at = 0; at + MiB / 2 <= BIG; at += MiB / 2) {
-			check("what was a guard", p + at + 7 * PAGE, PAGE, 0x9e3779b97f4a7c15u * ((at + 7 * PAGE) / 8) + 22 + round);
-			check("beside it", p + at + 8 * PAGE, PAGE, at);
-		}
-	}
-	must(munmap(p, BIG) == 0, "munmap");
-}
-
-#if defined(__x86_64__) || defined(__aarch64__)
-/* A function that returns n. */
-static void emit(char *at, unsigned n)
-{
-#ifdef __x86_64__
-	unsigned char code[] = { 0xb8, (unsigned char)n, (unsigned char)(n >> 8), 0, 0, 0xc3 };
-
-	memcpy(at, code, sizeof(code));
-#else
-	uint32_t code[] = { 0x52800000u | (n & 0xffffu) << 5, 0xd65f03c0u };
-
-	memcpy(at, code, sizeof(code));
-#endif
-	__builtin___clear_cache(at, at + 8);
-}
-
-static unsigned run_code(const char *at)
-{
-	unsigned (*fn)(void);
-
-	memcpy(&fn, &at, sizeof(fn));
-	return fn();
-}
-
-struct running {
-	const char *code;
-	volatile int stop;
-};
-
-static void *run_on(void *arg)
-{
-	struct running *r = arg;
-
-	while (!r->stop)
-		must(run_code(r->code) == 77, "running code");
-	return NULL;
-}
-
-/* What a compiler in a program does: write, then execute; away in between. A thread that runs there never loses the right. */
-static void rights_of_code(void)
-{
-	char *p = mapped(4 * MiB), *press = mapped(BIG);
-	struct running r = { .code = p };
-	pthread_t t;
-
-	for (unsigned i = 0; i < 1024; i++)
-		emit(p + i * PAGE, i);
-	fill(press, BIG, 24);
-	must(absent(p, 4 * MiB) > MiB, "code that is away");
-	must(mprotect(p, 4 * MiB, PROT_READ | PROT_EXEC) == 0 && absent(p, 4 * MiB) > MiB, "to execute");
-	for (unsigned i = 0; i < 1024; i += 3)
-		must(run_code(p + i * PAGE) == i, "code");
-	must(refuses(p, 1), "a store to code");
-	must(mprotect(p, 4 * MiB, PROT_READ | PROT_WRITE | PROT_EXEC) == 0, "to write and execute");
-	for (unsigned i = 0; i < 1024; i++)
-		emit(p + i * PAGE, 1023 - i);
-	emit(p, 77);
-	must(pthread_create(&t, NULL, run_on, &r) == 0, "pthread_create");
-	for (unsigned i = 1; i < 200; i++) {
-		must(mprotect(p, 4 * MiB, PROT_READ | PROT_EXEC | (i % 2 ? 0 : PROT_WRITE)) == 0, "back and forth");
-		must(run_code(p + i * PAGE) == 1023 - i, "new code");
-	}
-	r.stop = 1;
-	(void)pthread_join(t, NULL);
-	must(mprotect(p, 4 * MiB, PROT_READ | PROT_WRITE) == 0, "to write");
-	must(munmap(p, 4 * MiB) == 0 && munmap(press, BIG) == 0, "munmap");
-}
-#else
-static void rights_of_code(void)
-{
-}
-#endif
-
-static void do_rights(void)
-{
-	struct sigaction sa = { .sa_handler = on_refused };
-	char *p = mapped(2 * MiB), *small;
-
-	must(sigaction(SIGSEGV, &sa, NULL) == 0, "sigaction");
-	must(mprotect(p + 1, PAGE, PROT_READ) == -1 && errno == EINVAL, "unaligned");
-	must(mprotect(p, PAGE, 1 << 20) == -1 && errno == EINVAL, "no such right");
-	must(mprotect(p, 0, PROT_READ) == 0 && mprotect(p, SIZE_MAX - PAGE, PROT_READ) == -1 && errno == ENOMEM, "length");
-	must(munmap(p + MiB, MiB) == 0, "munmap");
-	small = filled(64 * PAGE, 25);
-	small = (char *)(((uintptr_t)small + PAGE - 1) / PAGE * PAGE);
-	must(mprotect(small, 8 * PAGE, PROT_READ) == 0 && refuses(small, 1) && !refuses(small, 0), "of the heap");
-	must(mprotect(small, 8 * PAGE, PROT_READ | PROT_WRITE) == 0 && !refuses(small + PAGE, 1), "of the heap, back");
-	rights_of_all();
-	rights_of_guards();
-	rights_of_code();
-}
-
-/* Moved there and back, a part of it read-only, as an allocation; always more than the limit. */
-static void remap_to_places(void)
-{
-	char *p = mapped(BIG), *other = mapped(BIG), *q, *past;
-
-	fill(p, BIG, 30);
-	q = mremap(p, BIG, BIG + 4 * MiB, MREMAP_MAYMOVE);
-	must(q != MAP_FAILED && q != p, "something is behind it");
-	must(absent(q, BIG) > BIG / 2 && refuses(p, 0) && refuses(p + BIG - PAGE, 1), "larger, elsewhere: away; gone");
-	check("larger, elsewhere", q, BIG, 30);
-	check_zero("larger, what is new", q + BIG, 4 * MiB);
-	fill(q, BIG, 31);
-	must(absent(q, BIG) > BIG / 2, "larger, elsewhere: managed");
-	past = mremap(q, BIG, BIG, MREMAP_MAYMOVE | MREMAP_FIXED, other);
-	must(past == other && absent(other, BIG) > BIG / 2, "to a place");
-	check("to a place", other, BIG, 31);
-	check_zero("beside what moved", q + BIG, 4 * MiB);
-	fill(other, BIG, 32);
-	must(absent(other, BIG) > BIG / 2, "to a place: managed");
-	q = mremap(other, 8 * MiB, 8 * MiB, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, NULL);
-	must(q != MAP_FAILED, "mremap that leaves a mapping");
-	check("left it", q, 8 * MiB, 32);
-	check_zero("left", other, 8 * MiB);
-	fill(other, 8 * MiB, 33);
-	fill(q, 8 * MiB, 34);
-	must(absent(q, 8 * MiB) + absent(other, BIG) > BIG / 2, "left it: managed");
-	check("left, written", other, 8 * MiB, 33);
-	check("left it, written", q, 8 * MiB, 34);
-	must(munmap(q, 8 * MiB) == 0 && munmap(other, BIG) == 0, "munmap");
-}
-
-/* What is several mappings for the kernel. */
-static void remap_parts(void)
-{
-	char *p = mapped(BIG), *to = mapped(BIG), *q;
-
-	fill(p, BIG, 35);
-	must(mprotect(p + MiB, MiB, PROT_READ) == 0 && mprotect(p + 5 * MiB, PAGE, PROT_NONE) == 0, "mprotect");
-	q = mremap(p, 8 * MiB, 8 * MiB, MREMAP_MAYMOVE | MREMAP_FIXED, to);
-	must(q == to, "mremap of parts");
-	must(refuses(to + MiB, 1) && !refuses(to + MiB, 0) && refuses(to + 5 * MiB, 0), "rights came along");
-	must(refuses(p, 0) && !refuses(p + 8 * MiB, 1), "the rest stayed");
-	must(mprotect(to, 8 * MiB, PROT_READ | PROT_WRITE) == 0, "mprotect");
-	check("in parts", to, 8 * MiB, 35);
-	must(munmap(to + 3 * MiB, MiB) == 0, "munmap");
-	must(mremap(to, 8 * MiB, 16 * MiB, MREMAP_MAYMOVE) == MAP_FAILED && errno == EFAULT, "mremap over a hole");
-	check("before the hole", to, 3 * MiB, 35);
-	must(mremap(to, MiB, MiB, MREMAP_FIXED, to + 4 * MiB) == MAP_FAILED && errno == EINVAL, "fixed, not to be moved");
-	must(mremap(to, 2 * MiB, 2 * MiB, MREMAP_MAYMOVE | MREMAP_FIXED, to + MiB) == MAP_FAILED && errno == EINVAL, "onto itself");
-	must(mremap(to, MiB, MiB, MREMAP_MAYMOVE | MREMAP_FIXED, to + 4 * MiB + 1) == MAP_FAILED && errno == EINVAL, "unaligned");
-	must(mremap(to, MiB, 2 * MiB, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, NULL) == MAP_FAILED && errno == EINVAL, "left, and larger");
-	must(mremap(to + 8 * MiB, MiB, 2 * MiB, 0) == MAP_FAILED && errno == ENOMEM, "no room");
-	check("after all that", to, 3 * MiB, 35);
-	must(munmap(p, BIG) == 0 && munmap(to, BIG) == 0, "munmap");
-}
-
-/* A page that the kernel will not move, far behind: what was moved before it is back. */
-static void remap_refused(void)
-{
-	char *p = mapped(BIG), *to = mapped(BIG);
-
-	fill(p, BIG, 38);
-	if (syscall(MSEAL_NR, p + 9 * MiB, PAGE, 0)) {
-		puts("no mseal()");
-		return;
-	}
-	must(mremap(p, BIG, BIG, MREMAP_MAYMOVE | MREMAP_FIXED, to) == MAP_FAILED && errno == EPERM, "mremap of what is sealed");
-	must(absent(p, BIG) > BIG / 2, "refused: managed");
-	check("refused", p, BIG, 38);
-	must(mremap(p, BIG, BIG + MiB, MREMAP_MAYMOVE) == MAP_FAILED && errno == EPERM, "mremap of what is sealed, anywhere");
-	check("refused again", p, BIG, 38);
-}
-
-static void *remap_on(void *arg)
-{
-	char *p = mapped(4 * MiB), *q;
-	const volatile int *stop = arg;
-
-	for (uint64_t round = 0; !*stop; round++) {
-		fill(p, 4 * MiB, 40 + round);
-		q = mremap(p, 4 * MiB, 4 * MiB, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, NULL);
-		must(q != MAP_FAILED && munmap(p, 4 * MiB) == 0, "a thread's mremap");
-		check("a thread's, moved", q, 4 * MiB, 40 + round);
-		p = q;
-	}
-	return NULL;
-}
-
-/* Two threads move theirs while a third one's grows. */
-static void remap_at_once(void)
-{
-	pthread_t t[2];
-	volatile int stop = 0;
-	char *p = filled(2 * MiB, 36), *behind;
-
-	for (unsigned i = 0; i < 2; i++)
-		must(pthread_create(&t[i], NULL, remap_on, (void *)(uintptr_t)&stop) == 0, "pthread_create");
-	for (size_t mib = 5; mib < 24; mib += 3) {
-		behind = filled(MiB, 37);
-		p = resized(p, mib * MiB);
-		check("an allocation, larger", p, (mib - 3) * MiB, 36);
-		fill(p, mib * MiB, 36);
-		check("what was behind", behind, MiB, 37);
-		free(behind);
-	}
-	stop = 1;
-	for (unsigned i = 0; i < 2; i++)
-		(void)pthread_join(t[i], NULL);
-	must(absent(p, 23 * MiB) > 8 * MiB, "an allocation: managed");
-	free(p);
-}
-
-static void do_remap(void)
-{
-	struct sigaction sa = { .sa_handler = on_refused };
-
-	must(sigaction(SIGSEGV, &sa, NULL) == 0, "sigaction");
-	remap_to_places();
-	remap_parts();
-	remap_at_once();
-	remap_refused(); /* last: what is sealed stays mapped */
 }
 
 /* A page here and there is used all the time, all of them within the limit; what lies beside them is not worth its place. */
