@@ -59,6 +59,16 @@ static void remap_parts(void)
 	must(refuses(p, 0) && !refuses(p + 8 * MiB, 1), "the rest stayed");
 	must(mprotect(to, 8 * MiB, PROT_READ | PROT_WRITE) == 0, "mprotect");
 	check("in parts", to, 8 * MiB, 35);
+	/* what a program maps itself, at an address, is not managed: it is moved all the same */
+	must(mmap(to + 6 * MiB, MiB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == to + 6 * MiB,
+	     "mmap over");
+	fill(to + 6 * MiB, MiB, 39);
+	must(mremap(to, 8 * MiB, 8 * MiB, MREMAP_MAYMOVE | MREMAP_FIXED, p) == p, "mremap of what is partly managed");
+	check("partly managed, managed", p, 6 * MiB, 35);
+	check("partly managed, not", p + 6 * MiB, MiB, 39);
+	must(mremap(p, 8 * MiB, 8 * MiB, MREMAP_MAYMOVE | MREMAP_FIXED, to) == to, "and back");
+	check("there and back", to + 6 * MiB, MiB, 39);
+	check("there and back, managed", to, 6 * MiB, 35);
 	must(munmap(to + 3 * MiB, MiB) == 0, "munmap");
 	must(mremap(to, 8 * MiB, 16 * MiB, MREMAP_MAYMOVE) == MAP_FAILED && errno == EFAULT, "mremap over a hole");
 	check("before the hole", to, 3 * MiB, 35);

@@ -66,8 +66,8 @@ enum gm_exec_op {
 	GM_EXEC_PLACE,   /* bytes, alignment, is an allocation -> address or 0 */
 	GM_EXEC_SPACE,   /* bytes, of an allocation (0: none) -> addresses with nothing there yet, or 0 */
 	GM_EXEC_TAKEN,   /* va, bytes of the window: in use */
-	GM_EXEC_MAKE_WAY, /* va, bytes: what is away of it is about to come home */
-	GM_EXEC_ARRIVED, /* va, bytes: what was moved there is managed there, all of it -> 1; it does not come -> 0 */
+	GM_EXEC_MAKE_WAY, /* va, bytes: what is away of it is about to come home -> bytes of it that are not managed */
+	GM_EXEC_ARRIVED, /* va, bytes, how much was not managed where it came from -> 1 it is there; 0 it does not come */
 	GM_EXEC_GROW,    /* va, bytes now, bytes wanted -> 1 done in place, 0 no */
 	GM_EXEC_FREED,   /* va, bytes: nothing is mapped there any more */
 	GM_EXEC_ADOPT,   /* va, bytes */

@@ -12,7 +12,7 @@
  *     a piece that cannot be moved: those before it are moved back, and it fails as the kernel says
  *
  * Pieces are there for the bound on the host: what is away of a range comes home as it moves. They are a sixteenth of the
- * limit; smaller where the range is several mappings for the kernel (rights, or what it was grown by), which says EFAULT.
+ * limit; smaller where the range is several mappings for the kernel (rights, or what it was grown by).
  * The old place stays mapped until all is moved, so no address is ever free for others in between. Signals are blocked:
  * no handler sees the range in two places.
  *
@@ -60,20 +60,35 @@ static void *by_kernel(const struct remap *r)
 	return p;
 }
 
+/*
+ * Is [va, va + bytes) of the window one mapping? Linux from 6.17 on moves the first of several, and says EFAULT then: what
+ * has gone and what has not nobody knows. So it is asked for what it never does, more in place of what is not free: ENOMEM (or
+ * EAGAIN, locked) if it is one, EFAULT if it is several, and EPERM if it is sealed.
+ */
+static bool is_one(uint64_t va, uint64_t bytes)
+{
+	return raw_mremap(va, bytes, bytes + GM_PAGE_BYTES, 0, 0) != MAP_FAILED || errno == ENOMEM || errno == EAGAIN;
+}
+
+/* So much of [va, va + bytes) is one mapping; a page is, if anything. */
+static uint64_t one_of(uint64_t va, uint64_t bytes)
+{
+	while (bytes > GM_PAGE_BYTES && !is_one(va, bytes))
+		bytes = (bytes / 2 + PAGE_MASK) & ~PAGE_MASK;
+	return bytes;
+}
+
 /* How much of [va, va + bytes) went to `to`; errno says why no more. */
 static uint64_t move_pieces(uint64_t va, uint64_t bytes, uint64_t to)
 {
-	uint64_t most = gm_exec.shared->limit_bytes / PIECES_OF_LIMIT & ~PAGE_MASK, done = 0, n, step;
+	uint64_t most = gm_exec.shared->limit_bytes / PIECES_OF_LIMIT & ~PAGE_MASK, done = 0, n, outside;
 
-	for (step = most; done < bytes; step = step * 2 < most ? step * 2 : most) {
-		n = bytes - done < step ? bytes - done : step;
-		(void)gm_exec_ask(GM_EXEC_MAKE_WAY, va + done, n, 0);
-		while (raw_mremap(va + done, n, n, KNOWN_FLAGS, to + done) == MAP_FAILED) {
-			if (errno != EFAULT || n == GM_PAGE_BYTES)
-				return done;
-			n = step = n / 2 & ~PAGE_MASK ? n / 2 & ~PAGE_MASK : GM_PAGE_BYTES;
-		}
-		(void)gm_exec_ask(GM_EXEC_ARRIVED, to + done, n, 0);
+	while (done < bytes) {
+		n = one_of(va + done, bytes - done < most ? bytes - done : most);
+		outside = gm_exec_ask(GM_EXEC_MAKE_WAY, va + done, n, 0);
+		if (raw_mremap(va + done, n, n, KNOWN_FLAGS, to + done) == MAP_FAILED)
+			return done;
+		(void)gm_exec_ask(GM_EXEC_ARRIVED, to + done, n, outside);
 		done += n;
 	}
 	return done;

@@ -95,13 +95,19 @@ static uint64_t release(uint64_t va, uint64_t bytes)
 	return !ret || ret == GM_RET_NOENT;
 }
 
-/* What mremap() moved is there, and managed: so it is counted. In time, or it comes by and by. */
-static uint64_t arrived(uint64_t va, uint64_t bytes)
+/* Bytes that are not managed. */
+static uint64_t outside(uint64_t va, uint64_t bytes)
 {
 	struct gm_residency r;
 
+	return gm_residency(gm_exec.as, va, bytes, &r) ? 0 : r.outside_bytes;
+}
+
+/* What mremap() moved is there, and managed as far as it was: so it is counted. In time, or it comes by and by. */
+static uint64_t arrived(uint64_t va, uint64_t bytes, uint64_t was_outside)
+{
 	for (unsigned i = 0; i < ARRIVAL_ROUNDS; i++) {
-		if (gm_residency(gm_exec.as, va, bytes, &r) || !r.outside_bytes)
+		if (outside(va, bytes) <= was_outside)
 			return 1;
 		gm_exec_limit_check();
 		(void)gm_as_serve(gm_exec.as, ARRIVAL_NS);
@@ -121,9 +127,9 @@ static uint64_t answer(enum gm_exec_op op, uint64_t a, uint64_t b, uint64_t c)
 		return 1;
 	case GM_EXEC_MAKE_WAY:
 		gm_exec_limit_make_way(gm_exec_limit_absent(a, b));
-		return 1;
+		return outside(a, b);
 	case GM_EXEC_ARRIVED:
-		return arrived(a, b);
+		return arrived(a, b, c);
 	case GM_EXEC_GROW:
 		return grow(a, b, c);
 	case GM_EXEC_FREED:
