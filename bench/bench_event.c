@@ -7,8 +7,13 @@
  *     event.munmap.clean      adopted, no device has or maps it          memory that is not managed
  *     .clean.used             the same, a device had it a second ago     the same
  *     event.munmap.device     all of it on the device: the call returns  bare userfaultfd: absent pages, a thread that
- *                             when the handler has read the event        reads the event and does nothing
+ *                             when the handler has read the event        polls, reads the event and does nothing
  *     .device.other           the same, both handlers on another CPU     the same
+ *     .device.read            as event.munmap.device                     a thread that sleeps in read()
+ *
+ * Polls, the event and a descriptor by which it is stopped: the library's reader has to be told to stop, too, and a reader
+ * asleep in read() cannot say "I am about to read" before the thread that called munmap() goes on, so nobody could tell whether all
+ * events of the past are known. What that is worth is .device.read.
  */
 #include "config.h"
 
@@ -16,8 +21,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -34,6 +41,7 @@ static const struct bench_spec device_specs[] = {
 	{ "event.munmap.device", "ns", BENCH_COST, 1.10, 1.04 },
 	{ "event.munmap.device.other", "ns", BENCH_COST, 0, 0 },
 };
+static const struct bench_spec read_spec = { "event.munmap.device.read", "ns", BENCH_COST, 0, 0 };
 
 /* ------------------------------------------------------------ a bare reader */
 
@@ -53,7 +61,7 @@ struct bare_register {
 #define EVENT_UNMAP 0x16
 
 struct reader {
-	int fd;
+	int fd, stop; /* stop: -1, it sleeps in read() */
 	uint64_t last; /* the event that ends it begins here */
 	pthread_t thread;
 };
@@ -61,21 +69,27 @@ struct reader {
 static void *read_events(void *arg)
 {
 	struct reader *r = arg;
+	struct pollfd fds[] = { { r->fd, POLLIN, 0 }, { r->stop, POLLIN, 0 } };
 	struct bare_msg msg;
 
 	do {
+		if (r->stop >= 0 && poll(fds, 2, -1) != 1)
+			bench_die("the bare reader cannot poll: error %d", errno);
 		if (read(r->fd, &msg, sizeof(msg)) != sizeof(msg) || msg.event != EVENT_UNMAP)
 			bench_die("the bare reader read something else than an event");
 	} while (msg.start != r->last);
 	return NULL;
 }
 
-static void reader_start(struct reader *r, const char *mem, unsigned cpu)
+static void reader_start(struct reader *r, const char *mem, bool polls, unsigned cpu)
 {
 	struct bare_api api = { .api = 0xAA, .features = FEATURE_EVENT_UNMAP };
 	struct bare_register reg = { .start = GM_VA(mem), .bytes = BYTES, .mode = 1 };
 
-	r->fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+	r->stop = polls ? eventfd(0, EFD_CLOEXEC) : -1;
+	r->fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | (polls ? O_NONBLOCK : 0));
+	if (polls && r->stop < 0)
+		bench_die("no eventfd");
 	if (r->fd < 0 || ioctl(r->fd, REQUEST_API, &api) || ioctl(r->fd, REQUEST_REGISTER, &reg))
 		bench_die("userfaultfd with events is refused: error %d", errno);
 	r->last = GM_VA(mem) + BYTES - PIECE;
@@ -89,6 +103,8 @@ static void reader_stop(struct reader *r)
 {
 	pthread_join(r->thread, NULL);
 	close(r->fd);
+	if (r->stop >= 0)
+		close(r->stop);
 }
 
 /* ----------------------------------------------------------------- a round */
@@ -127,7 +143,7 @@ static double unmap_all(char *mem)
 	return bench_median(sample, PIECES);
 }
 
-enum how { CLEAN, USED, DEVICE };
+enum how { CLEAN, USED, DEVICE, DEVICE_READ };
 
 static double round_lib(struct bench_gm *g, enum how how)
 {
@@ -143,7 +159,7 @@ static double round_lib(struct bench_gm *g, enum how how)
 		sleep(1);
 	}
 	BENCH_TRY(gm_residency(g->as, GM_VA(mem), BYTES, &r));
-	if ((how == DEVICE ? r.dev_bytes[0] : r.host_bytes) != BYTES)
+	if ((how >= DEVICE ? r.dev_bytes[0] : r.host_bytes) != BYTES)
 		bench_die("the memory is not where it should be");
 	ns = unmap_all(mem);
 	(void)gm_release(g->as, mem, BYTES); /* where no event told */
@@ -159,11 +175,11 @@ static double round_base(enum how how, unsigned cpu)
 	struct reader r;
 	double ns;
 
-	if (how != DEVICE)
+	if (how < DEVICE)
 		return unmap_all(mem);
 	if (madvise(mem, BYTES, MADV_DONTNEED))
 		bench_die("MADV_DONTNEED failed");
-	reader_start(&r, mem, cpu);
+	reader_start(&r, mem, how == DEVICE, cpu);
 	ns = unmap_all(mem);
 	reader_stop(&r);
 	return ns;
@@ -210,5 +226,6 @@ int main(int argc, char **argv)
 	run(&o, &used_spec, USED, 0);
 	for (unsigned i = 0; i < 2; i++)
 		run(&o, &device_specs[i], DEVICE, i);
+	run(&o, &read_spec, DEVICE_READ, 0);
 	return 0;
 }
