@@ -95,6 +95,7 @@ struct gm_as {
 	unsigned sets;                   /* (A) working sets held */
 	bool exporting;                  /* (A) somebody is in gm_shared_fd() */
 	unsigned frozen;                 /* (A) a fork is on its way: nothing moves to a device */
+	uint64_t forks_begun;            /* (A) */
 	unsigned moving;                 /* (A) transactions to devices in flight */
 	uint64_t msgs_gen;               /* (A) how often the handler emptied its messages */
 	atomic_bool msgs_busy;           /* (A), read without it: the handler has messages it has not handled */

@@ -106,6 +106,7 @@ gm_ret_t gm_fork_freeze(void *arg)
 
 	gm_lock(as->env, &as->lock);
 	as->frozen++;
+	as->forks_begun++;
 	while (as->moving && !gm_wait(as->env, &as->waitq, &as->lock, deadline_ns))
 		;
 	gm_unlock(as->env, &as->lock);
@@ -124,14 +125,29 @@ gm_ret_t gm_fork_freeze(void *arg)
 	return GM_RET_SUCCESS;
 }
 
-/* Such as owned memory, also where a gm_free() was under way when the fork began, and failed. */
+/*
+ * But for what is excluded, such as owned memory, also where a gm_free() was under way when the fork began, and failed;
+ * or where a gm_alloc() is, which has not said so yet: it, or we, see that afterwards.
+ */
 static void give_back(struct gm_as *as, uint64_t va, uint64_t end)
 {
 	for (uint64_t hi; va < end; va = hi) {
 		hi = end;
-		if (gm_fork_policy_at(as, va, &hi) != GM_FORK_EXCLUDE)
-			gm_hal_mem_inherit(as->host, as->hpmap, va, hi - va, true);
+		if (gm_fork_policy_at(as, va, &hi) == GM_FORK_EXCLUDE)
+			continue;
+		gm_hal_mem_inherit(as->host, as->hpmap, va, hi - va, true);
+		gm_fork_tell_kernel(as, va, hi);
 	}
+}
+
+uint64_t gm_fork_look(struct gm_as *as)
+{
+	uint64_t look;
+
+	gm_lock(as->env, &as->lock);
+	look = as->frozen ? UINT64_MAX : as->forks_begun;
+	gm_unlock(as->env, &as->lock);
+	return look;
 }
 
 /* Inherited again, wherever it is now. False: not before the handler has read what is there. */

@@ -29,6 +29,8 @@ void gm_fork_thaw(void *as);
 enum gm_fork gm_fork_policy_at(struct gm_as *as, uint64_t va, uint64_t *end);
 /* The program said so; DEFAULT: nothing any more. SUCCESS, NOMEM (nothing changed). */
 gm_ret_t gm_fork_set(struct gm_as *as, uint64_t va, uint64_t end, enum gm_fork policy);
+/* Two looks that are the same, and not UINT64_MAX: no fork was under way between them. */
+uint64_t gm_fork_look(struct gm_as *as);
 /* The kernel hands on what the table says. */
 void gm_fork_tell_kernel(struct gm_as *as, uint64_t va, uint64_t end);
 /* Memory that has just become owned or adopted: the kernel hands it on as the space's default says. */

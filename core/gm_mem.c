@@ -422,7 +422,7 @@ gm_ret_t gm_mem_obtain(struct gm_as *as, const struct gm_mem_source *from, uint6
 
 gm_ret_t gm_alloc(struct gm_as *as, uint64_t bytes, uint32_t flags, void **ptr)
 {
-	uint64_t va, unit = bytes >= GM_BLOCK_BYTES ? GM_BLOCK_BYTES : GM_UNIT_BYTES;
+	uint64_t va, unit = bytes >= GM_BLOCK_BYTES ? GM_BLOCK_BYTES : GM_UNIT_BYTES, forks;
 	struct gm_mem_source from = { .fd = -1 };
 	gm_ret_t ret = gm_handle_check(as, GM_HANDLE_AS);
 
@@ -436,10 +436,13 @@ gm_ret_t gm_alloc(struct gm_as *as, uint64_t bytes, uint32_t flags, void **ptr)
 		return gm_fail(GM_RET_INVAL, "gm_alloc: flags 0x%x: only GM_MEM_NO_HUGE is known", (unsigned)flags);
 	bytes = (bytes + unit - 1) & ~(unit - 1); /* whole units of every device */
 	from.huge = bytes >= GM_BLOCK_BYTES && !(flags & GM_MEM_NO_HUGE);
+	forks = gm_fork_look(as);
 	ret = gm_mem_obtain(as, &from, bytes, GM_FORK_DEFAULT, &va);
 	if (ret)
 		return ret;
 	gm_fork_begin_range(as, va, va + bytes, true);
+	if (forks == UINT64_MAX || forks != gm_fork_look(as)) /* it may have given this back, as what stood here before */
+		gm_fork_tell_kernel(as, va, va + bytes);
 	*ptr = (void *)(uintptr_t)va;
 	return GM_RET_SUCCESS;
 }

@@ -66,6 +66,7 @@ UNIT_TESTS = \
 	tests/unit/test_exclusive.t \
 	tests/unit/test_fence.t \
 	tests/unit/test_fork.t \
+	tests/unit/test_fork_alloc.t \
 	tests/unit/test_fork_serve.t \
 	tests/unit/test_frames.t \
 	tests/unit/test_gmem_holes.t \
