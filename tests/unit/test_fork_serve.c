@@ -174,7 +174,7 @@ Test(fork_serve, child_of_a_child_that_gets_nothing)
 
 		if (pid == 0)
 			_exit(3);
-		while ((pid = waitpid(-1, &status, 0)) > 0)
+		while (waitpid(-1, &status, 0) > 0)
 			cr_assert_not(exited(status, 0) || exited(status, 1), "a child of a child looked: 0x%x", (unsigned)status);
 	}
 	in_prepare = in_child = NULL;
