@@ -123,13 +123,14 @@ static gm_ret_t busy_kernel(struct gm_mock_thread *t, unsigned index, void *arg)
 
 Test(shared_export, exported_while_a_device_works)
 {
+	struct gm_as_config config = { .size = sizeof(config), .slice_ns = 1 }; /* what came home may go at once */
 	struct sharer s;
 	struct forker *f = &s.f;
 	struct gm_fence *fence[2];
 	struct dev_job job;
 	int fd = -1;
 
-	begin(&s, 0);
+	begin_with(&s, &config);
 	for (unsigned round = 0; round < 20; round++) {
 		void *p = NULL;
 
@@ -142,6 +143,7 @@ Test(shared_export, exported_while_a_device_works)
 			sched_yield();
 		OK(gm_shared_fd(f->as, p, &fd));
 		close(fd);
+		cr_assert(dev_all_free(f->dev) && dev_all_free(s.dev2), "a descriptor for what is on a device");
 		cr_assert_eq(in_place(f, p, PAGES), PAGES);
 		__atomic_store_n(&job.wrong, 1, __ATOMIC_RELAXED);
 		for (unsigned i = 0; i < 2; i++) {
