@@ -54,7 +54,7 @@ Test(mirror_host, kinds)
 	host_begin(&h);
 	trust(&h);
 	big = map(16 << 20, RW, MAP_PRIVATE);
-	small = map(PAGE, PROT_NONE, MAP_PRIVATE); /* keeps the next one from it */
+	small = map(PAGE, PROT_READ, MAP_PRIVATE); /* keeps the next one from it, and is no guard page below a stack */
 	small = map(4 * PAGE, RW, MAP_PRIVATE);
 	shared = map(4 << 20, RW, MAP_SHARED);
 	none = map(4 << 20, PROT_NONE, MAP_PRIVATE);
