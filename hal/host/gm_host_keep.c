@@ -240,11 +240,16 @@ static bool owns_kick(const struct gm_host_pmap *p)
 	return is_ours(p, p->fd_kick, p->keep.kick, "[eventfd]");
 }
 
-/* A copy of the keeper's; -1: none. */
+/* A copy of the keeper's; -1: none, errno says why. */
 static int fetch(const struct gm_host_pmap *p, int kept)
 {
-	int fd = copy_from(p->keep.tid, kept);
+	int fd;
 
+	if (kept < 0) {
+		errno = ENOENT;
+		return -1;
+	}
+	fd = copy_from(p->keep.tid, kept);
 	return fd < 0 ? -1 : gm_host_fd_high(fd);
 }
 
@@ -255,9 +260,10 @@ static void put_back(struct gm_host_pmap *p, int fd)
 	(void)gm_uffd_wake(fd, UINT64_C(1) << 20, GM_HOST_VA_END - (UINT64_C(1) << 21));
 }
 
-static bool is_short(int err)
+/* No descriptors, no memory; or the program closed all once more while one was copied: what the keeper has is there still. */
+static bool will_pass(int err)
 {
-	return err == EMFILE || err == ENFILE || err == ENOMEM;
+	return err == EMFILE || err == ENFILE || err == ENOMEM || err == EBADF;
 }
 
 bool gm_host_revive(struct gm_host_pmap *p)
@@ -293,7 +299,7 @@ bool gm_host_revive(struct gm_host_pmap *p)
 	}
 	again &= !k->told;
 	k->told |= again;
-	if (!ok && is_short(errno)) { /* of descriptors, or memory: some other time */
+	if (!ok && will_pass(errno)) { /* some other time */
 		(void)gm_wait(p->env, &k->waitq, &k->lock, gm_deadline_ns(p->env, SHORT_NS));
 		ok = true;
 	}
