@@ -93,16 +93,16 @@ struct gm_as {
 	struct gm_rights rights;         /* changes of what the process itself may do */
 	LIST_HEAD(, gm_pin) pins;        /* (A) the last one first */
 	unsigned sets;                   /* (A) working sets held */
-	bool exporting;                  /* (A) somebody is in gm_shared_fd() */
 	unsigned frozen;                 /* (A) a fork is on its way: nothing moves to a device */
-	uint64_t forks_begun;            /* (A) */
 	unsigned moving;                 /* (A) transactions to devices in flight */
+	unsigned reader_held;            /* (A) who takes or gives pages now: no message is read meanwhile */
+	uint64_t forks_begun;            /* (A) */
 	uint64_t msgs_gen;               /* (A) how often the handler emptied its messages */
 	atomic_bool msgs_busy;           /* (A), read without it: the handler has messages it has not handled */
 	atomic_bool told_lost;           /* that the descriptors are lost for ever */
 	bool msgs_reader;                /* (A) somebody is in gm_events_once(): one at a time */
 	bool msgs_stuck;                 /* (A) ... and waits for the worker before it goes on */
-	unsigned reader_held;            /* (A) who takes or gives pages now: no message is read meanwhile */
+	bool exporting;                  /* (A) somebody is in gm_shared_fd() */
 	struct gm_remaps remaps;         /* (A) ranges that mremap() moved and the worker has not yet */
 	struct gm_fork_table forks;      /* (A) */
 	struct gm_serving serve;

@@ -301,7 +301,7 @@ static gm_ret_t export(struct gm_as *as, const struct gm_region *r, uint64_t dea
 		return ret;
 	(void)gm_fork_set(as, r->va, r->end, GM_FORK_DEFAULT); /* no memory: it is excluded by name, as it was */
 	gm_fork_begin_range(as, r->va, r->end, false);
-	return ret;
+	return GM_RET_SUCCESS;
 }
 
 static gm_ret_t export_alone(struct gm_as *as, void *ptr, uint64_t deadline_ns, int *fd)
