@@ -107,13 +107,14 @@ static gm_ret_t discard_busy(struct gm_block *b, const struct gm_mask *pages, ui
 {
 	struct gm_as *as = b->as;
 	struct gm_txn t = { .as = as, .deadline_ns = deadline_ns };
-	struct gm_mask want, keep, marked, refused;
+	struct gm_mask want, keep, marked, refused, healthy;
 	gm_ret_t ret = gm_txn_need_host(&t, b);
 
 	gm_lock(as->env, &b->lock);
 	want = gm_mask_and(*pages, b->managed); /* some may have turned out to be gone */
 	keep = gm_mask_and(want, b->host);
 	marked = gm_mask_and(want, gm_mask_or(b->poisoned, b->failed));
+	healthy = gm_mask_sub(keep, marked);
 	gm_unlock(as->env, &b->lock);
 	if (!ret)
 		ret = gm_take_apart(b, &want, deadline_ns);
@@ -129,6 +130,7 @@ static gm_ret_t discard_busy(struct gm_block *b, const struct gm_mask *pages, ui
 	if (!ret)
 		ret = overwrite(&t, b, &refused, &marked);
 	/* What the host did not give is as it was. Where a mark is left, there is no content. */
+	marked = gm_mask_sub(marked, healthy);
 	keep = gm_mask_sub(gm_mask_or(refused, gm_mask_and(keep, want)), marked);
 	gm_lock(as->env, &b->lock);
 	b->host = gm_mask_or(b->host, gm_mask_and(keep, b->managed));

@@ -209,6 +209,36 @@ RUNG_TEST(discard)
 	rung_end(&r);
 }
 
+/* A page that cannot be given up ends it there; those behind are what they were, and none is lost. */
+RUNG_TEST(discard_that_stops)
+{
+	struct rung r;
+	uint64_t word;
+	gm_ret_t ret;
+	char *at;
+
+	rung_begin(&r, rung, 0, NULL);
+	at = adopted(&r, 16);
+	put_marks(at, 0, 16);
+	OK(gm_protect(r.as, GM_VA(at) + 4 * PAGE, PAGE, GM_READ));
+	ret = gm_discard(r.as, GM_VA(at) + 2 * PAGE, 6 * PAGE);
+	for (unsigned i = 0; i < 16; i++) {
+		struct gm_page_info info;
+
+		OK(gm_query(r.as, GM_VA(at) + i * PAGE, 1, &info));
+		cr_assert_neq(info.place, GM_PLACE_POISONED, "page %u", i);
+		cr_assert_eq(fate(at + i * PAGE, false, &word), 0, "page %u", i);
+		cr_assert(word == mark(i) || (i >= 2 && i < 8 && word == 0), "page %u", i);
+		cr_assert(ret || i < 2 || i >= 8 || word == 0, "page %u was discarded", i);
+	}
+	OK(dev_add(&r, at, 4, 0, NULL));
+	OK(dev_add(&r, at + 5 * PAGE, 11, 0, NULL));
+	OK(gm_protect(r.as, GM_VA(at) + 4 * PAGE, PAGE, GM_READ | GM_WRITE));
+	to_host(&r, at, 16);
+	OK(gm_release(r.as, at, 16 * PAGE));
+	rung_end(&r);
+}
+
 static void map_again(char *at, uint64_t bytes)
 {
 	cr_assert_eq(munmap(at, bytes), 0);
