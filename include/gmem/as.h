@@ -15,6 +15,11 @@
  * A program may close all descriptors (close_range(), daemonising loops): the keeper has
  * copies in a table of its own, and nothing is lost (Linux 6.9 and newer). Without threads, or before Linux 6.9,
  * what the program touches of memory that is away before the library notices reads as zeros; gm_as_config.lost is told.
+ *
+ * A signal handler runs inside of whatever its thread was doing. If that was a call of the library it may hold what the
+ * threads above need to serve a CPU access, and a handler that then touches memory which is away waits for itself, for ever.
+ * Where handlers touch managed memory, their signals are blocked around calls of the library (pthread_sigmask()), or a
+ * thread with these signals blocked makes the calls.
  */
 #ifndef GMEM_AS_H
 #define GMEM_AS_H
