@@ -26,6 +26,7 @@ libgm_testkit_a_SOURCES = \
 	tests/unit/fake_backend.h \
 	tests/unit/fork_fixture.h \
 	tests/unit/host_fixture.h \
+	tests/unit/inject.h \
 	tests/unit/losing_mock.h \
 	tests/unit/mirror_fixture.h \
 	tests/unit/mock_bug.h \
@@ -76,6 +77,7 @@ UNIT_TESTS = \
 	tests/unit/test_host_msg.t \
 	tests/unit/test_host_protect.t \
 	tests/unit/test_inject.t \
+	tests/unit/test_inject_dup.t \
 	tests/unit/test_lost.t \
 	tests/unit/test_lost_moved.t \
 	tests/unit/test_lost_random.t \
