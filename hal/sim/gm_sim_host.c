@@ -515,33 +515,6 @@ static gm_ret_t host_reopen(void *pmap)
 	return GM_RET_EXIST;
 }
 
-/* Memory that several processes share: there is one here. */
-static gm_ret_t no_share_map(void *pmap, int fd, uint64_t offset, uint64_t bytes, uint64_t *va)
-{
-	(void)pmap;
-	(void)fd;
-	(void)offset;
-	(void)bytes;
-	(void)va;
-	return gm_fail(GM_RET_NOTSUP, "the simulated host has no shared memory");
-}
-
-static gm_ret_t no_share_slot(void *pmap, uint64_t va, uint64_t *slot)
-{
-	(void)pmap;
-	(void)va;
-	(void)slot;
-	return GM_RET_NOENT;
-}
-
-static gm_ret_t no_share_fd(void *pmap, uint64_t va, int *fd)
-{
-	(void)pmap;
-	(void)va;
-	(void)fd;
-	return GM_RET_NOENT;
-}
-
 static const struct gm_host_ops host_ops = {
 	.mem_map = host_mem_map,
 	.mem_unmap = host_mem_unmap,
@@ -580,14 +553,14 @@ static const struct gm_host_ops host_ops = {
 	.at_fork = host_at_fork,
 	.keep = host_keep,
 	.reopen = host_reopen,
-	.serve_forks = gm_sim_serve_forks,
-	.child_fill = gm_sim_child_fill,
-	.child_read = gm_sim_child_read,
-	.child_close = gm_sim_child_close,
-	.child_fail = gm_sim_child_fail,
-	.share_map = no_share_map,
-	.share_slot = no_share_slot,
-	.share_fd = no_share_fd,
+	.serve_forks = host_serve_forks,
+	.child_fill = host_child_fill,
+	.child_read = host_child_read,
+	.child_close = host_child_close,
+	.child_fail = host_child_fail,
+	.share_map = gm_sim_share_map,
+	.share_slot = gm_sim_share_slot,
+	.share_fd = gm_sim_share_fd,
 };
 
 static const struct gm_mmu host_mmu = {

@@ -168,6 +168,9 @@ struct gm_sim_slot {
 	bool huge;    /* its frames are one huge page */
 	bool *frames; /* per page */
 };
+gm_ret_t gm_sim_share_map(void *pmap, int fd, uint64_t offset, uint64_t bytes, uint64_t *va);
+gm_ret_t gm_sim_share_slot(void *pmap, uint64_t va, uint64_t *slot);
+gm_ret_t gm_sim_share_fd(void *pmap, uint64_t va, int *fd);
 
 RB_HEAD(gm_sim_slots, gm_sim_slot);
 

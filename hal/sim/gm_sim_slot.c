@@ -174,3 +174,30 @@ void gm_sim_slot_fini(struct gm_sim *sim)
 		slot_unmake(slot);
 	}
 }
+
+/* Memory that several processes share: there is one here. */
+gm_ret_t gm_sim_share_map(void *pmap, int fd, uint64_t offset, uint64_t bytes, uint64_t *va)
+{
+	(void)pmap;
+	(void)fd;
+	(void)offset;
+	(void)bytes;
+	(void)va;
+	return gm_fail(GM_RET_NOTSUP, "the simulated host has no shared memory");
+}
+
+gm_ret_t gm_sim_share_slot(void *pmap, uint64_t va, uint64_t *slot)
+{
+	(void)pmap;
+	(void)va;
+	(void)slot;
+	return GM_RET_NOENT;
+}
+
+gm_ret_t gm_sim_share_fd(void *pmap, uint64_t va, int *fd)
+{
+	(void)pmap;
+	(void)va;
+	(void)fd;
+	return GM_RET_NOENT;
+}
