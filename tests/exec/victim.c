@@ -271,7 +271,8 @@ static void do_malloc(void)
 	}
 	check("aligned", a, 3 * MiB, 9);
 	free(a);
-	must(realloc(p, too_much) == NULL && errno == ENOMEM, "realloc to too much");
+	a = realloc(p, too_much);
+	must(a == NULL && errno == ENOMEM, "realloc to too much");
 	check("realloc that failed", p, 10000, 7);
 	free(p);
 	errno = 0;
