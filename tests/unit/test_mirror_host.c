@@ -53,8 +53,10 @@ Test(mirror_host, kinds)
 
 	host_begin(&h);
 	trust(&h);
-	big = map(16 << 20, RW, MAP_PRIVATE);
-	small = map(PAGE, PROT_READ, MAP_PRIVATE); /* keeps the next one from it, and is no guard page below a stack */
+	/* What is mapped later may come to lie right below, and the page there be taken for the guard page of a stack. */
+	big = map((16 << 20) + PAGE, RW, MAP_PRIVATE);
+	cr_assert_eq(mprotect(big, PAGE, PROT_READ), 0);
+	big += PAGE;
 	small = map(4 * PAGE, RW, MAP_PRIVATE);
 	shared = map(4 << 20, RW, MAP_SHARED);
 	none = map(4 << 20, PROT_NONE, MAP_PRIVATE);
