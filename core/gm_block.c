@@ -522,6 +522,7 @@ void gm_block_doom(struct gm_block *b, const struct gm_mask *pages, uint64_t now
 	some = gm_mask_or(some, gm_mask_or(gm_mask_or(b->busy, b->poisoned), b->dup));
 	b->doomed = gm_mask_or(b->doomed, gm_mask_and(some, *pages));
 	b->doomed_ns = now_ns;
+	gm_zap_note(&b->zap, pages, now_ns);
 	gm_block_count_doomed(b);
 }
 

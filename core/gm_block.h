@@ -8,6 +8,7 @@
 #include <bsd/sys/queue.h>
 
 #include "core/gm_node.h"
+#include "core/gm_zap.h"
 #include "hal/gm_mask.h"
 
 struct gm_as;
@@ -89,6 +90,7 @@ struct gm_block {
 	uint64_t slot;
 	struct gm_slice slice_cpu, slice_dev;
 	SLIST_HEAD(, gm_hold) holds;              /* working sets over this block */
+	struct gm_zap zap;                        /* what the process gave up lately */
 
 	/* Flags of other locks lie apart from the block's own, which a compiler may read several at once. */
 	bool indexed;                             /* (A) */

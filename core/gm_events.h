@@ -50,10 +50,4 @@ gm_ret_t gm_events_forget_gone(struct gm_as *as, struct gm_block *b, uint64_t va
 /* Fill what the handler takes from. False: there was nothing to fill, or no memory for it. */
 bool gm_events_refill(struct gm_as *as);
 
-/*
- * After a REMOVE was read the kernel has yet to zap what is there, so for a while
- * what is present may be old.
- */
-#define GM_ZAP_GRACE_NS (UINT64_C(100) * 1000 * 1000)
-
 #endif

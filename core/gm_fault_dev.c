@@ -157,13 +157,14 @@ static gm_ret_t forget_other(struct gm_block *b, unsigned page)
  */
 static bool stays(struct gm_block *b, unsigned page, bool *none)
 {
-	struct gm_as *as = b->as;
+	struct gm_mask pending;
 
 	*none = false;
 	if (gm_mask_test(&b->edge, page) || gm_mask_test(&b->host, page))
 		return true;
+	pending = gm_zap_pending(&b->zap, gm_now_ns(b->as->env));
 	*none = gm_mask_test(&b->kept, page) && gm_fault_is_home(b, page) && !gm_block_dev_of(b, page) &&
-		gm_now_ns(as->env) >= gm_deadline_after_ns(b->doomed_ns, GM_ZAP_GRACE_NS);
+		!gm_mask_test(&pending, page);
 	return *none;
 }
 

@@ -64,6 +64,8 @@ static gm_ret_t block_to_dev(struct gm_ctx *ctx, struct gm_block *b, uint64_t va
 			break;
 		if ((ret == GM_RET_AGAIN || ret == GM_RET_FAULT) && gm_now_ns(as->env) < deadline_ns)
 			ret = GM_RET_SUCCESS;
+		else if (ret == GM_RET_AGAIN)
+			ret = gm_fail(GM_RET_TIMEDOUT, "pages near 0x%llx could not be moved in time", (unsigned long long)b->va);
 	}
 	gm_evict_unreserve(ctx->dev, &m);
 	return ret;

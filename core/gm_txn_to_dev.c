@@ -137,8 +137,7 @@ static void recheck_none(struct gm_txn *t, struct gm_move *m)
 {
 	struct gm_block *b = m->block;
 	struct gm_as *as = b->as;
-	struct gm_mask present, alive;
-	uint64_t doomed_ns;
+	struct gm_mask present, alive, pending;
 
 	if (gm_mask_empty(&m->none) || gm_hal_mem_present(as->host, as->hpmap, b->va, &present))
 		return;
@@ -146,9 +145,9 @@ static void recheck_none(struct gm_txn *t, struct gm_move *m)
 	if (gm_mask_empty(&alive))
 		return;
 	gm_lock(as->env, &b->lock);
-	doomed_ns = b->doomed_ns;
+	pending = gm_zap_pending(&b->zap, gm_now_ns(as->env));
 	gm_unlock(as->env, &b->lock);
-	if (gm_now_ns(as->env) < doomed_ns + GM_ZAP_GRACE_NS) {
+	if (gm_mask_meets(&alive, &pending)) {
 		m->none = gm_mask_sub(m->none, alive); /* next time */
 		gm_txn_fail(t, GM_RET_AGAIN);
 		return;
@@ -199,9 +198,11 @@ static gm_ret_t prepare(struct gm_txn *t, struct gm_move *m)
 static void park(struct gm_move *m, const struct gm_host_steal *s)
 {
 	struct gm_block *b = m->block;
-	struct gm_mask frames = gm_mask_sub(s->moved, s->hole);
+	struct gm_mask frames = gm_mask_sub(s->moved, s->hole), refused;
 
-	b->host = gm_mask_sub(b->host, s->moved);
+	/* One that was without content until recheck_none(), and stays, is the host's: a device has it in place, or never. */
+	refused = gm_mask_and(gm_mask_and(gm_mask_or(s->pinned, s->fixed), b->managed), m->busy);
+	b->host = gm_mask_or(gm_mask_sub(b->host, s->moved), refused);
 	b->staged = gm_mask_or(b->staged, frames);
 	b->huge |= s->huge;
 	m->parked = gm_mask_or(m->parked, frames);

@@ -84,6 +84,8 @@ libgm_core_a_SOURCES = \
 	core/gm_ws.c \
 	core/gm_ws.h \
 	core/gm_ws_hold.c \
-	core/gm_ws_pieces.c
+	core/gm_ws_pieces.c \
+	core/gm_zap.c \
+	core/gm_zap.h
 libgm_core_a_CPPFLAGS = $(GM_CPPFLAGS)
 LINT_FILES += $(libgm_core_a_SOURCES)

@@ -75,9 +75,11 @@ libgm_sim_a_SOURCES = \
 	hal/sim/gm_sim_env.c \
 	hal/sim/gm_sim_host.c \
 	hal/sim/gm_sim_internal.h \
+	hal/sim/gm_sim_madvise.c \
 	hal/sim/gm_sim_mem.c \
 	hal/sim/gm_sim_move.c \
 	hal/sim/gm_sim_msg.c \
+	hal/sim/gm_sim_remap.c \
 	hal/sim/gm_sim_sched.c \
 	hal/sim/gm_sim_slot.c
 libgm_sim_a_CPPFLAGS = $(GM_CPPFLAGS)

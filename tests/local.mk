@@ -70,6 +70,7 @@ UNIT_TESTS = \
 	tests/unit/test_fork_alloc.t \
 	tests/unit/test_fork_serve.t \
 	tests/unit/test_frames.t \
+	tests/unit/test_freed.t \
 	tests/unit/test_gmem_holes.t \
 	tests/unit/test_handle.t \
 	tests/unit/test_host.t \
@@ -276,7 +277,9 @@ tests_stress_random_sim_SOURCES = \
 	tests/stress/random_dev.c \
 	tests/stress/random_hold.c \
 	tests/stress/random_lib.c \
+	tests/stress/random_madvise.c \
 	tests/stress/random_model.c \
+	tests/stress/random_remap.c \
 	tests/stress/random_sim.c \
 	tests/stress/random_world.c \
 	tests/stress/random_world.h

@@ -51,6 +51,25 @@ gm_ret_t gm_sim_munmap(struct gm_sim *sim, uint64_t va, uint64_t bytes);
 gm_ret_t gm_sim_dontneed(struct gm_sim *sim, uint64_t va, uint64_t bytes);
 gm_ret_t gm_sim_mprotect(struct gm_sim *sim, uint64_t va, uint64_t bytes, uint32_t access);
 uint64_t gm_sim_mremap(struct gm_sim *sim, uint64_t va, uint64_t bytes); /* moves; 0 on failure */
+#define GM_SIM_MAYMOVE 1u
+#define GM_SIM_FIXED 2u     /* to *to, over what is there */
+#define GM_SIM_DONTUNMAP 4u /* the old mapping stays, empty */
+/* In all its ways; *to: where it is now. INVAL; FAULT: not one mapping; NOMEM: no room. */
+gm_ret_t gm_sim_mremap_to(struct gm_sim *sim, uint64_t va, uint64_t bytes, uint64_t new_bytes, uint32_t flags,
+			  uint64_t *to);
+enum gm_sim_advice {
+	GM_SIM_DONTNEED,
+	GM_SIM_FREE, /* bytes go at any time, or not, until they are written */
+	GM_SIM_REMOVE, /* INVAL: for memory of files */
+	GM_SIM_DONTFORK,
+	GM_SIM_DOFORK,
+	GM_SIM_HUGEPAGE,
+	GM_SIM_NOHUGEPAGE,
+	GM_SIM_POPULATE_READ,
+	GM_SIM_POPULATE_WRITE,
+};
+/* INVAL: also for what is locked; FAULT: not all mapped, or not the right; IO: poisoned. */
+gm_ret_t gm_sim_madvise(struct gm_sim *sim, uint64_t va, uint64_t bytes, enum gm_sim_advice advice);
 uint64_t gm_sim_mmap_shared(struct gm_sim *sim, uint64_t bytes); /* of a kind that cannot be managed */
 gm_ret_t gm_sim_mlock(struct gm_sim *sim, uint64_t va, uint64_t bytes, bool on); /* brings every page in */
 /* CPU loads and stores; block while a page is absent and watched. FAULT = SIGSEGV, IO = SIGBUS (poison). */

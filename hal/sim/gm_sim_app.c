@@ -7,11 +7,9 @@
  *     access: no right -> FAULT; poisoned -> IO; present -> done;
  *             absent, unwatched -> zeros at once; absent, watched -> message, wait, look again;
  *             a store to a page that is protected -> the same
- *     dontneed: REMOVE read -> (others may run) -> pages gone
- *     munmap, mmap_at, mremap: pages and mapping gone -> events posted, one after the other, until read
+ *     munmap, mmap_at: pages and mapping gone -> events posted, one after the other, until read
  *
- * Between the event and the pages of dontneed lies the window in which a
- * library can steal and later restore what the application has dropped.
+ * madvise() is in gm_sim_madvise.c, mremap() in gm_sim_remap.c.
  */
 #include "config.h"
 
@@ -19,10 +17,8 @@
 
 #include "hal/sim/gm_sim_internal.h"
 
-#define MAX_WATCHERS 8u
-#define LINGER_NS 20000u
 
-static bool bad_range(uint64_t va, uint64_t bytes)
+bool gm_sim_bad_range(uint64_t va, uint64_t bytes)
 {
 	return va % GM_PAGE_BYTES || bytes % GM_PAGE_BYTES || bytes == 0 || va + bytes < va;
 }
@@ -35,28 +31,22 @@ static uint32_t full_access(uint32_t access)
 
 /* ----------------------------------------------------------- system calls */
 
-/* Who must be told that a range goes. */
-struct watchers {
-	struct gm_sim_pmap *pmap[MAX_WATCHERS];
-	unsigned n;
-};
-
-static void watchers_add(struct gm_sim *sim, struct watchers *w, struct gm_sim_pmap *pmap)
+static void watchers_add(struct gm_sim *sim, struct gm_sim_watchers *w, struct gm_sim_pmap *pmap)
 {
 	for (unsigned i = 0; i < w->n; i++) {
 		if (w->pmap[i] == pmap)
 			return;
 	}
-	if (w->n == MAX_WATCHERS)
-		gm_sim_panic(sim, "more than %u address spaces watch one range", MAX_WATCHERS);
+	if (w->n == GM_SIM_WATCHERS)
+		gm_sim_panic(sim, "more than %u address spaces watch one range", GM_SIM_WATCHERS);
 	gm_sim_event_prepare(pmap);
 	w->pmap[w->n++] = pmap;
 }
 
 /* One UNMAP for each, over the whole range, as Linux does, is on its way from now on. */
-static struct watchers unmap_prepare(struct gm_sim *sim, uint64_t va, uint64_t end)
+struct gm_sim_watchers gm_sim_unmap_prepare(struct gm_sim *sim, uint64_t va, uint64_t end)
 {
-	struct watchers w = { .n = 0 };
+	struct gm_sim_watchers w = { .n = 0 };
 	const struct gm_sim_vma *vma;
 
 	for (uint64_t at = va; (vma = gm_sim_vma_after(sim, at)) != NULL && vma->va < end; at = vma->end) {
@@ -66,7 +56,7 @@ static struct watchers unmap_prepare(struct gm_sim *sim, uint64_t va, uint64_t e
 	return w;
 }
 
-static void unmap_post(const struct watchers *w, uint64_t va, uint64_t bytes)
+void gm_sim_unmap_post(const struct gm_sim_watchers *w, uint64_t va, uint64_t bytes)
 {
 	for (unsigned i = 0; i < w->n; i++)
 		gm_sim_event_post(w->pmap[i], (struct gm_host_msg){ .kind = GM_HOST_UNMAP, .va = va, .bytes = bytes });
@@ -98,86 +88,41 @@ uint64_t gm_sim_mmap_shared(struct gm_sim *sim, uint64_t bytes)
 uint64_t gm_sim_mmap_at(struct gm_sim *sim, uint64_t va, uint64_t bytes, uint32_t access)
 {
 	struct gm_sim_vma vma = { .va = va, .end = va + bytes, .access = full_access(access) };
-	struct watchers w;
+	struct gm_sim_watchers w;
 
-	if (bad_range(va, bytes) || va == 0)
+	if (gm_sim_bad_range(va, bytes) || va == 0)
 		return 0;
 	gm_sim_point(sim);
-	w = unmap_prepare(sim, va, va + bytes);
+	w = gm_sim_unmap_prepare(sim, va, va + bytes);
 	gm_sim_vma_cut(sim, va, va + bytes);
 	gm_sim_vma_add(sim, &vma);
 	gm_sim_vma_merge(sim, va, va + bytes);
-	unmap_post(&w, va, bytes); /* by now the new mapping is in use */
+	gm_sim_unmap_post(&w, va, bytes); /* by now the new mapping is in use */
 	return va;
+}
+
+gm_ret_t gm_sim_unmap(struct gm_sim *sim, uint64_t va, uint64_t bytes)
+{
+	struct gm_sim_watchers w = gm_sim_unmap_prepare(sim, va, va + bytes);
+
+	gm_sim_vma_cut(sim, va, va + bytes);
+	gm_sim_unmap_post(&w, va, bytes);
+	return GM_RET_SUCCESS;
 }
 
 gm_ret_t gm_sim_munmap(struct gm_sim *sim, uint64_t va, uint64_t bytes)
 {
-	struct watchers w;
-
-	if (bad_range(va, bytes))
+	if (gm_sim_bad_range(va, bytes))
 		return GM_RET_INVAL;
 	gm_sim_point(sim);
-	w = unmap_prepare(sim, va, va + bytes);
-	gm_sim_vma_cut(sim, va, va + bytes);
-	unmap_post(&w, va, bytes);
-	return GM_RET_SUCCESS;
-}
-
-/* After an event was read the kernel takes its lock again: anybody may come first. */
-static void linger(struct gm_sim *sim)
-{
-	if (sim->spurious && gm_sim_random(sim, 2))
-		gm_sim_sleep_ns(sim, gm_sim_random(sim, LINGER_NS));
-	else
-		gm_sim_point(sim);
-}
-
-/* One mapping's part of [va, end). *next: where to go on. */
-static gm_ret_t drop_part(struct gm_sim *sim, struct gm_sim_vma *vma, uint64_t va, uint64_t end, uint64_t *next)
-{
-	uint64_t stop = vma->end < end ? vma->end : end;
-
-	if (vma->locked)
-		return GM_RET_INVAL;
-	if (vma->pmap) {
-		gm_sim_event_prepare(vma->pmap);
-		gm_sim_event_post(vma->pmap, (struct gm_host_msg){ .kind = GM_HOST_REMOVE,
-								   .va = va,
-								   .bytes = stop - va });
-		linger(sim);
-		vma = gm_sim_vma_find(sim, va);
-		if (!vma)
-			return GM_RET_FAULT;
-		stop = vma->end < stop ? vma->end : stop;
-	}
-	gm_sim_pages_zap(sim, va, stop);
-	*next = stop;
-	return GM_RET_SUCCESS;
-}
-
-gm_ret_t gm_sim_dontneed(struct gm_sim *sim, uint64_t va, uint64_t bytes)
-{
-	uint64_t end = va + bytes;
-
-	if (bad_range(va, bytes))
-		return GM_RET_INVAL;
-	gm_sim_point(sim);
-	while (va < end) {
-		struct gm_sim_vma *vma = gm_sim_vma_find(sim, va);
-		gm_ret_t ret = vma ? drop_part(sim, vma, va, end, &va) : GM_RET_FAULT;
-
-		if (ret)
-			return ret;
-	}
-	return GM_RET_SUCCESS;
+	return gm_sim_unmap(sim, va, bytes);
 }
 
 gm_ret_t gm_sim_mprotect(struct gm_sim *sim, uint64_t va, uint64_t bytes, uint32_t access)
 {
 	struct gm_sim_vma *vma;
 
-	if (bad_range(va, bytes))
+	if (gm_sim_bad_range(va, bytes))
 		return GM_RET_INVAL;
 	gm_sim_point(sim);
 	if (!gm_sim_vma_covers(sim, va, va + bytes))
@@ -189,42 +134,9 @@ gm_ret_t gm_sim_mprotect(struct gm_sim *sim, uint64_t va, uint64_t bytes, uint32
 	return GM_RET_SUCCESS;
 }
 
-uint64_t gm_sim_mremap(struct gm_sim *sim, uint64_t va, uint64_t bytes)
-{
-	const struct gm_sim_vma *old;
-	struct gm_sim_vma vma;
-	struct watchers w;
-
-	if (bad_range(va, bytes))
-		return 0;
-	gm_sim_point(sim);
-	old = gm_sim_vma_find(sim, va);
-	if (!old || old->end < va + bytes)
-		return 0;
-	vma = *old;
-	vma.va = gm_sim_va_pick(sim, bytes, GM_PAGE_BYTES);
-	vma.end = vma.va + bytes;
-	if (!vma.va)
-		return 0;
-	if (vma.pmap)
-		gm_sim_event_prepare(vma.pmap);
-	w = unmap_prepare(sim, va, va + bytes);
-	gm_sim_vma_add(sim, &vma);
-	gm_sim_pages_move(sim, va, vma.va, bytes);
-	gm_sim_vma_cut(sim, va, va + bytes);
-	if (vma.pmap)
-		gm_sim_event_post(vma.pmap, (struct gm_host_msg){ .kind = GM_HOST_REMAP,
-								  .va = va,
-								  .bytes = bytes,
-								  .to = vma.va });
-	unmap_post(&w, va, bytes);
-	return vma.va;
-}
-
 /* ------------------------------------------------------ loads and stores */
 
-/* The byte of memory at va, present and allowed; blocks as long as it takes. */
-static gm_ret_t touch(struct gm_sim *sim, uint64_t va, bool write, uint8_t **byte)
+gm_ret_t gm_sim_touch(struct gm_sim *sim, uint64_t va, bool write, uint8_t **byte)
 {
 	for (;;) {
 		struct gm_sim_vma *vma = gm_sim_vma_find(sim, va);
@@ -233,11 +145,12 @@ static gm_ret_t touch(struct gm_sim *sim, uint64_t va, bool write, uint8_t **byt
 		if (!vma || !gm_sim_vma_allows(vma, write))
 			return GM_RET_FAULT;
 		page = gm_sim_page_get(sim, va, true);
+		gm_sim_page_look(sim, page);
 		if (page->poisoned)
 			return GM_RET_IO;
 		if (page->frame && !(write && page->protected)) {
 			if (write)
-				gm_sim_frame_own(sim, &page->frame);
+				gm_sim_page_own(sim, page);
 			*byte = page->frame + va % GM_PAGE_BYTES;
 			return GM_RET_SUCCESS;
 		}
@@ -256,7 +169,7 @@ static gm_ret_t transfer(struct gm_sim *sim, uint64_t va, uint8_t *to, const uin
 		size_t rest = (size_t)(GM_PAGE_BYTES - va % GM_PAGE_BYTES);
 		size_t n = bytes < rest ? bytes : rest;
 		uint8_t *byte;
-		gm_ret_t ret = touch(sim, va, from != NULL, &byte);
+		gm_ret_t ret = gm_sim_touch(sim, va, from != NULL, &byte);
 
 		if (ret)
 			return ret;
@@ -292,7 +205,7 @@ gm_ret_t gm_sim_fetch_add(struct gm_sim *sim, uint64_t va, uint64_t add, uint64_
 	if (va % sizeof(value))
 		return GM_RET_INVAL;
 	gm_sim_point(sim);
-	ret = touch(sim, va, true, &byte);
+	ret = gm_sim_touch(sim, va, true, &byte);
 	if (ret)
 		return ret;
 	memcpy(&value, byte, sizeof(value));
@@ -308,7 +221,7 @@ gm_ret_t gm_sim_pin(struct gm_sim *sim, uint64_t va)
 	gm_ret_t ret;
 
 	gm_sim_point(sim);
-	ret = touch(sim, va, true, &byte);
+	ret = gm_sim_touch(sim, va, true, &byte);
 	if (!ret)
 		gm_sim_page_get(sim, va, true)->pins++;
 	return ret;
@@ -327,7 +240,7 @@ gm_ret_t gm_sim_mlock(struct gm_sim *sim, uint64_t va, uint64_t bytes, bool on)
 {
 	struct gm_sim_vma *vma;
 
-	if (bad_range(va, bytes))
+	if (gm_sim_bad_range(va, bytes))
 		return GM_RET_INVAL;
 	gm_sim_point(sim);
 	if (!gm_sim_vma_covers(sim, va, va + bytes))
@@ -338,7 +251,7 @@ gm_ret_t gm_sim_mlock(struct gm_sim *sim, uint64_t va, uint64_t bytes, bool on)
 	gm_sim_vma_merge(sim, va, va + bytes);
 	for (uint64_t at = va; on && at < va + bytes; at += GM_PAGE_BYTES) {
 		uint8_t *byte;
-		gm_ret_t ret = touch(sim, at, false, &byte);
+		gm_ret_t ret = gm_sim_touch(sim, at, false, &byte);
 
 		if (ret)
 			return ret;

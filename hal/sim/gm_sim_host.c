@@ -125,6 +125,7 @@ static gm_ret_t access_pages(struct gm_sim *sim, uint64_t va, void *buf, size_t 
 		if (!vma || !gm_sim_vma_allows(vma, write))
 			return GM_RET_FAULT;
 		page = gm_sim_page_get(sim, va, true);
+		gm_sim_page_look(sim, page);
 		if (!page->frame && (vma->pmap || page->poisoned))
 			return GM_RET_FAULT;
 		if (!page->frame) /* first touch of memory that nobody watches */
@@ -132,7 +133,7 @@ static gm_ret_t access_pages(struct gm_sim *sim, uint64_t va, void *buf, size_t 
 		if (write && page->protected)
 			return GM_RET_FAULT;
 		if (write)
-			gm_sim_frame_own(sim, &page->frame);
+			gm_sim_page_own(sim, page);
 		if (write)
 			memcpy(page->frame + offset, at, n); // NOLINT(clang-analyzer-core.NonNullParamChecker)
 		else
@@ -269,8 +270,11 @@ static bool host_mem_huge(void *pmap, uint64_t va)
 /* It has no shared page of zeros: each page is its own. */
 static gm_ret_t host_mem_content(void *pmap, uint64_t va, struct gm_host_content *out)
 {
-	const struct gm_sim_block *block = gm_sim_block_get(((struct gm_sim_pmap *)pmap)->sim, va, false);
+	struct gm_sim *sim = ((struct gm_sim_pmap *)pmap)->sim;
+	struct gm_sim_block *block = gm_sim_block_get(sim, va, false);
 
+	if (block)
+		gm_sim_block_look(sim, block);
 	*out = (struct gm_host_content){ .huge = block && block->huge };
 	for (unsigned i = 0; block && i < GM_BLOCK_PAGES; i++)
 		if (block->page[i].frame || block->page[i].poisoned)
@@ -283,10 +287,12 @@ static gm_ret_t host_mem_present(void *pmap, uint64_t va, struct gm_mask *presen
 	struct gm_sim *sim = ((struct gm_sim_pmap *)pmap)->sim;
 	uint64_t begin = va - va % GM_BLOCK_BYTES;
 	const struct gm_sim_vma *vma = gm_sim_vma_after(sim, begin);
-	const struct gm_sim_block *block = gm_sim_block_get(sim, va, false);
+	struct gm_sim_block *block = gm_sim_block_get(sim, va, false);
 
 	if (!vma || vma->va >= begin + GM_BLOCK_BYTES)
 		return GM_RET_FAULT;
+	if (block)
+		gm_sim_block_look(sim, block);
 	*present = gm_mask_none();
 	for (unsigned i = 0; block && i < GM_BLOCK_PAGES; i++) {
 		if (block->page[i].frame || block->page[i].poisoned) /* the kernel takes the mark for a page swapped out */

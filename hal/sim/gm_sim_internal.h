@@ -7,6 +7,8 @@
  *     gm_sim_mem    mappings and pages           gm_sim_app   what the application does
  *     gm_sim_slot   library memory with frames   gm_sim_move  steal, restore, fill, zero, poison
  *     gm_sim_env    locks, queues; the world     gm_sim_child children, frames shared with them
+ *     gm_sim_remap  mremap()
+ *     gm_sim_madvise  madvise()
  *
  * Everything runs on one thread of the machine and a coroutine gives way only
  * at the points that gm_env.h names, so whatever stands between two of them is
@@ -88,6 +90,7 @@ struct gm_sim_page {
 	uint8_t *frame; /* NULL: absent */
 	uint32_t pins;
 	bool poisoned; /* absent, and an access is an error */
+	bool freed; /* present, MADV_FREE, and not written since: may go at any time */
 	bool protected; /* present, and a store waits; as Linux has it: goes with the frame, but stays over mremap() */
 };
 
@@ -153,7 +156,35 @@ bool gm_sim_frame_is_shared(uint8_t *frame);
 /* Before a store: a copy, if others have it. NULL is allowed. */
 void gm_sim_frame_own(struct gm_sim *sim, uint8_t **frame);
 void gm_sim_frame_free(uint8_t *frame);
+/* Before a store to a page that is present. */
+static inline void gm_sim_page_own(struct gm_sim *sim, struct gm_sim_page *page)
+{
+	gm_sim_frame_own(sim, &page->frame);
+	page->freed = false;
+}
+/* Before anybody looks: what MADV_FREE gave up may be gone by now. */
+void gm_sim_page_look(struct gm_sim *sim, struct gm_sim_page *page);
+void gm_sim_block_look(struct gm_sim *sim, struct gm_sim_block *block);
 void gm_sim_mem_fini(struct gm_sim *sim);
+
+/* ------------------------------------------------------------ the application */
+
+#define GM_SIM_WATCHERS 8u
+
+/* Who must be told that a range goes. */
+struct gm_sim_watchers {
+	struct gm_sim_pmap *pmap[GM_SIM_WATCHERS];
+	unsigned n;
+};
+
+bool gm_sim_bad_range(uint64_t va, uint64_t bytes);
+/* One UNMAP for each who watches part of it, over the whole range, as Linux does, is on its way from now on. */
+struct gm_sim_watchers gm_sim_unmap_prepare(struct gm_sim *sim, uint64_t va, uint64_t end);
+void gm_sim_unmap_post(const struct gm_sim_watchers *w, uint64_t va, uint64_t bytes);
+/* munmap() without a point of the scheduler before it. */
+gm_ret_t gm_sim_unmap(struct gm_sim *sim, uint64_t va, uint64_t bytes);
+/* The byte of memory at va, present and allowed; blocks as long as it takes. */
+gm_ret_t gm_sim_touch(struct gm_sim *sim, uint64_t va, bool write, uint8_t **byte);
 
 /* ----------------------------------------------------------- library memory */
 

@@ -86,6 +86,7 @@ static gm_ret_t steal_page(struct gm_sim_pmap *p, struct gm_sim_block *block, un
 		gm_sim_panic(p->sim, "steal of page %u of block 0x%llx into a slot page that has a frame", i,
 			     (unsigned long long)block->va);
 	gm_mask_set(&out->moved, i);
+	gm_sim_page_look(p->sim, page);
 	if (!page->frame) {
 		gm_mask_set(&out->hole, i);
 		return GM_RET_SUCCESS;
@@ -93,7 +94,7 @@ static gm_ret_t steal_page(struct gm_sim_pmap *p, struct gm_sim_block *block, un
 	gm_sim_slot_put(slot, addr, page->frame);
 	gm_sim_frame_free(page->frame);
 	page->frame = NULL;
-	page->protected = false;
+	page->protected = page->freed = false; /* what was moved is plain again */
 	block->huge = false;
 	p->sim->stats.steals++;
 	return GM_RET_SUCCESS;

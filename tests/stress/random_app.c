@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the simulated process does by itself: loads, stores, system calls.
+ * What the simulated process does by itself: loads, stores, system calls (madvise() is in random_madvise.c, mremap() in
+ * random_remap.c).
  *
  * dontneed, munmap and mremap are over for the process before a device has
  * learnt of them; so each is followed by a call of the library that waits for
@@ -110,15 +111,9 @@ bool rnd_cpu_add(struct rnd_world *w)
 	return true;
 }
 
-/* ------------------------------------------------------ giving content up */
+/* ------------------------------------------------------------- new memory */
 
-static bool may_drop(const struct rnd_page *p)
-{
-	return !p->counter && !p->locked;
-}
-
-/* The process itself reads zeros at once. */
-static void see_zeros(struct rnd_world *w, const struct rnd_watch *watch, struct rnd_page *p, unsigned n, const char *why)
+void rnd_see_zeros(struct rnd_world *w, const struct rnd_watch *watch, struct rnd_page *p, unsigned n, const char *why)
 {
 	struct rnd_page *one = &p[rnd(w, n)];
 	uint8_t buf[GM_PAGE_BYTES];
@@ -127,32 +122,6 @@ static void see_zeros(struct rnd_world *w, const struct rnd_watch *watch, struct
 	ret = gm_sim_load(w->sim, one->va, buf, sizeof(buf));
 	rnd_expect(w, watch, ret, 0, 0, "a CPU load", one->va);
 	rnd_compare(w, one, 0, buf, sizeof(buf), why);
-}
-
-bool rnd_app_dontneed(struct rnd_world *w)
-{
-	struct rnd_page *p;
-	unsigned n = rnd_run(w, rnd_region(w), RUN_PAGES, may_drop, &p);
-	struct rnd_watch watch = rnd_watch(w);
-	gm_ret_t ret;
-
-	if (!n || !rnd_claim_alone(p, n))
-		return false;
-	rnd_drop_begin(w);
-	ret = gm_sim_dontneed(w->sim, p->va, (uint64_t)n * GM_PAGE_BYTES);
-	rnd_expect(w, &watch, ret, 0, 0, "madvise(DONTNEED)", p->va);
-	for (unsigned i = 0; i < n; i++) {
-		memset(p[i].want, 0, GM_PAGE_BYTES);
-		p[i].pins = 0;
-		rnd_changed(w, &p[i]);
-	}
-	if (rnd_one_in(w, 2))
-		see_zeros(w, &watch, p, n, "the CPU, after madvise(DONTNEED),");
-	rnd_lib_settle(w, p, n);
-	rnd_drop_end(w);
-	rnd_unclaim_alone(p, n);
-	rnd_step(w, "dontneed", &watch);
-	return true;
 }
 
 static bool may_unmap(const struct rnd_page *p)
@@ -174,8 +143,7 @@ static uint64_t map_anew(struct rnd_world *w, const struct rnd_watch *watch, uin
 	return gm_sim_mmap(w->sim, bytes, GM_READ | GM_WRITE);
 }
 
-/* Where these pages are now, regions of others may have been left behind; and theirs, where they were. */
-static enum rnd_managed elsewhere_now(struct rnd_world *w, enum rnd_managed before)
+enum rnd_managed rnd_elsewhere_now(struct rnd_world *w, enum rnd_managed before)
 {
 	return before == RND_UNMANAGED && w->spaces > 1 ? RND_UNMANAGED : RND_PERHAPS;
 }
@@ -192,7 +160,7 @@ static void forget(struct rnd_world *w, struct rnd_page *p, unsigned n, uint64_t
 		p[i].read_only = p[i].obeyed = p[i].locked = false;
 		rnd_forget_fork(&p[i]);
 		if (p[i].managed == RND_MANAGED || va != old)
-			p[i].managed = elsewhere_now(w, p[i].managed);
+			p[i].managed = rnd_elsewhere_now(w, p[i].managed);
 		rnd_changed(w, &p[i]);
 	}
 }
@@ -225,7 +193,7 @@ bool rnd_app_replace(struct rnd_world *w)
 	if (!va)
 		rnd_fail(w, "no memory at 0x%" PRIx64, p->va);
 	forget(w, p, n, va);
-	see_zeros(w, &watch, p, n, "the CPU, in new memory,");
+	rnd_see_zeros(w, &watch, p, n, "the CPU, in new memory,");
 	if (!unmanaged && rnd_one_in(w, 2))
 		(void)rnd_lib_adopt_run(w, p, n);
 	rnd_lib_settle(w, p, n);
@@ -234,71 +202,6 @@ bool rnd_app_replace(struct rnd_world *w)
 	if (elsewhere)
 		rnd_end_move(w);
 	rnd_step(w, "munmap, mmap", &watch);
-	return true;
-}
-
-static bool may_move(const struct rnd_page *p)
-{
-	return !p->counter && !p->edge && !p->read_only && !p->locked;
-}
-
-/* What was left behind at the old address: only a space that nobody else shares addresses with may keep it. */
-static void leave_behind(struct rnd_world *w, struct rnd_space *s, const struct rnd_watch *watch, uint64_t va,
-			 uint64_t bytes)
-{
-	gm_ret_t ret;
-
-	if (w->spaces == 1)
-		return;
-	do {
-		ret = gm_release(s->as, (void *)(uintptr_t)va, bytes);
-		rnd_expect(w, watch, ret, RND_RET(NOENT) | RND_RET(BUSY),
-			   RND_RET(NOMEM) | RND_RET(IO) | RND_RET(TIMEDOUT), "gm_release of what was moved", va);
-		if (ret && ret != GM_RET_NOENT)
-			rnd_quiet(w);
-	} while (ret && ret != GM_RET_NOENT);
-}
-
-bool rnd_app_move(struct rnd_world *w)
-{
-	struct rnd_region *r = rnd_region(w);
-	struct rnd_watch watch = rnd_watch(w);
-	uint8_t buf[GM_PAGE_BYTES];
-	struct rnd_page *p;
-	uint64_t va, old;
-	unsigned n, i;
-
-	if (r->owned)
-		return false;
-	n = rnd_run(w, r, RUN_PAGES, may_move, &p);
-	if (!n || !rnd_begin_move(w))
-		return false;
-	if (!rnd_claim_alone(p, n)) {
-		rnd_end_move(w);
-		return false;
-	}
-	old = p->va;
-	for (i = 0; i < n; i++) /* while it moves, both is legal */
-		rnd_changed(w, &p[i]);
-	va = gm_sim_mremap(w->sim, old, (uint64_t)n * GM_PAGE_BYTES);
-	for (i = 0; va && i < n; i++) {
-		p[i].va = va + (uint64_t)i * GM_PAGE_BYTES;
-		rnd_forget_fork(&p[i]);
-		p[i].managed = elsewhere_now(w, p[i].managed);
-		rnd_changed(w, &p[i]);
-	}
-	i = (unsigned)rnd(w, n);
-	rnd_expect(w, &watch, gm_sim_load(w->sim, p[i].va, buf, sizeof(buf)), 0, 0, "a CPU load after mremap", p[i].va);
-	rnd_compare(w, &p[i], 0, buf, sizeof(buf), "the CPU, after mremap,");
-	rnd_lib_settle(w, p, n);
-	if (va) {
-		leave_behind(w, r->space, &watch, old, (uint64_t)n * GM_PAGE_BYTES);
-		if (p->managed == RND_PERHAPS)
-			(void)rnd_lib_adopt_run(w, p, n);
-	}
-	rnd_unclaim_alone(p, n);
-	rnd_end_move(w);
-	rnd_step(w, "mremap", &watch);
 	return true;
 }
 

@@ -17,7 +17,8 @@
 
 #define TROUBLE (RND_RET(IO) | RND_RET(NOMEM) | RND_RET(TIMEDOUT) | RND_RET(NOSPC))
 #define REFUSED (RND_RET(FAULT) | RND_RET(PERM) | RND_RET(BUSY) | RND_RET(NOTSUP))
-#define FENCE_NS RND_STALL_NS
+/* A kernel may wait at each of its accesses. */
+#define FENCE_NS (3 * RND_STALL_NS)
 /* An attempt to serve a fault takes no longer. */
 #define LATE_NS 3000000u
 

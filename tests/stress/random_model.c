@@ -351,7 +351,7 @@ static const uint8_t *look(struct rnd_world *w, const struct rnd_page *p)
 		return gm_mask_test(&b->staged, page) ? NULL : on_host(w, p->va);
 	if (gm_mask_test(&b->staged, page))
 		return (const uint8_t *)(uintptr_t)(b->slot + (uint64_t)page * GM_PAGE_BYTES);
-	return zeros;
+	return on_host(w, p->va); /* zeros; or written after MADV_FREE, and not found out yet */
 }
 
 /* ------------------------------------------------------------ comparing */

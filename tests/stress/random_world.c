@@ -29,7 +29,8 @@ static const struct rnd_op {
 	{ rnd_dev_set, 7 },	 { rnd_inject, 1 },	   { rnd_lib_sum, 2 },	  { rnd_lib_query_host, 1 },
 	{ rnd_lib_duplicate, 6 }, { rnd_lib_exclusive, 4 }, { rnd_lib_protect, 4 }, { rnd_lib_pin, 4 },
 	{ rnd_lib_home, 1 },
-	{ rnd_app_child, 3 },	 { rnd_lib_fork_policy, 1 },
+	{ rnd_app_child, 3 },	 { rnd_lib_fork_policy, 1 }, { rnd_app_move_onto, 3 }, { rnd_app_resize, 2 },
+	{ rnd_app_hole, 1 },	 { rnd_app_free, 3 },	   { rnd_app_populate, 2 }, { rnd_app_dontfork, 1 },
 };
 
 #define OPS (sizeof(ops) / sizeof(ops[0]))

@@ -6,7 +6,8 @@
  *     random_world   a world is made and unmade         random_lib   calls of the library
  *     random_model   the byte array, claims, checks     random_dev   kernels and working sets
  *     random_coh     duplicates, exclusive use, sums     random_hold  rights that devices obey, pins
- *     random_child   forks, children
+ *     random_child   forks, children               random_remap  mremap(), holes
+ *     random_madvise  madvise()
  *
  * Every byte of a region has one legal value at any time. A page is cut into
  * cells; whoever reads or writes a cell claims it first, so that while a store
@@ -37,7 +38,7 @@
 #define RND_JOB_ACCESSES 12u
 /* An operation that takes longer than this of virtual time is a stall. */
 #define RND_STALL_NS (UINT64_C(4) * 1000 * 1000 * 1000)
-#define RND_WAIT_NS (UINT64_C(200) * 1000 * 1000)
+#define RND_WAIT_NS (UINT64_C(600) * 1000 * 1000)
 
 /* Results as a set. */
 #define RND_NUMBER_(name, value, text) RND_NUMBER_##name,
@@ -189,6 +190,7 @@ struct rnd_watch {
 struct rnd_result {
 	uint64_t steps, hash, migrations, evictions, faults, packs;
 	uint64_t sums, dups, exclusives, protects, keeps, children; /* calls that did all of it */
+	uint64_t remaps, resizes, frees, populates;
 	char why[160];
 };
 
@@ -310,11 +312,21 @@ bool rnd_app_dontneed(struct rnd_world *w);
 bool rnd_app_replace(struct rnd_world *w);
 bool rnd_app_protect(struct rnd_world *w);
 bool rnd_app_move(struct rnd_world *w);
+bool rnd_app_move_onto(struct rnd_world *w);
+bool rnd_app_resize(struct rnd_world *w);
+bool rnd_app_hole(struct rnd_world *w);
+bool rnd_app_free(struct rnd_world *w);
+bool rnd_app_populate(struct rnd_world *w);
+bool rnd_app_dontfork(struct rnd_world *w);
 bool rnd_app_pin(struct rnd_world *w);
 bool rnd_app_lock(struct rnd_world *w);
 bool rnd_app_fork(struct rnd_world *w);
 bool rnd_app_child(struct rnd_world *w);
 bool rnd_lib_fork_policy(struct rnd_world *w);
+/* The process itself reads zeros at once. */
+void rnd_see_zeros(struct rnd_world *w, const struct rnd_watch *watch, struct rnd_page *p, unsigned n, const char *why);
+/* Where these pages are now, regions of others may have been left behind; and theirs, where they were. */
+enum rnd_managed rnd_elsewhere_now(struct rnd_world *w, enum rnd_managed before);
 /* Children exit. */
 void rnd_app_reap(struct rnd_world *w);
 /* Protections, pins and locks end. */
