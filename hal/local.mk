@@ -81,6 +81,7 @@ libgm_sim_a_SOURCES = \
 	hal/sim/gm_sim_msg.c \
 	hal/sim/gm_sim_remap.c \
 	hal/sim/gm_sim_sched.c \
+	hal/sim/gm_sim_serve.c \
 	hal/sim/gm_sim_slot.c
 libgm_sim_a_CPPFLAGS = $(GM_CPPFLAGS)
 LINT_FILES += $(libgm_sim_a_SOURCES)

@@ -86,8 +86,10 @@ void gm_sim_unpin(struct gm_sim *sim, uint64_t va);
  */
 struct gm_sim_child;
 struct gm_sim_child *gm_sim_fork(struct gm_sim *sim);
-/* FAULT: it has nothing there, or not the right; IO: poisoned. At any time, no point of the scheduler. */
+/* FAULT: it has nothing there, or not the right; IO: poisoned, or the child has ended. At any time, no point of the scheduler. */
 gm_ret_t gm_sim_child_load(const struct gm_sim_child *child, uint64_t va, void *buf, size_t bytes);
+/* Was the page given by who serves the child? */
+bool gm_sim_child_was_filled(const struct gm_sim_child *child, uint64_t va);
 /* In one page (else INVAL) that was there at the fork (else NOTSUP). */
 gm_ret_t gm_sim_child_store(struct gm_sim_child *child, uint64_t va, const void *buf, size_t bytes);
 void gm_sim_child_exit(struct gm_sim_child *child);
@@ -95,7 +97,7 @@ void gm_sim_child_exit(struct gm_sim_child *child);
 gm_ret_t gm_sim_fork_snapshot(struct gm_sim *sim, uint64_t va, void *buf, size_t bytes);
 
 /* Make the nth call of a host operation from now fail: "steal", "restore", "fill", "zero", "watch",
- * "watch_stores", "fill_protected", "unprotect", "slot_alloc", "mem_map"; with NOMEM, or AGAIN for what moves, makes
+ * "watch_stores", "fill_protected", "unprotect", "slot_alloc", "mem_map", "child_fill"; with NOMEM, or AGAIN for what moves, makes
  * or unprotects pages (transient). */
 gm_ret_t gm_sim_fail(struct gm_sim *sim, const char *op, uint64_t nth, uint64_t count);
 /* nth 1 is the next call; `count` calls fail from there on; 0 of either disarms. INVAL: no such op. */

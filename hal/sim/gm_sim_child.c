@@ -2,11 +2,11 @@
 /*
  * Children of the simulated process: what fork() copies, and what becomes of it.
  *
- *     fork: hooks freeze --> mappings copied, frames shared --> hooks thaw
+ *     fork: hooks freeze --> mappings copied, frames shared --> (gm_sim_serve.c) --> hooks thaw
  *     a shared frame --stored to by either--> a copy for who stores
  *                    --stolen--> the bytes go, the other one keeps the frame
  *
- * A child has no watch, nothing of what is not inherited, and a frame of its own at once where DMA is under way (as
+ * A child has no watch but that by which it is served, nothing of what is not inherited, and a frame of its own at once where DMA is under way (as
  * Linux has it: the pin stays with the parent's frame). It does nothing by itself: who made it reads and stores for it, at
  * any time, also long after, until it exits.
  */
@@ -22,6 +22,7 @@
 struct child_page {
 	uint64_t va;
 	uint8_t *frame; /* NULL: poisoned */
+	bool filled;    /* by who serves the child */
 };
 
 struct gm_sim_child {
@@ -29,7 +30,8 @@ struct gm_sim_child {
 	struct gm_sim_vma *vma; /* in order */
 	size_t vmas;
 	struct child_page *page; /* in order; what is not there is zeros */
-	size_t pages;
+	size_t pages, room;
+	bool ended;
 };
 
 /* ------------------------------------------------------------------ made */
@@ -50,9 +52,9 @@ static size_t copy_pages(struct gm_sim *sim, const struct gm_sim_vma *vma, struc
 		if (!page || (!page->frame && !page->poisoned))
 			continue;
 		if (to && page->frame)
-			to[n] = (struct child_page){ va, gm_sim_frame_share(page->frame) };
+			to[n] = (struct child_page){ .va = va, .frame = gm_sim_frame_share(page->frame) };
 		else if (to)
-			to[n] = (struct child_page){ va, NULL };
+			to[n] = (struct child_page){ .va = va };
 		if (to && page->pins)
 			gm_sim_frame_own(sim, &to[n].frame);
 		n++;
@@ -72,7 +74,8 @@ static struct gm_sim_child *copy_process(struct gm_sim *sim)
 		c->pages += is_inherited(vma) ? copy_pages(sim, vma, NULL) : 0;
 	}
 	c->vma = gm_sim_calloc(sim, (c->vmas + 1) * sizeof(*c->vma));
-	c->page = gm_sim_calloc(sim, (c->pages + 1) * sizeof(*c->page));
+	c->room = c->pages + 1;
+	c->page = gm_sim_calloc(sim, c->room * sizeof(*c->page));
 	c->vmas = c->pages = 0;
 	for (vma = gm_sim_vma_after(sim, 0); vma; vma = gm_sim_vma_next(sim, vma)) {
 		if (!is_inherited(vma))
@@ -110,7 +113,7 @@ static unsigned freeze_all(struct gm_sim *sim, struct gm_sim_pmap **frozen)
 
 struct gm_sim_child *gm_sim_fork(struct gm_sim *sim)
 {
-	struct gm_sim_pmap *frozen[MAX_PMAPS];
+	struct gm_sim_pmap *frozen[MAX_PMAPS], *served[MAX_PMAPS];
 	struct gm_sim_child *child;
 	unsigned n;
 
@@ -120,11 +123,16 @@ struct gm_sim_child *gm_sim_fork(struct gm_sim *sim)
 	sim->forking = true;
 	n = freeze_all(sim, frozen);
 	child = copy_process(sim);
+	sim->newborn = child;
+	memcpy(served, frozen, n * sizeof(frozen[0]));
+	gm_sim_serve_begin(sim, child, served, n);
 	while (n-- > 0) {
 		if (!frozen[n]->dead)
 			frozen[n]->thaw(frozen[n]->fork_arg);
 		gm_sim_pmap_put(frozen[n]);
 	}
+	gm_sim_serve_end(sim, child);
+	sim->newborn = NULL;
 	sim->forking = false;
 	gm_sim_queue_wake(sim, &sim->forkers);
 	return child;
@@ -141,12 +149,19 @@ void gm_sim_child_exit(struct gm_sim_child *child)
 
 /* ------------------------------------------------------------------ used */
 
-static bool may(const struct gm_sim_child *child, uint64_t va, bool write)
+const struct gm_sim_vma *gm_sim_child_vma(const struct gm_sim_child *child, uint64_t va)
 {
 	for (size_t i = 0; i < child->vmas; i++)
 		if (va >= child->vma[i].va && va < child->vma[i].end)
-			return gm_sim_vma_allows(&child->vma[i], write);
-	return false;
+			return &child->vma[i];
+	return NULL;
+}
+
+static bool may(const struct gm_sim_child *child, uint64_t va, bool write)
+{
+	const struct gm_sim_vma *vma = gm_sim_child_vma(child, va);
+
+	return vma && gm_sim_vma_allows(vma, write);
 }
 
 static int page_cmp(const void *key, const void *page)
@@ -162,10 +177,48 @@ static struct child_page *find(const struct gm_sim_child *child, uint64_t va)
 	return bsearch(&va, child->page, child->pages, sizeof(*child->page), page_cmp);
 }
 
+bool gm_sim_child_has(const struct gm_sim_child *child, uint64_t va)
+{
+	return find(child, va);
+}
+
+bool gm_sim_child_was_filled(const struct gm_sim_child *child, uint64_t va)
+{
+	const struct child_page *page = find(child, va);
+
+	return page && page->filled;
+}
+
+void gm_sim_child_put(struct gm_sim_child *child, uint64_t va, uint8_t *frame)
+{
+	size_t at = child->pages;
+
+	if (child->pages == child->room) {
+		struct child_page *more = gm_sim_calloc(child->sim, 2 * child->room * sizeof(*more));
+
+		memcpy(more, child->page, child->pages * sizeof(*more));
+		free(child->page);
+		child->page = more;
+		child->room *= 2;
+	}
+	while (at > 0 && child->page[at - 1].va > va)
+		at--;
+	memmove(&child->page[at + 1], &child->page[at], (child->pages - at) * sizeof(*child->page));
+	child->page[at] = (struct child_page){ .va = va, .frame = frame, .filled = true };
+	child->pages++;
+}
+
+void gm_sim_child_kill(struct gm_sim_child *child)
+{
+	child->ended = true;
+}
+
 gm_ret_t gm_sim_child_load(const struct gm_sim_child *child, uint64_t va, void *buf, size_t bytes)
 {
 	uint8_t *to = buf;
 
+	if (child->ended)
+		return GM_RET_IO;
 	while (bytes > 0) {
 		size_t rest = (size_t)(GM_PAGE_BYTES - va % GM_PAGE_BYTES), n = bytes < rest ? bytes : rest;
 		const struct child_page *page = find(child, va);
@@ -191,6 +244,8 @@ gm_ret_t gm_sim_child_store(struct gm_sim_child *child, uint64_t va, const void 
 
 	if (va % GM_PAGE_BYTES + bytes > GM_PAGE_BYTES)
 		return GM_RET_INVAL;
+	if (child->ended)
+		return GM_RET_IO;
 	if (!may(child, va, true))
 		return GM_RET_FAULT;
 	if (!page)

@@ -470,44 +470,6 @@ static void host_at_fork(void *pmap, gm_ret_t (*freeze)(void *arg), void (*thaw)
 	p->fork_arg = arg;
 }
 
-/* A child of the simulation is a copy of its memory (gm_sim_fork()); it has no descriptor. */
-static gm_ret_t host_serve_forks(void *pmap)
-{
-	(void)pmap;
-	return gm_fail(GM_RET_NOTSUP, "the simulated host cannot serve children");
-}
-
-/* So no message names a child, and nobody may ask for one. */
-static gm_ret_t host_child_fill(void *pmap, int child, uint64_t va, const void *src, uint64_t bytes, uint64_t *done)
-{
-	const struct gm_sim_pmap *p = pmap;
-
-	(void)va, (void)src, (void)bytes, (void)done;
-	gm_sim_panic(p->sim, "child_fill of child %d, which no message named", child);
-}
-
-static size_t host_child_read(void *pmap, int child, struct gm_host_msg *msgs, size_t n)
-{
-	const struct gm_sim_pmap *p = pmap;
-
-	(void)msgs, (void)n;
-	gm_sim_panic(p->sim, "child_read of child %d, which no message named", child);
-}
-
-static void host_child_close(void *pmap, int child)
-{
-	const struct gm_sim_pmap *p = pmap;
-
-	gm_sim_panic(p->sim, "child_close of child %d, which no message named", child);
-}
-
-static void host_child_fail(void *pmap)
-{
-	const struct gm_sim_pmap *p = pmap;
-
-	gm_sim_panic(p->sim, "child_fail where no child is served");
-}
-
 /* There are no descriptors that could be closed. */
 static gm_ret_t host_keep(void *pmap)
 {
@@ -559,11 +521,11 @@ static const struct gm_host_ops host_ops = {
 	.at_fork = host_at_fork,
 	.keep = host_keep,
 	.reopen = host_reopen,
-	.serve_forks = host_serve_forks,
-	.child_fill = host_child_fill,
-	.child_read = host_child_read,
-	.child_close = host_child_close,
-	.child_fail = host_child_fail,
+	.serve_forks = gm_sim_serve_forks,
+	.child_fill = gm_sim_child_fill,
+	.child_read = gm_sim_child_read,
+	.child_close = gm_sim_child_close,
+	.child_fail = gm_sim_child_fail,
 	.share_map = gm_sim_share_map,
 	.share_slot = gm_sim_share_slot,
 	.share_fd = gm_sim_share_fd,

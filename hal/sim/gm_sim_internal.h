@@ -8,7 +8,7 @@
  *     gm_sim_slot   library memory with frames   gm_sim_move  steal, restore, fill, zero, poison
  *     gm_sim_env    locks, queues; the world     gm_sim_child children, frames shared with them
  *     gm_sim_remap  mremap()
- *     gm_sim_madvise  madvise()
+ *     gm_sim_madvise  madvise()                  gm_sim_serve children with descriptors of their own
  *
  * Everything runs on one thread of the machine and a coroutine gives way only
  * at the points that gm_env.h names, so whatever stands between two of them is
@@ -247,6 +247,7 @@ struct gm_sim_pmap {
 	unsigned changing; /* events prepared whose poster does not run again yet (mmap_changing) */
 	unsigned slots;
 	bool kicked;
+	bool serves; /* children have descriptors */
 	TAILQ_HEAD(, gm_sim_fault) faults;
 	TAILQ_HEAD(, gm_sim_event) events;
 	struct gm_sim_threads readers; /* in msg_wait() */
@@ -283,6 +284,34 @@ gm_ret_t gm_sim_zero(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);
 gm_ret_t gm_sim_poison(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);
 gm_ret_t gm_sim_unmark(void *pmap, uint64_t va, uint64_t bytes, uint64_t *done);
 
+/* ----------------------------------------------------------------- children */
+
+#define GM_SIM_SERVED 16u
+
+/* A descriptor of a child. */
+struct gm_sim_served {
+	struct gm_sim_child *child;
+	struct gm_sim_pmap *pmap; /* NULL: free */
+};
+
+/* Of the child's memory as it is now; before it runs. */
+const struct gm_sim_vma *gm_sim_child_vma(const struct gm_sim_child *child, uint64_t va);
+bool gm_sim_child_has(const struct gm_sim_child *child, uint64_t va);
+/* A page where it has none; the frame is the child's. NULL: poisoned. */
+void gm_sim_child_put(struct gm_sim_child *child, uint64_t va, uint8_t *frame);
+/* It has ended: every load answers IO. */
+void gm_sim_child_kill(struct gm_sim_child *child);
+
+/* After the copy: descriptors, and who is told of them; others of `pmap` become NULL. When thaw is over: all are closed. */
+void gm_sim_serve_begin(struct gm_sim *sim, struct gm_sim_child *child, struct gm_sim_pmap **pmap, unsigned n);
+void gm_sim_serve_end(struct gm_sim *sim, const struct gm_sim_child *child);
+/* As in gm_host.h. */
+gm_ret_t gm_sim_serve_forks(void *pmap);
+gm_ret_t gm_sim_child_fill(void *pmap, int child, uint64_t va, const void *src, uint64_t bytes, uint64_t *done);
+size_t gm_sim_child_read(void *pmap, int child, struct gm_host_msg *msgs, size_t n);
+void gm_sim_child_close(void *pmap, int child);
+void gm_sim_child_fail(void *pmap);
+
 /* -------------------------------------------------------------------- world */
 
 enum gm_sim_op {
@@ -296,6 +325,7 @@ enum gm_sim_op {
 	GM_SIM_UNPROTECT,
 	GM_SIM_SLOT_ALLOC,
 	GM_SIM_MEM_MAP,
+	GM_SIM_CHILD_FILL,
 	GM_SIM_OPS,
 };
 
@@ -337,6 +367,8 @@ struct gm_sim {
 	struct gm_sim_slot *free_slots;
 	bool forking;                /* one fork at a time, as gm_host_fork.c's lock has it */
 	struct gm_sim_threads forkers; /* who waits for it */
+	struct gm_sim_child *newborn; /* of the fork under way, after the copy */
+	struct gm_sim_served served[GM_SIM_SERVED];
 	LIST_HEAD(, gm_sim_pmap) pmaps;
 	LIST_HEAD(, gm_sim_pmap) dead_pmaps; /* destroyed, but coroutines hold references */
 	struct gm_sim_trap trap[GM_SIM_OPS];

@@ -23,6 +23,7 @@ static const char *const op_names[GM_SIM_OPS] = {
 	[GM_SIM_WATCH] = "watch",		[GM_SIM_SLOT_ALLOC] = "slot_alloc",
 	[GM_SIM_MEM_MAP] = "mem_map",		[GM_SIM_WATCH_STORES] = "watch_stores",
 	[GM_SIM_FILL_PROTECTED] = "fill_protected", [GM_SIM_UNPROTECT] = "unprotect",
+	[GM_SIM_CHILD_FILL] = "child_fill",
 };
 
 gm_ret_t gm_sim_fail(struct gm_sim *sim, const char *op, uint64_t nth, uint64_t count)

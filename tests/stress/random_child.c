@@ -4,8 +4,11 @@
  * once, and again and again later, while the parent and its devices go on writing; or none of a page at all.
  *
  *     a page: excluded, by kind (owned) or by gm_fork_policy()   the child must get FAULT
- *             else, and all could be brought home                it must have the bytes
+ *             else, and all could be brought home, or copied     it must have the bytes
+ *             served, and failures are armed                     it has the bytes, or gets FAULT or SIGBUS
  *             else                                               it has the bytes, or gets FAULT
+ *
+ * While a fork is under way, and the child is served, everybody else goes on: devices write, pages move, are given up.
  *
  * What a child stores is its own: the parent's bytes are compared all the time.
  */
@@ -31,7 +34,9 @@ static enum inherits inherits(const struct rnd_page *p)
 {
 	switch (p->fork) {
 	case RND_FORK_DEFAULT:
-		return p->region->owned ? MUST_NOT : MUST;
+		return p->region->owned && p->space->fork != RND_FORK_SERVE ? MUST_NOT : MUST;
+	case RND_FORK_SERVE:
+		return MUST;
 	case RND_FORK_EXCLUDE:
 		return MUST_NOT;
 	case RND_FORK_HOME:
@@ -85,10 +90,11 @@ static void judge(struct rnd_world *w, struct rnd_child *c, struct rnd_child_pag
 	const struct rnd_page *p = cp->parent;
 	size_t bytes = (size_t)cp->cells * RND_CELL_BYTES;
 	uint8_t buf[GM_PAGE_BYTES];
-	bool odd = p->no_read || cp->changes != p->changes;
+	bool odd = p->no_read || cp->changes != p->changes, away = gm_sim_child_was_filled(c->child, cp->va);
 
 	cp->ret = gm_sim_child_load(c->child, cp->va + cp->cell * RND_CELL_BYTES, buf, bytes);
-	rnd_expect(w, watch, cp->ret, RND_RET(FAULT), 0, "a child's load", cp->va);
+	rnd_expect(w, watch, cp->ret, RND_RET(FAULT), p->space->serves ? RND_RET(IO) : 0, "a child's load", cp->va);
+	w->result->served += !cp->ret && away && p->space->serves;
 	if (!cp->ret && inherits(p) == MUST_NOT)
 		rnd_fail(w, "a child has inherited 0x%" PRIx64 ", which it must not", cp->va);
 	if (cp->ret && inherits(p) == MUST && all_came && !odd)
@@ -106,12 +112,18 @@ bool rnd_app_fork(struct rnd_world *w)
 
 	if (w->forking || c->child)
 		return false;
+	w->forking = true; /* others would choose the same child */
 	choose(w, c);
 	if (!c->n)
+		w->forking = false;
+	if (!c->n)
 		return false;
+	if (rnd_one_in(w, 2)) /* so that something is away */
+		(void)gm_migrate(c->page->parent->space->as, c->page->va, (uint64_t)c->n * GM_PAGE_BYTES,
+				 w->dev[rnd(w, RND_DEVS)].dev, NULL);
+	watch = rnd_watch(w);
 	for (unsigned i = 0; i < c->n; i++)
 		c->page[i].changes = c->page[i].parent->changes;
-	w->forking = true;
 	c->child = gm_sim_fork(w->sim);
 	w->forking = false;
 	if (failures != w->fork_failures && !rnd_noisy(w, &watch) && !rnd_held(w, &watch, &w->dev[0]) &&
@@ -138,7 +150,7 @@ static void store(struct rnd_world *w, struct rnd_child *c, struct rnd_child_pag
 	ret = gm_sim_child_store(c->child, cp->va + cp->cell * RND_CELL_BYTES, buf, sizeof(buf));
 	if (!ret)
 		memcpy(cp->want, buf, sizeof(buf));
-	else if (ret != GM_RET_FAULT && ret != GM_RET_NOTSUP) /* read-only, or never touched */
+	else if (ret != GM_RET_FAULT && ret != GM_RET_NOTSUP && ret != cp->ret) /* read-only, never touched; lost */
 		rnd_fail(w, "a child's store at 0x%" PRIx64 " answers %s", cp->va, gm_ret_name(ret));
 }
 
@@ -179,9 +191,9 @@ void rnd_app_reap(struct rnd_world *w)
 
 bool rnd_lib_fork_policy(struct rnd_world *w)
 {
-	static const enum gm_fork policies[] = { GM_FORK_DEFAULT, GM_FORK_EXCLUDE, GM_FORK_HOME };
-	static const enum rnd_fork then[] = { RND_FORK_DEFAULT, RND_FORK_EXCLUDE, RND_FORK_HOME };
-	unsigned which = (unsigned)rnd(w, 3), n;
+	static const enum gm_fork policies[] = { GM_FORK_DEFAULT, GM_FORK_EXCLUDE, GM_FORK_HOME, GM_FORK_SERVE, GM_FORK_SERVE };
+	static const enum rnd_fork then[] = { RND_FORK_DEFAULT, RND_FORK_EXCLUDE, RND_FORK_HOME, RND_FORK_SERVE, RND_FORK_SERVE };
+	unsigned which = (unsigned)rnd(w, 5), n;
 	struct rnd_watch watch = rnd_watch(w);
 	bool whole = true;
 	struct rnd_page *p;
@@ -194,7 +206,10 @@ bool rnd_lib_fork_policy(struct rnd_world *w)
 	for (unsigned i = 0; i < n; i++)
 		whole &= p[i].managed == RND_MANAGED && !p[i].edge;
 	ret = gm_fork_policy(p->space->as, p->va, (uint64_t)n * GM_PAGE_BYTES, policies[which]);
-	rnd_expect(w, &watch, ret, whole ? 0 : RND_RET(FAULT), RND_RET(NOMEM), "gm_fork_policy", p->va);
+	rnd_expect(w, &watch, ret, (whole ? 0 : RND_RET(FAULT)) | (p->space->serves ? 0 : RND_RET(NOTSUP)), RND_RET(NOMEM),
+		   "gm_fork_policy", p->va);
+	if (ret == GM_RET_NOTSUP && policies[which] != GM_FORK_SERVE)
+		rnd_fail(w, "gm_fork_policy: NOTSUP");
 	for (unsigned i = 0; !ret && i < n; i++)
 		p[i].fork = whole ? then[which] : RND_FORK_PERHAPS;
 	w->forking = false;

@@ -506,9 +506,12 @@ static void slow_down(struct rnd_world *w, struct gm_dev *dev)
 		rnd_fail(w, "a rule was refused");
 }
 
+static const char *const host_ops[] = { "steal", "restore", "fill", "zero", "watch", "slot_alloc", "mem_map", "child_fill" };
+
+#define HOST_OPS (sizeof(host_ops) / sizeof(host_ops[0]))
+
 bool rnd_inject(struct rnd_world *w)
 {
-	static const char *const host_ops[] = { "steal", "restore", "fill", "zero", "watch", "slot_alloc", "mem_map" };
 	unsigned n = 1 + (unsigned)rnd(w, 3);
 
 	if (w->noisy || w->quieting)
@@ -523,7 +526,7 @@ bool rnd_inject(struct rnd_world *w)
 					   1 + rnd(w, 3));
 			break;
 		case 1:
-			(void)gm_sim_fail(w->sim, host_ops[rnd(w, 7)], 1 + rnd(w, 6), 1 + rnd(w, 3));
+			(void)gm_sim_fail(w->sim, host_ops[rnd(w, HOST_OPS)], 1 + rnd(w, 6), 1 + rnd(w, 3));
 			break;
 		case 2:
 			slow_down(w, w->dev[rnd(w, RND_DEVS)].dev);
@@ -538,12 +541,10 @@ bool rnd_inject(struct rnd_world *w)
 
 void rnd_quiet(struct rnd_world *w)
 {
-	static const char *const host_ops[] = { "steal", "restore", "fill", "zero", "watch", "slot_alloc", "mem_map" };
-
 	if (w->quieting) /* by another coroutine: each of these calls is a point of the scheduler */
 		return;
 	w->quieting = true;
-	for (unsigned i = 0; i < 7; i++)
+	for (unsigned i = 0; i < HOST_OPS; i++)
 		(void)gm_sim_fail(w->sim, host_ops[i], 0, 0);
 	for (unsigned i = 0; i < RND_DEVS; i++)
 		(void)gm_mock_rule_clear(w->dev[i].dev);

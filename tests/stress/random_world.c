@@ -199,6 +199,12 @@ static void make_space(struct rnd_world *w, struct rnd_space *s)
 	s->w = w;
 	config.flags = (rnd_one_in(w, 3) ? GM_AS_EXCLUSIVE : 0) | (rnd_one_in(w, 6) ? GM_AS_NO_THREADS : 0) |
 		       (rnd_one_in(w, 5) ? GM_AS_WATCH : 0);
+	s->serves = !(config.flags & GM_AS_NO_THREADS) && rnd_one_in(w, 2);
+	config.flags |= s->serves ? GM_AS_FORK_SERVE : 0;
+	if (s->serves && rnd_one_in(w, 2)) {
+		config.fork = GM_FORK_SERVE;
+		s->fork = RND_FORK_SERVE;
+	}
 	config.slice_ns = slices_ns[rnd(w, 3)];
 	config.cpu_unit_bytes = unit(w);
 	config.cpu_around_bytes = config.cpu_unit_bytes << rnd(w, 4);

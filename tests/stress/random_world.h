@@ -57,6 +57,7 @@ enum rnd_fork {
 	RND_FORK_DEFAULT,
 	RND_FORK_EXCLUDE,
 	RND_FORK_HOME,
+	RND_FORK_SERVE,
 	RND_FORK_PERHAPS, /* one of these: the memory was released, or replaced, since */
 };
 
@@ -116,6 +117,8 @@ struct rnd_space {
 	struct gm_as *as;
 	struct rnd_ctx ctx[RND_DEVS];
 	struct gm_thread *server;   /* of a space without threads */
+	bool serves;                /* children */
+	enum rnd_fork fork;         /* what is so by default */
 };
 
 struct rnd_dev {
@@ -171,6 +174,7 @@ struct rnd_child_page {
 struct rnd_child {
 	struct gm_sim_child *child; /* NULL: none */
 	unsigned n;
+	bool noisy;                 /* failures were armed at the fork */
 	struct rnd_child_page page[RND_CHILD_PAGES];
 };
 
@@ -190,7 +194,7 @@ struct rnd_watch {
 struct rnd_result {
 	uint64_t steps, hash, migrations, evictions, faults, packs;
 	uint64_t sums, dups, exclusives, protects, keeps, children; /* calls that did all of it */
-	uint64_t remaps, resizes, frees, populates;
+	uint64_t remaps, resizes, frees, populates, served;
 	char why[160];
 };
 
