@@ -86,6 +86,8 @@ void gm_sim_unpin(struct gm_sim *sim, uint64_t va);
  */
 struct gm_sim_child;
 struct gm_sim_child *gm_sim_fork(struct gm_sim *sim);
+/* The same, and at the moment as of which the child has its bytes, which is no point of the scheduler, at(arg). */
+struct gm_sim_child *gm_sim_fork_at(struct gm_sim *sim, void (*at)(void *arg), void *arg);
 /* FAULT: it has nothing there, or not the right; IO: poisoned, or the child has ended. At any time, no point of the scheduler. */
 gm_ret_t gm_sim_child_load(const struct gm_sim_child *child, uint64_t va, void *buf, size_t bytes);
 /* Was the page given by who serves the child? */

@@ -113,6 +113,11 @@ static unsigned freeze_all(struct gm_sim *sim, struct gm_sim_pmap **frozen)
 
 struct gm_sim_child *gm_sim_fork(struct gm_sim *sim)
 {
+	return gm_sim_fork_at(sim, NULL, NULL);
+}
+
+struct gm_sim_child *gm_sim_fork_at(struct gm_sim *sim, void (*at)(void *arg), void *arg)
+{
 	struct gm_sim_pmap *frozen[MAX_PMAPS], *served[MAX_PMAPS];
 	struct gm_sim_child *child;
 	unsigned n;
@@ -123,6 +128,8 @@ struct gm_sim_child *gm_sim_fork(struct gm_sim *sim)
 	sim->forking = true;
 	n = freeze_all(sim, frozen);
 	child = copy_process(sim);
+	if (at)
+		at(arg);
 	sim->newborn = child;
 	memcpy(served, frozen, n * sizeof(frozen[0]));
 	gm_sim_serve_begin(sim, child, served, n);

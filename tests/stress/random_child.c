@@ -19,7 +19,6 @@
 
 #include "tests/stress/random_world.h"
 
-#define LAST (RND_CELLS - 1)
 #define RUN_PAGES 24u
 
 /* ----------------------------------------------------------- what it gets */
@@ -30,17 +29,18 @@ enum inherits {
 	MUST,
 };
 
-static enum inherits inherits(const struct rnd_page *p)
+static enum inherits inherits(const struct rnd_child_page *cp)
 {
-	switch (p->fork) {
+	const struct rnd_page *p = cp->parent;
+
+	switch (cp->fork) {
 	case RND_FORK_DEFAULT:
 		return p->region->owned && p->space->fork != RND_FORK_SERVE ? MUST_NOT : MUST;
 	case RND_FORK_SERVE:
+	case RND_FORK_HOME:
 		return MUST;
 	case RND_FORK_EXCLUDE:
 		return MUST_NOT;
-	case RND_FORK_HOME:
-		return MUST;
 	case RND_FORK_PERHAPS:
 		break;
 	}
@@ -51,90 +51,102 @@ static enum inherits inherits(const struct rnd_page *p)
 
 static void choose(struct rnd_world *w, struct rnd_child *c)
 {
-	struct rnd_region *r = rnd_region(w);
 	struct rnd_page *p;
-	unsigned n = rnd_run(w, r, RND_CHILD_PAGES, NULL, &p);
+	unsigned n = rnd_run(w, rnd_region(w), RND_CHILD_PAGES, NULL, &p);
 
-	c->n = 0;
-	for (unsigned i = 0; i < n; i++) {
-		struct rnd_child_page *cp = &c->page[c->n];
+	for (c->n = 0; c->n < n; c->n++)
+		c->page[c->n] = (struct rnd_child_page){ .parent = &p[c->n], .va = p[c->n].va, .changes = p[c->n].changes };
+}
 
-		*cp = (struct rnd_child_page){ .parent = &p[i], .va = p[i].va };
-		cp->cell = (unsigned)rnd(w, RND_CELLS);
-		if (p[i].counter && cp->cell == 0)
-			cp->cell = 1;
-		cp->cells = 1 + (unsigned)rnd(w, RND_CELLS - cp->cell);
-		if (rnd_claim(&p[i], cp->cell, cp->cells, false))
-			c->n++;
+/* At the moment of the fork: what nobody is changing is what the child must have, whatever happens to it afterwards. */
+static void note(void *arg)
+{
+	struct rnd_child *c = arg;
+
+	for (unsigned i = 0; i < c->n; i++) {
+		struct rnd_child_page *cp = &c->page[i];
+		const struct rnd_page *p = cp->parent;
+
+		cp->gone = p->alone || p->region->lost;
+		cp->va = p->va;
+		cp->cells = (uint16_t)~p->writer;
+		if (p->counter) /* changes by itself */
+			cp->cells &= (uint16_t)~1u;
+		cp->fork = p->fork;
+		cp->odd = p->no_read || p->changing || cp->changes != p->changes;
+		memcpy(cp->want, p->want, GM_PAGE_BYTES);
 	}
+}
+
+static void compare(struct rnd_world *w, const struct rnd_child_page *cp, const uint8_t *got, const char *when)
+{
+	for (unsigned i = 0; i < RND_CELLS; i++)
+		if ((cp->cells & (1u << i)) && memcmp(got + i * RND_CELL_BYTES, cp->want + i * RND_CELL_BYTES, RND_CELL_BYTES) != 0)
+			rnd_fail(w, "wrong byte: a child sees others in cell %u of 0x%" PRIx64 ", %s, than at its fork", i,
+				 cp->va, when);
 }
 
 static void look_at(struct rnd_world *w, const struct rnd_child *c, const struct rnd_child_page *cp, const char *when)
 {
 	uint8_t buf[GM_PAGE_BYTES];
-	uint64_t va = cp->va + cp->cell * RND_CELL_BYTES;
-	size_t bytes = (size_t)cp->cells * RND_CELL_BYTES;
-	gm_ret_t ret = gm_sim_child_load(c->child, va, buf, bytes);
+	gm_ret_t ret;
 
+	if (cp->gone)
+		return;
+	ret = gm_sim_child_load(c->child, cp->va, buf, sizeof(buf));
 	if (ret != cp->ret)
 		rnd_fail(w, "a child's load at 0x%" PRIx64 ", %s, answers %s, not %s", cp->va, when, gm_ret_name(ret),
 			 gm_ret_name(cp->ret));
-	if (!ret && memcmp(buf, cp->want, bytes) != 0)
-		rnd_fail(w, "wrong byte: a child sees others at 0x%" PRIx64 ", %s, than at its fork", cp->va, when);
+	if (!ret)
+		compare(w, cp, buf, when);
 }
 
-/* At the fork. `failures`: of the library, before. */
 static void judge(struct rnd_world *w, struct rnd_child *c, struct rnd_child_page *cp, const struct rnd_watch *watch,
 		  bool all_came)
 {
-	const struct rnd_page *p = cp->parent;
-	size_t bytes = (size_t)cp->cells * RND_CELL_BYTES;
+	bool filled = gm_sim_child_was_filled(c->child, cp->va);
 	uint8_t buf[GM_PAGE_BYTES];
-	bool odd = p->no_read || cp->changes != p->changes, away = gm_sim_child_was_filled(c->child, cp->va);
 
-	cp->ret = gm_sim_child_load(c->child, cp->va + cp->cell * RND_CELL_BYTES, buf, bytes);
-	rnd_expect(w, watch, cp->ret, RND_RET(FAULT), p->space->serves ? RND_RET(IO) : 0, "a child's load", cp->va);
-	w->result->served += !cp->ret && away && p->space->serves;
-	if (!cp->ret && inherits(p) == MUST_NOT)
+	if (cp->gone)
+		return;
+	cp->ret = gm_sim_child_load(c->child, cp->va, buf, sizeof(buf));
+	rnd_expect(w, watch, cp->ret, RND_RET(FAULT), cp->parent->space->serves ? RND_RET(IO) : 0, "a child's load", cp->va);
+	if (!cp->ret && inherits(cp) == MUST_NOT && !cp->odd)
 		rnd_fail(w, "a child has inherited 0x%" PRIx64 ", which it must not", cp->va);
-	if (cp->ret && inherits(p) == MUST && all_came && !odd)
+	if (cp->ret == GM_RET_FAULT && inherits(cp) == MUST && all_came && !cp->odd)
 		rnd_fail(w, "a child has not inherited 0x%" PRIx64, cp->va);
 	if (!cp->ret)
-		rnd_compare(w, p, cp->cell * RND_CELL_BYTES, buf, bytes, "a child");
-	memcpy(cp->want, buf, bytes);
+		compare(w, cp, buf, "just made");
+	w->result->served += !cp->ret && filled;
+}
+
+/* Something of it is on a device, to be brought home or served. */
+static void send_away(struct rnd_world *w, const struct rnd_child *c)
+{
+	(void)gm_migrate(c->page->parent->space->as, c->page->va, (uint64_t)c->n * GM_PAGE_BYTES,
+			 w->dev[rnd(w, RND_DEVS)].dev, NULL);
 }
 
 bool rnd_app_fork(struct rnd_world *w)
 {
 	struct rnd_child *c = w->child[0].child ? &w->child[1] : &w->child[0];
-	struct rnd_watch watch = rnd_watch(w);
 	uint64_t failures = w->fork_failures;
+	struct rnd_watch watch;
 
 	if (w->forking || c->child)
 		return false;
 	w->forking = true; /* others would choose the same child */
 	choose(w, c);
-	if (!c->n)
-		w->forking = false;
-	if (!c->n)
-		return false;
-	if (rnd_one_in(w, 2)) /* so that something is away */
-		(void)gm_migrate(c->page->parent->space->as, c->page->va, (uint64_t)c->n * GM_PAGE_BYTES,
-				 w->dev[rnd(w, RND_DEVS)].dev, NULL);
+	if (w->spaces == 1 && rnd_one_in(w, 2))
+		send_away(w, c);
 	watch = rnd_watch(w);
-	for (unsigned i = 0; i < c->n; i++)
-		c->page[i].changes = c->page[i].parent->changes;
-	c->child = gm_sim_fork(w->sim);
+	c->child = gm_sim_fork_at(w->sim, note, c);
 	w->forking = false;
 	if (failures != w->fork_failures && !rnd_noisy(w, &watch) && !rnd_held(w, &watch, &w->dev[0]) &&
 	    !rnd_held(w, &watch, &w->dev[1]))
 		rnd_fail(w, "memory could not be brought home before a fork, for no reason");
-	for (unsigned i = 0; i < c->n; i++) {
-		struct rnd_child_page *cp = &c->page[i];
-
-		judge(w, c, cp, &watch, failures == w->fork_failures && !w->fork_forgot);
-		rnd_unclaim(cp->parent, cp->cell, cp->cells, false);
-	}
+	for (unsigned i = 0; i < c->n; i++)
+		judge(w, c, &c->page[i], &watch, failures == w->fork_failures && !w->fork_forgot);
 	rnd_step(w, "fork", &watch);
 	return true;
 }
@@ -143,15 +155,20 @@ bool rnd_app_fork(struct rnd_world *w)
 
 static void store(struct rnd_world *w, struct rnd_child *c, struct rnd_child_page *cp)
 {
+	unsigned cell = (unsigned)rnd(w, RND_CELLS);
 	uint8_t buf[RND_CELL_BYTES];
 	gm_ret_t ret;
 
+	if (cp->gone)
+		return;
 	rnd_random_bytes(w, buf, sizeof(buf));
-	ret = gm_sim_child_store(c->child, cp->va + cp->cell * RND_CELL_BYTES, buf, sizeof(buf));
-	if (!ret)
-		memcpy(cp->want, buf, sizeof(buf));
-	else if (ret != GM_RET_FAULT && ret != GM_RET_NOTSUP && ret != cp->ret) /* read-only, never touched; lost */
+	ret = gm_sim_child_store(c->child, cp->va + (uint64_t)cell * RND_CELL_BYTES, buf, sizeof(buf));
+	if (!ret) {
+		memcpy(cp->want + (size_t)cell * RND_CELL_BYTES, buf, sizeof(buf));
+		cp->cells |= (uint16_t)(1u << cell);
+	} else if (ret != GM_RET_FAULT && ret != GM_RET_NOTSUP && ret != cp->ret) { /* read-only, never touched; lost */
 		rnd_fail(w, "a child's store at 0x%" PRIx64 " answers %s", cp->va, gm_ret_name(ret));
+	}
 }
 
 bool rnd_app_child(struct rnd_world *w)

@@ -164,9 +164,12 @@ struct rnd_job {
 /* What a child had of a page at its fork. */
 struct rnd_child_page {
 	struct rnd_page *parent;
+	uint32_t changes;           /* of the parent's, before the fork */
 	uint64_t va;
-	unsigned cell, cells;
-	uint32_t changes;           /* of the parent's */
+	uint16_t cells;             /* bit per cell that nobody was writing */
+	bool gone;                  /* somebody was giving its content up, or a new address to it */
+	bool odd;                   /* its rights were being changed, or it had been changed since `changes` */
+	enum rnd_fork fork;
 	gm_ret_t ret;               /* of a load */
 	uint8_t want[GM_PAGE_BYTES];
 };
@@ -174,7 +177,6 @@ struct rnd_child_page {
 struct rnd_child {
 	struct gm_sim_child *child; /* NULL: none */
 	unsigned n;
-	bool noisy;                 /* failures were armed at the fork */
 	struct rnd_child_page page[RND_CHILD_PAGES];
 };
 
