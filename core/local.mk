@@ -45,6 +45,7 @@ libgm_core_a_SOURCES = \
 	core/gm_migrate.c \
 	core/gm_mirror.c \
 	core/gm_mirror.h \
+	core/gm_mirror_look.c \
 	core/gm_mirror_ws.c \
 	core/gm_node.c \
 	core/gm_node.h \

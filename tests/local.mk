@@ -278,6 +278,7 @@ tests_stress_random_sim_SOURCES = \
 	tests/stress/random_hold.c \
 	tests/stress/random_lib.c \
 	tests/stress/random_madvise.c \
+	tests/stress/random_mirror.c \
 	tests/stress/random_model.c \
 	tests/stress/random_remap.c \
 	tests/stress/random_sim.c \

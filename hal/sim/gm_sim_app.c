@@ -138,6 +138,11 @@ gm_ret_t gm_sim_mprotect(struct gm_sim *sim, uint64_t va, uint64_t bytes, uint32
 
 gm_ret_t gm_sim_touch(struct gm_sim *sim, uint64_t va, bool write, uint8_t **byte)
 {
+	return gm_sim_touch_by(sim, va, write, GM_SIM_NEVER, byte);
+}
+
+gm_ret_t gm_sim_touch_by(struct gm_sim *sim, uint64_t va, bool write, uint64_t deadline_ns, uint8_t **byte)
+{
 	for (;;) {
 		struct gm_sim_vma *vma = gm_sim_vma_find(sim, va);
 		struct gm_sim_page *page;
@@ -154,8 +159,10 @@ gm_ret_t gm_sim_touch(struct gm_sim *sim, uint64_t va, bool write, uint8_t **byt
 			*byte = page->frame + va % GM_PAGE_BYTES;
 			return GM_RET_SUCCESS;
 		}
+		if (vma->pmap && sim->now_ns >= deadline_ns)
+			return GM_RET_TIMEDOUT;
 		if (vma->pmap)
-			gm_sim_fault_wait(vma->pmap, va, write, page->frame);
+			gm_sim_fault_wait(vma->pmap, va, write, page->frame, deadline_ns);
 		else
 			gm_sim_pages_populate(sim, vma, va);
 	}

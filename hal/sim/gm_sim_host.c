@@ -7,7 +7,7 @@
  * stealing what is not watched, into a slot page that is in use; restoring
  * from, or filling out of, a slot page that has no frame; unmapping what is
  * watched; leaving slots behind. Nothing here is a point of the scheduler
- * except msg_wait(); each call is atomic.
+ * except msg_wait() and bus_bring(); each other call is atomic.
  *
  * One race is no bug: the application unmaps a watched range and maps another
  * one at the address after the event was read and before the library has acted
@@ -164,14 +164,13 @@ static gm_ret_t host_bus_touch(void *dev, uint64_t va)
 	return ret ? ret : access_pages(dev, va, &byte, 1, true);
 }
 
-/* There is nobody else here who could fill a page. */
+/* As the process's own access: who watches the page gives it. The other point of the scheduler. */
 static gm_ret_t host_bus_bring(void *dev, uint64_t va, bool write, uint64_t deadline_ns)
 {
-	(void)dev;
-	(void)va;
-	(void)write;
-	(void)deadline_ns;
-	return GM_RET_NOTSUP;
+	uint8_t *byte;
+	gm_ret_t ret = gm_sim_touch_by(dev, va, write, deadline_ns, &byte);
+
+	return ret == GM_RET_IO ? GM_RET_FAULT : ret;
 }
 
 /* ------------------------------------------------------------ its mappings */

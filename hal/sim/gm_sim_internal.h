@@ -185,6 +185,8 @@ void gm_sim_unmap_post(const struct gm_sim_watchers *w, uint64_t va, uint64_t by
 gm_ret_t gm_sim_unmap(struct gm_sim *sim, uint64_t va, uint64_t bytes);
 /* The byte of memory at va, present and allowed; blocks as long as it takes. */
 gm_ret_t gm_sim_touch(struct gm_sim *sim, uint64_t va, bool write, uint8_t **byte);
+/* The same, or TIMEDOUT. */
+gm_ret_t gm_sim_touch_by(struct gm_sim *sim, uint64_t va, bool write, uint64_t deadline_ns, uint8_t **byte);
 
 /* ----------------------------------------------------------- library memory */
 
@@ -262,8 +264,8 @@ void gm_sim_pmap_put(struct gm_sim_pmap *pmap);
 void gm_sim_event_prepare(struct gm_sim_pmap *pmap);
 /* Post it and block until it was read. Ends what prepare began. */
 void gm_sim_event_post(struct gm_sim_pmap *pmap, struct gm_host_msg msg);
-/* Report an access and block until wake(), or for nothing. The pmap may be gone afterwards. */
-void gm_sim_fault_wait(struct gm_sim_pmap *pmap, uint64_t va, bool write, bool wp);
+/* Report an access and block until wake(), the deadline, or for nothing. The pmap may be gone afterwards. */
+void gm_sim_fault_wait(struct gm_sim_pmap *pmap, uint64_t va, bool write, bool wp, uint64_t deadline_ns);
 void gm_sim_fault_wake(struct gm_sim_pmap *pmap, uint64_t va, uint64_t end);
 /* The pmap goes: whoever waits for it goes on. */
 void gm_sim_msg_release(struct gm_sim_pmap *pmap);

@@ -52,18 +52,18 @@ void gm_sim_event_post(struct gm_sim_pmap *pmap, struct gm_host_msg msg)
 	gm_sim_pmap_put(pmap);
 }
 
-void gm_sim_fault_wait(struct gm_sim_pmap *pmap, uint64_t va, bool write, bool wp)
+void gm_sim_fault_wait(struct gm_sim_pmap *pmap, uint64_t va, bool write, bool wp, uint64_t deadline_ns)
 {
 	struct gm_sim *sim = pmap->sim;
 	struct gm_sim_fault fault = { .va = va - va % GM_PAGE_BYTES, .write = write, .wp = wp, .thread = sim->current };
-	uint64_t deadline_ns = GM_SIM_NEVER;
+	uint64_t until_ns = GM_SIM_NEVER;
 
 	if (gm_sim_rarely(sim)) /* a signal, say */
-		deadline_ns = gm_deadline_ns(&sim->env, gm_sim_random(sim, FAULT_PATIENCE_NS));
+		until_ns = gm_deadline_ns(&sim->env, gm_sim_random(sim, FAULT_PATIENCE_NS));
 	sim->stats.faults++;
 	TAILQ_INSERT_TAIL(&pmap->faults, &fault, link);
 	gm_sim_queue_wake(sim, &pmap->readers);
-	gm_sim_block(sim, deadline_ns, "an access to an absent page");
+	gm_sim_block(sim, until_ns < deadline_ns ? until_ns : deadline_ns, "an access to an absent page");
 	if (!fault.woken)
 		TAILQ_REMOVE(&pmap->faults, &fault, link);
 }

@@ -33,7 +33,7 @@ static bool is_odd(const struct rnd_page *p)
 static void check_reach(struct rnd_world *w, const struct rnd_page *p, uint32_t changes, enum rnd_managed before,
 			gm_ret_t ret)
 {
-	if (!ret && before == RND_UNMANAGED && p->managed == RND_UNMANAGED && changes == p->changes)
+	if (!ret && !p->space->mirrors && before == RND_UNMANAGED && p->managed == RND_UNMANAGED && changes == p->changes)
 		rnd_fail(w, "a device reaches 0x%" PRIx64 ", which was released", p->va);
 }
 
@@ -185,7 +185,7 @@ static void kernel_touch(struct gm_mock_thread *thread, struct rnd_job *job)
 	uint8_t byte;
 	gm_ret_t ret;
 
-	if (p->space != job->space || w->spaces > 1)
+	if ((p->space != job->space || w->spaces > 1) && !job->space->mirrors)
 		return;
 	ret = gm_mock_load(thread, p->va + job->ctx->ctx->to_dev, &byte, 1);
 	rnd_expect(w, &watch, ret, REFUSED | TROUBLE, 0, "a kernel's touch", p->va);

@@ -142,7 +142,8 @@ static void check_pinned(struct rnd_world *w, const struct rnd_page *p, unsigned
 
 		if (!there)
 			rnd_fail(w, "0x%" PRIx64 " is pinned but not where it should be (place %d)", p[i].va, (int)info[i].place);
-		if (!(info[i].flags & GM_PAGE_PINNED) && info[i].place != GM_PLACE_IN_PLACE)
+		if (!(info[i].flags & GM_PAGE_PINNED) && info[i].place != GM_PLACE_IN_PLACE &&
+		    !(p->space->mirrors && info[i].place == GM_PLACE_OUTSIDE))
 			rnd_fail(w, "gm_query: 0x%" PRIx64 " is pinned, but it does not say so", p[i].va);
 	}
 }
@@ -195,6 +196,8 @@ static uint32_t pin_legal(struct rnd_world *w, const struct rnd_range *g, const 
 		return set;
 	if (odd)
 		set |= RND_RET(BUSY) | RND_RET(NOTSUP) | RND_RET(FAULT);
+	if (!g->whole) /* a space that mirrors the process has it in place */
+		set |= RND_RET(BUSY) | RND_RET(NOTSUP);
 	if (d->granule_bytes > GM_PAGE_BYTES)
 		set |= RND_RET(BUSY) | RND_RET(NOTSUP) | RND_RET(FAULT) | RND_RET(NOSPC) | RND_RET(TIMEDOUT);
 	if (held_beside(w, watch, d) || g->bytes > d->vram_bytes)

@@ -297,7 +297,7 @@ bool rnd_lib_release(struct rnd_world *w)
 	ret = gm_release(p->space->as, (void *)(uintptr_t)p->va, (uint64_t)n * GM_PAGE_BYTES);
 	rnd_expect(w, &watch, ret, rnd_held(w, &watch, &w->dev[0]) || rnd_held(w, &watch, &w->dev[1]) ? RND_RET(BUSY) : 0,
 		   TROUBLE, "gm_release", p->va);
-	if (!ret)
+	if (!ret && !r->space->mirrors)
 		check_outside(w, p, n);
 	set_managed(w, p, n, ret ? RND_MANAGED : RND_UNMANAGED);
 	rnd_unclaim_all(p, n, true);
@@ -322,7 +322,7 @@ gm_ret_t rnd_lib_adopt_run(struct rnd_world *w, struct rnd_page *p, unsigned n)
 
 		ret = gm_adopt(p->space->as, (void *)(uintptr_t)p->va, (uint64_t)n * GM_PAGE_BYTES, 0);
 		/* Left behind, and perhaps in use: then it is as good as adopted until it is settled. */
-		rnd_expect(w, &watch, ret, (clean ? 0 : RND_RET(EXIST)) | (locked ? RND_RET(NOTSUP) : 0),
+		rnd_expect(w, &watch, ret, (clean && !p->space->mirrors ? 0 : RND_RET(EXIST)) | (locked ? RND_RET(NOTSUP) : 0),
 			   RND_RET(NOMEM) | RND_RET(TIMEDOUT), "gm_adopt", p->va);
 		if (ret != GM_RET_EXIST)
 			break;
@@ -508,7 +508,7 @@ static void check_info(struct rnd_world *w, const struct rnd_page *p, const stru
 		rnd_fail(w, "gm_query: 0x%" PRIx64 " is in a device or not?", p->va);
 	if (info->place == GM_PLACE_POISONED)
 		rnd_fail(w, "gm_query: 0x%" PRIx64 " is poisoned although no device was lost", p->va);
-	if (!stable || p->managed == RND_PERHAPS)
+	if (!stable || p->managed == RND_PERHAPS || (p->space->mirrors && p->managed == RND_UNMANAGED))
 		return;
 	if ((p->managed == RND_MANAGED) == (info->place == GM_PLACE_OUTSIDE))
 		rnd_fail(w, "gm_query: 0x%" PRIx64 " is managed or not?", p->va);

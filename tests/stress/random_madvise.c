@@ -196,7 +196,7 @@ bool rnd_app_dontfork(struct rnd_world *w)
 	ret = gm_sim_madvise(w->sim, p->va, (uint64_t)n * GM_PAGE_BYTES, off ? GM_SIM_DONTFORK : GM_SIM_DOFORK);
 	rnd_expect(w, &watch, ret, 0, 0, "madvise(DONTFORK)", p->va);
 	for (unsigned i = 0; i < n; i++) {
-		if (p[i].managed == RND_UNMANAGED) /* the library has nothing to do with it */
+		if (p[i].managed == RND_UNMANAGED && !r->space->mirrors) /* the library has nothing to do with it */
 			p[i].fork = off ? RND_FORK_EXCLUDE : RND_FORK_HOME;
 		else
 			p[i].fork = RND_FORK_PERHAPS;

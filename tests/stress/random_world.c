@@ -31,6 +31,7 @@ static const struct rnd_op {
 	{ rnd_lib_home, 1 },
 	{ rnd_app_child, 3 },	 { rnd_lib_fork_policy, 1 }, { rnd_app_move_onto, 3 }, { rnd_app_resize, 2 },
 	{ rnd_app_hole, 1 },	 { rnd_app_free, 3 },	   { rnd_app_populate, 2 }, { rnd_app_dontfork, 1 },
+	{ rnd_dev_mirror, 6 },
 };
 
 #define OPS (sizeof(ops) / sizeof(ops[0]))
@@ -166,6 +167,7 @@ static void make_dev(struct rnd_world *w, struct rnd_dev *d, bool big)
 	must(w, gm_dev_query(d->dev, &info), "gm_dev_query");
 	d->mock = gm_dev_backend(d->dev);
 	d->faults = info.caps & GM_CAP_FAULTS;
+	d->hostmap = info.caps & GM_CAP_HOST_MAP;
 	d->granule_bytes = info.granule_bytes;
 	d->vram_bytes = info.mem_bytes;
 	must(w, gm_mock_plant(d->dev, w->opt->bug), "gm_mock_plant");
@@ -200,7 +202,8 @@ static void make_space(struct rnd_world *w, struct rnd_space *s)
 	config.flags = (rnd_one_in(w, 3) ? GM_AS_EXCLUSIVE : 0) | (rnd_one_in(w, 6) ? GM_AS_NO_THREADS : 0) |
 		       (rnd_one_in(w, 5) ? GM_AS_WATCH : 0);
 	s->serves = !(config.flags & GM_AS_NO_THREADS) && rnd_one_in(w, 2);
-	config.flags |= s->serves ? GM_AS_FORK_SERVE : 0;
+	s->mirrors = rnd_one_in(w, 4);
+	config.flags |= (s->serves ? GM_AS_FORK_SERVE : 0) | (s->mirrors ? GM_AS_MIRROR : 0);
 	if (s->serves && rnd_one_in(w, 2)) {
 		config.fork = GM_FORK_SERVE;
 		s->fork = RND_FORK_SERVE;
@@ -265,10 +268,12 @@ static void make_region(struct rnd_world *w, struct rnd_region *r, bool big)
 {
 	void *ptr;
 	uint64_t va;
+	bool mirrored;
 
 	r->owned = r != w->region && rnd_one_in(w, 3);
 	r->space = &w->space[rnd(w, w->spaces)];
-	r->pages = choose_pages(w, r->owned, big);
+	mirrored = r != w->region && !r->owned && r->space->mirrors && rnd_one_in(w, 2);
+	r->pages = choose_pages(w, r->owned, big || (mirrored && rnd_one_in(w, 2)));
 	r->page = calloc(r->pages, sizeof(*r->page));
 	r->bytes = calloc(r->pages, GM_PAGE_BYTES);
 	if (!r->page || !r->bytes)
@@ -286,9 +291,9 @@ static void make_region(struct rnd_world *w, struct rnd_region *r, bool big)
 						.space = r->space,
 						.va = va + (uint64_t)i * GM_PAGE_BYTES,
 						.want = r->bytes + (size_t)i * GM_PAGE_BYTES,
-						.managed = RND_MANAGED };
+						.managed = mirrored ? RND_UNMANAGED : RND_MANAGED };
 	fill_region(w, r);
-	if (!r->owned)
+	if (!r->owned && !mirrored)
 		adopt_region(w, r);
 }
 

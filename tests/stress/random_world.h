@@ -7,7 +7,7 @@
  *     random_model   the byte array, claims, checks     random_dev   kernels and working sets
  *     random_coh     duplicates, exclusive use, sums     random_hold  rights that devices obey, pins
  *     random_child   forks, children               random_remap  mremap(), holes
- *     random_madvise  madvise()
+ *     random_madvise  madvise()                    random_mirror  spaces that mirror the process
  *
  * Every byte of a region has one legal value at any time. A page is cut into
  * cells; whoever reads or writes a cell claims it first, so that while a store
@@ -118,6 +118,7 @@ struct rnd_space {
 	struct rnd_ctx ctx[RND_DEVS];
 	struct gm_thread *server;   /* of a space without threads */
 	bool serves;                /* children */
+	bool mirrors;               /* devices reach what is in no region too */
 	enum rnd_fork fork;         /* what is so by default */
 };
 
@@ -126,6 +127,7 @@ struct rnd_dev {
 	struct gm_mock *mock;
 	char spec[256];
 	bool faults;
+	bool hostmap;               /* maps host memory in place */
 	uint32_t granule_bytes;
 	uint64_t vram_bytes;
 	uint32_t asking;            /* who asks for a working set now */
@@ -196,7 +198,7 @@ struct rnd_watch {
 struct rnd_result {
 	uint64_t steps, hash, migrations, evictions, faults, packs;
 	uint64_t sums, dups, exclusives, protects, keeps, children; /* calls that did all of it */
-	uint64_t remaps, resizes, frees, populates, served;
+	uint64_t remaps, resizes, frees, populates, served, mirrored;
 	char why[160];
 };
 
@@ -366,6 +368,7 @@ void rnd_ctx_unuse(struct rnd_ctx *c);
 bool rnd_dev_access(struct rnd_world *w);
 bool rnd_dev_kernel(struct rnd_world *w);
 bool rnd_dev_set(struct rnd_world *w);
+bool rnd_dev_mirror(struct rnd_world *w);
 /* Forget jobs that are done; with `all`, wait for them. */
 void rnd_dev_reap(struct rnd_world *w, bool all);
 /* Failures begin; end. */

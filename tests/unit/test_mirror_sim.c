@@ -51,6 +51,23 @@ CORE_TEST(mirror_sim, away_for_long, MIRROR)
 	cr_assert_eq(page_info(w, va).place, GM_PLACE_OUTSIDE, "what was packed still knows that nobody asked for it");
 }
 
+/* What is pinned to the host is not taken, though nobody has adopted it yet; nor what is around it, only with it. */
+CORE_TEST(mirror_sim, pinned_to_the_host_before_it_is_adopted, MIRROR)
+{
+	uint64_t va = app_map_blocks(w, 2);
+
+	app_fill(w, va, 2 * GM_BLOCK_PAGES, 1);
+	OK(gm_pin(w->as, va + 16 * PAGE, 16 * PAGE, NULL));
+	dev_fill(w->ctx[0], va, GM_BLOCK_PAGES, 2);
+	cr_assert_eq(pages_in(w, va + 16 * PAGE, 16, GM_PLACE_IN_PLACE), 16);
+	cr_assert_eq(pages_in(w, va, 16, GM_PLACE_DEVICE), 16);
+	cr_assert_eq(pages_in(w, va + 32 * PAGE, GM_BLOCK_PAGES - 32, GM_PLACE_DEVICE), GM_BLOCK_PAGES - 32);
+	OK(gm_unpin(w->as, va + 16 * PAGE, 16 * PAGE));
+	cr_assert_eq(app_wrong(w, va, GM_BLOCK_PAGES, 2), 0);
+	OK(gm_dev_fault(w->ctx[0], va + 16 * PAGE, GM_READ));
+	cr_assert_eq(dev_wrong(w->ctx[0], va + 16 * PAGE, 16, 2), 0);
+}
+
 CORE_TEST(mirror_sim, external_memory, MIRROR)
 {
 	uint64_t shared = gm_sim_mmap_shared(w->sim, 4 * BLOCK), small = app_map(w, 4 * PAGE);
