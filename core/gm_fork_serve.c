@@ -195,11 +195,11 @@ static gm_ret_t put_aside(struct gm_block *b, const struct gm_mask *pages, uint6
 
 	if (!a)
 		return GM_RET_NOMEM;
-	ret = gm_plan_revoke(b, pages, deadline_ns, false);
+	ret = GM_PLANTED(b->as, GM_PLANT_SERVE_OPEN) ? GM_RET_SUCCESS : gm_plan_revoke(b, pages, deadline_ns, false);
 	for (unsigned d = 0; d < GM_MAX_DEVS && !ret; d++)
 		if (atomic_load_explicit(&b->has_node[d], memory_order_acquire))
 			ret = copy_from(b, d, pages, place, a->bytes, deadline_ns);
-	if (ret) {
+	if (ret || GM_PLANTED(b->as, GM_PLANT_SERVE_LOSE)) {
 		free_aside(b->as, a);
 		return ret;
 	}

@@ -118,7 +118,7 @@ void gm_pin_keep_new(struct gm_block *b, const struct gm_mask *pages)
 {
 	struct gm_mask kept;
 
-	if (!gm_as_mirrors(b->as) || LIST_EMPTY(&b->as->pins))
+	if (!gm_as_mirrors(b->as) || LIST_EMPTY(&b->as->pins) || GM_PLANTED(b->as, GM_PLANT_MIRROR_PIN))
 		return;
 	kept = all_kept(b->as, b, false);
 	b->kept = gm_mask_or(b->kept, gm_mask_and(kept, *pages));

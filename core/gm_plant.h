@@ -25,6 +25,13 @@ enum gm_plant {
 	GM_PLANT_PROTECT_KEEP, /* gm_protect() leaves devices their mappings */
 	GM_PLANT_PIN_MOVE,     /* what is pinned to the host goes to a device all the same */
 	GM_PLANT_FORK_OPEN,    /* a child inherits also what could not be brought home before */
+	GM_PLANT_EXCLUSIVE_KEEP, /* what is one device's alone comes home, and the device goes on using it */
+	GM_PLANT_REMAP_KEEP,   /* ... what mremap() moved */
+	GM_PLANT_FREED_LOST,   /* a page that was written after MADV_FREE counts as one without content */
+	GM_PLANT_ZAP_EARLY,    /* what the kernel has yet to drop counts as alive */
+	GM_PLANT_SERVE_OPEN,   /* devices go on writing to what was copied aside for a child */
+	GM_PLANT_SERVE_LOSE,   /* a child that is served does not get what was copied aside */
+	GM_PLANT_MIRROR_PIN,   /* memory pinned to the host is not kept there once it is adopted on demand */
 	GM_PLANTS,
 };
 

@@ -139,7 +139,7 @@ static void recheck_none(struct gm_txn *t, struct gm_move *m)
 	struct gm_as *as = b->as;
 	struct gm_mask present, alive, pending;
 
-	if (gm_mask_empty(&m->none) || gm_hal_mem_present(as->host, as->hpmap, b->va, &present))
+	if (GM_PLANTED(as, GM_PLANT_FREED_LOST) || gm_mask_empty(&m->none) || gm_hal_mem_present(as->host, as->hpmap, b->va, &present))
 		return;
 	alive = gm_mask_and(m->none, present);
 	if (gm_mask_empty(&alive))
@@ -147,7 +147,7 @@ static void recheck_none(struct gm_txn *t, struct gm_move *m)
 	gm_lock(as->env, &b->lock);
 	pending = gm_zap_pending(&b->zap, gm_now_ns(as->env));
 	gm_unlock(as->env, &b->lock);
-	if (gm_mask_meets(&alive, &pending)) {
+	if (gm_mask_meets(&alive, &pending) && !GM_PLANTED(as, GM_PLANT_ZAP_EARLY)) {
 		m->none = gm_mask_sub(m->none, alive); /* next time */
 		gm_txn_fail(t, GM_RET_AGAIN);
 		return;

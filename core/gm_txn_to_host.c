@@ -425,14 +425,24 @@ static void count(struct gm_txn *t, const struct gm_move *m)
 	}
 }
 
+/* Devices let go of the pages; all of them, unless an error is planted. */
+static gm_ret_t revoke(struct gm_txn *t, struct gm_move *m)
+{
+	struct gm_mask pages = m->devs;
+
+	if (GM_PLANTED(t->as, GM_PLANT_EXCLUSIVE_KEEP))
+		pages = gm_mask_sub(pages, m->block->exclusive);
+	if (GM_PLANTED(t->as, GM_PLANT_COPY_EARLY) || (t->moved && GM_PLANTED(t->as, GM_PLANT_REMAP_KEEP)))
+		return GM_RET_SUCCESS;
+	return gm_plan_revoke(m->block, &pages, t->deadline_ns, t->flags & GM_TXN_INLINE);
+}
+
 gm_ret_t gm_txn_to_host(struct gm_txn *t)
 {
 	for (size_t i = 0; i < t->moves; i++) {
 		struct gm_move *m = &t->move[i];
-		gm_ret_t ret = GM_RET_SUCCESS;
+		gm_ret_t ret = revoke(t, m);
 
-		if (!GM_PLANTED(t->as, GM_PLANT_COPY_EARLY))
-			ret = gm_plan_revoke(m->block, &m->devs, t->deadline_ns, t->flags & GM_TXN_INLINE);
 		if (ret) {
 			gm_txn_fail(t, ret);
 			continue;

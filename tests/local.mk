@@ -280,6 +280,7 @@ tests_stress_random_sim_SOURCES = \
 	tests/stress/random_madvise.c \
 	tests/stress/random_mirror.c \
 	tests/stress/random_model.c \
+	tests/stress/random_query.c \
 	tests/stress/random_remap.c \
 	tests/stress/random_sim.c \
 	tests/stress/random_world.c \

@@ -44,6 +44,8 @@ bool rnd_cpu_load(struct rnd_world *w)
 	rnd_expect(w, &watch, ret, p->no_read || p->changes != changes ? RND_RET(FAULT) : 0, 0, "a CPU load", p->va);
 	if (!ret)
 		rnd_compare(w, p, cell * RND_CELL_BYTES, buf, (size_t)cells * RND_CELL_BYTES, "the CPU");
+	if (!ret)
+		rnd_check_touched(w, p, false);
 	rnd_unclaim(p, cell, cells, false);
 	rnd_step(w, "cpu load", &watch);
 	return true;
@@ -69,6 +71,8 @@ bool rnd_cpu_store(struct rnd_world *w)
 	rnd_expect(w, &watch, ret, odd ? RND_RET(FAULT) : 0, 0, "a CPU store", p->va);
 	if (!ret)
 		memcpy(p->want + cell * RND_CELL_BYTES, buf, (size_t)cells * RND_CELL_BYTES);
+	if (!ret)
+		rnd_check_touched(w, p, true);
 	rnd_unclaim(p, cell, cells, true);
 	rnd_step(w, "cpu store", &watch);
 	return true;

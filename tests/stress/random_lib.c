@@ -497,37 +497,3 @@ bool rnd_lib_attach(struct rnd_world *w)
 	rnd_step(w, "attach", &watch);
 	return true;
 }
-
-/* ------------------------------------------------------------------ query */
-
-static void check_info(struct rnd_world *w, const struct rnd_page *p, const struct gm_page_info *info, bool stable)
-{
-	if (info->mapped_write & ~info->mapped_read)
-		rnd_fail(w, "gm_query: 0x%" PRIx64 " is mapped for writing but not for reading", p->va);
-	if ((info->place == GM_PLACE_DEVICE) != (info->dev != NULL))
-		rnd_fail(w, "gm_query: 0x%" PRIx64 " is in a device or not?", p->va);
-	if (info->place == GM_PLACE_POISONED)
-		rnd_fail(w, "gm_query: 0x%" PRIx64 " is poisoned although no device was lost", p->va);
-	if (!stable || p->managed == RND_PERHAPS || (p->space->mirrors && p->managed == RND_UNMANAGED))
-		return;
-	if ((p->managed == RND_MANAGED) == (info->place == GM_PLACE_OUTSIDE))
-		rnd_fail(w, "gm_query: 0x%" PRIx64 " is managed or not?", p->va);
-	if (p->managed == RND_MANAGED && p->edge != (info->place == GM_PLACE_IN_PLACE))
-		rnd_fail(w, "gm_query: 0x%" PRIx64 " is an edge or not?", p->va);
-}
-
-bool rnd_lib_query(struct rnd_world *w)
-{
-	struct gm_page_info info[RUN_PAGES];
-	struct rnd_watch watch = rnd_watch(w);
-	struct rnd_range g;
-
-	if (!rnd_range_begin(w, &g, RUN_PAGES))
-		return false;
-	rnd_expect(w, &watch, gm_query(g.p->space->as, g.va, g.n, info), 0, 0, "gm_query", g.va);
-	for (unsigned i = 0; i < g.n; i++)
-		check_info(w, &g.p[i], &info[i], watch.odd == w->odd && !g.p[i].alone);
-	rnd_range_end(&g);
-	rnd_step(w, "query", &watch);
-	return true;
-}

@@ -57,6 +57,13 @@ static const struct plant {
 	{ "protect-keep", GM_PLANT_PROTECT_KEEP, GM_MOCK_BUG_NONE },
 	{ "pin-move", GM_PLANT_PIN_MOVE, GM_MOCK_BUG_NONE },
 	{ "fork-open", GM_PLANT_FORK_OPEN, GM_MOCK_BUG_NONE },
+	{ "exclusive-keep", GM_PLANT_EXCLUSIVE_KEEP, GM_MOCK_BUG_NONE },
+	{ "remap-keep", GM_PLANT_REMAP_KEEP, GM_MOCK_BUG_NONE },
+	{ "freed-lost", GM_PLANT_FREED_LOST, GM_MOCK_BUG_NONE },
+	{ "zap-early", GM_PLANT_ZAP_EARLY, GM_MOCK_BUG_NONE },
+	{ "serve-open", GM_PLANT_SERVE_OPEN, GM_MOCK_BUG_NONE },
+	{ "serve-lose", GM_PLANT_SERVE_LOSE, GM_MOCK_BUG_NONE },
+	{ "mirror-pin", GM_PLANT_MIRROR_PIN, GM_MOCK_BUG_NONE },
 	{ "mock-skip-invl", GM_PLANT_NONE, GM_MOCK_BUG_SKIP_INVL },
 	{ "mock-skip-remove", GM_PLANT_NONE, GM_MOCK_BUG_SKIP_REMOVE },
 	{ "mock-skip-copy", GM_PLANT_NONE, GM_MOCK_BUG_SKIP_COPY },
@@ -203,12 +210,12 @@ static int run_worlds(const struct rnd_options *base, uint64_t seeds)
 	       " faults, %" PRIu64 " blocks packed, %" PRIu64 " sums, %" PRIu64 " duplicated, %" PRIu64
 	       " exclusive, %" PRIu64 " protected, %" PRIu64 " pinned, %" PRIu64
 	       " looks at children, %" PRIu64 " moved onto, %" PRIu64 " resized, %" PRIu64 " freed, %" PRIu64
-	       " populated, %" PRIu64 " served to children, %" PRIu64 " mirrored, hash %016" PRIx64 "\n", sum.steps, seeds, base->seed, sum.migrations, sum.evictions, sum.faults,
+	       " populated, %" PRIu64 " served to children, %" PRIu64 " mirrored, %" PRIu64 " asked about, hash %016" PRIx64 "\n", sum.steps, seeds, base->seed, sum.migrations, sum.evictions, sum.faults,
 	       sum.packs, sum.sums, sum.dups, sum.exclusives, sum.protects, sum.keeps,
-	       sum.children, sum.remaps, sum.resizes, sum.frees, sum.populates, sum.served, sum.mirrored, sum.hash);
+	       sum.children, sum.remaps, sum.resizes, sum.frees, sum.populates, sum.served, sum.mirrored, sum.queries, sum.hash);
 	if (sum.steps < MANY_STEPS || (sum.migrations && sum.evictions && sum.faults && sum.packs && sum.sums && sum.dups &&
 				       sum.exclusives && sum.protects && sum.keeps && sum.children && sum.remaps && sum.resizes &&
-				       sum.frees && sum.populates && sum.served && sum.mirrored))
+				       sum.frees && sum.populates && sum.served && sum.mirrored && sum.queries))
 		return 0;
 	fprintf(stderr, "random_sim: FAILED: something never happened at all\n");
 	return 1;

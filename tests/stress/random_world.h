@@ -7,6 +7,7 @@
  *     random_model   the byte array, claims, checks     random_dev   kernels and working sets
  *     random_coh     duplicates, exclusive use, sums     random_hold  rights that devices obey, pins
  *     random_child   forks, children               random_remap  mremap(), holes
+ *     random_query   gm_query() against what is so
  *     random_madvise  madvise()                    random_mirror  spaces that mirror the process
  *
  * Every byte of a region has one legal value at any time. A page is cut into
@@ -198,7 +199,7 @@ struct rnd_watch {
 struct rnd_result {
 	uint64_t steps, hash, migrations, evictions, faults, packs;
 	uint64_t sums, dups, exclusives, protects, keeps, children; /* calls that did all of it */
-	uint64_t remaps, resizes, frees, populates, served, mirrored;
+	uint64_t remaps, resizes, frees, populates, served, mirrored, queries;
 	char why[160];
 };
 
@@ -351,6 +352,8 @@ bool rnd_lib_renew(struct rnd_world *w);
 bool rnd_lib_detach(struct rnd_world *w);
 bool rnd_lib_attach(struct rnd_world *w);
 bool rnd_lib_query(struct rnd_world *w);
+/* The process has just read, or written, a byte of the page. */
+void rnd_check_touched(struct rnd_world *w, const struct rnd_page *p, bool write);
 bool rnd_lib_protect(struct rnd_world *w);
 bool rnd_lib_pin(struct rnd_world *w);
 bool rnd_lib_sum(struct rnd_world *w);

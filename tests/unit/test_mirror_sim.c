@@ -65,7 +65,7 @@ CORE_TEST(mirror_sim, pinned_to_the_host_before_it_is_adopted, MIRROR)
 	OK(gm_unpin(w->as, va + 16 * PAGE, 16 * PAGE));
 	cr_assert_eq(app_wrong(w, va, GM_BLOCK_PAGES, 2), 0);
 	OK(gm_dev_fault(w->ctx[0], va + 16 * PAGE, GM_READ));
-	cr_assert_eq(dev_wrong(w->ctx[0], va + 16 * PAGE, 16, 2), 0);
+	cr_assert_eq(dev_wrong(w->ctx[0], va, GM_BLOCK_PAGES, 2), 0);
 }
 
 CORE_TEST(mirror_sim, external_memory, MIRROR)
