@@ -161,6 +161,8 @@ static gm_ret_t revoke_ctx(struct gm_block *b, struct gm_ctx *ctx, const struct 
 	struct gm_plan plan;
 	gm_ret_t ret;
 
+	if (GM_PLANTED(b->as, GM_PLANT_REMAP_KEEP) && gm_mask_meets(pages, &b->leaving))
+		return GM_RET_SUCCESS;
 	gm_plan_init(&plan, b->as, ctx->dev->hal, deadline_ns);
 	plan.now = now;
 	gm_plan_remove(&plan, ctx, b, pages);

@@ -26,7 +26,7 @@ enum gm_plant {
 	GM_PLANT_PIN_MOVE,     /* what is pinned to the host goes to a device all the same */
 	GM_PLANT_FORK_OPEN,    /* a child inherits also what could not be brought home before */
 	GM_PLANT_EXCLUSIVE_KEEP, /* what is one device's alone comes home, and the device goes on using it */
-	GM_PLANT_REMAP_KEEP,   /* ... what mremap() moved */
+	GM_PLANT_REMAP_KEEP,   /* mremap() leaves devices their translations of the old place */
 	GM_PLANT_FREED_LOST,   /* a page that was written after MADV_FREE counts as one without content */
 	GM_PLANT_ZAP_EARLY,    /* what the kernel has yet to drop counts as alive */
 	GM_PLANT_SERVE_OPEN,   /* devices go on writing to what was copied aside for a child */

@@ -432,7 +432,7 @@ static gm_ret_t revoke(struct gm_txn *t, struct gm_move *m)
 
 	if (GM_PLANTED(t->as, GM_PLANT_EXCLUSIVE_KEEP))
 		pages = gm_mask_sub(pages, m->block->exclusive);
-	if (GM_PLANTED(t->as, GM_PLANT_COPY_EARLY) || (t->moved && GM_PLANTED(t->as, GM_PLANT_REMAP_KEEP)))
+	if (GM_PLANTED(t->as, GM_PLANT_COPY_EARLY))
 		return GM_RET_SUCCESS;
 	return gm_plan_revoke(m->block, &pages, t->deadline_ns, t->flags & GM_TXN_INLINE);
 }

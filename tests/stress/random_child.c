@@ -51,9 +51,13 @@ static enum inherits inherits(const struct rnd_child_page *cp)
 
 static void choose(struct rnd_world *w, struct rnd_child *c)
 {
+	struct rnd_region *r = rnd_region(w);
 	struct rnd_page *p;
-	unsigned n = rnd_run(w, rnd_region(w), RND_CHILD_PAGES, NULL, &p);
+	unsigned n;
 
+	for (unsigned i = 0; i < 3 && !r->space->serves; i++) /* rather of a space that serves */
+		r = rnd_region(w);
+	n = rnd_run(w, r, RND_CHILD_PAGES, NULL, &p);
 	for (c->n = 0; c->n < n; c->n++)
 		c->page[c->n] = (struct rnd_child_page){ .parent = &p[c->n], .va = p[c->n].va, .changes = p[c->n].changes };
 }
@@ -120,27 +124,95 @@ static void judge(struct rnd_world *w, struct rnd_child *c, struct rnd_child_pag
 	w->result->served += !cp->ret && filled;
 }
 
-/* Something of it is on a device, to be brought home or served. */
-static void send_away(struct rnd_world *w, const struct rnd_child *c)
+/* A device that goes on writing to what is to be handed on. */
+struct writer {
+	struct rnd_world *w;
+	struct rnd_child *c;
+	struct rnd_dev *dev;
+	bool stop;
+};
+
+static void write_cell(struct writer *wr)
 {
-	(void)gm_migrate(c->page->parent->space->as, c->page->va, (uint64_t)c->n * GM_PAGE_BYTES,
-			 w->dev[rnd(w, RND_DEVS)].dev, NULL);
+	struct rnd_world *w = wr->w;
+	struct rnd_page *p = wr->c->page[rnd(w, wr->c->n)].parent;
+	struct rnd_ctx *ctx = &p->space->ctx[wr->dev - w->dev];
+	unsigned cell = 1 + (unsigned)rnd(w, RND_CELLS - 1);
+	uint8_t buf[RND_CELL_BYTES];
+	uint32_t changes = p->changes;
+	gm_ret_t ret;
+
+	if (!rnd_ctx_use(ctx))
+		return;
+	if (!rnd_claim(p, cell, 1, true)) {
+		rnd_ctx_unuse(ctx);
+		return;
+	}
+	rnd_random_bytes(w, buf, sizeof(buf));
+	ret = gm_hal_access(wr->dev->dev->hal, ctx->ctx->pmap, p->va + cell * RND_CELL_BYTES + ctx->ctx->to_dev, buf,
+			    sizeof(buf), true);
+	if (!ret)
+		memcpy(p->want + (size_t)cell * RND_CELL_BYTES, buf, sizeof(buf));
+	if (!ret)
+		rnd_check_obeyed(w, p, changes, true);
+	rnd_unclaim(p, cell, 1, true);
+	rnd_ctx_unuse(ctx);
+}
+
+static void writer_main(void *arg)
+{
+	struct writer *wr = arg;
+
+	while (!wr->stop) {
+		write_cell(wr);
+		gm_sim_sleep_ns(wr->w->sim, 50 + gm_sim_random(wr->w->sim, 500));
+	}
+}
+
+/* Something of it is on a device, and mapped, to be brought home or served. */
+static struct gm_thread *send_away(struct rnd_world *w, struct rnd_child *c, struct writer *wr)
+{
+	struct rnd_page *p = c->page->parent;
+	struct gm_env *env = gm_sim_env(w->sim);
+	struct rnd_ctx *ctx;
+	struct gm_thread *t;
+
+	*wr = (struct writer){ .w = w, .c = c, .dev = &w->dev[rnd(w, RND_DEVS)] };
+	ctx = &p->space->ctx[wr->dev - w->dev];
+	if (!rnd_ctx_use(ctx))
+		return NULL;
+	if (rnd_claim_all(p, c->n, false)) { /* its addresses stay */
+		(void)gm_migrate(p->space->as, p->va, (uint64_t)c->n * GM_PAGE_BYTES, wr->dev->dev, NULL);
+		for (unsigned i = 0; i < c->n; i++) {
+			gm_ret_t ret = gm_dev_fault(ctx->ctx, p[i].va, GM_WRITE);
+
+			(void)ret; /* whatever it says */
+		}
+		rnd_unclaim_all(p, c->n, false);
+	}
+	rnd_ctx_unuse(ctx);
+	return env->ops->thread_start(env, "writer", 0, writer_main, wr, &t) ? NULL : t;
 }
 
 bool rnd_app_fork(struct rnd_world *w)
 {
 	struct rnd_child *c = w->child[0].child ? &w->child[1] : &w->child[0];
 	uint64_t failures = w->fork_failures;
+	struct gm_thread *writer = NULL;
 	struct rnd_watch watch;
+	struct writer wr;
 
 	if (w->forking || c->child)
 		return false;
 	w->forking = true; /* others would choose the same child */
 	choose(w, c);
-	if (w->spaces == 1 && rnd_one_in(w, 2))
-		send_away(w, c);
+	if (!rnd_one_in(w, 4))
+		writer = send_away(w, c, &wr);
 	watch = rnd_watch(w);
 	c->child = gm_sim_fork_at(w->sim, note, c);
+	wr.stop = true;
+	if (writer)
+		gm_sim_env(w->sim)->ops->thread_join(gm_sim_env(w->sim), writer);
 	w->forking = false;
 	if (failures != w->fork_failures && !rnd_noisy(w, &watch) && !rnd_held(w, &watch, &w->dev[0]) &&
 	    !rnd_held(w, &watch, &w->dev[1]))

@@ -246,6 +246,7 @@ static gm_ret_t kernel(struct gm_mock_thread *thread, unsigned index, void *arg)
 static void job_end(struct rnd_job *job)
 {
 	job->dev->holds++;
+	job->dev->asking -= job->held;
 	rnd_ctx_unuse(job->ctx);
 	job->used = false;
 }
@@ -474,7 +475,7 @@ bool rnd_dev_set(struct rnd_world *w)
 	job->dev->asking++;
 	job->drops = rnd_drops(w);
 	ret = gm_ws_acquire(job->ctx->ctx, range, job->n, timeouts_ns[rnd(w, 3)], &ws);
-	job->dev->asking--;
+	job->dev->asking -= ret != GM_RET_SUCCESS; /* else until it ends: what is all in place takes no memory */
 	job->dev->holds++;
 	rnd_expect(w, &watch, ret, set | set_legal(w, job, &watch) | RND_RET(NOSPC), TROUBLE, "gm_ws_acquire", range[0].va);
 	if (!ret) {

@@ -28,8 +28,42 @@ static bool may_drop(const struct rnd_page *p)
 
 /* ------------------------------------------------------ giving content up */
 
+/* Somebody who wants the pages on a device while their content is given up. */
+struct rival {
+	struct rnd_world *w;
+	struct gm_as *as;
+	struct rnd_dev *dev;
+	uint64_t va, bytes;
+};
+
+static void rival_main(void *arg)
+{
+	struct rival *r = arg;
+
+	gm_sim_sleep_ns(r->w->sim, gm_sim_random(r->w->sim, 2000));
+	(void)gm_migrate(r->as, r->va, r->bytes, r->dev->dev, NULL); /* whatever it says */
+}
+
+static struct gm_thread *rival_start(struct rnd_world *w, struct rival *r, const struct rnd_page *p, unsigned n)
+{
+	struct gm_env *env = gm_sim_env(w->sim);
+	struct gm_thread *t;
+
+	*r = (struct rival){ .w = w, .as = p->space->as, .dev = &w->dev[rnd(w, RND_DEVS)], .va = p->va,
+			     .bytes = (uint64_t)n * GM_PAGE_BYTES };
+	return !rnd_one_in(w, 3) || env->ops->thread_start(env, "rival", 0, rival_main, r, &t) ? NULL : t;
+}
+
+static void rival_end(struct rnd_world *w, struct gm_thread *t)
+{
+	if (t)
+		gm_sim_env(w->sim)->ops->thread_join(gm_sim_env(w->sim), t);
+}
+
 bool rnd_app_dontneed(struct rnd_world *w)
 {
+	struct gm_thread *rival;
+	struct rival r;
 	struct rnd_page *p;
 	unsigned n = rnd_run(w, rnd_region(w), RUN_PAGES, may_drop, &p);
 	struct rnd_watch watch = rnd_watch(w);
@@ -38,6 +72,7 @@ bool rnd_app_dontneed(struct rnd_world *w)
 	if (!n || !rnd_claim_alone(p, n))
 		return false;
 	rnd_drop_begin(w);
+	rival = rival_start(w, &r, p, n);
 	ret = gm_sim_dontneed(w->sim, p->va, (uint64_t)n * GM_PAGE_BYTES);
 	rnd_expect(w, &watch, ret, 0, 0, "madvise(DONTNEED)", p->va);
 	for (unsigned i = 0; i < n; i++) {
@@ -47,6 +82,7 @@ bool rnd_app_dontneed(struct rnd_world *w)
 	}
 	if (rnd_one_in(w, 2))
 		rnd_see_zeros(w, &watch, p, n, "the CPU, after madvise(DONTNEED),");
+	rival_end(w, rival);
 	rnd_lib_settle(w, p, n);
 	rnd_drop_end(w);
 	rnd_unclaim_alone(p, n);

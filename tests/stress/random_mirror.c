@@ -66,12 +66,42 @@ static bool access_cell(struct rnd_world *w, struct rnd_page *p, struct rnd_dev 
 	return true;
 }
 
+/* Pinned to the host it stays there, though nobody has adopted it. */
+static void pin_it(struct rnd_world *w, struct rnd_page *p, struct rnd_ctx *c)
+{
+	struct gm_page_info info;
+	gm_ret_t ret;
+
+	p->kept++;
+	rnd_changed(w, p);
+	if (!gm_pin(p->space->as, p->va, GM_PAGE_BYTES, NULL)) {
+		ret = gm_dev_fault(c->ctx, p->va, GM_WRITE);
+		(void)ret; /* whatever it says */
+		if (gm_query(p->space->as, p->va, 1, &info) || info.place == GM_PLACE_DEVICE)
+			rnd_fail(w, "0x%" PRIx64 " is pinned to the host, but it is on a device", p->va);
+		if (gm_unpin(p->space->as, p->va, GM_PAGE_BYTES))
+			rnd_fail(w, "gm_unpin: %s", gm_last_error());
+	}
+	p->kept--;
+	rnd_changed(w, p);
+}
+
+/* Rather one that nobody has registered. */
+static struct rnd_page *choose(struct rnd_world *w)
+{
+	struct rnd_page *p = rnd_page(w);
+
+	for (unsigned i = 0; i < 3 && p->managed == RND_MANAGED; i++)
+		p = rnd_page(w);
+	return p;
+}
+
 bool rnd_dev_mirror(struct rnd_world *w)
 {
 	struct rnd_space *s = &w->space[rnd(w, w->spaces)];
 	struct rnd_dev *d = &w->dev[rnd(w, RND_DEVS)];
 	struct rnd_ctx *c = &s->ctx[d - w->dev];
-	struct rnd_page *p = rnd_page(w);
+	struct rnd_page *p = choose(w);
 	struct rnd_watch watch = rnd_watch(w);
 	bool write = rnd_one_in(w, 2);
 
@@ -81,6 +111,8 @@ bool rnd_dev_mirror(struct rnd_world *w)
 		rnd_ctx_unuse(c);
 		return false;
 	}
+	if (p->space == s && rnd_one_in(w, 2)) /* while nobody has adopted it, perhaps */
+		pin_it(w, p, c);
 	if (access_cell(w, p, d, c, write) && p->managed != RND_MANAGED)
 		w->result->mirrored++;
 	rnd_unclaim(p, LAST, 1, write);

@@ -202,9 +202,9 @@ static void make_space(struct rnd_world *w, struct rnd_space *s)
 	config.flags = (rnd_one_in(w, 3) ? GM_AS_EXCLUSIVE : 0) | (rnd_one_in(w, 6) ? GM_AS_NO_THREADS : 0) |
 		       (rnd_one_in(w, 5) ? GM_AS_WATCH : 0);
 	s->serves = !(config.flags & GM_AS_NO_THREADS) && rnd_one_in(w, 2);
-	s->mirrors = rnd_one_in(w, 4);
+	s->mirrors = rnd_one_in(w, 3);
 	config.flags |= (s->serves ? GM_AS_FORK_SERVE : 0) | (s->mirrors ? GM_AS_MIRROR : 0);
-	if (s->serves && rnd_one_in(w, 2)) {
+	if (s->serves && !rnd_one_in(w, 3)) {
 		config.fork = GM_FORK_SERVE;
 		s->fork = RND_FORK_SERVE;
 	}
@@ -273,7 +273,7 @@ static void make_region(struct rnd_world *w, struct rnd_region *r, bool big)
 	r->owned = r != w->region && rnd_one_in(w, 3);
 	r->space = &w->space[rnd(w, w->spaces)];
 	mirrored = r != w->region && !r->owned && r->space->mirrors && rnd_one_in(w, 2);
-	r->pages = choose_pages(w, r->owned, big || (mirrored && rnd_one_in(w, 2)));
+	r->pages = choose_pages(w, r->owned, big || (mirrored && !rnd_one_in(w, 4)));
 	r->page = calloc(r->pages, sizeof(*r->page));
 	r->bytes = calloc(r->pages, GM_PAGE_BYTES);
 	if (!r->page || !r->bytes)

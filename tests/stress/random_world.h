@@ -131,7 +131,7 @@ struct rnd_dev {
 	bool hostmap;               /* maps host memory in place */
 	uint32_t granule_bytes;
 	uint64_t vram_bytes;
-	uint32_t asking;            /* who asks for a working set now */
+	uint32_t asking;            /* who asks for a working set now, or has one */
 	uint32_t holds;             /* rises with each working set that is asked for, and that ends */
 };
 
