@@ -17,7 +17,6 @@
 
 #include "hal/sim/gm_sim_internal.h"
 
-
 bool gm_sim_bad_range(uint64_t va, uint64_t bytes)
 {
 	return va % GM_PAGE_BYTES || bytes % GM_PAGE_BYTES || bytes == 0 || va + bytes < va;
