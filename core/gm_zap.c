@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Pages whose content was given up (madvise), and that the kernel may not have dropped yet: it does so after its event was
- * read. MADV_FREE raises the same event, and a page that is written again afterwards stays; so what is present long after
- * is alive. Each page has a time of its own, roughly: whoever gives up one of them all the time keeps no other waiting.
+ * Pages whose content was given up (madvise), and that the kernel may not have dropped yet: it does so after its event
+ * was read. MADV_FREE raises the same event, and a page that is written again afterwards stays; so what is present long
+ * after is alive. Each page has a time of its own, roughly: whoever gives up one of them all the time keeps no other waiting.
  *
- *     noted --> now --a later event, a grace after the first one of `now`--> before --the same--> over
- *                '--two graces after the first one, whatever comes--> over     '--a grace after the first one of `now`--> over
+ *     noted --> now --a later event, a grace after the first one of `now`--> before --the same, or a grace later--> over
+ *                '--two graces after the first one, whatever comes--> over
  *
  * So it takes a grace at least, three at most. All under the block's lock.
  */

@@ -210,9 +210,11 @@ static int run_worlds(const struct rnd_options *base, uint64_t seeds)
 	       " faults, %" PRIu64 " blocks packed, %" PRIu64 " sums, %" PRIu64 " duplicated, %" PRIu64
 	       " exclusive, %" PRIu64 " protected, %" PRIu64 " pinned, %" PRIu64
 	       " looks at children, %" PRIu64 " moved onto, %" PRIu64 " resized, %" PRIu64 " freed, %" PRIu64
-	       " populated, %" PRIu64 " served to children, %" PRIu64 " mirrored, %" PRIu64 " asked about, hash %016" PRIx64 "\n", sum.steps, seeds, base->seed, sum.migrations, sum.evictions, sum.faults,
-	       sum.packs, sum.sums, sum.dups, sum.exclusives, sum.protects, sum.keeps,
-	       sum.children, sum.remaps, sum.resizes, sum.frees, sum.populates, sum.served, sum.mirrored, sum.queries, sum.hash);
+	       " populated, %" PRIu64 " served to children, %" PRIu64 " mirrored, %" PRIu64
+	       " asked about, hash %016" PRIx64 "\n",
+	       sum.steps, seeds, base->seed, sum.migrations, sum.evictions, sum.faults, sum.packs, sum.sums, sum.dups, sum.exclusives,
+	       sum.protects, sum.keeps, sum.children, sum.remaps, sum.resizes, sum.frees, sum.populates, sum.served, sum.mirrored,
+	       sum.queries, sum.hash);
 	if (sum.steps < MANY_STEPS || (sum.migrations && sum.evictions && sum.faults && sum.packs && sum.sums && sum.dups &&
 				       sum.exclusives && sum.protects && sum.keeps && sum.children && sum.remaps && sum.resizes &&
 				       sum.frees && sum.populates && sum.served && sum.mirrored && sum.queries))
