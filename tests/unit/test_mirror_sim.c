@@ -59,7 +59,8 @@ CORE_TEST(mirror_sim, pinned_to_the_host_before_it_is_adopted, MIRROR)
 	app_fill(w, va, 2 * GM_BLOCK_PAGES, 1);
 	OK(gm_pin(w->as, va + 16 * PAGE, 16 * PAGE, NULL));
 	dev_fill(w->ctx[0], va, GM_BLOCK_PAGES, 2);
-	cr_assert_eq(pages_in(w, va + 16 * PAGE, 16, GM_PLACE_IN_PLACE), 16);
+	cr_assert_eq(pages_in(w, va + 16 * PAGE, 16, GM_PLACE_HOST), 16);
+	cr_assert_eq(page_info(w, va + 16 * PAGE).mapped_write, 1, "in place");
 	cr_assert_eq(pages_in(w, va, 16, GM_PLACE_DEVICE), 16);
 	cr_assert_eq(pages_in(w, va + 32 * PAGE, GM_BLOCK_PAGES - 32, GM_PLACE_DEVICE), GM_BLOCK_PAGES - 32);
 	OK(gm_unpin(w->as, va + 16 * PAGE, 16 * PAGE));
