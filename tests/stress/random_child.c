@@ -205,6 +205,7 @@ bool rnd_app_fork(struct rnd_world *w)
 	if (w->forking || c->child)
 		return false;
 	w->forking = true; /* others would choose the same child */
+	c->judged = false;
 	choose(w, c);
 	if (!rnd_one_in(w, 4))
 		writer = send_away(w, c, &wr);
@@ -219,6 +220,7 @@ bool rnd_app_fork(struct rnd_world *w)
 		rnd_fail(w, "memory could not be brought home before a fork, for no reason");
 	for (unsigned i = 0; i < c->n; i++)
 		judge(w, c, &c->page[i], &watch, failures == w->fork_failures && !w->fork_forgot);
+	c->judged = true;
 	rnd_step(w, "fork", &watch);
 	return true;
 }
@@ -248,7 +250,7 @@ bool rnd_app_child(struct rnd_world *w)
 	struct rnd_child *c = &w->child[rnd(w, RND_CHILDREN)];
 	struct rnd_watch watch = rnd_watch(w);
 
-	if (!c->child)
+	if (!c->child || !c->judged)
 		return false;
 	for (unsigned i = 0; i < c->n; i++)
 		look_at(w, c, &c->page[i], "later");

@@ -71,12 +71,13 @@ static void check_so(struct rnd_world *w, const struct rnd_page *p, const struct
 		return;
 	if (info->place == GM_PLACE_DEVICE && frame)
 		rnd_fail(w, "gm_query: 0x%" PRIx64 " is in a device, but the process has it too", p->va);
+	if (info->place == GM_PLACE_OUTSIDE) /* of its former life, perhaps: gm_release() takes it out first, then ends the rest */
+		return;
 	if ((info->flags & GM_PAGE_DUPLICATED) && (info->place != GM_PLACE_HOST || !frame || !page->protected || info->mapped_write))
 		rnd_fail(w, "gm_query: 0x%" PRIx64 " is duplicated, but stores to it do not wait", p->va);
 	if ((info->flags & GM_PAGE_EXCLUSIVE) && info->place != GM_PLACE_DEVICE)
 		rnd_fail(w, "gm_query: 0x%" PRIx64 " is exclusive, but on no device", p->va);
-	if (info->place != GM_PLACE_OUTSIDE) /* else of its former life, perhaps */
-		check_tables(w, p, info);
+	check_tables(w, p, info);
 }
 
 void rnd_check_touched(struct rnd_world *w, const struct rnd_page *p, bool write)

@@ -179,6 +179,7 @@ struct rnd_child_page {
 
 struct rnd_child {
 	struct gm_sim_child *child; /* NULL: none */
+	bool judged; /* what it must answer is known */
 	unsigned n;
 	struct rnd_child_page page[RND_CHILD_PAGES];
 };
