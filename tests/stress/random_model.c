@@ -318,10 +318,23 @@ static void check_duplicates(struct rnd_world *w, const struct gm_block *b, unsi
 			rnd_fail(w, "0x%" PRIx64 " is duplicated but a device may write to it", va);
 }
 
+/* The space that has it: its own, or one that mirrors the process and took what nobody managed. */
+static struct gm_as *who_has(struct rnd_world *w, const struct rnd_page *p)
+{
+	for (unsigned i = 0; i < w->spaces; i++) {
+		const struct rnd_space *s = &w->space[i];
+		const struct gm_block *b = s->mirrors && s->as ? block_of(s->as, p->va) : NULL;
+
+		if (b && gm_mask_test(&b->managed, gm_page_of(b, p->va)))
+			return s->as;
+	}
+	return p->space->as;
+}
+
 /* The page's bytes, or NULL: on their way. */
 static const uint8_t *look(struct rnd_world *w, const struct rnd_page *p)
 {
-	const struct gm_block *b = block_of(p->space->as, p->va);
+	const struct gm_block *b = block_of(who_has(w, p), p->va);
 	unsigned page;
 
 	if (!b)
