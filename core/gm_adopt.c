@@ -59,8 +59,11 @@ static gm_ret_t probe(struct gm_as *as, uint64_t va, uint64_t end)
 {
 	while (va < end) {
 		struct gm_host_vma vma;
+		gm_ret_t ret = gm_hal_mem_probe(as->host, as->hpmap, va, &vma);
 
-		if (gm_hal_mem_probe(as->host, as->hpmap, va, &vma))
+		if (ret && ret != GM_RET_FAULT)
+			return ret;
+		if (ret)
 			return gm_fail(GM_RET_FAULT, "gm_adopt: nothing is mapped at 0x%llx", (unsigned long long)va);
 		if (!vma.private_anon)
 			return gm_fail(GM_RET_NOTSUP, "gm_adopt: memory at 0x%llx is not private and anonymous "

@@ -358,7 +358,7 @@ gm_ret_t gm_as_serve(struct gm_as *as, uint64_t timeout_ns)
 		if (gm_now_ns(as->env) >= deadline_ns)
 			return GM_RET_TIMEDOUT;
 		if (gm_hal_msg_wait(as->host, as->hpmap, next_ns < deadline_ns ? next_ns : deadline_ns) == GM_RET_NODEV &&
-		    gm_lost_recover(as))
+		    gm_lost_recover(as, deadline_ns))
 			return GM_RET_TIMEDOUT;
 	}
 	return GM_RET_SUCCESS;

@@ -60,6 +60,7 @@ struct gm_block {
 	bool huge;                                /* staged came as one huge page and is still whole */
 	bool has_slot;
 	bool has_external;                        /* pages are external: counted in the space's mirror.blocks */
+	bool relearn;                             /* what the process did while nothing was watched: see gm_lost.c */
 	bool touched;                             /* mapped in place since a round of gm_pack_work.c looked last */
 	unsigned watching;                        /* transactions that register its pages now */
 	unsigned renewed;                         /* how often pages became managed */

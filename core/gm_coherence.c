@@ -178,17 +178,22 @@ static struct gm_mask lacks_duplicate(const struct gm_ctx *ctx, const struct gm_
 	return gm_mask_sub(gm_mask_shrink(&want, ctx->dev->hal->granule_bytes / GM_PAGE_BYTES), there);
 }
 
-/* Of these, what the process itself may read. */
-static struct gm_mask readable(struct gm_block *b, const struct gm_mask *pages)
+/* Of these, what the process itself may read; the others leave them. SUCCESS, NOMEM: it cannot be told now. */
+static gm_ret_t keep_readable(struct gm_block *b, struct gm_mask *pages)
 {
 	struct gm_host_vma vma = { .bytes = 0 };
-	struct gm_mask may = *pages;
+	struct gm_mask all = *pages;
 
-	GM_MASK_FOR_RUN(pages, first, end)
-		for (unsigned page = first; page < end; page++)
-			if (gm_fault_rights(b->as, b->va + (uint64_t)page * GM_PAGE_BYTES, GM_READ, &vma))
-				gm_mask_clear(&may, page);
-	return may;
+	GM_MASK_FOR_RUN(&all, first, end)
+		for (unsigned page = first; page < end; page++) {
+			gm_ret_t ret = gm_fault_rights(b->as, b->va + (uint64_t)page * GM_PAGE_BYTES, GM_READ, &vma);
+
+			if (ret && ret != GM_RET_FAULT && ret != GM_RET_PERM)
+				return ret;
+			if (ret)
+				gm_mask_clear(pages, page);
+		}
+	return GM_RET_SUCCESS;
 }
 
 static gm_ret_t duplicate_block(struct gm_ctx *ctx, struct gm_block *b, uint64_t va, uint64_t end, uint64_t deadline_ns)
@@ -203,7 +208,9 @@ static gm_ret_t duplicate_block(struct gm_ctx *ctx, struct gm_block *b, uint64_t
 		m.rights = gm_rights_seen(&b->as->rights, b->va);
 		m.want = lacks_duplicate(ctx, b, va, end);
 		gm_unlock(env, &b->lock);
-		m.want = readable(b, &m.want);
+		ret = keep_readable(b, &m.want);
+		if (ret)
+			return ret;
 		m.want = gm_mask_shrink(&m.want, ctx->dev->hal->granule_bytes / GM_PAGE_BYTES);
 		if (gm_mask_empty(&m.want))
 			return GM_RET_SUCCESS;

@@ -178,10 +178,10 @@ static void done(struct gm_dev *dev, const struct gm_devq_entry *first, const st
 	gm_hal_fault_done(dev->hal, first->fault.pmap, first->fault.va, bytes, ret);
 }
 
-/* In the way now, and not for too long yet. */
+/* In the way now, and not for too long yet. NOMEM: or the host cannot tell now what is there (gm_host.h). */
 static bool is_for_later(const struct gm_ctx *ctx, const struct gm_devq_entry *e, gm_ret_t ret, uint64_t now_ns)
 {
-	return (ret == GM_RET_TIMEDOUT || ret == GM_RET_BUSY || ret == GM_RET_NOSPC) &&
+	return (ret == GM_RET_TIMEDOUT || ret == GM_RET_BUSY || ret == GM_RET_NOSPC || ret == GM_RET_NOMEM) &&
 	       now_ns < gm_deadline_after_ns(e->since_ns, ctx->as->cfg.wait_ns);
 }
 

@@ -55,6 +55,8 @@ static gm_ret_t overwrite_page(struct gm_txn *t, struct gm_block *b, unsigned pa
 		return gm_fail(GM_RET_TIMEDOUT, "gm_discard: events of 0x%llx were not read in time", (unsigned long long)va);
 	else if (ret)
 		return gm_fail(ret, "gm_discard: no zeros for 0x%llx: %s", (unsigned long long)va, gm_ret_text(ret));
+	if (ret == GM_RET_NOMEM) /* it cannot be told now whether it may be written */
+		return ret;
 	return ret ? gm_fail(ret, "gm_discard: 0x%llx can neither be taken nor written", (unsigned long long)va) : ret;
 }
 

@@ -62,7 +62,7 @@ static void read_shared(struct gm_txn *t, struct gm_move *m, char *scratch, unsi
 			if (!ret)
 				gm_mask_set(&got, page);
 			else
-				gm_txn_fail(t, ret == GM_RET_AGAIN ? GM_RET_TIMEDOUT : GM_RET_AGAIN);
+				gm_txn_fail(t, ret == GM_RET_AGAIN ? GM_RET_TIMEDOUT : ret == GM_RET_NOMEM ? ret : GM_RET_AGAIN);
 		}
 	m->shared = got;
 }

@@ -81,20 +81,28 @@ bool gm_events_doom(struct gm_as *as, uint64_t va, uint64_t end, bool unmapped)
 	return true;
 }
 
-/* Where the first mapping that can be managed begins, at or above va, and how far it reaches. */
-static uint64_t next_mapping(struct gm_as *as, uint64_t va, uint64_t end, uint64_t *stop)
+/*
+ * Where the first mapping that can be managed begins, at or above *va, which becomes that, and how far it reaches.
+ * SUCCESS, or NOMEM: it cannot be told now.
+ */
+static gm_ret_t next_mapping(struct gm_as *as, uint64_t *va, uint64_t end, uint64_t *stop)
 {
-	for (; va < end; va += GM_PAGE_BYTES) {
+	for (*stop = end; *va < end; *va += GM_PAGE_BYTES) {
 		struct gm_host_vma vma;
+		gm_ret_t ret = gm_hal_mem_rights(as->host, as->hpmap, *va, &vma);
 
-		if (gm_hal_mem_rights(as->host, as->hpmap, va, &vma) || !vma.private_anon)
+		if (ret && ret != GM_RET_FAULT)
+			return ret;
+		if (ret || !vma.private_anon)
 			continue;
 		*stop = vma.va + vma.bytes;
-		return va;
+		break;
 	}
-	*stop = end;
-	return end;
+	return GM_RET_SUCCESS;
 }
+
+#define FIRST_PAUSE_NS (UINT64_C(1) * 1000 * 1000)
+#define LONGEST_PAUSE_NS (UINT64_C(128) * 1000 * 1000)
 
 /* So many pages are looked up at once, at most: the reader is held meanwhile. */
 #define STRETCH_BYTES (16 * (uint64_t)GM_PAGE_BYTES)
@@ -108,16 +116,16 @@ static gm_ret_t forget_stretch(struct gm_as *as, struct gm_block *b, uint64_t *v
 {
 	uint64_t inserts, gone = *va, stop;
 	struct gm_region there;
-	gm_ret_t ret = GM_RET_FAULT;
+	gm_ret_t ret;
 
 	gm_lock(as->env, &as->lock);
 	inserts = as->regions.inserts;
 	gm_unlock(as->env, &as->lock);
 	if (!gm_events_hold_reader(as))
 		return GM_RET_AGAIN;
-	*va = next_mapping(as, gone, end, &stop);
-	if (*va != gone && gm_hal_settled(as->host, as->hpmap))
-		ret = GM_RET_AGAIN;
+	ret = next_mapping(as, va, end, &stop);
+	if (!ret)
+		ret = *va != gone && gm_hal_settled(as->host, as->hpmap) ? GM_RET_AGAIN : GM_RET_FAULT;
 	gm_lock(as->env, &as->lock);
 	/* What was mapped and adopted since the look is another matter. */
 	if (*va != gone && ret == GM_RET_FAULT && as->regions.inserts == inserts &&
@@ -276,13 +284,38 @@ static bool stopping(struct gm_as *as)
 	return atomic_load_explicit(&as->stop, memory_order_acquire);
 }
 
+/* How the handler fares while there is nothing to read messages from. */
+struct lack {
+	uint64_t pause_ns; /* the next one */
+	bool again;        /* there were new descriptors, and nothing could be read since */
+};
+
+/*
+ * The program closed the descriptors: new ones, or a pause, longer each time in a row, until there are some or the
+ * space ends. Others may make them meanwhile, so what is waited here bounds how long an access waits then.
+ */
+static void recover(struct gm_as *as, struct lack *l)
+{
+	bool ok = !gm_lost_recover(as, 0), go_on = ok && !l->again;
+	uint64_t until_ns = gm_deadline_ns(as->env, l->pause_ns);
+
+	l->again = ok;
+	if (go_on)
+		return;
+	l->pause_ns = l->pause_ns < LONGEST_PAUSE_NS ? l->pause_ns * 2 : l->pause_ns;
+	gm_lock(as->env, &as->queue_lock);
+	while (!as->stop && !gm_wait(as->env, &as->queue_waitq, &as->queue_lock, until_ns))
+		;
+	gm_unlock(as->env, &as->queue_lock);
+}
+
 void gm_events_thread(void *arg)
 {
 	struct gm_as *as = arg;
-	gm_ret_t ret = GM_RET_SUCCESS;
+	struct lack lack = { .pause_ns = FIRST_PAUSE_NS };
 	bool rested = false; /* others were let run since the last message */
 
-	while (!stopping(as) && ret != GM_RET_NODEV) {
+	while (!stopping(as)) {
 		bool some = gm_events_once(as), stuck = as->next_msg < as->msgs;
 
 		if (some && !stuck) {
@@ -295,9 +328,10 @@ void gm_events_thread(void *arg)
 			/* What could not be handled yet is tried again soon; else sleep until there is something. */
 			uint64_t until_ns = stuck ? gm_deadline_ns(as->env, GM_WORK_RETRY_NS) : UINT64_MAX;
 
-			ret = gm_hal_msg_wait(as->host, as->hpmap, until_ns);
-			if (ret == GM_RET_NODEV && !stopping(as))
-				ret = gm_lost_recover(as) ? GM_RET_NODEV : GM_RET_SUCCESS;
+			if (gm_hal_msg_wait(as->host, as->hpmap, until_ns) == GM_RET_NODEV)
+				recover(as, &lack);
+			else
+				lack = (struct lack){ .pause_ns = FIRST_PAUSE_NS };
 		}
 	}
 }
@@ -389,12 +423,16 @@ bool gm_events_settled(struct gm_as *as)
 static gm_ret_t settle_events(struct gm_as *as, uint64_t deadline_ns)
 {
 	for (;;) {
+		gm_ret_t ret;
+
 		if (events_settled(as))
 			return GM_RET_SUCCESS;
-		if (gm_hal_settled(as->host, as->hpmap) == GM_RET_NODEV)
-			(void)gm_lost_recover(as);
+		ret = gm_hal_settled(as->host, as->hpmap) == GM_RET_NODEV ? gm_lost_recover(as, deadline_ns) : GM_RET_SUCCESS;
 		if (as->cfg.flags & GM_AS_NO_THREADS) /* nobody else may be there to do it */
 			gm_remap_work(as);
+		if (gm_now_ns(as->env) >= deadline_ns && ret == GM_RET_NOMEM)
+			return gm_fail(GM_RET_TIMEDOUT, "the program closed the library's descriptors, and there is none left for new "
+				       "ones: close some, or raise the limit (ulimit -n)");
 		if (gm_now_ns(as->env) >= deadline_ns)
 			return gm_fail(GM_RET_TIMEDOUT, "events of the process were not handled in time");
 		(void)gm_events_let_run(as);

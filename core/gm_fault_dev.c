@@ -27,11 +27,16 @@
 gm_ret_t gm_fault_rights(struct gm_as *as, uint64_t va, uint32_t access, struct gm_host_vma *vma)
 {
 	uint32_t need = GM_READ | (access & (GM_WRITE | GM_ATOMIC) ? GM_WRITE : 0);
+	gm_ret_t ret = GM_RET_SUCCESS;
 
-	if ((va < vma->va || va - vma->va >= vma->bytes) && gm_hal_mem_rights(as->host, as->hpmap, va, vma)) {
+	if (va < vma->va || va - vma->va >= vma->bytes)
+		ret = gm_hal_mem_rights(as->host, as->hpmap, va, vma);
+	if (ret)
 		vma->bytes = 0;
+	if (ret == GM_RET_FAULT)
 		return gm_fail(GM_RET_FAULT, "nothing is mapped at 0x%llx any more", (unsigned long long)va);
-	}
+	if (ret)
+		return ret;
 	if (!(vma->access & GM_READ))
 		return gm_fail(GM_RET_FAULT, "the process itself may not access 0x%llx", (unsigned long long)va);
 	if (need & ~vma->access)
@@ -47,7 +52,7 @@ gm_ret_t gm_fault_granule_rights(struct gm_ctx *ctx, uint64_t va, uint32_t acces
 
 	for (; !ret && at < end && (at < vma->va || end - vma->va > vma->bytes); at = other.va + other.bytes) {
 		ret = gm_fault_rights(ctx->as, at, access, &other);
-		if (ret)
+		if (ret == GM_RET_FAULT || ret == GM_RET_PERM)
 			return gm_fail(GM_RET_NOTSUP, "0x%llx shares a %u KiB page of device %s with memory that the process "
 				       "itself may not access so", (unsigned long long)va, (unsigned)(granule >> 10),
 				       ctx->dev->hal->caps.name);
@@ -107,9 +112,14 @@ static gm_ret_t is_present(struct gm_block *b, unsigned page, bool *yes)
 	struct gm_mask present;
 
 	for (unsigned i = 0; i < 2; i++) {
-		*yes = !gm_hal_mem_present(as->host, as->hpmap, b->va, &present) && gm_mask_test(&present, page);
-		if (!*yes || !gm_mem_is_marked(as, va))
-			return GM_RET_SUCCESS;
+		gm_ret_t ret = gm_hal_mem_present(as->host, as->hpmap, b->va, &present);
+		bool marked = false;
+
+		*yes = !ret && gm_mask_test(&present, page);
+		if (*yes)
+			ret = gm_mem_is_marked(as, va, &marked);
+		if (!marked)
+			return ret == GM_RET_FAULT ? GM_RET_SUCCESS : ret;
 	}
 	return gm_fail(GM_RET_FAULT, "0x%llx cannot be read by the process itself: its content was lost with a device, or it "
 		       "is a guard page", (unsigned long long)va);
@@ -141,13 +151,17 @@ static gm_ret_t forget_other(struct gm_block *b, unsigned page)
 	struct gm_as *as = b->as;
 	uint64_t va = b->va + (uint64_t)page * GM_PAGE_BYTES;
 	struct gm_host_vma vma;
+	gm_ret_t ret;
 	bool edge;
 
 	gm_lock(as->env, &b->lock);
 	edge = gm_mask_test(&b->edge, page);
 	gm_unlock(as->env, &b->lock);
-	if (edge || gm_hal_mem_rights(as->host, as->hpmap, va, &vma) || vma.private_anon)
+	if (edge)
 		return GM_RET_SUCCESS;
+	ret = gm_hal_mem_rights(as->host, as->hpmap, va, &vma);
+	if (ret || vma.private_anon)
+		return ret == GM_RET_FAULT ? GM_RET_SUCCESS : ret;
 	return gm_events_forget_gone(as, b, va, va + GM_PAGE_BYTES) == GM_RET_NOMEM ? GM_RET_NOMEM : GM_RET_AGAIN;
 }
 
@@ -470,7 +484,7 @@ static gm_ret_t serve_in_place(struct gm_ctx *ctx, struct gm_block *b, const str
 	unsigned page = gm_page_of(b, ask->va);
 	gm_ret_t ret = gm_fault_rights(b->as, ask->va, ask->access, &vma);
 
-	if (ret && mapped)
+	if ((ret == GM_RET_FAULT || ret == GM_RET_PERM) && mapped)
 		(void)gm_mem_unmap_in_place(b, ask->va, ask->va + GM_PAGE_BYTES, deadline_ns);
 	if (!ret)
 		ret = gm_fault_in_place(ctx, b, page, ask->access, rights, deadline_ns, NULL);

@@ -8,7 +8,12 @@
 /* The content of these pages is gone: the hook learns of it. `moved`: they are leaving, to where mremap() moved them. */
 void gm_lost_tell(struct gm_block *b, const struct gm_mask *pages, bool moved, gm_ret_t why);
 
-/* The host says NODEV: the program closed the descriptors and nobody kept them. SUCCESS: everything is watched again. */
-gm_ret_t gm_lost_recover(struct gm_as *as);
+/*
+ * The host says NODEV: the program closed the descriptors and nobody kept them. SUCCESS: everything is watched again, but
+ * what is left to the worker. NOMEM, AGAIN: not now. Deadline 0: nothing is waited for.
+ */
+gm_ret_t gm_lost_recover(struct gm_as *as, uint64_t deadline_ns);
+/* The worker's part. */
+void gm_lost_work(struct gm_block *b);
 
 #endif

@@ -218,14 +218,20 @@ static void leave_poison(struct gm_as *as, uint64_t va)
 }
 
 /* Tried before and after the rights are looked at: they may have been taken and given back. */
-bool gm_mem_is_marked(struct gm_as *as, uint64_t va)
+gm_ret_t gm_mem_is_marked(struct gm_as *as, uint64_t va, bool *yes)
 {
-	struct gm_host_vma vma;
+	struct gm_host_vma vma = { .access = 0 };
+	gm_ret_t ret;
 	char byte;
 
-	return gm_hal_bus_access(as->host, va, &byte, 1, false) == GM_RET_FAULT &&
-	       !gm_hal_mem_rights(as->host, as->hpmap, va, &vma) && (vma.access & GM_READ) &&
-	       gm_hal_bus_access(as->host, va, &byte, 1, false) == GM_RET_FAULT;
+	*yes = false;
+	ret = gm_hal_bus_access(as->host, va, &byte, 1, false);
+	if (ret == GM_RET_FAULT)
+		ret = gm_hal_mem_rights(as->host, as->hpmap, va, &vma);
+	if (!ret && (vma.access & GM_READ))
+		ret = gm_hal_bus_access(as->host, va, &byte, 1, false);
+	*yes = ret == GM_RET_FAULT && (vma.access & GM_READ);
+	return ret == GM_RET_NOMEM ? ret : GM_RET_SUCCESS;
 }
 
 /* Not all poisoned pages have the mark: some only answer whoever asks (poison()). */

@@ -34,7 +34,7 @@ void gm_mem_set_managed(struct gm_as *as, uint64_t va, uint64_t end, bool manage
 /* Accesses to the poisoned pages of the range fail by themselves from now on, whoever watches. Returns those pages. */
 struct gm_mask gm_mem_mark_poison(struct gm_block *b, uint64_t va, uint64_t end);
 /* Of a page that is present: the process itself may read it and cannot, so it has the mark, or is a guard page. */
-bool gm_mem_is_marked(struct gm_as *as, uint64_t va);
+gm_ret_t gm_mem_is_marked(struct gm_as *as, uint64_t va, bool *yes);
 /* Stop watching; blocks that are empty then are forgotten. */
 void gm_mem_unwatch(struct gm_as *as, uint64_t va, uint64_t end);
 /* Until what was dropped of the range (gm_events_doom()) is taken apart. SUCCESS, TIMEDOUT. */

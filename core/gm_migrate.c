@@ -109,10 +109,12 @@ static uint64_t count_lost(struct gm_as *as, uint64_t va, uint64_t end)
 	return lost;
 }
 
-/* How many pages of the range are where they should be, and how many are managed at all. */
-static void count(struct gm_as *as, uint64_t va, uint64_t end, const struct gm_dev *dev, uint64_t *there, uint64_t *managed)
+/* How many pages of the range are where they should be, and how many are managed at all. NOMEM: all cannot be told now. */
+static gm_ret_t count(struct gm_as *as, uint64_t va, uint64_t end, const struct gm_dev *dev, uint64_t *there,
+		      uint64_t *managed)
 {
-	uint64_t at = va;
+	gm_ret_t ret = GM_RET_SUCCESS;
+	uint64_t at = va, home = 0;
 	struct gm_region buf, *r;
 
 	*there = *managed = 0;
@@ -121,7 +123,8 @@ static void count(struct gm_as *as, uint64_t va, uint64_t end, const struct gm_d
 		*managed += ((r->end < end ? r->end : end) - (r->va > va ? r->va : va)) / GM_PAGE_BYTES;
 	gm_unlock(as->env, &as->lock);
 	if (!dev && gm_as_mirrors(as))
-		*managed += gm_mirror_at_home(as, va, end);
+		ret = gm_mirror_at_home(as, va, end, &home);
+	*managed += home;
 	if (!dev)
 		*there = *managed;
 	for (struct gm_block *b; (b = gm_block_next(as, at, end)); gm_block_put(b)) {
@@ -135,6 +138,7 @@ static void count(struct gm_as *as, uint64_t va, uint64_t end, const struct gm_d
 		*there = dev ? *there + gm_mask_count(&pages) : *there - gm_mask_count(&pages);
 		at = b->va + GM_BLOCK_BYTES;
 	}
+	return ret;
 }
 
 /* On to the first managed address at or above *at; false: there is none below `end`. */
@@ -239,7 +243,7 @@ gm_ret_t gm_mem_check_fit(struct gm_as *as, const char *what, struct gm_dev *dev
 {
 	uint64_t total, avail, reserved, there, managed, units, held;
 
-	count(as, va, end, dev, &there, &managed);
+	(void)count(as, va, end, dev, &there, &managed); /* fails only for the host */
 	if (there == managed)
 		return GM_RET_SUCCESS; /* all of it is there, held or not */
 	units = count_units(as, dev, va, end);
@@ -274,7 +278,7 @@ gm_ret_t gm_migrate(struct gm_as *as, uint64_t va, uint64_t bytes, struct gm_dev
 {
 	uint64_t end = va + bytes, there, managed, deadline_ns;
 	struct gm_ctx *ctx;
-	gm_ret_t ret = gm_handle_check(as, GM_HANDLE_AS);
+	gm_ret_t ret = gm_handle_check(as, GM_HANDLE_AS), counted;
 
 	if (!ret && dev)
 		ret = gm_handle_check(dev, GM_HANDLE_DEV);
@@ -303,9 +307,10 @@ gm_ret_t gm_migrate(struct gm_as *as, uint64_t va, uint64_t bytes, struct gm_dev
 		gm_ctx_leave(ctx);
 	if (ret && !moved_bytes)
 		return ret;
-	count(as, va, end, dev, &there, &managed);
+	counted = count(as, va, end, dev, &there, &managed);
 	if (moved_bytes)
 		*moved_bytes = there * GM_PAGE_BYTES;
+	ret = ret ? ret : counted;
 	return ret ? ret : judge(as, va, end, there, managed);
 }
 

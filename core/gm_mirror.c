@@ -169,21 +169,25 @@ static gm_ret_t take(struct gm_block *b, unsigned page, const struct gm_host_vma
 	return ret;
 }
 
-/* Now that an event would tell otherwise: is it still what it was? */
-static bool is_ours(struct gm_block *b, const struct gm_mask *pages)
+/* Now that an event would tell otherwise: is it still what it was? SUCCESS, AGAIN (no), NOMEM (it cannot be told now). */
+static gm_ret_t is_ours(struct gm_block *b, const struct gm_mask *pages)
 {
 	struct gm_host_vma vma;
 	struct gm_mask lost;
 	unsigned first = 0, end = 0;
+	gm_ret_t ret;
 
 	(void)gm_mask_next_run(pages, &first, &end);
+	ret = gm_mirror_look(b->as, va_of(b, first), GM_WRITE, &vma);
+	if (ret)
+		return ret == GM_RET_FAULT || ret == GM_RET_PERM ? GM_RET_AGAIN : ret;
 	/* Small: we cut it off. */
-	if (gm_mirror_look(b->as, va_of(b, first), GM_WRITE, &vma) || vma.kind > GM_HOST_SMALL || vma.va + vma.bytes < va_of(b, end))
-		return false;
+	if (vma.kind > GM_HOST_SMALL || vma.va + vma.bytes < va_of(b, end))
+		return GM_RET_AGAIN;
 	gm_lock(b->as->env, &b->lock);
 	lost = gm_mask_sub(*pages, b->mirrored); /* an event did tell */
 	gm_unlock(b->as->env, &b->lock);
-	return gm_mask_empty(&lost);
+	return gm_mask_empty(&lost) ? GM_RET_SUCCESS : GM_RET_AGAIN;
 }
 
 static void stop_watching(struct gm_block *b, const struct gm_mask *pages)
@@ -244,7 +248,9 @@ gm_ret_t gm_mirror_adopt(struct gm_block *b, unsigned page, const struct gm_host
 	if (ret || gm_mask_empty(&pages))
 		return ret;
 	ret = gm_txn_need_host(&t, b);
-	if (!ret && is_ours(b, &pages)) {
+	if (!ret)
+		ret = is_ours(b, &pages);
+	if (!ret) {
 		end_promise(b->as);
 		gm_txn_release_unmoved(b, &pages);
 		gm_work_queue(b, gm_deadline_ns(b->as->env, GM_WORK_IDLE_NS)); /* it may be that nothing moves */
@@ -433,10 +439,10 @@ gm_ret_t gm_mirror_serve(struct gm_ctx *ctx, struct gm_block *b, unsigned page, 
 	gm_ret_t ret = gm_mirror_look(b->as, va, access, &vma);
 	bool refused = false;
 
-	if (ret) {
+	if (ret == GM_RET_FAULT || ret == GM_RET_PERM)
 		drop(b, va, va + GM_PAGE_BYTES, deadline_ns);
+	if (ret)
 		return ret;
-	}
 	*did = GM_MIRRORED_AGAIN;
 	if (vma.kind == GM_HOST_ANON && gives_way(b, page, &vma, deadline_ns)) {
 		ret = gm_mirror_adopt(b, page, &vma, deadline_ns);

@@ -66,7 +66,7 @@ gm_ret_t gm_mirror_bring_set(struct gm_as *as, const struct gm_ws_piece *piece, 
 void gm_mirror_yield(struct gm_as *as, uint64_t va, uint64_t end, uint64_t deadline_ns);
 /* What of [va, end) may be adopted is. SUCCESS, NOMEM, TIMEDOUT. */
 gm_ret_t gm_mirror_adopt_range(struct gm_as *as, uint64_t va, uint64_t end, uint64_t deadline_ns);
-/* How many pages of [va, end) would be, and are in no region: they are on the host. */
-uint64_t gm_mirror_at_home(struct gm_as *as, uint64_t va, uint64_t end);
+/* How many pages of [va, end) would be, and are in no region: they are on the host. SUCCESS, NOMEM (it cannot be told now). */
+gm_ret_t gm_mirror_at_home(struct gm_as *as, uint64_t va, uint64_t end, uint64_t *pages);
 
 #endif

@@ -2,7 +2,8 @@
 /*
  * Whose memory a space that mirrors the process meets (gm_mirror.c):
  *
- *     the host's answer --nothing, no right----------------------------> FAULT, PERM
+ *     the host's answer --it cannot tell now---------------------------> NOMEM
+ *                       --nothing, no right----------------------------> FAULT, PERM
  *                       --anything but plain memory of 2 MiB and more--> external
  *                       --small, but cut off from what is adopted------> as the rest of it
  *                       --another space of the instance manages it-----> external; if it is away there, brought home there
@@ -74,7 +75,10 @@ gm_ret_t gm_mirror_look(struct gm_as *as, uint64_t va, uint32_t access, struct g
 	struct gm_as *other;
 	gm_ret_t ret;
 
-	if (va < as->begin || va >= as->end || gm_hal_mem_kind(as->host, as->hpmap, va, vma))
+	ret = va < as->begin || va >= as->end ? GM_RET_FAULT : gm_hal_mem_kind(as->host, as->hpmap, va, vma);
+	if (ret && ret != GM_RET_FAULT)
+		return ret;
+	if (ret)
 		return gm_fail(GM_RET_FAULT, "nothing is mapped at 0x%llx", (unsigned long long)va);
 	ret = gm_fault_rights(as, va, access, vma);
 	if (vma->kind == GM_HOST_SMALL && was_larger(as, vma))

@@ -140,31 +140,40 @@ gm_ret_t gm_mirror_bring(struct gm_as *as, uint64_t va, uint32_t access, uint64_
 	return ret == GM_RET_NOTSUP ? GM_RET_FAULT : ret;
 }
 
-/* External pages of the piece that have nothing at their address yet. */
-static struct gm_mask absent(struct gm_block *b, const struct gm_ws_piece *p)
+/* External pages of the piece that have nothing at their address yet. SUCCESS, NOMEM: it cannot be told now. */
+static gm_ret_t absent(struct gm_block *b, const struct gm_ws_piece *p, struct gm_mask *pages)
 {
-	struct gm_mask pages = gm_mask_none(), present;
+	struct gm_mask present = gm_mask_none();
+	gm_ret_t ret = GM_RET_SUCCESS;
 
+	*pages = gm_mask_none();
 	gm_lock(b->as->env, &b->lock);
 	if (b->has_external)
-		pages = gm_mask_and(p->read, b->external);
+		*pages = gm_mask_and(p->read, b->external);
 	gm_unlock(b->as->env, &b->lock);
-	if (!gm_mask_empty(&pages) && !gm_hal_mem_present(b->as->host, b->as->hpmap, b->va, &present))
-		pages = gm_mask_sub(pages, present);
-	return pages;
+	if (!gm_mask_empty(pages))
+		ret = gm_hal_mem_present(b->as->host, b->as->hpmap, b->va, &present);
+	if (!ret)
+		*pages = gm_mask_sub(*pages, present);
+	return ret == GM_RET_FAULT ? GM_RET_SUCCESS : ret;
 }
 
 static gm_ret_t bring_piece(struct gm_block *b, const struct gm_ws_piece *p, uint64_t deadline_ns)
 {
-	struct gm_mask pages = absent(b, p);
-	gm_ret_t ret = GM_RET_SUCCESS;
+	struct gm_mask pages;
+	gm_ret_t ret = absent(b, p, &pages);
 	char byte;
 
+	if (ret)
+		return ret;
 	GM_MASK_FOR_RUN(&pages, first, end)
 		for (unsigned page = first; page < end; page++) {
 			uint64_t va = va_of(p->va, page);
 
-			if (gm_hal_bus_access(b->as->host, va, &byte, 1, false) != GM_RET_FAULT)
+			ret = gm_hal_bus_access(b->as->host, va, &byte, 1, false);
+			if (ret == GM_RET_NOMEM)
+				return ret;
+			if (ret != GM_RET_FAULT)
 				continue;
 			ret = gm_mirror_fetch(b->as, va, deadline_ns);
 			if (ret == GM_RET_NOENT)
@@ -219,24 +228,26 @@ void gm_mirror_yield(struct gm_as *as, uint64_t va, uint64_t end, uint64_t deadl
 	}
 }
 
-/* The next piece of [*at, end) that may be adopted, after which *at is; false: none. */
-static bool next_anon(struct gm_as *as, uint64_t *at, uint64_t end, struct gm_host_vma *vma)
+/* The next piece of [*at, end) that may be adopted, after which *at is. SUCCESS, NOENT (none), NOMEM (it cannot be told now). */
+static gm_ret_t next_anon(struct gm_as *as, uint64_t *at, uint64_t end, struct gm_host_vma *vma)
 {
 	while (*at < end) {
 		uint64_t va = *at, next = gm_block_base(va) + GM_BLOCK_BYTES;
 		struct gm_mask present;
+		gm_ret_t ret = gm_mirror_look(as, va, GM_WRITE, vma);
 
-		if (!gm_mirror_look(as, va, GM_WRITE, vma)) {
+		if (!ret) {
 			*at = vma->va + vma->bytes;
 			if (vma->kind == GM_HOST_ANON)
-				return true;
-		} else {
-			bool none = gm_hal_mem_present(as->host, as->hpmap, gm_block_base(va), &present);
-
-			*at = none ? next : va + GM_PAGE_BYTES;
+				return ret;
+		} else if (ret == GM_RET_FAULT || ret == GM_RET_PERM) {
+			ret = gm_hal_mem_present(as->host, as->hpmap, gm_block_base(va), &present);
+			*at = ret ? next : va + GM_PAGE_BYTES; /* FAULT: there is nothing in the whole block */
 		}
+		if (ret && ret != GM_RET_FAULT)
+			return ret;
 	}
-	return false;
+	return GM_RET_NOENT;
 }
 
 gm_ret_t gm_mirror_adopt_range(struct gm_as *as, uint64_t va, uint64_t end, uint64_t deadline_ns)
@@ -244,7 +255,7 @@ gm_ret_t gm_mirror_adopt_range(struct gm_as *as, uint64_t va, uint64_t end, uint
 	gm_ret_t ret = GM_RET_SUCCESS;
 	struct gm_host_vma vma;
 
-	for (uint64_t at = va; !ret && next_anon(as, &at, end, &vma);) {
+	for (uint64_t at = va; !ret && !(ret = next_anon(as, &at, end, &vma));) {
 		struct gm_block *b;
 		uint64_t lo = vma.va > va ? vma.va : va, hi = vma.va + vma.bytes < end ? vma.va + vma.bytes : end;
 
@@ -261,22 +272,23 @@ gm_ret_t gm_mirror_adopt_range(struct gm_as *as, uint64_t va, uint64_t end, uint
 		gm_block_put(b);
 		ret = ret == GM_RET_NOTSUP ? GM_RET_SUCCESS : ret;
 	}
-	return ret;
+	return ret == GM_RET_NOENT ? GM_RET_SUCCESS : ret;
 }
 
-uint64_t gm_mirror_at_home(struct gm_as *as, uint64_t va, uint64_t end)
+gm_ret_t gm_mirror_at_home(struct gm_as *as, uint64_t va, uint64_t end, uint64_t *pages)
 {
 	struct gm_host_vma vma;
-	uint64_t pages = 0;
+	gm_ret_t ret;
 
-	for (uint64_t at = va; next_anon(as, &at, end, &vma);) {
+	*pages = 0;
+	for (uint64_t at = va; !(ret = next_anon(as, &at, end, &vma));) {
 		uint64_t lo = vma.va > va ? vma.va : va, hi = at < end ? at : end;
 		struct gm_region buf;
 
 		gm_lock(as->env, &as->lock);
 		for (; lo < hi; lo += GM_PAGE_BYTES)
-			pages += !gm_regions_find(&as->regions, lo, &buf);
+			*pages += !gm_regions_find(&as->regions, lo, &buf);
 		gm_unlock(as->env, &as->lock);
 	}
-	return pages;
+	return ret == GM_RET_NOENT ? GM_RET_SUCCESS : ret;
 }

@@ -140,13 +140,17 @@ static void add_content(struct gm_page_info *info, unsigned page, const struct g
 		info->flags |= GM_PAGE_ABSENT;
 }
 
-static uint32_t rights_of(struct gm_as *as, uint64_t va, struct gm_host_vma *vma)
+/* SUCCESS, NOMEM: it cannot be told now. */
+static gm_ret_t rights_of(struct gm_as *as, uint64_t va, struct gm_host_vma *vma, uint32_t *access)
 {
-	if ((va < vma->va || va - vma->va >= vma->bytes) && gm_hal_mem_rights(as->host, as->hpmap, va, vma)) {
+	gm_ret_t ret = GM_RET_SUCCESS;
+
+	if (va < vma->va || va - vma->va >= vma->bytes)
+		ret = gm_hal_mem_rights(as->host, as->hpmap, va, vma);
+	if (ret)
 		vma->bytes = 0;
-		return 0;
-	}
-	return vma->access;
+	*access = ret ? 0 : vma->access;
+	return ret == GM_RET_FAULT ? GM_RET_SUCCESS : ret;
 }
 
 /* Within one block. */
@@ -168,7 +172,9 @@ static gm_ret_t describe_host(struct gm_as *as, uint64_t va, uint64_t end, struc
 	for (size_t i = 0; i < pages; i++) {
 		uint64_t at = va + i * GM_PAGE_BYTES;
 
-		info[i].access = rights_of(as, at, vma);
+		ret = rights_of(as, at, vma, &info[i].access);
+		if (ret)
+			return ret;
 		if (before[i] != digest(&info[i]))
 			info[i].flags |= GM_PAGE_BUSY;
 		else if (!(info[i].flags & GM_PAGE_BUSY))

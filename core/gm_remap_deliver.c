@@ -229,22 +229,58 @@ static bool probe_ours(struct gm_as *as, const struct gm_remap *e)
 	return !e->doubted || gm_hal_zero(as->host, as->hpmap, e->to, GM_PAGE_BYTES, &done) != GM_RET_FAULT;
 }
 
+/* Of these pages of the block at va, which came with a mark? SUCCESS, NOMEM: it cannot be told now. */
+static gm_ret_t find_marks(struct gm_as *as, uint64_t va, const struct gm_mask *pages, struct gm_mask *marked)
+{
+	struct gm_mask some;
+	gm_ret_t ret = gm_hal_mem_present(as->host, as->hpmap, va, &some);
+
+	*marked = gm_mask_none();
+	if (ret)
+		return ret == GM_RET_FAULT ? GM_RET_SUCCESS : ret;
+	some = gm_mask_and(some, *pages);
+	GM_MASK_FOR_RUN(&some, first, end)
+		for (unsigned page = first; page < end; page++) {
+			bool is;
+
+			ret = gm_mem_is_marked(as, va + (uint64_t)page * GM_PAGE_BYTES, &is);
+			if (ret)
+				return ret;
+			if (is)
+				gm_mask_set(marked, page);
+		}
+	return ret;
+}
+
+/* Can it be told? Asked before anything is changed. */
+static bool can_find_marks(struct gm_as *as, uint64_t va, uint64_t end)
+{
+	struct gm_mask pages, marked;
+
+	for (uint64_t at = va, next; at < end; at = next) {
+		uint64_t base = gm_block_base(at);
+
+		next = base + GM_BLOCK_BYTES < end ? base + GM_BLOCK_BYTES : end;
+		pages = gm_mask_span((unsigned)((at - base) / GM_PAGE_BYTES), (unsigned)((next - base) / GM_PAGE_BYTES));
+		if (find_marks(as, base, &pages, &marked))
+			return false;
+	}
+	return true;
+}
+
 /* (nobody reads events) Pages of the block that came with a mark: HOST -> POISONED. */
 static void learn_marks(struct gm_block *b, const struct gm_mask *pages)
 {
 	struct gm_env *env = b->as->env;
-	struct gm_mask mine, some, lost = gm_mask_none();
+	struct gm_mask mine, lost;
 
 	gm_lock(env, &b->lock);
 	mine = gm_mask_sub(gm_mask_and(*pages, b->host), gm_mask_or(b->busy, b->doomed));
 	b->busy = gm_mask_or(b->busy, mine);
 	gm_unlock(env, &b->lock);
-	if (!gm_hal_mem_present(b->as->host, b->as->hpmap, b->va, &some))
-		lost = gm_mask_and(mine, some);
-	GM_MASK_FOR_RUN(&lost, first, end)
-		for (unsigned page = first; page < end; page++)
-			if (!gm_mem_is_marked(b->as, b->va + (uint64_t)page * GM_PAGE_BYTES))
-				gm_mask_clear(&lost, page);
+	if (find_marks(b->as, b->va, &mine, &lost)) /* it could a moment ago; such a page is then found when it is to move */
+		gm_log(env, GM_LOG_WARN, "which pages near 0x%llx are lost cannot be told: %s", (unsigned long long)b->va,
+		       gm_last_error());
 	gm_lock(env, &b->lock);
 	b->poisoned = gm_mask_or(b->poisoned, lost);
 	b->host = gm_mask_sub(b->host, lost);
@@ -293,6 +329,8 @@ static bool manage_target(struct gm_as *as, const struct gm_remap *r)
 	gm_unlock(as->env, &as->lock);
 	if (!ok || gm_hal_settled(as->host, as->hpmap) || gm_pack_open_range(as, r->to, end))
 		return false; /* who holds the reader does not wait, for memory neither */
+	if (e->lost && !can_find_marks(as, r->to, end))
+		return false;
 	if (gm_as_mirrors(as) && r->kind == GM_REGION_ADOPTED) {
 		(void)gm_hal_unwatch(as->host, as->hpmap, r->to, end - r->to); /* as any memory from here on; FAULT: gone */
 	} else if (probe_ours(as, e)) {

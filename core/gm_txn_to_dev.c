@@ -138,9 +138,18 @@ static void recheck_none(struct gm_txn *t, struct gm_move *m)
 	struct gm_block *b = m->block;
 	struct gm_as *as = b->as;
 	struct gm_mask present, alive, pending;
+	gm_ret_t ret;
 
-	if (GM_PLANTED(as, GM_PLANT_FREED_LOST) || gm_mask_empty(&m->none) || gm_hal_mem_present(as->host, as->hpmap, b->va, &present))
+	if (GM_PLANTED(as, GM_PLANT_FREED_LOST) || gm_mask_empty(&m->none))
 		return;
+	ret = gm_hal_mem_present(as->host, as->hpmap, b->va, &present);
+	if (ret == GM_RET_FAULT) /* nothing is mapped in the block */
+		return;
+	if (ret) { /* it cannot be told now which of them are alive */
+		m->none = gm_mask_none();
+		gm_txn_fail(t, ret);
+		return;
+	}
 	alive = gm_mask_and(m->none, present);
 	if (gm_mask_empty(&alive))
 		return;

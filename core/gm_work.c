@@ -18,6 +18,7 @@
 
 #include "core/gm_events.h"
 #include "core/gm_fault.h"
+#include "core/gm_lost.h"
 #include "core/gm_mirror.h"
 
 void gm_work_kick(struct gm_as *as)
@@ -140,6 +141,7 @@ static void work(struct gm_block *b)
 	uint64_t forget_ns;
 	bool left, idle;
 
+	gm_lost_work(b);
 	gm_drop_doomed(b);
 	left = gm_fault_cpu_work(b, &again_ns);
 	gm_lock(env, &b->lock);

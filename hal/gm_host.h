@@ -21,6 +21,11 @@
  * (events unread), the call returns GM_RET_AGAIN and the caller lets the
  * reader run. What restore(), fill() and zero() make present can be used at
  * once: they wake the accesses that wait for it; wake() is for all the others.
+ *
+ * A question has three answers: yes, no, and "cannot tell now": the host could not ask (it was robbed of what it asks
+ * with, and has no descriptor or memory for another). That is GM_RET_NOMEM from mem_*(), watch(), steal() and the other ops
+ * that say so, and from bus_*(); gm_last_error() names what to do. It passes, and it says nothing of the memory: nobody
+ * may take it for "not there", "not locked" or "lost". Who asked changes nothing, and asks again or passes it on.
  */
 #ifndef GM_HAL_HOST_H
 #define GM_HAL_HOST_H
@@ -96,19 +101,20 @@ struct gm_host_ops {
 	/* Does a child inherit the range? (fork) */
 	void (*mem_inherit)(void *pmap, uint64_t va, uint64_t bytes, bool inherit);
 	/* mprotect(): `access` is 0, GM_READ or GM_READ | GM_WRITE. SUCCESS, FAULT (not all of it mapped; nothing changed),
-	 * PERM (sealed); NOMEM (too many mappings: part may have changed). */
+	 * PERM (sealed); NOMEM (too many mappings: part may have changed; or it cannot be told what is mapped). */
 	gm_ret_t (*mem_protect)(void *pmap, uint64_t va, uint64_t bytes, uint32_t access);
-	/* What is mapped at va. SUCCESS, FAULT (nothing). */
+	/* What is mapped at va. SUCCESS, FAULT (nothing), NOMEM (it cannot be told now; so for all mem_*()). */
 	gm_ret_t (*mem_probe)(void *pmap, uint64_t va, struct gm_host_vma *vma);
 	/* The same for every fault: cheap, and `locked` is not looked at. */
 	gm_ret_t (*mem_rights)(void *pmap, uint64_t va, struct gm_host_vma *vma);
 	/* The same with `kind`, for spaces that mirror the process: not cheap. Neither waits nor calls an allocator. */
 	gm_ret_t (*mem_kind)(void *pmap, uint64_t va, struct gm_host_vma *vma);
-	/* Is one huge page mapped over the 2 MiB block at va? */
+	/* Is one huge page mapped over the 2 MiB block at va? False also if it cannot be told: nothing depends on it. */
 	bool (*mem_huge)(void *pmap, uint64_t va);
-	/* What is at the block at va, mapped or not, for who wants to know all. SUCCESS, NODEV. */
+	/* What is at the block at va, mapped or not, for who wants to know all. SUCCESS, NOMEM. */
 	gm_ret_t (*mem_content)(void *pmap, uint64_t va, struct gm_host_content *out);
-	/* Which pages of the block at va have content now, be it the mark of poison(). SUCCESS, FAULT. */
+	/* Which pages of the block at va have content now, be it the mark of poison(). SUCCESS, FAULT (nothing is mapped in
+	 * the block), NOMEM. */
 	gm_ret_t (*mem_present)(void *pmap, uint64_t va, struct gm_mask *present);
 
 	/* Start, stop receiving faults and events for a range; repeated is fine.
@@ -129,10 +135,10 @@ struct gm_host_ops {
 	 * access of the process, and only while no event is unread: so what is taken belongs to the
 	 * mapping that was watched, never to a later one at the same address. Fills `out`. SUCCESS
 	 * (look at out), AGAIN (events unread; out says what moved so far), FAULT (mapping gone; ditto), NOMEM (too many
-	 * mappings; ditto). Rungs that cannot see what is unread take by address: GM_RUNG_NO_UNMAP_GUARD. */
+	 * mappings, or it cannot be told what is there; ditto). Rungs that cannot see what is unread take by address: GM_RUNG_NO_UNMAP_GUARD. */
 	gm_ret_t (*steal)(void *pmap, uint64_t va, const struct gm_mask *want, uint64_t slot, struct gm_host_steal *out);
 	/* Put frames from a slot back at va. *done: bytes that are back. SUCCESS, AGAIN, EXIST (something
-	 * is present at va + *done), FAULT (no mapping at va + *done), NOMEM. */
+	 * is present at va + *done), FAULT (no mapping at va + *done), NOMEM (of frames; or it cannot be told what is there). */
 	gm_ret_t (*restore)(void *pmap, uint64_t va, uint64_t addr, uint64_t bytes, uint64_t *done);
 	/* Make new frames at va with a copy of `src` (ordinary library or device memory). As restore. */
 	gm_ret_t (*fill)(void *pmap, uint64_t va, const void *src, uint64_t bytes, uint64_t *done);
@@ -152,9 +158,9 @@ struct gm_host_ops {
 
 	/* One access over the bus, for devices (the host's device object, not a pmap): present pages, or
 	 * pages of memory that nobody watches, with the rights that the process has there now. Never waits.
-	 * SUCCESS, FAULT, NOTSUP. */
+	 * SUCCESS, FAULT, NOTSUP, NOMEM (it cannot be told now whether that is allowed). */
 	gm_ret_t (*bus_access)(void *dev, uint64_t va, void *buf, size_t bytes, bool write);
-	/* Would a store over the bus succeed? (Not where a file has no room, for example.) Changes no byte. */
+	/* Would a store over the bus succeed? (Not where a file has no room, for example.) Changes no byte. As bus_access(). */
 	gm_ret_t (*bus_touch)(void *dev, uint64_t va);
 	/* As if the process touched the page at va, which somebody else in the process may have to fill, or to let a
 	 * store go on: waits for him until the deadline. For pages that are not this library's to give. SUCCESS (it could
@@ -185,7 +191,7 @@ struct gm_host_ops {
 	gm_ret_t (*keep)(void *pmap);
 
 	/* Its descriptors are lost (NODEV), and with them what was watched: new ones, with which nothing is watched
-	 * but the slots. SUCCESS, EXIST (they are not lost), or why not. */
+	 * but the slots. SUCCESS, EXIST (they are not lost), NOMEM, AGAIN (not now), or why never. */
 	gm_ret_t (*reopen)(void *pmap);
 
 	/*

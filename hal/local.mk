@@ -44,6 +44,8 @@ libgm_hal_a_SOURCES = \
 	hal/host/gm_host_child.c \
 	hal/host/gm_host_closed.c \
 	hal/host/gm_host_explicit.c \
+	hal/host/gm_host_fd.c \
+	hal/host/gm_host_fd.h \
 	hal/host/gm_host_fork.c \
 	hal/host/gm_host_internal.h \
 	hal/host/gm_host_keep.c \
@@ -69,6 +71,7 @@ check_LIBRARIES += libgm_sim.a
 libgm_sim_a_SOURCES = \
 	hal/sim/gm_sim.h \
 	hal/sim/gm_sim_app.c \
+	hal/sim/gm_sim_ask.c \
 	hal/sim/gm_sim_child.c \
 	hal/sim/gm_sim_ctx.c \
 	hal/sim/gm_sim_ctx.h \

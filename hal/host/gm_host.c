@@ -3,7 +3,7 @@
  * The host of this machine, over userfaultfd: ops table and life of a pmap.
  *
  *     dev_init: probe --pmap_create: descriptors, bounce, queues--> pmap
- *     pmap --the program closes our descriptors--> lost, for ever
+ *     pmap --the program closes our descriptors, and nobody kept them--> lost --reopen--> pmap, nothing watched
  *     pmap --pmap_destroy--> gone (nothing watched, nothing in slots)
  *
  * The dispatch layer calls these with valid arguments (gm_host.h); assertions
@@ -94,16 +94,15 @@ gm_ret_t gm_host_pmap_create(void *dev, void **pmap)
 	p->env = d->env;
 	p->dev = d;
 	atomic_init(&p->lost, false);
-	p->knows_malloc = gm_host_knows_malloc();
+	p->knows_malloc = gm_host_knows_malloc(d);
 	ret = d->way.features ? gm_host_open_app(p, 0, &fd) : GM_RET_SUCCESS;
 	if (ret)
 		goto err_free;
 	p->fd_app = -1;
 	gm_host_set_app(p, fd);
-	ret = gm_host_open_pagemap(&fd);
+	ret = gm_host_open_pagemap(&p->pagemap);
 	if (ret)
 		goto err_app;
-	p->fd_pagemap = fd;
 	ret = gm_host_msg_init(p);
 	if (ret)
 		goto err_pagemap;
@@ -120,7 +119,7 @@ gm_ret_t gm_host_pmap_create(void *dev, void **pmap)
 err_msg:
 	gm_host_msg_fini(p);
 err_pagemap:
-	close(p->fd_pagemap);
+	gm_host_fd_fini(&p->pagemap);
 err_app:
 	if (p->fd_app >= 0) {
 		close(p->fd_app);

@@ -24,6 +24,12 @@
 #include <errno.h>
 #include <unistd.h>
 
+/* The program may have closed it, and have a file of its own there, whose bytes and whose life are not ours. */
+static bool is_childs(int child)
+{
+	return gm_host_fd_is(child, "[userfaultfd]");
+}
+
 gm_ret_t gm_host_serve_forks(void *pmap)
 {
 	struct gm_host_pmap *p = pmap;
@@ -98,7 +104,7 @@ size_t gm_host_child_read(void *pmap, int child, struct gm_host_msg *msgs, size_
 	size_t have = 0;
 
 	(void)pmap;
-	while (have < n) {
+	while (have < n && is_childs(child)) {
 		struct gm_uffd_msg u;
 		ssize_t got = read(child, &u, sizeof(u));
 
@@ -114,5 +120,6 @@ size_t gm_host_child_read(void *pmap, int child, struct gm_host_msg *msgs, size_
 void gm_host_child_close(void *pmap, int child)
 {
 	(void)pmap;
-	close(child);
+	if (is_childs(child))
+		close(child);
 }

@@ -235,8 +235,10 @@ gm_ret_t gm_host_closed_protect(void *pmap, uint64_t va, uint64_t bytes, uint32_
 {
 	struct gm_host_pmap *p = pmap;
 	struct gm_host_closed *c = p->dev->closed;
-	gm_ret_t ret = GM_RET_SUCCESS;
+	gm_ret_t ret = gm_host_is_mapped(p->dev, va, va + bytes); /* before: it locks as well */
 
+	if (ret)
+		return ret;
 	gm_lock(c->env, &c->lock);
 	for (uint64_t at = va, next; at < va + bytes && !ret; at = next) {
 		struct gm_mask pages = pages_of(at, va + bytes, &next);
@@ -248,7 +250,7 @@ gm_ret_t gm_host_closed_protect(void *pmap, uint64_t va, uint64_t bytes, uint32_
 				      "gm_migrate() 0x%llx home before, or gm_discard() it", (unsigned long long)at);
 	}
 	if (!ret)
-		ret = gm_host_mem_protect(pmap, va, bytes, access);
+		ret = gm_host_set_rights(va, bytes, access);
 	gm_unlock(c->env, &c->lock);
 	return ret;
 }
@@ -257,6 +259,7 @@ void gm_host_closed_unmap(void *pmap, uint64_t va, uint64_t bytes)
 {
 	struct gm_host_pmap *p = pmap;
 
-	gm_host_mem_unmap(pmap, va, bytes);
+	/* in this order: once it is unmapped another thread may have mapped and closed pages there */
 	gm_host_closed_del(p->dev->closed, va, bytes);
+	gm_host_mem_unmap(pmap, va, bytes);
 }

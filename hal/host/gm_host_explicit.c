@@ -32,15 +32,19 @@ static void *ptr(uint64_t va)
 	return (void *)(uintptr_t)va;
 }
 
-/* Ordinary memory, nothing else can be brought back as it was: private, anonymous, read-write, not locked. */
+/* Private, anonymous. (Whether it may be written to, and is not locked, can change any time: steal() looks.) */
 static gm_ret_t explicit_watch(void *pmap, uint64_t va, uint64_t bytes)
 {
 	struct gm_host_vma vma;
 
 	for (uint64_t at = va; at < va + bytes; at = vma.va + vma.bytes) {
-		if (gm_host_closed_rights(pmap, at, &vma))
-			return gm_fail(GM_RET_FAULT, "0x%llx + %llu is not mapped completely", (unsigned long long)va,
+		gm_ret_t ret = gm_host_closed_rights(pmap, at, &vma);
+
+		if (ret == GM_RET_FAULT)
+			return gm_fail(ret, "0x%llx + %llu is not mapped completely", (unsigned long long)va,
 				       (unsigned long long)bytes);
+		if (ret)
+			return ret;
 		if (!vma.private_anon)
 			return gm_fail(GM_RET_NOTSUP, "0x%llx: memory of this kind cannot be moved", (unsigned long long)at);
 	}
@@ -72,15 +76,18 @@ static gm_ret_t take(struct gm_host_pmap *p, uint64_t va, uint64_t slot, uint64_
 	return GM_RET_SUCCESS;
 }
 
-/* What of `want` is of the mapping at page `first`, and of which kind. */
-static unsigned mapping_end(struct gm_host_pmap *p, uint64_t va, unsigned first, unsigned end, struct gm_host_vma *vma)
+/* How far of [first, *end) the mapping at page `first` reaches, which *end becomes, and of which kind it is. */
+static gm_ret_t mapping_end(struct gm_host_pmap *p, uint64_t va, unsigned first, unsigned *end, struct gm_host_vma *vma)
 {
 	uint64_t at = va + (uint64_t)first * GM_PAGE_BYTES, pages;
+	gm_ret_t ret = gm_host_mem_probe(p, at, vma);
 
-	if (gm_host_mem_probe(p, at, vma))
-		return first;
+	if (ret)
+		return ret;
 	pages = (vma->va + vma->bytes - at) / GM_PAGE_BYTES;
-	return pages < end - first ? first + (unsigned)pages : end;
+	if (pages < *end - first)
+		*end = first + (unsigned)pages;
+	return ret;
 }
 
 static gm_ret_t explicit_steal(void *pmap, uint64_t va, const struct gm_mask *want, uint64_t slot,
@@ -92,7 +99,10 @@ static gm_ret_t explicit_steal(void *pmap, uint64_t va, const struct gm_mask *wa
 
 	assert(va % GM_BLOCK_BYTES == 0 && slot % GM_BLOCK_BYTES == 0);
 	*out = (struct gm_host_steal){ .huge = false };
-	out->fixed = gm_mask_or(gm_host_closed_mask(p->dev->closed, va), gm_host_guards(p, va));
+	ret = gm_host_guards(p, va, &out->fixed);
+	if (ret)
+		return ret;
+	out->fixed = gm_mask_or(out->fixed, gm_host_closed_mask(p->dev->closed, va));
 	out->fixed = gm_mask_and(out->fixed, *want);
 	go = gm_mask_sub(*want, out->fixed);
 	GM_MASK_FOR_RUN(&go, first, end)
@@ -100,9 +110,10 @@ static gm_ret_t explicit_steal(void *pmap, uint64_t va, const struct gm_mask *wa
 			uint64_t off = (uint64_t)i * GM_PAGE_BYTES;
 			struct gm_host_vma vma;
 
-			stop = mapping_end(p, va, i, end, &vma);
-			if (stop == i)
-				return GM_RET_FAULT;
+			stop = end;
+			ret = mapping_end(p, va, i, &stop, &vma);
+			if (ret)
+				return ret;
 			if (vma.locked || !vma.private_anon || vma.access != (GM_READ | GM_WRITE)) {
 				gm_mask_add_span(&out->fixed, i, stop);
 				continue;
@@ -116,22 +127,30 @@ static gm_ret_t explicit_steal(void *pmap, uint64_t va, const struct gm_mask *wa
 
 /* ----------------------------------------------------------------- give */
 
-/* How much from va on is as steal() left it; 0: nothing, and the reader is told. */
-static uint64_t still_ours(struct gm_host_pmap *p, uint64_t va, uint64_t bytes)
+/*
+ * How much from va on is as steal() left it, at most *bytes, which becomes that. AGAIN: nothing, and the reader is told;
+ * NOMEM: it cannot be told now.
+ */
+static gm_ret_t still_ours(struct gm_host_pmap *p, uint64_t va, uint64_t *bytes)
 {
-	struct gm_host_area a;
-	uint64_t gone = bytes;
+	struct gm_host_area a = { .end = 0 };
+	gm_ret_t ret = gm_host_area(p->dev, va, &a);
+	uint64_t gone = *bytes;
 
-	if (!gm_host_area(va, &a) && a.begin <= va && gm_host_is_anon(&a) && !a.readable && !a.writable)
-		return a.end - va < bytes ? a.end - va : bytes;
-	if (a.begin <= va && a.end > va)
-		gone = a.end - va < bytes ? a.end - va : bytes;
-	else if (a.begin > va && a.begin - va < bytes)
+	if (ret && ret != GM_RET_FAULT)
+		return ret;
+	if (!ret && a.begin <= va && a.end - va < *bytes)
+		gone = a.end - va;
+	else if (!ret && a.begin > va && a.begin - va < *bytes)
 		gone = a.begin - va;
+	if (!ret && a.begin <= va && gm_host_is_anon(&a) && !a.readable && !a.writable) {
+		*bytes = gone;
+		return ret;
+	}
 	gm_log(p->env, GM_LOG_WARN, "memory at 0x%llx was unmapped without gm_release()", (unsigned long long)va);
 	gm_host_closed_del(p->dev->closed, va, gone);
 	gm_host_pump_post(p, (struct gm_host_msg){ .kind = GM_HOST_UNMAP, .va = va, .bytes = gone });
-	return 0;
+	return GM_RET_AGAIN;
 }
 
 /* Bytes to where it is closed, then it is open. `src` is memory of the library. */
@@ -142,16 +161,17 @@ static gm_ret_t explicit_fill(void *pmap, uint64_t va, const void *src, uint64_t
 	*done = 0;
 	while (*done < bytes) {
 		uint64_t at = va + *done, run;
+		gm_ret_t ret;
 		ssize_t n;
 		bool yes;
 
 		run = gm_host_closed_run(p->dev->closed, at, bytes - *done, &yes);
 		if (!yes)
 			return GM_RET_EXIST;
-		run = still_ours(p, at, run);
-		if (!run)
-			return GM_RET_AGAIN;
-		n = pwrite(gm_host_mem_fd(p->dev), (const char *)src + *done, run, (off_t)at);
+		ret = still_ours(p, at, &run);
+		if (ret)
+			return ret;
+		n = pwrite(gm_host_fd_get(&p->dev->mem), (const char *)src + *done, run, (off_t)at);
 		n = n / (ssize_t)GM_PAGE_BYTES * (ssize_t)GM_PAGE_BYTES;
 		if (n <= 0)
 			return gm_fail(GM_RET_NOMEM, "/proc/self/mem: 0x%llx cannot be written: error %d", (unsigned long long)at,
@@ -204,12 +224,8 @@ static gm_ret_t explicit_unmark(void *pmap, uint64_t va, uint64_t bytes, uint64_
 	while (!ret && *done < bytes) {
 		uint64_t at = va + *done, run = gm_host_closed_run(p->dev->closed, at, bytes - *done, &yes);
 
-		run = yes ? still_ours(p, at, run) : 0;
-		if (!yes)
-			ret = GM_RET_EXIST;
-		else if (!run)
-			ret = GM_RET_AGAIN;
-		else
+		ret = yes ? still_ours(p, at, &run) : GM_RET_EXIST;
+		if (!ret)
 			ret = gm_host_open_pages(p->dev->closed, at, run);
 		*done += ret ? 0 : run;
 	}

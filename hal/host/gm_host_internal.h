@@ -18,7 +18,7 @@
  * the one thread that reads messages, (f) under the registry lock of gm_host_fork.c.
  *
  * Everything may run in several threads at once, except msg_read() and
- * msg_wait(). Nothing allocates after pmap_create().
+ * msg_wait(). Nothing allocates after pmap_create(), but bus_bring().
  */
 #ifndef GM_HAL_HOST_INTERNAL_H
 #define GM_HAL_HOST_INTERNAL_H
@@ -28,6 +28,7 @@
 
 #include "hal/gm_env.h"
 #include "hal/gm_host.h"
+#include "hal/host/gm_host_fd.h"
 #include "hal/host/gm_host_shared.h"
 #include "hal/host/gm_host_uffd.h"
 
@@ -75,9 +76,8 @@ struct gm_host_dev {
 	struct gm_env *env;
 	struct gm_host_way way;        /* (c) */
 	struct gm_host_closed *closed; /* (c) pages that are inaccessible on purpose; NULL on rungs that need none */
-	atomic_int fd_mem; /* /proc/self/mem, or -1 */
-	uint64_t mem_dev, mem_ino;
-	int fd_maps; /* /proc/self/maps, or -1: asked at every access over the bus */
+	struct gm_host_fd mem, maps, smaps, status, task; /* of /proc/self */
+	struct gm_mutex text; /* whose turn it is to read the text of maps, smaps, status or task: they have one position each */
 	struct gm_mutex lock;
 	LIST_HEAD(, gm_host_pmap) pmaps; /* (lock) */
 };
@@ -114,12 +114,12 @@ struct gm_host_pmap {
 	atomic_int fd_app;   /* (a) another number after gm_host_revive() */
 	bool protects;       /* (c) pages of fd_app can be protected */
 	atomic_int fd_kick;  /* (a) eventfd; ditto */
-	int fd_poll;         /* (c) epoll over fd_kick and, once it was asked for, fd_app */
-	atomic_int fd_pagemap; /* (a) opened again if it was closed */
+	int fd_poll;         /* (r) epoll over fd_kick and, once it was asked for, fd_app; another one after gm_host_reopen() */
+	struct gm_host_fd pagemap;
 	bool plain_arena;    /* (c) staging is not registered with fd_app */
 	bool by_entries;     /* (c) the pagemap has no PAGEMAP_SCAN: its entries are read */
 	struct gm_host_pump *pump; /* (c) rungs that have one */
-	atomic_bool lost;    /* (a) a descriptor was closed behind our back, and nobody kept it; for ever */
+	atomic_bool lost;    /* (a) a descriptor was closed behind our back, and nobody kept it; until gm_host_reopen() */
 	struct gm_host_keep keep;
 	struct gm_host_dev *dev; /* (c) */
 	LIST_ENTRY(gm_host_pmap) in_dev; /* under its lock */
@@ -171,8 +171,8 @@ gm_ret_t gm_host_look(uint32_t doors, uint64_t *features, uint32_t *door);
 const char *gm_host_first_missing(uint64_t have, uint64_t need);
 /* Does the pagemap know PAGEMAP_SCAN? As gm_host_open_pagemap(). */
 gm_ret_t gm_host_scans(bool *works);
-/* The process's pagemap, for gm_pagemap_scan(). As gm_host_probe(). */
-gm_ret_t gm_host_open_pagemap(int *fd);
+/* The process's pagemap, for gm_pagemap_scan(). As gm_host_probe(). Failure: nothing to close. */
+gm_ret_t gm_host_open_pagemap(struct gm_host_fd *f);
 /* The verdict and its message when neither the system call (`sys`) nor the device (`dev`) gave a
  * userfaultfd; errnos. `seccomp`: a filter is installed. */
 gm_ret_t gm_host_refusal(int sys, int dev, bool seccomp);
@@ -183,33 +183,37 @@ int gm_host_fd_high(int fd);
 gm_ret_t gm_host_choose_with(enum gm_rung lowest, enum gm_rung highest, uint64_t allow, struct gm_rung_info *info,
 			     const struct gm_mmu **mmu);
 
-/* gm_host_vma.c */
+/* gm_host_vma.c. NOMEM: it cannot be told now (gm_host.h). */
 
 /* Is the mapping at va one of those that can be managed (private, anonymous, not the kernel's own)? */
 bool gm_host_is_anon(const struct gm_host_area *area);
-/* Is memory locked there (mlock)? */
-bool gm_host_is_locked(uint64_t va);
+/* Is memory locked there (mlock)? SUCCESS, NOMEM. */
+gm_ret_t gm_host_is_locked(struct gm_host_dev *d, uint64_t va, bool *locked);
 
 /* Address space: private, anonymous, read-write, not inherited, not locked; 2 MiB aligned if that large.
  * 0 when there is none. */
 uint64_t gm_host_reserve(uint64_t bytes);
 /* The same, without rights yet. */
 uint64_t gm_host_reserve_closed(uint64_t bytes);
-/* The first mapping that ends above va. Both SUCCESS or FAULT (none); _maps reads text (old kernels). */
-gm_ret_t gm_host_area(uint64_t va, struct gm_host_area *area);
-gm_ret_t gm_host_area_maps(uint64_t va, struct gm_host_area *area);
-/* The same as gm_host_area() without the name, by a descriptor of /proc/self/maps that may be closed, or another file's. */
-gm_ret_t gm_host_area_by(int fd, uint64_t va, struct gm_host_area *area);
-/* Is the mapping that contains va locked? */
-bool gm_host_is_locked(uint64_t va);
-/* Content of the 2 MiB at va: `some` pages have any, `zero` of them only the shared zero page. SUCCESS, NODEV. */
+/* The first mapping that ends above va. SUCCESS, FAULT (none), NOMEM; _maps reads text (old kernels). */
+gm_ret_t gm_host_area(struct gm_host_dev *d, uint64_t va, struct gm_host_area *area);
+gm_ret_t gm_host_area_maps(struct gm_host_dev *d, uint64_t va, struct gm_host_area *area);
+/* The same as gm_host_area() without the name, and who answers is looked at only if the answer is an error. */
+gm_ret_t gm_host_area_quick(struct gm_host_dev *d, uint64_t va, struct gm_host_area *area);
+/* Is all of it mapped? SUCCESS, FAULT, NOMEM. */
+gm_ret_t gm_host_is_mapped(struct gm_host_dev *d, uint64_t va, uint64_t end);
+/* mprotect(), as mem_protect(), of what is mapped. SUCCESS, NOMEM, PERM. */
+gm_ret_t gm_host_set_rights(uint64_t va, uint64_t bytes, uint32_t access);
+/* Content of the 2 MiB at va: `some` pages have any, `zero` of them only the shared zero page. SUCCESS, NOMEM. */
 gm_ret_t gm_host_content(struct gm_host_pmap *p, uint64_t va, struct gm_mask *some, struct gm_mask *zero, bool *huge);
-/* Has the page at va content? 1, 0 or a negative errno. */
+/* Has the page at va content? 1, 0, or -ENOMEM: it cannot be told now. */
 int gm_host_has_content(struct gm_host_pmap *p, uint64_t va);
-/* Which pages of the 2 MiB at va are guard pages; none where the kernel does not say. */
-struct gm_mask gm_host_guards(struct gm_host_pmap *p, uint64_t va);
-/* Is it a guard page (MADV_GUARD_INSTALL)? Never before Linux 6.15, which does not say. */
-bool gm_host_is_guard(struct gm_host_pmap *p, uint64_t va);
+/* Has it a page, not only a mark? On the rung with PAGEMAP_SCAN. As gm_host_has_content(). */
+int gm_host_is_present(struct gm_host_pmap *p, uint64_t va);
+/* Which pages of the 2 MiB at va are guard pages; none where the kernel does not say. SUCCESS, NOMEM. */
+gm_ret_t gm_host_guards(struct gm_host_pmap *p, uint64_t va, struct gm_mask *guards);
+/* Is it a guard page (MADV_GUARD_INSTALL)? Never before Linux 6.15, which does not say. As gm_host_has_content(). */
+int gm_host_is_guard(struct gm_host_pmap *p, uint64_t va);
 
 gm_ret_t gm_host_mem_map(void *pmap, uint64_t bytes, bool huge, uint64_t *va);
 void gm_host_mem_unmap(void *pmap, uint64_t va, uint64_t bytes);
@@ -225,14 +229,12 @@ gm_ret_t gm_host_mem_present(void *pmap, uint64_t va, struct gm_mask *present);
 
 gm_ret_t gm_host_mem_kind(void *pmap, uint64_t va, struct gm_host_vma *vma);
 /* In a thread of the program that may call malloc(). */
-bool gm_host_knows_malloc(void);
+bool gm_host_knows_malloc(struct gm_host_dev *d);
 
 /* gm_host_bus.c */
 
 void gm_host_bus_init(struct gm_host_dev *d);
 void gm_host_bus_fini(struct gm_host_dev *d);
-/* /proc/self/mem, opened again if need be; -1: not possible. */
-int gm_host_mem_fd(struct gm_host_dev *d);
 gm_ret_t gm_host_bus_access(void *dev, uint64_t va, void *buf, size_t bytes, bool write);
 gm_ret_t gm_host_bus_touch(void *dev, uint64_t va);
 
@@ -263,7 +265,7 @@ gm_ret_t gm_host_watch(void *pmap, uint64_t va, uint64_t bytes);
 gm_ret_t gm_host_watch_stores(void *pmap, uint64_t va, uint64_t bytes);
 gm_ret_t gm_host_unwatch(void *pmap, uint64_t va, uint64_t bytes);
 gm_ret_t gm_host_steal(void *pmap, uint64_t va, const struct gm_mask *want, uint64_t slot, struct gm_host_steal *out);
-/* After pages out->moved came to the slot: out->hole, out->huge. SUCCESS, NODEV. */
+/* After pages out->moved came to the slot: out->hole, out->huge. SUCCESS, NOMEM (it cannot be told now). */
 gm_ret_t gm_host_find_holes(struct gm_host_pmap *p, uint64_t slot, struct gm_host_steal *out);
 /* What an errno of userfaultfd means to the caller of a host. */
 gm_ret_t gm_host_uffd_ret(struct gm_host_pmap *p, int64_t err);

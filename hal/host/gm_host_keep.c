@@ -21,7 +21,7 @@
  * woken; therefore all are when the descriptor is back.
  *
  * Needs Linux 6.9 (PIDFD_THREAD). Without it, or without a keeper, the
- * descriptors are lost for ever, see gm_host_lost().
+ * descriptors are lost, see gm_host_lost(); gm_host_reopen() makes new ones, with which nothing is watched yet.
  */
 #include "config.h"
 
@@ -328,7 +328,15 @@ gm_ret_t gm_host_reopen(void *pmap)
 	int fd;
 
 	gm_lock(p->env, &k->lock);
-	if (atomic_load(&p->lost) && !gm_host_owns_app(p)) {
+	/* First, so that what fails afterwards has changed nothing that counts. */
+	if (atomic_load(&p->lost) && !owns_kick(p)) {
+		fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		if (fd < 0)
+			ret = gm_fail(GM_RET_NOMEM, "no eventfd for the message reader: error %d", errno);
+		else
+			p->fd_kick = gm_host_fd_high(fd);
+	}
+	if (ret == GM_RET_EXIST && atomic_load(&p->lost) && !gm_host_owns_app(p)) {
 		ret = gm_host_open_app(p, p->serves ? GM_UFFD_FEATURE_EVENT_FORK : 0, &fd);
 		if (!ret && !gm_host_slots_watch(p, fd)) {
 			close(fd);
@@ -339,14 +347,14 @@ gm_ret_t gm_host_reopen(void *pmap)
 	}
 	if (atomic_load(&p->lost) && (!ret || ret == GM_RET_EXIST) && !gm_host_owns_shared(p)) {
 		ret = gm_host_open_shared(p, &fd);
-		if (!ret)
+		if (!ret) {
+			atomic_store(&p->shared.gap, true);
 			gm_host_shared_put_back(p, fd);
+		}
 	}
 	if (!ret || (atomic_load(&p->lost) && ret == GM_RET_EXIST)) {
-		if (!owns_kick(p))
-			p->fd_kick = gm_host_fd_high(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
 		gm_host_msg_repoll(p);
-		atomic_store(&p->lost, p->fd_kick < 0);
+		atomic_store(&p->lost, false);
 	}
 	gm_unlock(p->env, &k->lock);
 	return ret;
@@ -360,6 +368,5 @@ void gm_host_close_ours(struct gm_host_pmap *p)
 		close(p->fd_kick);
 	if (gm_host_fd_is(p->fd_poll, "[eventpoll]"))
 		close(p->fd_poll);
-	if (gm_host_fd_is(p->fd_pagemap, "/pagemap"))
-		close(p->fd_pagemap);
+	gm_host_fd_fini(&p->pagemap);
 }

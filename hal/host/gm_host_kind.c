@@ -24,8 +24,10 @@
  * made, in a thread that may do that, and if it is not recognised as what it is, nothing is ever ANON here. (Neither
  * with an allocator of the caller's for the library: it can be anywhere.)
  *
- * What cannot be told: stacks that a program makes of plain memory of 2 MiB and more and whose thread runs
- * already in a library of threads that has no robust lists; coroutines; alternate signal stacks. as.h says so.
+ * Not recognised (as.h says so): stacks that a program makes of plain memory of 2 MiB and more, with no guard page below,
+ * for threads of a library that keeps no robust lists; those of coroutines; alternate signal stacks.
+ *
+ * A question for which a file of /proc cannot be had is not answered by a guess: all of it says NOMEM then.
  *
  * Nothing in here calls malloc(), but gm_host_knows_malloc().
  */
@@ -33,7 +35,7 @@
 
 #include "hal/host/gm_host_internal.h"
 
-#include <fcntl.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -73,18 +75,24 @@ static bool is_staging(struct gm_host_dev *d, uint64_t va)
 	return is;
 }
 
-/* Whose it is by what adjoins below. */
-static enum gm_host_kind by_below(struct gm_host_pmap *p, uint64_t begin)
+/* Whose it is by what adjoins below. SUCCESS, NOMEM. */
+static gm_ret_t by_below(struct gm_host_pmap *p, uint64_t begin, enum gm_host_kind *kind)
 {
 	struct gm_host_area a;
+	gm_ret_t ret = begin ? gm_host_area(p->dev, begin - 1, &a) : GM_RET_FAULT;
 
-	if (!begin || gm_host_area(begin - 1, &a) || a.begin >= begin)
-		return GM_HOST_ANON; /* nothing */
+	*kind = GM_HOST_ANON;
+	if (ret)
+		return ret == GM_RET_FAULT ? GM_RET_SUCCESS : ret;
+	if (a.begin >= begin) /* nothing */
+		return ret;
 	if (is_staging(p->dev, begin - 1)) /* of which the most is inaccessible still */
-		return GM_HOST_ANON;
+		return ret;
 	if (a.file && !a.shared && a.writable)
-		return GM_HOST_DATA;
-	return a.file || a.readable || a.writable ? GM_HOST_ANON : GM_HOST_STACK;
+		*kind = GM_HOST_DATA;
+	else if (!a.file && !a.readable && !a.writable)
+		*kind = GM_HOST_STACK;
+	return ret;
 }
 
 struct dirent64_head {
@@ -105,24 +113,29 @@ static bool has_list(pid_t tid, uint64_t begin, uint64_t end)
 	       GM_VA(head) < end;
 }
 
-/* True also if that cannot be found out. */
-static bool has_thread(uint64_t begin, uint64_t end)
+/* Is any thread's? SUCCESS, NOMEM. */
+static gm_ret_t has_thread(struct gm_host_dev *d, uint64_t begin, uint64_t end, bool *found)
 {
 	_Alignas(struct dirent64_head) char buf[2048];
-	int fd = open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	bool found = fd < 0;
-	long n;
+	int fd, err = 0;
+	long n = 0;
 
-	while (!found && (n = syscall(SYS_getdents64, fd, buf, sizeof(buf))) > 0)
-		for (long at = 0; at < n && !found;) {
-			const struct dirent64_head *d = (const void *)(buf + at);
+	*found = false;
+	gm_lock(d->env, &d->text);
+	fd = gm_host_fd_get(&d->task);
+	if (fd < 0 || lseek(fd, 0, SEEK_SET))
+		err = fd < 0 ? -fd : errno;
+	while (!err && !*found && (n = syscall(SYS_getdents64, fd, buf, sizeof(buf))) > 0)
+		for (long at = 0; at < n && !*found;) {
+			const struct dirent64_head *e = (const void *)(buf + at);
 
-			found = has_list((pid_t)strtol(d->name, NULL, 10), begin, end);
-			at += d->reclen;
+			*found = has_list((pid_t)strtol(e->name, NULL, 10), begin, end);
+			at += e->reclen;
 		}
-	if (fd >= 0)
-		close(fd);
-	return found;
+	if (n < 0)
+		err = errno;
+	gm_unlock(d->env, &d->text);
+	return err ? gm_host_cannot_tell(d->task.path, err) : GM_RET_SUCCESS;
 }
 
 /* What glibc has at the beginning of each part of an arena that is not the main one. */
@@ -136,53 +149,81 @@ static bool is_head(const struct arena_head *h)
 	       h->bytes % GM_PAGE_BYTES == 0 && h->bytes <= h->usable_bytes && h->usable_bytes % GM_PAGE_BYTES == 0 && h->usable_bytes <= ARENA_BYTES;
 }
 
-/* A page that is away is none: what is in an arena never is. */
-static bool is_arena(uint64_t va, uint64_t begin)
+/* A page that is away is none: what is in an arena never is. SUCCESS, NOMEM. */
+static gm_ret_t is_arena(struct gm_host_dev *d, uint64_t va, uint64_t begin, bool *is)
 {
 	uint64_t at = va & ~(ARENA_BYTES - 1);
 	struct arena_head head = { .arena = 0 };
-	bool is = false;
 	int fd;
 
+	*is = false;
 	if (at < begin)
-		return false;
-	fd = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
+		return GM_RET_SUCCESS;
+	fd = gm_host_fd_get(&d->mem);
 	if (fd < 0)
-		return true;
+		return gm_host_cannot_tell(d->mem.path, -fd);
 	if (pread(fd, &head, sizeof(head), (off_t)at) == (ssize_t)sizeof(head))
-		is = is_head(&head);
-	close(fd);
-	return is;
+		*is = is_head(&head);
+	return GM_RET_SUCCESS;
 }
 
-bool gm_host_knows_malloc(void)
+bool gm_host_knows_malloc(struct gm_host_dev *d)
 {
 	struct gm_host_area a;
 	char *volatile piece = malloc(64); /* volatile: a compiler may leave it out */
 	uint64_t va = GM_VA(piece);
-	bool known = piece && gm_host_area(va, &a) == GM_RET_SUCCESS && a.begin <= va &&
-		     (by_area(&a) == GM_HOST_HEAP || is_arena(va, a.begin));
+	bool known = piece && gm_host_area(d, va, &a) == GM_RET_SUCCESS && a.begin <= va;
 
+	if (known && by_area(&a) != GM_HOST_HEAP && is_arena(d, va, a.begin, &known))
+		known = false;
 	free(piece);
 	return known;
 }
 
-/* Of memory that is the application's by what the kernel says. */
-static enum gm_host_kind judge(struct gm_host_pmap *p, uint64_t va, const struct gm_host_area *a)
+static bool in_area(const struct gm_host_area *a, uint64_t va)
 {
-	enum gm_host_kind kind = by_below(p, a->begin);
+	return va >= a->begin && va < a->end;
+}
 
-	if (kind != GM_HOST_ANON)
-		return kind;
-	if (GM_VA(&here) >= a->begin && GM_VA(&here) < a->end)
-		return GM_HOST_DATA;
-	if (!p->knows_malloc || is_arena(va, a->begin))
-		return GM_HOST_ARENA;
-	if (gm_host_is_guard(p, a->begin) || has_thread(a->begin, a->end))
-		return GM_HOST_STACK;
-	if (gm_host_is_locked(va))
-		return GM_HOST_LOCKED;
-	return a->end - a->begin < GM_BLOCK_BYTES ? GM_HOST_SMALL : GM_HOST_ANON;
+/* What the kernel calls neither the heap nor a stack: is it malloc()'s, or a thread's? SUCCESS, NOMEM. */
+static gm_ret_t by_content(struct gm_host_pmap *p, uint64_t va, const struct gm_host_area *a, enum gm_host_kind *kind)
+{
+	bool is = !p->knows_malloc;
+	gm_ret_t ret = is ? GM_RET_SUCCESS : is_arena(p->dev, va, a->begin, &is);
+	int guard = 0;
+
+	if (ret || is) {
+		*kind = GM_HOST_ARENA;
+		return ret;
+	}
+	guard = gm_host_is_guard(p, a->begin);
+	if (guard < 0)
+		return gm_host_cannot_tell(p->pagemap.path, -guard);
+	is = guard;
+	if (!is)
+		ret = has_thread(p->dev, a->begin, a->end, &is);
+	if (!ret && is)
+		*kind = GM_HOST_STACK;
+	return ret;
+}
+
+/* Of memory that is the application's by what the kernel says. SUCCESS, NOMEM: it cannot be told now. */
+static gm_ret_t judge(struct gm_host_pmap *p, uint64_t va, const struct gm_host_area *a, enum gm_host_kind *kind)
+{
+	gm_ret_t ret = by_below(p, a->begin, kind);
+	bool locked = false;
+
+	if (!ret && *kind == GM_HOST_ANON && in_area(a, GM_VA(&here)))
+		*kind = GM_HOST_DATA;
+	if (!ret && *kind == GM_HOST_ANON)
+		ret = by_content(p, va, a, kind);
+	if (!ret && *kind == GM_HOST_ANON)
+		ret = gm_host_is_locked(p->dev, va, &locked);
+	if (locked)
+		*kind = GM_HOST_LOCKED;
+	else if (*kind == GM_HOST_ANON && a->end - a->begin < GM_BLOCK_BYTES)
+		*kind = GM_HOST_SMALL;
+	return ret;
 }
 
 gm_ret_t gm_host_mem_kind(void *pmap, uint64_t va, struct gm_host_vma *vma)
@@ -190,8 +231,11 @@ gm_ret_t gm_host_mem_kind(void *pmap, uint64_t va, struct gm_host_vma *vma)
 	uint64_t block = va & ~(uint64_t)(GM_BLOCK_BYTES - 1), begin, end;
 	struct gm_host_pmap *p = pmap;
 	struct gm_host_area a;
+	gm_ret_t ret = gm_host_area(p->dev, va, &a);
 
-	if (gm_host_area(va, &a) || a.begin > va)
+	if (ret)
+		return ret;
+	if (a.begin > va)
 		return GM_RET_FAULT;
 	begin = a.begin > block ? a.begin : block;
 	end = a.end < block + GM_BLOCK_BYTES ? a.end : block + GM_BLOCK_BYTES;
@@ -205,9 +249,9 @@ gm_ret_t gm_host_mem_kind(void *pmap, uint64_t va, struct gm_host_vma *vma)
 	if (vma->kind == GM_HOST_ANON && (is_staging(p->dev, va) || p->env->ops->is_own(p->env, va, &begin, &end)))
 		vma->kind = GM_HOST_LIBRARY;
 	else if (vma->kind == GM_HOST_ANON)
-		vma->kind = judge(p, va, &a);
+		ret = judge(p, va, &a, &vma->kind);
 	vma->locked = vma->kind == GM_HOST_LOCKED;
 	vma->va = vma->kind == GM_HOST_LIBRARY ? va & ~(uint64_t)(GM_PAGE_BYTES - 1) : begin;
 	vma->bytes = vma->kind == GM_HOST_LIBRARY ? GM_PAGE_BYTES : end - begin;
-	return GM_RET_SUCCESS;
+	return ret;
 }

@@ -215,6 +215,8 @@ static bool empty_slot_page(struct steal *s)
 /* The move stopped at page s->at with this error. */
 static gm_ret_t steal_refused(struct steal *s, int64_t err)
 {
+	int has;
+
 	switch (-err) {
 	case EBUSY:
 		steal_busy(s);
@@ -231,7 +233,10 @@ static gm_ret_t steal_refused(struct steal *s, int64_t err)
 		leave_as(s, &s->out->fixed, 1);
 		return GM_RET_SUCCESS;
 	case EEXIST:
-		if (gm_host_has_content(s->p, s->va + (uint64_t)s->at * GM_PAGE_BYTES) == 0) {
+		has = gm_host_has_content(s->p, s->va + (uint64_t)s->at * GM_PAGE_BYTES);
+		if (has < 0)
+			return GM_RET_NOMEM;
+		if (!has) {
 			leave_as(s, &s->out->moved, 1); /* see the top */
 			return GM_RET_SUCCESS;
 		}
@@ -349,7 +354,7 @@ gm_ret_t gm_host_steal(void *pmap, uint64_t va, const struct gm_mask *want, uint
 	}
 	if (!gm_mask_empty(&out->moved) && gm_host_find_holes(p, slot, out)) {
 		put_back(p, va, slot, out);
-		return GM_RET_NODEV;
+		return GM_RET_NOMEM;
 	}
 	if (!gm_mask_empty(&out->moved) && !out->huge)
 		gm_host_slot_set_tabled(p, slot, true);
@@ -426,7 +431,7 @@ static int64_t poison_many(struct gm_host_pmap *p, uint64_t va, uint64_t src, ui
 static int64_t restore_one(struct gm_host_pmap *p, uint64_t va, uint64_t src, int64_t err)
 {
 	int64_t got;
-	int content;
+	int content, guard;
 
 	if (err != -EINVAL && err != -EEXIST && err != -EBUSY)
 		return err;
@@ -438,7 +443,10 @@ static int64_t restore_one(struct gm_host_pmap *p, uint64_t va, uint64_t src, in
 		(void)gm_host_wake(p, va, GM_PAGE_BYTES);
 		return GM_PAGE_BYTES;
 	}
-	if (err == -EEXIST && gm_host_is_guard(p, va)) {
+	guard = err == -EEXIST ? gm_host_is_guard(p, va) : 0;
+	if (guard < 0)
+		return guard;
+	if (guard) {
 		(void)gm_host_wake(p, va, GM_PAGE_BYTES);
 		got = GM_PAGE_BYTES;
 	} else {
@@ -454,9 +462,11 @@ static int64_t unmark_one(struct gm_host_pmap *p, uint64_t va, uint64_t src, int
 {
 	static const unsigned char zeros[GM_PAGE_BYTES];
 
+	int guard = err == -EEXIST ? gm_host_is_guard(p, va) : 1;
+
 	(void)src;
-	if (err != -EEXIST || gm_host_is_guard(p, va))
-		return err;
+	if (guard)
+		return guard < 0 ? guard : err;
 	return gm_uffd_copy(p->fd_app, va, GM_VA(zeros), GM_PAGE_BYTES);
 }
 

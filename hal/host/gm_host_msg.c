@@ -126,8 +126,12 @@ static void drain(struct gm_host_pmap *p)
 {
 	struct gm_uffd_msg raw[DRAIN];
 
-	/* Another file's data are not ours to read. What gave messages a moment ago is ours. */
-	if (!p->spoke && gm_uffd_changing(p->fd_app) < 0 && gm_host_lost(p) == GM_RET_NODEV)
+	/*
+	 * Another file's data are not ours to read. What gave messages a moment ago is ours. Not lost may mean: not now, as there
+	 * is no descriptor left.
+	 */
+	if (!p->spoke && gm_uffd_changing(p->fd_app) < 0 &&
+	    (gm_host_lost(p) == GM_RET_NODEV || gm_uffd_changing(p->fd_app) < 0))
 		return;
 	p->spoke = false;
 	for (;;) {

@@ -52,9 +52,11 @@ static void return_stranger(struct gm_host_pmap *p, uint64_t va, uint64_t slot, 
 	uint64_t lost = 0;
 
 	for (uint64_t off = 0; off < bytes; off += GM_PAGE_BYTES) {
-		if (gm_host_has_content(p, slot + off) != 1)
+		int has = gm_host_has_content(p, slot + off);
+
+		if (!has)
 			continue;
-		if (gm_host_has_content(p, va + off) != 0 ||
+		if (has < 0 || gm_host_has_content(p, va + off) != 0 ||
 		    mremap(ptr(slot + off), GM_PAGE_BYTES, GM_PAGE_BYTES, MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP,
 			   ptr(va + off)) == MAP_FAILED)
 			lost += GM_PAGE_BYTES;
@@ -97,26 +99,34 @@ static int take(struct gm_host_pmap *p, uint64_t va, uint64_t slot, uint64_t byt
 
 /*
  * What cannot be taken: locked memory would lose its lock, guard pages and what is closed have no content, and
- * what is not ours to move must have come by accident.
+ * what is not ours to move must have come by accident. SUCCESS, NOMEM: it cannot be told now.
  */
-static struct gm_mask find_fixed(struct gm_host_pmap *p, uint64_t va, const struct gm_mask *want)
+static gm_ret_t find_fixed(struct gm_host_pmap *p, uint64_t va, const struct gm_mask *want, struct gm_mask *out)
 {
-	struct gm_mask fixed = gm_mask_or(gm_host_guards(p, va), gm_host_closed_mask(p->dev->closed, va));
+	struct gm_mask fixed;
+	gm_ret_t ret = gm_host_guards(p, va, &fixed);
 
+	if (ret)
+		return ret;
+	fixed = gm_mask_or(fixed, gm_host_closed_mask(p->dev->closed, va));
 	for (uint64_t at = va; at < va + GM_BLOCK_BYTES;) {
 		struct gm_host_vma vma;
 		uint64_t end;
 
-		if (gm_host_mem_probe(p, at, &vma)) {
+		ret = gm_host_mem_probe(p, at, &vma);
+		if (ret == GM_RET_FAULT) {
 			at += GM_PAGE_BYTES;
 			continue;
 		}
+		if (ret)
+			return ret;
 		end = vma.va + vma.bytes < va + GM_BLOCK_BYTES ? vma.va + vma.bytes : va + GM_BLOCK_BYTES;
 		if (vma.locked || !vma.private_anon)
 			gm_mask_add_span(&fixed, (unsigned)((at - va) / GM_PAGE_BYTES), (unsigned)((end - va) / GM_PAGE_BYTES));
 		at = end;
 	}
-	return gm_mask_and(fixed, *want);
+	*out = gm_mask_and(fixed, *want);
+	return GM_RET_SUCCESS;
 }
 
 /* The run [first, end): as much at once as one mapping has. */
@@ -173,7 +183,9 @@ static gm_ret_t nomove_steal(void *pmap, uint64_t va, const struct gm_mask *want
 
 	assert(va % GM_BLOCK_BYTES == 0 && slot % GM_BLOCK_BYTES == 0);
 	*out = (struct gm_host_steal){ .huge = false };
-	out->fixed = find_fixed(p, va, want);
+	ret = find_fixed(p, va, want, &out->fixed);
+	if (ret)
+		return ret;
 	go = gm_mask_sub(*want, out->fixed);
 	GM_MASK_FOR_RUN(&go, first, end) {
 		ret = steal_run(p, va, slot, first, end, out);
@@ -182,7 +194,7 @@ static gm_ret_t nomove_steal(void *pmap, uint64_t va, const struct gm_mask *want
 	}
 	if (!gm_mask_empty(&out->moved) && gm_host_find_holes(p, slot, out)) {
 		put_back(p, va, slot, out);
-		return GM_RET_NODEV;
+		return GM_RET_NOMEM;
 	}
 	out->huge = false; /* COPY brings it back as small pages */
 	return ret;
@@ -265,10 +277,12 @@ static gm_ret_t nomove_poison(void *pmap, uint64_t va, uint64_t bytes, uint64_t 
 	while (!ret && *done < bytes) {
 		uint64_t at = va + *done;
 		bool yes;
+		int has;
 
 		(void)gm_host_closed_run(p->dev->closed, at, GM_PAGE_BYTES, &yes);
-		if (yes || gm_host_has_content(p, at) != 0)
-			ret = GM_RET_EXIST;
+		has = yes ? 1 : gm_host_has_content(p, at);
+		if (has)
+			ret = has < 0 ? GM_RET_NOMEM : GM_RET_EXIST;
 		else
 			ret = gm_host_close_pages(p->dev->closed, at, GM_PAGE_BYTES);
 		*done += ret ? 0 : GM_PAGE_BYTES;
@@ -304,9 +318,13 @@ static gm_ret_t nomove_watch(void *pmap, uint64_t va, uint64_t bytes)
 	int rc;
 
 	for (uint64_t at = va; at < va + bytes; at = a.end) {
-		if (gm_host_area(at, &a) || a.begin > at)
+		gm_ret_t ret = gm_host_area(p->dev, at, &a);
+
+		if (ret == GM_RET_FAULT || (!ret && a.begin > at))
 			return gm_fail(GM_RET_FAULT, "0x%llx + %llu is not mapped completely", (unsigned long long)va,
 				       (unsigned long long)bytes);
+		if (ret)
+			return ret;
 		if (!gm_host_is_anon(&a))
 			return gm_fail(GM_RET_NOTSUP, "0x%llx: memory of this kind cannot be moved", (unsigned long long)at);
 	}

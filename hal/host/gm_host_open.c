@@ -199,14 +199,13 @@ const char *gm_host_first_missing(uint64_t have, uint64_t wanted)
 	return NULL;
 }
 
-gm_ret_t gm_host_open_pagemap(int *fd)
+gm_ret_t gm_host_open_pagemap(struct gm_host_fd *f)
 {
-	*fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-	if (*fd >= 0) {
-		*fd = gm_host_fd_high(*fd);
+	int err = -gm_host_fd_init(f, "/proc/self/pagemap", O_RDONLY);
+
+	switch (err) {
+	case 0:
 		return GM_RET_SUCCESS;
-	}
-	switch (errno) {
 	case EACCES:
 	case EPERM:
 		return gm_fail(GM_RET_PERM, "/proc/self/pagemap: not permitted; a process that changed its user must "
@@ -216,8 +215,7 @@ gm_ret_t gm_host_open_pagemap(int *fd)
 	case ENOMEM:
 		return gm_fail(GM_RET_NOMEM, "/proc/self/pagemap: no file descriptor or memory left");
 	default:
-		return gm_fail(GM_RET_NOTSUP, "/proc/self/pagemap cannot be opened: error %d; is /proc mounted?",
-			       errno);
+		return gm_fail(GM_RET_NOTSUP, "/proc/self/pagemap cannot be opened: error %d; is /proc mounted?", err);
 	}
 }
 
@@ -227,14 +225,14 @@ gm_ret_t gm_host_scans(bool *works)
 	struct gm_page_region r;
 	uint64_t va = GM_VA(&r) & ~(uint64_t)(GM_PAGE_BYTES - 1);
 	uint64_t walked;
+	struct gm_host_fd f;
 	gm_ret_t ret;
-	int fd;
 
-	ret = gm_host_open_pagemap(&fd);
+	ret = gm_host_open_pagemap(&f);
 	if (ret)
 		return ret;
-	*works = gm_pagemap_scan(fd, va, va + GM_PAGE_BYTES, GM_PAGE_HAS_CONTENT, &r, 1, &walked) == 1;
-	close(fd);
+	*works = gm_pagemap_scan(gm_host_fd_last(&f), va, va + GM_PAGE_BYTES, GM_PAGE_HAS_CONTENT, &r, 1, &walked) == 1;
+	gm_host_fd_fini(&f);
 	return GM_RET_SUCCESS;
 }
 

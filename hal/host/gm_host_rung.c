@@ -156,12 +156,12 @@ static gm_ret_t try_no_move(uint32_t doors, uint64_t allow)
 
 static gm_ret_t try_explicit(void)
 {
-	int fd;
-	gm_ret_t ret = gm_host_open_pagemap(&fd);
+	struct gm_host_fd f;
+	gm_ret_t ret = gm_host_open_pagemap(&f);
 
 	if (ret)
 		return ret;
-	close(fd);
+	gm_host_fd_fini(&f);
 	return try_pages(true);
 }
 

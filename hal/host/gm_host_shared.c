@@ -51,6 +51,7 @@ void gm_host_shared_init(struct gm_host_pmap *p)
 
 	atomic_init(&sh->n, 0);
 	atomic_init(&sh->fd, -1);
+	atomic_init(&sh->gap, false);
 	gm_mutex_init(p->env, &sh->lock, GM_RANK_LEAF);
 	sh->seg = NULL;
 	sh->room = 0;
@@ -157,14 +158,19 @@ int gm_host_seg_fd(const struct gm_host_seg *seg)
 	return !fstat(seg->fd, &st) && st.st_ino == seg->ino && st.st_dev == seg->ino_dev ? seg->fd : -1;
 }
 
-bool gm_host_seg_is_mapped(const struct gm_host_seg *seg, uint64_t va, uint64_t bytes)
+gm_ret_t gm_host_seg_is_mapped(struct gm_host_pmap *p, const struct gm_host_seg *seg, uint64_t va, uint64_t bytes)
 {
 	struct gm_host_area a;
 
-	for (uint64_t end = va + bytes; va < end; va = a.end)
-		if (gm_host_area(va, &a) || a.begin > va || a.inode != seg->ino || !a.shared)
-			return false;
-	return true;
+	for (uint64_t end = va + bytes; va < end; va = a.end) {
+		gm_ret_t ret = gm_host_area(p->dev, va, &a);
+
+		if (ret)
+			return ret;
+		if (a.begin > va || a.inode != seg->ino || !a.shared)
+			return GM_RET_FAULT;
+	}
+	return GM_RET_SUCCESS;
 }
 
 /* ------------------------------------------------------------ making one */
@@ -336,18 +342,29 @@ gm_ret_t gm_host_share_map(void *pmap, int fd, uint64_t offset, uint64_t bytes, 
 
 /* ------------------------------------------------------------ and its end */
 
-/* What is ours still of the view: the program may have unmapped it, and what is there now is not ours to unmap. */
+/*
+ * What is ours still of the view: the program may have unmapped it, and what is there now is not ours to unmap. Where that
+ * cannot be told now the rest stays.
+ */
 static void unmap_view(struct gm_host_pmap *p, const struct gm_host_seg *s)
 {
 	struct gm_host_area a;
+	gm_ret_t ret = GM_RET_SUCCESS;
 
-	for (uint64_t va = s->va, end = s->va + s->room; va < end && !gm_host_area(va, &a) && a.begin < end; va = a.end) {
-		uint64_t lo = a.begin > va ? a.begin : va, hi = a.end < end ? a.end : end;
-		bool tail = lo >= s->va + s->bytes && !a.file && !a.readable;
+	for (uint64_t va = s->va, end = s->va + s->room, lo, hi; va < end; va = a.end) {
+		bool tail;
 
+		ret = gm_host_area(p->dev, va, &a);
+		if (ret || a.begin >= end)
+			break;
+		lo = a.begin > va ? a.begin : va;
+		hi = a.end < end ? a.end : end;
+		tail = lo >= s->va + s->bytes && !a.file && !a.readable;
 		if ((a.inode == s->ino && a.shared) || tail)
 			gm_host_mem_unmap(p, lo, hi - lo);
 	}
+	if (ret == GM_RET_NOMEM)
+		gm_log(p->env, GM_LOG_WARN, "shared memory at 0x%llx stays mapped: %s", (unsigned long long)s->va, gm_last_error());
 }
 
 static void unmap_seg(struct gm_host_pmap *p, const struct gm_host_seg *s)

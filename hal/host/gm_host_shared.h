@@ -23,6 +23,7 @@ struct gm_host_seg {
 struct gm_host_shared {
 	atomic_uint n;            /* segments; changed under `lock` */
 	atomic_int fd;            /* userfaultfd of them all, -1 before the first that moves */
+	atomic_bool gap;          /* for a while nobody watched them: gm_host_reopen() */
 	struct gm_mutex lock;
 	struct gm_host_seg *seg;  /* sorted by va */
 	unsigned room;
@@ -34,8 +35,8 @@ void gm_host_shared_fini(struct gm_host_pmap *p);
 void gm_host_shared_put_back(struct gm_host_pmap *p, int fd);
 /* The segment that addr is in, by a view or an alias. */
 bool gm_host_seg_find(struct gm_host_pmap *p, uint64_t addr, struct gm_host_seg *seg);
-/* The program has [va, va + bytes) of it there still. */
-bool gm_host_seg_is_mapped(const struct gm_host_seg *seg, uint64_t va, uint64_t bytes);
+/* The program has [va, va + bytes) of it there still. SUCCESS, FAULT (no), NOMEM (it cannot be told now). */
+gm_ret_t gm_host_seg_is_mapped(struct gm_host_pmap *p, const struct gm_host_seg *seg, uint64_t va, uint64_t bytes);
 /* Its descriptor, looked at; -1: the program closed it. */
 int gm_host_seg_fd(const struct gm_host_seg *seg);
 

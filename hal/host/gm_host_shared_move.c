@@ -62,9 +62,11 @@ static gm_ret_t add_shared(struct gm_host_pmap *p, uint64_t va, struct gm_host_v
 {
 	struct gm_host_seg s;
 
-	if (!ret && !vma->private_anon && is_shared(p, va, &s))
-		vma->private_anon = gm_host_seg_is_mapped(&s, va & ~(uint64_t)(GM_PAGE_BYTES - 1), GM_PAGE_BYTES);
-	return ret;
+	if (ret || vma->private_anon || !is_shared(p, va, &s))
+		return ret;
+	ret = gm_host_seg_is_mapped(p, &s, va & ~(uint64_t)(GM_PAGE_BYTES - 1), GM_PAGE_BYTES);
+	vma->private_anon = !ret;
+	return ret == GM_RET_FAULT ? GM_RET_SUCCESS : ret;
 }
 
 gm_ret_t gm_host_any_rights(void *pmap, uint64_t va, struct gm_host_vma *vma)
@@ -81,15 +83,18 @@ gm_ret_t gm_host_any_watch(void *pmap, uint64_t va, uint64_t bytes)
 {
 	struct gm_host_pmap *p = pmap;
 	struct gm_host_seg s;
+	gm_ret_t ret;
 	int rc;
 
 	if (!is_shared(p, va, &s))
 		return gm_host_watch(pmap, va, bytes);
 	if (!s.moves || s.exported)
 		return gm_fail(GM_RET_NOTSUP, "0x%llx is shared with others, and stays where it is", (unsigned long long)va);
-	if (!gm_host_seg_is_mapped(&s, va, bytes))
-		return gm_fail(GM_RET_FAULT, "shared memory at 0x%llx was unmapped: only gm_free() may do that",
-			       (unsigned long long)va);
+	ret = gm_host_seg_is_mapped(p, &s, va, bytes);
+	if (ret == GM_RET_FAULT)
+		return gm_fail(ret, "shared memory at 0x%llx was unmapped: only gm_free() may do that", (unsigned long long)va);
+	if (ret)
+		return ret;
 	do
 		rc = gm_uffd_register_minor(p->shared.fd, va, bytes);
 	while (gm_host_again(p, rc));
@@ -161,19 +166,32 @@ static void drop_frames(uint64_t addr, uint64_t bytes)
 		memset(at(addr), 0, bytes); /* the content must go, if the frames do not */
 }
 
-/* Never what the program has in its mapping, as where nobody watched for a while (gm_lost.c): it is one frame. */
+/* While somebody watches, the program has nothing in its mapping that is away. */
+static bool had_gap(struct gm_host_pmap *p)
+{
+	return atomic_load(&p->shared.gap) || !gm_host_owns_shared(p);
+}
+
+/*
+ * Never what the program has in its mapping, as where nobody watched for a while (gm_lost.c): it is one frame. If that
+ * cannot be told now, and there was such a while, nothing is dropped.
+ */
 void gm_host_any_slot_drop(void *pmap, uint64_t addr, uint64_t bytes)
 {
 	uint64_t block = addr & ~(uint64_t)(GM_BLOCK_BYTES - 1);
 	unsigned first = (unsigned)((addr - block) / GM_PAGE_BYTES), end = first + (unsigned)(bytes / GM_PAGE_BYTES);
 	struct gm_mask pages = gm_mask_span(first, end), home;
 	struct gm_host_seg s;
+	gm_ret_t ret;
 
 	if (!is_shared(pmap, addr, &s)) {
 		gm_host_slot_drop(pmap, addr, bytes);
 		return;
 	}
-	if (!gm_host_mem_present(pmap, block - s.room, &home))
+	ret = gm_host_mem_present(pmap, block - s.room, &home);
+	if (ret && ret != GM_RET_FAULT && had_gap(pmap))
+		return;
+	if (!ret)
 		pages = gm_mask_sub(pages, home);
 	GM_MASK_FOR_RUN(&pages, from, to)
 		drop_frames(block + (uint64_t)from * GM_PAGE_BYTES, (uint64_t)(to - from) * GM_PAGE_BYTES);
@@ -354,8 +372,10 @@ static int64_t fill_many(struct gm_host_pmap *p, const struct gm_host_seg *s, ui
 /* The file has a frame, whose content was given up: overwritten, unless the view has it too. */
 static int64_t fill_one(struct gm_host_pmap *p, const struct gm_host_seg *s, uint64_t va, uint64_t src, int64_t err)
 {
-	if (err != -EEXIST || gm_host_has_content(p, va) != 0)
-		return err;
+	int content = err == -EEXIST ? gm_host_has_content(p, va) : 1;
+
+	if (content)
+		return content < 0 ? content : err;
 	memcpy(at(alias_of(s, va)), at(src), GM_PAGE_BYTES);
 	return gm_uffd_continue(p->shared.fd, va, GM_PAGE_BYTES);
 }
@@ -383,14 +403,14 @@ static int64_t poison_many(struct gm_host_pmap *p, const struct gm_host_seg *s, 
 /* A page at a time: what there is in the file was given up. */
 static int64_t unmark_many(struct gm_host_pmap *p, const struct gm_host_seg *s, uint64_t va, uint64_t src, uint64_t bytes)
 {
-	struct gm_page_region r;
-	uint64_t walked;
-	int present = gm_pagemap_scan(p->fd_pagemap, va, va + GM_PAGE_BYTES, GM_PAGE_IS_PRESENT, &r, 1, &walked);
+	int there = gm_host_is_present(p, va);
 
 	(void)src;
 	(void)bytes;
-	if (present || gm_host_is_guard(p, va))
-		return present < 0 ? present : -EEXIST;
+	if (!there)
+		there = gm_host_is_guard(p, va);
+	if (there)
+		return there < 0 ? there : -EEXIST;
 	gm_host_any_slot_drop(p, alias_of(s, va), GM_PAGE_BYTES);
 	return give_page(p, va);
 }
@@ -454,7 +474,8 @@ static size_t read_faults(struct gm_host_pmap *p, struct gm_host_msg *msgs, size
 	size_t have = 0;
 	ssize_t got;
 
-	if (gm_uffd_changing(p->shared.fd) < 0 && gm_host_lost(p) == GM_RET_NODEV) /* another file's data are not ours to read */
+	/* Another file's data are not ours to read. Not lost may mean: not now, as there is no descriptor left. */
+	if (gm_uffd_changing(p->shared.fd) < 0 && (gm_host_lost(p) == GM_RET_NODEV || gm_uffd_changing(p->shared.fd) < 0))
 		return 0;
 	n = n / 2 < READ_ONCE_MSGS ? (n + 1) / 2 : READ_ONCE_MSGS;
 	got = read(p->shared.fd, raw, n * sizeof(raw[0]));

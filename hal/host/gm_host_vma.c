@@ -4,9 +4,12 @@
  *
  * A mapping is looked up with PROCMAP_QUERY (Linux 6.11), else by reading
  * /proc/self/maps; whether it is locked only smaps tells, which is slow and
- * therefore read only in a process that has locked anything. Files of /proc
- * are opened per question, so that a program that closes all descriptors does
- * no harm; only the pagemap, which every steal needs, stays open, and is opened again when it was closed.
+ * therefore read only in a process that has locked anything.
+ *
+ *     question --file of /proc open, or opened again (gm_host_fd.c)--> yes or no
+ *              --not to be had, as the program closed it and has no descriptor free--> cannot tell: NOMEM
+ *
+ * So nothing here takes a failure for "nothing there": what is away would be dropped for it.
  *
  * Before Linux 6.7 the pagemap has no PAGEMAP_SCAN, and its entries are read one by one
  * (by_entries, on the lower rungs): 15 ms per GiB.
@@ -46,15 +49,35 @@ _Static_assert(sizeof(struct procmap_query) == 104, "the kernel's procmap_query"
 
 /* Lines of a text file without the C library's buffers, which are malloc()ed. */
 struct lines {
+	struct gm_host_dev *d;
+	const struct gm_host_fd *f;
 	int fd;
+	int err; /* of read(); 0: all is well */
 	size_t at, have;
 	char buf[4096];
 };
 
-static bool lines_open(struct lines *l, const char *path)
+/*
+ * From its beginning, and nobody else reads until lines_close(): the kernel goes on where the last read() ended in
+ * terms of mappings, not of bytes, so that none is missed when others change meanwhile.
+ */
+static gm_ret_t lines_open(struct lines *l, struct gm_host_dev *d, struct gm_host_fd *f)
 {
-	*l = (struct lines){ .fd = open(path, O_RDONLY | O_CLOEXEC) };
-	return l->fd >= 0;
+	*l = (struct lines){ .d = d, .f = f, .at = 0 };
+	gm_lock(d->env, &d->text);
+	l->fd = gm_host_fd_get(f);
+	if (l->fd >= 0 && !lseek(l->fd, 0, SEEK_SET))
+		return GM_RET_SUCCESS;
+	l->err = l->fd < 0 ? -l->fd : errno;
+	gm_unlock(d->env, &d->text);
+	return gm_host_cannot_tell(f->path, l->err);
+}
+
+/* SUCCESS, or NOMEM: not all of it could be read. */
+static gm_ret_t lines_close(struct lines *l)
+{
+	gm_unlock(l->d->env, &l->d->text);
+	return l->err ? gm_host_cannot_tell(l->f->path, l->err) : GM_RET_SUCCESS;
 }
 
 /* The next line, cut to `bytes`, without its end. False after the last. */
@@ -70,6 +93,7 @@ static bool lines_next(struct lines *l, char *line, size_t bytes)
 			do
 				got = read(l->fd, l->buf, sizeof(l->buf));
 			while (got < 0 && errno == EINTR);
+			l->err = got < 0 ? errno : 0;
 			l->at = 0;
 			l->have = got > 0 ? (size_t)got : 0;
 			if (!l->have)
@@ -109,23 +133,24 @@ static bool parse_area(const char *line, struct gm_host_area *a)
 	return true;
 }
 
-gm_ret_t gm_host_area_maps(uint64_t va, struct gm_host_area *area)
+gm_ret_t gm_host_area_maps(struct gm_host_dev *d, uint64_t va, struct gm_host_area *area)
 {
 	struct gm_host_area a;
 	struct lines l;
 	char line[256];
-	gm_ret_t ret = GM_RET_FAULT;
+	bool found = false;
+	gm_ret_t ret = lines_open(&l, d, &d->maps);
 
-	if (!lines_open(&l, "/proc/self/maps"))
-		return gm_fail(GM_RET_FAULT, "/proc/self/maps cannot be read: error %d", errno);
-	while (ret && lines_next(&l, line, sizeof(line))) {
+	if (ret)
+		return ret;
+	while (!found && lines_next(&l, line, sizeof(line))) {
 		if (!parse_area(line, &a) || a.end <= va)
 			continue;
 		*area = a;
-		ret = GM_RET_SUCCESS;
+		found = true;
 	}
-	close(l.fd);
-	return ret;
+	ret = lines_close(&l);
+	return ret || found ? ret : GM_RET_FAULT;
 }
 
 /* 0, or an errno: ENOENT where nothing is mapped at or above va; others where the kernel is not asked so. */
@@ -159,64 +184,67 @@ static int query(int fd, uint64_t va, bool named, struct gm_host_area *area)
 	return 0;
 }
 
-gm_ret_t gm_host_area(uint64_t va, struct gm_host_area *area)
+gm_ret_t gm_host_area(struct gm_host_dev *d, uint64_t va, struct gm_host_area *area)
 {
-	int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC), err;
+	int fd = gm_host_fd_get(&d->maps), err;
 
 	if (fd < 0)
-		return gm_fail(GM_RET_FAULT, "/proc/self/maps cannot be read: error %d", errno);
+		return gm_host_cannot_tell(d->maps.path, -fd);
 	err = query(fd, va, true, area);
-	close(fd);
 	if (err == ENOENT)
 		return GM_RET_FAULT;
-	return err ? gm_host_area_maps(va, area) : GM_RET_SUCCESS; /* a kernel before 6.11 */
+	return err ? gm_host_area_maps(d, va, area) : GM_RET_SUCCESS; /* a kernel before 6.11, or it was closed just now */
 }
 
-gm_ret_t gm_host_area_by(int fd, uint64_t va, struct gm_host_area *area)
+gm_ret_t gm_host_area_quick(struct gm_host_dev *d, uint64_t va, struct gm_host_area *area)
 {
-	int err = fd < 0 ? EBADF : query(fd, va, false, area);
+	int fd = gm_host_fd_last(&d->maps), err = fd < 0 ? EBADF : query(fd, va, false, area);
 
 	if (err == ENOENT)
 		return GM_RET_FAULT;
-	return err ? gm_host_area(va, area) : GM_RET_SUCCESS;
+	return err ? gm_host_area(d, va, area) : GM_RET_SUCCESS;
 }
 
 /* Has the process locked any memory? Then smaps is worth its price. */
-static bool any_locked(void)
+static gm_ret_t any_locked(struct gm_host_dev *d, bool *locked)
 {
 	struct lines l;
 	char line[128];
-	bool locked = false;
+	gm_ret_t ret = lines_open(&l, d, &d->status);
 
-	if (!lines_open(&l, "/proc/self/status"))
-		return true;
+	*locked = false;
+	if (ret)
+		return ret;
 	while (lines_next(&l, line, sizeof(line)))
 		if (strncmp(line, "VmLck:", 6) == 0)
-			locked = strtoull(line + 6, NULL, 10) != 0;
-	close(l.fd);
-	return locked;
+			*locked = strtoull(line + 6, NULL, 10) != 0;
+	return lines_close(&l);
 }
 
 /* "lo" among the VmFlags of the mapping that contains va. */
-bool gm_host_is_locked(uint64_t va)
+gm_ret_t gm_host_is_locked(struct gm_host_dev *d, uint64_t va, bool *locked)
 {
 	struct gm_host_area a;
 	struct lines l;
 	char line[512];
-	bool inside = false, locked = false;
+	bool inside = false;
+	gm_ret_t ret = any_locked(d, locked);
 
-	if (!any_locked() || !lines_open(&l, "/proc/self/smaps"))
-		return false;
+	if (ret || !*locked)
+		return ret;
+	*locked = false;
+	ret = lines_open(&l, d, &d->smaps);
+	if (ret)
+		return ret;
 	while (lines_next(&l, line, sizeof(line))) {
 		if (parse_area(line, &a)) {
 			inside = a.begin <= va && va < a.end;
 		} else if (inside && strncmp(line, "VmFlags:", 8) == 0) {
-			locked = strstr(line, " lo") != NULL;
+			*locked = strstr(line, " lo") != NULL;
 			break;
 		}
 	}
-	close(l.fd);
-	return locked;
+	return lines_close(&l);
 }
 
 /* Ordinary memory, not one of the kernel's own mappings ([vdso], [vvar]...). */
@@ -237,24 +265,26 @@ void gm_host_mem_inherit(void *pmap, uint64_t va, uint64_t bytes, bool inherit)
 }
 
 /* Is all of it mapped? The kernel changes what it finds before a hole, and only then says so. */
-static bool is_mapped(uint64_t va, uint64_t end)
+gm_ret_t gm_host_is_mapped(struct gm_host_dev *d, uint64_t va, uint64_t end)
 {
 	struct gm_host_area a;
 
-	for (; va < end; va = a.end)
-		if (gm_host_area(va, &a) || a.begin > va)
-			return false;
-	return true;
+	for (uint64_t at = va; at < end; at = a.end) {
+		gm_ret_t ret = gm_host_area(d, at, &a);
+
+		if (ret == GM_RET_FAULT || (!ret && a.begin > at))
+			return gm_fail(GM_RET_FAULT, "not all of 0x%" PRIx64 " + 0x%" PRIx64 " is mapped", va, end - va);
+		if (ret)
+			return ret;
+	}
+	return GM_RET_SUCCESS;
 }
 
-gm_ret_t gm_host_mem_protect(void *pmap, uint64_t va, uint64_t bytes, uint32_t access)
+gm_ret_t gm_host_set_rights(uint64_t va, uint64_t bytes, uint32_t access)
 {
 	int prot = (access & GM_READ ? PROT_READ : 0) | (access & GM_WRITE ? PROT_READ | PROT_WRITE : 0);
 	int err;
 
-	(void)pmap;
-	if (!is_mapped(va, va + bytes))
-		return gm_fail(GM_RET_FAULT, "not all of 0x%" PRIx64 " + 0x%" PRIx64 " is mapped", va, bytes);
 	if (!mprotect((void *)(uintptr_t)va, bytes, prot))
 		return GM_RET_SUCCESS;
 	err = errno;
@@ -262,13 +292,21 @@ gm_ret_t gm_host_mem_protect(void *pmap, uint64_t va, uint64_t bytes, uint32_t a
 		       bytes, err);
 }
 
+gm_ret_t gm_host_mem_protect(void *pmap, uint64_t va, uint64_t bytes, uint32_t access)
+{
+	struct gm_host_pmap *p = pmap;
+	gm_ret_t ret = gm_host_is_mapped(p->dev, va, va + bytes);
+
+	return ret ? ret : gm_host_set_rights(va, bytes, access);
+}
+
 gm_ret_t gm_host_mem_rights(void *pmap, uint64_t va, struct gm_host_vma *vma)
 {
+	struct gm_host_pmap *p = pmap;
 	struct gm_host_area a;
 	gm_ret_t ret;
 
-	(void)pmap;
-	ret = gm_host_area(va, &a);
+	ret = gm_host_area(p->dev, va, &a);
 	if (ret)
 		return ret;
 	if (a.begin > va)
@@ -284,11 +322,10 @@ gm_ret_t gm_host_mem_rights(void *pmap, uint64_t va, struct gm_host_vma *vma)
 
 gm_ret_t gm_host_mem_probe(void *pmap, uint64_t va, struct gm_host_vma *vma)
 {
+	struct gm_host_pmap *p = pmap;
 	gm_ret_t ret = gm_host_mem_rights(pmap, va, vma);
 
-	if (!ret)
-		vma->locked = gm_host_is_locked(va);
-	return ret;
+	return ret ? ret : gm_host_is_locked(p->dev, va, &vma->locked);
 }
 
 /* Without rights: where the program has asked for all its future memory to be locked, the kernel fills a mapping at
@@ -356,7 +393,7 @@ void gm_host_mem_unmap(void *pmap, uint64_t va, uint64_t bytes)
 }
 
 /* Bit 63: present, 62: swapped out or a marker. Nothing tells the zero page and huge pages from others. */
-static int read_entries(struct gm_host_pmap *p, uint64_t begin, uint64_t end, struct gm_page_region *vec, size_t n,
+static int read_entries(int fd, uint64_t begin, uint64_t end, struct gm_page_region *vec, size_t n,
 			uint64_t *walked)
 {
 	uint64_t entry[64], at = begin;
@@ -364,7 +401,7 @@ static int read_entries(struct gm_host_pmap *p, uint64_t begin, uint64_t end, st
 
 	while (at < end) {
 		uint64_t pages = (end - at) / GM_PAGE_BYTES < 64 ? (end - at) / GM_PAGE_BYTES : 64;
-		ssize_t got = pread(p->fd_pagemap, entry, pages * sizeof(entry[0]), (off_t)(at / GM_PAGE_BYTES * sizeof(entry[0])));
+		ssize_t got = pread(fd, entry, pages * sizeof(entry[0]), (off_t)(at / GM_PAGE_BYTES * sizeof(entry[0])));
 
 		if (got < (ssize_t)sizeof(entry[0]))
 			return got < 0 ? -errno : -EFAULT;
@@ -386,32 +423,21 @@ static int read_entries(struct gm_host_pmap *p, uint64_t begin, uint64_t end, st
 	return (int)found;
 }
 
-/* The pagemap opened again, as the program closed it: another file may answer to its number. False: it is open, or cannot be. */
-static bool reopened(struct gm_host_pmap *p)
-{
-	int old = p->fd_pagemap, fd;
-
-	if (gm_host_fd_is(old, "/pagemap") || gm_host_open_pagemap(&fd))
-		return false;
-	if (!atomic_compare_exchange_strong(&p->fd_pagemap, &old, fd))
-		close(fd); /* another thread was faster */
-	return true;
-}
-
-/* As gm_pagemap_scan(). */
+/* As gm_pagemap_scan(). -EINVAL: the kernel does not know such pages. Other errors: it cannot be told now. */
 static int scan(struct gm_host_pmap *p, uint64_t begin, uint64_t end, uint64_t anyof, struct gm_page_region *vec,
 		size_t n, uint64_t *walked)
 {
-	int found;
+	int fd = p->by_entries ? gm_host_fd_get(&p->pagemap) : gm_host_fd_last(&p->pagemap), found, again;
 
 	if (p->by_entries && !(anyof & GM_PAGE_HAS_CONTENT))
 		return -EINVAL;
-
-	do
-		found = p->by_entries ? read_entries(p, begin, end, vec, n, walked) :
-					gm_pagemap_scan(p->fd_pagemap, begin, end, anyof, vec, n, walked);
-	while (found < 0 && reopened(p));
-	return found;
+	if (p->by_entries) /* by pread(), which reads any file: looked at */
+		return fd < 0 ? fd : read_entries(fd, begin, end, vec, n, walked);
+	do {
+		found = gm_pagemap_scan(fd, begin, end, anyof, vec, n, walked);
+		again = found < 0 ? gm_host_fd_again(&p->pagemap, &fd, -found) : 0;
+	} while (again > 0);
+	return again < 0 ? again : found;
 }
 
 gm_ret_t gm_host_content(struct gm_host_pmap *p, uint64_t va, struct gm_mask *some, struct gm_mask *zero, bool *huge)
@@ -425,7 +451,7 @@ gm_ret_t gm_host_content(struct gm_host_pmap *p, uint64_t va, struct gm_mask *so
 		int n = scan(p, at, va + GM_BLOCK_BYTES, GM_PAGE_HAS_CONTENT, vec, sizeof(vec) / sizeof(vec[0]), &at);
 
 		if (n < 0)
-			return gm_host_lost(p);
+			return gm_host_cannot_tell(p->pagemap.path, -n);
 		for (int i = 0; i < n; i++) {
 			struct gm_mask run = gm_mask_span((unsigned)((vec[i].begin - va) / GM_PAGE_BYTES),
 							  (unsigned)((vec[i].end - va) / GM_PAGE_BYTES));
@@ -443,34 +469,47 @@ int gm_host_has_content(struct gm_host_pmap *p, uint64_t va)
 {
 	struct gm_page_region r;
 	uint64_t walked;
+	int n = scan(p, va, va + GM_PAGE_BYTES, GM_PAGE_HAS_CONTENT, &r, 1, &walked);
 
-	return scan(p, va, va + GM_PAGE_BYTES, GM_PAGE_HAS_CONTENT, &r, 1, &walked);
+	return n < 0 ? -ENOMEM : n;
 }
 
-struct gm_mask gm_host_guards(struct gm_host_pmap *p, uint64_t va)
-{
-	struct gm_mask guards = gm_mask_none();
-	struct gm_page_region vec[64] = { { 0 } };
-	uint64_t at = va;
-
-	while (at < va + GM_BLOCK_BYTES) {
-		int n = scan(p, at, va + GM_BLOCK_BYTES, GM_PAGE_IS_GUARD, vec, sizeof(vec) / sizeof(vec[0]), &at);
-
-		if (n < 0)
-			break;
-		for (int i = 0; i < n; i++)
-			gm_mask_add_span(&guards, (unsigned)((vec[i].begin - va) / GM_PAGE_BYTES),
-					 (unsigned)((vec[i].end - va) / GM_PAGE_BYTES));
-	}
-	return guards;
-}
-
-bool gm_host_is_guard(struct gm_host_pmap *p, uint64_t va)
+int gm_host_is_present(struct gm_host_pmap *p, uint64_t va)
 {
 	struct gm_page_region r;
 	uint64_t walked;
+	int n = scan(p, va, va + GM_PAGE_BYTES, GM_PAGE_IS_PRESENT, &r, 1, &walked);
 
-	return scan(p, va, va + GM_PAGE_BYTES, GM_PAGE_IS_GUARD, &r, 1, &walked) > 0;
+	return n < 0 ? -ENOMEM : n;
+}
+
+gm_ret_t gm_host_guards(struct gm_host_pmap *p, uint64_t va, struct gm_mask *guards)
+{
+	struct gm_page_region vec[64] = { { 0 } };
+	uint64_t at = va;
+
+	*guards = gm_mask_none();
+	while (at < va + GM_BLOCK_BYTES) {
+		int n = scan(p, at, va + GM_BLOCK_BYTES, GM_PAGE_IS_GUARD, vec, sizeof(vec) / sizeof(vec[0]), &at);
+
+		if (n == -EINVAL)
+			break;
+		if (n < 0)
+			return gm_host_cannot_tell(p->pagemap.path, -n);
+		for (int i = 0; i < n; i++)
+			gm_mask_add_span(guards, (unsigned)((vec[i].begin - va) / GM_PAGE_BYTES),
+					 (unsigned)((vec[i].end - va) / GM_PAGE_BYTES));
+	}
+	return GM_RET_SUCCESS;
+}
+
+int gm_host_is_guard(struct gm_host_pmap *p, uint64_t va)
+{
+	struct gm_page_region r;
+	uint64_t walked;
+	int n = scan(p, va, va + GM_PAGE_BYTES, GM_PAGE_IS_GUARD, &r, 1, &walked);
+
+	return n == -EINVAL ? 0 : n < 0 ? -ENOMEM : n;
 }
 
 bool gm_host_mem_huge(void *pmap, uint64_t va)
@@ -488,15 +527,18 @@ gm_ret_t gm_host_mem_content(void *pmap, uint64_t va, struct gm_host_content *ou
 
 gm_ret_t gm_host_mem_present(void *pmap, uint64_t va, struct gm_mask *present)
 {
+	struct gm_host_pmap *p = pmap;
 	struct gm_mask some, zero;
 	struct gm_host_area area = { .begin = 0 };
 	bool huge;
-	gm_ret_t ret = gm_host_content(pmap, va, &some, &zero, &huge);
+	gm_ret_t ret = gm_host_content(p, va, &some, &zero, &huge);
 
+	/* nothing present: nothing touched, or nothing mapped? */
+	if (!ret && gm_mask_empty(&some))
+		ret = gm_host_area(p->dev, va, &area);
 	if (ret)
 		return ret;
-	/* nothing present: nothing touched, or nothing mapped? */
-	if (gm_mask_empty(&some) && (gm_host_area(va, &area) || area.begin >= va + GM_BLOCK_BYTES))
+	if (area.begin >= va + GM_BLOCK_BYTES)
 		return GM_RET_FAULT;
 	*present = some;
 	return GM_RET_SUCCESS;

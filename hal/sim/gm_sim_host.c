@@ -152,15 +152,19 @@ static gm_ret_t host_access(void *pmap, uint64_t va, void *buf, size_t bytes, bo
 
 static gm_ret_t host_bus_access(void *dev, uint64_t va, void *buf, size_t bytes, bool write)
 {
-	return access_pages(dev, va, buf, bytes, write);
+	gm_ret_t ret = gm_sim_cannot_tell(dev, GM_SIM_BUS_ACCESS);
+
+	return ret ? ret : access_pages(dev, va, buf, bytes, write);
 }
 
 /* Reads and writes the byte back: nothing here is a point of the scheduler. */
 static gm_ret_t host_bus_touch(void *dev, uint64_t va)
 {
 	uint8_t byte;
-	gm_ret_t ret = access_pages(dev, va, &byte, 1, false);
+	gm_ret_t ret = gm_sim_cannot_tell(dev, GM_SIM_BUS_ACCESS);
 
+	if (!ret)
+		ret = access_pages(dev, va, &byte, 1, false);
 	return ret ? ret : access_pages(dev, va, &byte, 1, true);
 }
 
@@ -222,82 +226,10 @@ static void host_mem_inherit(void *pmap, uint64_t va, uint64_t bytes, bool inher
 
 static gm_ret_t host_mem_protect(void *pmap, uint64_t va, uint64_t bytes, uint32_t access)
 {
-	return gm_sim_mprotect(((struct gm_sim_pmap *)pmap)->sim, va, bytes, access);
-}
-
-static gm_ret_t host_mem_probe(void *pmap, uint64_t va, struct gm_host_vma *out)
-{
-	const struct gm_sim_vma *vma = gm_sim_vma_find(((struct gm_sim_pmap *)pmap)->sim, va);
-
-	if (!vma)
-		return GM_RET_FAULT;
-	*out = (struct gm_host_vma){ .va = vma->va,
-				     .bytes = vma->end - vma->va,
-				     .access = vma->access,
-				     .private_anon = !vma->shared,
-				     .locked = vma->locked };
-	return GM_RET_SUCCESS;
-}
-
-/* It knows no heaps, stacks and libraries: the simulated process is the application alone. */
-static gm_ret_t host_mem_kind(void *pmap, uint64_t va, struct gm_host_vma *out)
-{
 	struct gm_sim *sim = ((struct gm_sim_pmap *)pmap)->sim;
-	const struct gm_sim_vma *vma = gm_sim_vma_find(sim, va);
-	uint64_t block = va & ~(GM_BLOCK_BYTES - 1ull), end;
+	gm_ret_t ret = gm_sim_cannot_tell(sim, GM_SIM_MEM_PROTECT);
 
-	if (host_mem_probe(pmap, va, out))
-		return GM_RET_FAULT;
-	out->kind = vma->shared				       ? GM_HOST_SHARED
-		    : vma->locked			       ? GM_HOST_LOCKED
-		    : vma->access != (GM_READ | GM_WRITE)      ? GM_HOST_RIGHTS
-		    : vma->end - vma->va < GM_BLOCK_BYTES      ? GM_HOST_SMALL
-							       : GM_HOST_ANON;
-	end = vma->end < block + GM_BLOCK_BYTES ? vma->end : block + GM_BLOCK_BYTES;
-	out->va = vma->va > block ? vma->va : block;
-	out->bytes = end - out->va;
-	return GM_RET_SUCCESS;
-}
-
-static bool host_mem_huge(void *pmap, uint64_t va)
-{
-	const struct gm_sim_block *block = gm_sim_block_get(((struct gm_sim_pmap *)pmap)->sim, va, false);
-
-	return block && block->huge;
-}
-
-/* It has no shared page of zeros: each page is its own. */
-static gm_ret_t host_mem_content(void *pmap, uint64_t va, struct gm_host_content *out)
-{
-	struct gm_sim *sim = ((struct gm_sim_pmap *)pmap)->sim;
-	struct gm_sim_block *block = gm_sim_block_get(sim, va, false);
-
-	if (block)
-		gm_sim_block_look(sim, block);
-	*out = (struct gm_host_content){ .huge = block && block->huge };
-	for (unsigned i = 0; block && i < GM_BLOCK_PAGES; i++)
-		if (block->page[i].frame || block->page[i].poisoned)
-			gm_mask_set(&out->some, i);
-	return GM_RET_SUCCESS;
-}
-
-static gm_ret_t host_mem_present(void *pmap, uint64_t va, struct gm_mask *present)
-{
-	struct gm_sim *sim = ((struct gm_sim_pmap *)pmap)->sim;
-	uint64_t begin = va - va % GM_BLOCK_BYTES;
-	const struct gm_sim_vma *vma = gm_sim_vma_after(sim, begin);
-	struct gm_sim_block *block = gm_sim_block_get(sim, va, false);
-
-	if (!vma || vma->va >= begin + GM_BLOCK_BYTES)
-		return GM_RET_FAULT;
-	if (block)
-		gm_sim_block_look(sim, block);
-	*present = gm_mask_none();
-	for (unsigned i = 0; block && i < GM_BLOCK_PAGES; i++) {
-		if (block->page[i].frame || block->page[i].poisoned) /* the kernel takes the mark for a page swapped out */
-			gm_mask_set(present, i);
-	}
-	return GM_RET_SUCCESS;
+	return ret ? ret : gm_sim_mprotect(sim, va, bytes, access);
 }
 
 /* ---------------------------------------------------------------- watching */
@@ -487,12 +419,12 @@ static const struct gm_host_ops host_ops = {
 	.mem_unmap = host_mem_unmap,
 	.mem_inherit = host_mem_inherit,
 	.mem_protect = host_mem_protect,
-	.mem_probe = host_mem_probe,
-	.mem_rights = host_mem_probe,
-	.mem_kind = host_mem_kind,
-	.mem_huge = host_mem_huge,
-	.mem_content = host_mem_content,
-	.mem_present = host_mem_present,
+	.mem_probe = gm_sim_mem_probe,
+	.mem_rights = gm_sim_mem_rights,
+	.mem_kind = gm_sim_mem_kind,
+	.mem_huge = gm_sim_mem_huge,
+	.mem_content = gm_sim_mem_content,
+	.mem_present = gm_sim_mem_present,
 	.watch = host_watch,
 	.unwatch = host_unwatch,
 	.watch_stores = host_watch_stores,

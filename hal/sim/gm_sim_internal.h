@@ -328,11 +328,29 @@ enum gm_sim_op {
 	GM_SIM_SLOT_ALLOC,
 	GM_SIM_MEM_MAP,
 	GM_SIM_CHILD_FILL,
+	GM_SIM_MEM_PROTECT, /* from here on: "cannot tell" */
+	GM_SIM_MEM_PROBE,
+	GM_SIM_MEM_RIGHTS,
+	GM_SIM_MEM_KIND,
+	GM_SIM_MEM_CONTENT,
+	GM_SIM_MEM_PRESENT,
+	GM_SIM_BUS_ACCESS,
 	GM_SIM_OPS,
 };
 
 /* Count a call of `op`: must it fail (gm_sim_fail())? */
 bool gm_sim_trapped(struct gm_sim *sim, enum gm_sim_op op);
+
+/* --- gm_sim_ask.c --- */
+
+/* Is the question one that cannot be answered now? NOMEM, with the reason; SUCCESS: it can. */
+gm_ret_t gm_sim_cannot_tell(struct gm_sim *sim, enum gm_sim_op op);
+gm_ret_t gm_sim_mem_probe(void *pmap, uint64_t va, struct gm_host_vma *out);
+gm_ret_t gm_sim_mem_rights(void *pmap, uint64_t va, struct gm_host_vma *out);
+gm_ret_t gm_sim_mem_kind(void *pmap, uint64_t va, struct gm_host_vma *out);
+bool gm_sim_mem_huge(void *pmap, uint64_t va);
+gm_ret_t gm_sim_mem_content(void *pmap, uint64_t va, struct gm_host_content *out);
+gm_ret_t gm_sim_mem_present(void *pmap, uint64_t va, struct gm_mask *present);
 
 /* The world this thread of the machine used last: a device's bus access names neither world nor pmap. */
 

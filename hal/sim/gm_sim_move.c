@@ -24,6 +24,10 @@ static const char *const op_names[GM_SIM_OPS] = {
 	[GM_SIM_MEM_MAP] = "mem_map",		[GM_SIM_WATCH_STORES] = "watch_stores",
 	[GM_SIM_FILL_PROTECTED] = "fill_protected", [GM_SIM_UNPROTECT] = "unprotect",
 	[GM_SIM_CHILD_FILL] = "child_fill",
+	[GM_SIM_MEM_PROTECT] = "mem_protect",	[GM_SIM_MEM_PROBE] = "mem_probe",
+	[GM_SIM_MEM_RIGHTS] = "mem_rights",	[GM_SIM_MEM_KIND] = "mem_kind",
+	[GM_SIM_MEM_CONTENT] = "mem_content",	[GM_SIM_MEM_PRESENT] = "mem_present",
+	[GM_SIM_BUS_ACCESS] = "bus_access",
 };
 
 gm_ret_t gm_sim_fail(struct gm_sim *sim, const char *op, uint64_t nth, uint64_t count)

@@ -352,6 +352,15 @@ static void inject_host(struct world *w)
 		inject(w, (struct injection){ .what = HOST, .name = op[i] }, ROUNDS);
 }
 
+/* "Cannot tell now": the call fails and changes nothing, or does without. Never is it taken for "nothing there". */
+static void inject_questions(struct world *w)
+{
+	static const char *const op[] = { "mem_probe", "mem_rights", "mem_kind", "mem_content", "mem_present", "bus_access" };
+
+	for (unsigned i = 0; i < sizeof(op) / sizeof(op[0]); i++)
+		inject(w, (struct injection){ .what = HOST, .name = op[i] }, ROUNDS);
+}
+
 #define ROOMY "mock:vram=8M"
 #define TIGHT "mock:vram=512K"
 #define BLIND "mock:vram=512K,visible=no,submit=no"

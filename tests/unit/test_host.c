@@ -494,8 +494,8 @@ Test(host_move, guards_stay)
 	at = map_app(BLOCK, false);
 	watch(&h, at, BLOCK);
 	if (madvise(at, PAGE, GUARD_INSTALL) ||
-	    gm_pagemap_scan(((struct gm_host_pmap *)h.pmap)->fd_pagemap, GM_VA(at), GM_VA(at) + PAGE, GM_PAGE_IS_GUARD, &r, 1,
-			    &walked) == -EINVAL)
+	    gm_pagemap_scan(gm_host_fd_last(&((struct gm_host_pmap *)h.pmap)->pagemap), GM_VA(at), GM_VA(at) + PAGE,
+			    GM_PAGE_IS_GUARD, &r, 1, &walked) == -EINVAL)
 		cr_skip_test("NOT TESTED: the kernel has no guard pages, or does not tell of them (before Linux 6.15)");
 	cr_assert_eq(h.ops->unmark(h.pmap, GM_VA(at), 2 * PAGE, &done), GM_RET_EXIST);
 	cr_assert_eq(done, 0);

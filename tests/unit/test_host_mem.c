@@ -103,12 +103,14 @@ Test(host_mem, probe_finds_locked_memory)
 Test(host_mem, text_and_query_agree)
 {
 	struct gm_host_area a, b;
+	struct host h;
 	unsigned n = 0;
 
-	for (uint64_t va = 0; gm_host_area(va, &a) == GM_RET_SUCCESS; va = a.end, n++) {
+	host_begin(&h);
+	for (uint64_t va = 0; gm_host_area(h.dev, va, &a) == GM_RET_SUCCESS; va = a.end, n++) {
 		if (a.begin >= UINT64_MAX / 2)
 			break; /* [vsyscall] is only in the text */
-		cr_assert_eq(gm_host_area_maps(va, &b), GM_RET_SUCCESS);
+		cr_assert_eq(gm_host_area_maps(h.dev, va, &b), GM_RET_SUCCESS);
 		cr_assert(a.begin == b.begin && a.end == b.end, "at 0x%llx", (unsigned long long)va);
 		cr_assert(a.readable == b.readable && a.writable == b.writable && a.shared == b.shared);
 		cr_assert_eq(a.file, b.file);
@@ -116,6 +118,7 @@ Test(host_mem, text_and_query_agree)
 			cr_assert_str_eq(a.name, b.name);
 	}
 	cr_assert_gt(n, 10);
+	host_end(&h);
 }
 
 Test(host_mem, content_is_seen_without_touching)

@@ -34,6 +34,16 @@ CORE_TEST(inject, host_operations_with_eviction, .dev = { TIGHT }, .as = { .flag
 	inject_host(w);
 }
 
+CORE_TEST(inject, questions, .dev = { ROOMY })
+{
+	inject_questions(w);
+}
+
+CORE_TEST(inject, questions_with_eviction, .dev = { TIGHT }, .as = { .flags = GM_AS_EXCLUSIVE })
+{
+	inject_questions(w);
+}
+
 CORE_TEST(inject, allocations, .dev = { ROOMY })
 {
 	inject(w, (struct injection){ .what = ALLOC }, 1000);

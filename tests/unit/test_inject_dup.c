@@ -22,6 +22,12 @@ CORE_TEST(inject_dup, host_operations, .dev = { TIGHT })
 	inject_host(w);
 }
 
+CORE_TEST(inject_dup, questions, .dev = { TIGHT })
+{
+	dups = true;
+	inject_questions(w);
+}
+
 CORE_TEST(inject_dup, allocations, .dev = { ROOMY })
 {
 	dups = true;

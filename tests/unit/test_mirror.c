@@ -202,7 +202,7 @@ MIRROR_TEST(mappings_of_the_kernel)
 {
 	uint64_t va = 0;
 
-	for (struct gm_host_area a; gm_host_area(va, &a) == GM_RET_SUCCESS; va = a.end) {
+	for (struct gm_host_area a; gm_host_area(m->as->host->dev, va, &a) == GM_RET_SUCCESS; va = a.end) {
 		uint64_t value = 0;
 		gm_ret_t ret;
 
