@@ -137,6 +137,8 @@ UNIT_TESTS = \
 	tests/unit/test_sim_sched.t \
 	tests/unit/test_sync.t \
 	tests/unit/test_teardown.t \
+	tests/unit/test_tell.t \
+	tests/unit/test_tell_host.t \
 	tests/unit/test_watch.t \
 	tests/unit/test_ws.t \
 	tests/unit/test_ws_pieces.t \

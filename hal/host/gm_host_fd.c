@@ -60,6 +60,8 @@ static int open_again(struct gm_host_fd *f)
 		return -errno;
 	fd = gm_host_fd_high(fd);
 	word = word_of(fd);
+	if (word == old) /* the same number again, and the same inode */
+		return fd;
 	while (word && !is_ours(old))
 		if (atomic_compare_exchange_strong(&f->word, &old, word))
 			return fd;

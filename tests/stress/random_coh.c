@@ -105,11 +105,13 @@ bool rnd_lib_query_host(struct rnd_world *w)
 	struct gm_page_info info[RUN_PAGES];
 	struct rnd_watch watch = rnd_watch(w);
 	struct rnd_range g;
+	gm_ret_t ret;
 
 	if (!rnd_range_begin(w, &g, RUN_PAGES))
 		return false;
-	rnd_expect(w, &watch, gm_query_host(g.p->space->as, g.va, g.n, info), 0, 0, "gm_query_host", g.va);
-	for (unsigned i = 0; i < g.n; i++)
+	ret = gm_query_host(g.p->space->as, g.va, g.n, info);
+	rnd_expect(w, &watch, ret, 0, RND_RET(NOMEM), "gm_query_host", g.va);
+	for (unsigned i = 0; i < g.n && !ret; i++)
 		if (watch.odd == w->odd && !g.p[i].alone && !g.p[i].changing)
 			check_host(w, &g.p[i], &info[i]);
 	rnd_range_end(&g);
