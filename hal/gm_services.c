@@ -133,7 +133,10 @@ static void svc_fault_ready(void *self)
 
 static gm_ret_t svc_host_access(void *self, uint64_t host_va, void *buf, size_t bytes, bool write)
 {
-	return gm_hal_host_access(dev_of(self), host_va, buf, bytes, write);
+	gm_ret_t ret = gm_hal_host_access(dev_of(self), host_va, buf, bytes, write);
+
+	/* The host cannot tell now: the fault that follows is kept until it can (gm_devq.c). */
+	return ret == GM_RET_NOMEM ? GM_RET_FAULT : ret;
 }
 
 static void svc_log(void *self, enum gm_log_level level, const char *message)

@@ -138,8 +138,8 @@ struct gm_services {
 	 * One access over the bus to host memory mapped with GM_PTE_HOST; the
 	 * only way in which a device may touch it. SUCCESS, or FAULT when the
 	 * process itself has nothing there now, may not access it so, or what is
-	 * there is away (nothing or a part was transferred): then the device faults
-	 * anew, as if there were no mapping.
+	 * there is away (nothing or a part was transferred), or that cannot be told
+	 * now: then the device faults anew, as if there were no mapping.
 	 */
 	gm_ret_t (*host_access)(void *self, uint64_t host_va, void *buf, size_t bytes, bool write);
 	/** A line for the log. */

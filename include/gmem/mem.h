@@ -89,7 +89,7 @@ GM_API gm_ret_t gm_free(struct gm_as *as, void *ptr);
  * @retval GM_RET_NOTSUP   not private anonymous memory, or locked; gm_last_error() says which
  * @retval GM_RET_EXIST    overlaps owned memory, or adopted memory that a device uses now
  * @retval GM_RET_BUSY     another userfaultfd user has the range
- * @retval GM_RET_NOMEM    out of memory
+ * @retval GM_RET_NOMEM    out of memory, or of descriptors to tell what is mapped (types.h); not shared
  * @retval GM_RET_TIMEDOUT with GM_AS_WATCH: what the process did to the range before was not handled in time
  * @threads any
  * @owner   the memory stays the application's
@@ -226,7 +226,8 @@ GM_API gm_ret_t gm_discard(struct gm_as *as, uint64_t va, uint64_t bytes);
  * @retval GM_RET_BUSY     a working set holds pages with a right that would go; nothing changed
  * @retval GM_RET_TIMEDOUT pages did not become free in time: nothing changed, or, as gm_last_error() says, devices may have
  *                         their old rights still: call again
- * @retval GM_RET_NOMEM    out of memory, or the process has too many mappings; part may have changed
+ * @retval GM_RET_NOMEM    out of memory, or the process has too many mappings: part may have changed; or out of
+ *                         descriptors to tell what is mapped (types.h): nothing changed
  * @retval GM_RET_NOTSUP   on a rung (gmem/rung.h) with GM_RUNG_NO_POISON: part of it is away or lost; nothing changed
  * @threads any; blocks
  */

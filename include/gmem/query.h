@@ -80,8 +80,8 @@ GM_API gm_ret_t gm_query(struct gm_as *as, uint64_t va, size_t pages, struct gm_
  * @param[out] info   array[pages], filled in completely
  * @retval GM_RET_SUCCESS  filled in
  * @retval GM_RET_INVAL    @p as is no address space that lives, @p info is NULL; unaligned, empty or overflowing range
- * @retval GM_RET_NODEV    the kernel does not say: the library's descriptors were closed; @p info is that of gm_query()
- *                         for a part of the range at least
+ * @retval GM_RET_NOMEM    the kernel cannot be asked: the program closed the descriptors for that, and has none left to open
+ *                         them again (types.h); @p info is that of gm_query() for a part of the range at least
  * @threads any; a snapshot per block, not over blocks
  */
 GM_API gm_ret_t gm_query_host(struct gm_as *as, uint64_t va, size_t pages, struct gm_page_info *info);

@@ -10,7 +10,10 @@
  *    unless the function says otherwise;
  *  - configuration structures begin with `size`, set by the caller to
  *    `sizeof` the structure; NULL stands for all defaults;
- *  - bad input is answered with GM_RET_INVAL, never with a crash.
+ *  - bad input is answered with GM_RET_INVAL, never with a crash;
+ *  - GM_RET_NOMEM stands for the lack of file descriptors as well: where the program has closed those by which the
+ *    library asks the kernel what is mapped, and there is none left to open them again, that cannot be told for the
+ *    moment. Nothing is taken for unmapped then; gm_last_error() says what to do, and the call works when that is done.
  *
  * Handles: what the functions make (struct gm_lib, gm_dev, gm_as, gm_ctx,
  * gm_ws, gm_fence) *lives* from its making to its end. A pointer to nothing
