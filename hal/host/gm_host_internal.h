@@ -111,11 +111,11 @@ struct gm_host_keep {
 
 struct gm_host_pmap {
 	struct gm_env *env; /* (c) */
+	struct gm_host_fd pagemap;
 	atomic_int fd_app;   /* (a) another number after gm_host_revive() */
 	bool protects;       /* (c) pages of fd_app can be protected */
 	atomic_int fd_kick;  /* (a) eventfd; ditto */
 	int fd_poll;         /* (r) epoll over fd_kick and, once it was asked for, fd_app; another one after gm_host_reopen() */
-	struct gm_host_fd pagemap;
 	bool plain_arena;    /* (c) staging is not registered with fd_app */
 	bool by_entries;     /* (c) the pagemap has no PAGEMAP_SCAN: its entries are read */
 	struct gm_host_pump *pump; /* (c) rungs that have one */

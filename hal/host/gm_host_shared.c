@@ -160,7 +160,7 @@ int gm_host_seg_fd(const struct gm_host_seg *seg)
 
 gm_ret_t gm_host_seg_is_mapped(struct gm_host_pmap *p, const struct gm_host_seg *seg, uint64_t va, uint64_t bytes)
 {
-	struct gm_host_area a;
+	struct gm_host_area a = { .begin = 0 };
 
 	for (uint64_t end = va + bytes; va < end; va = a.end) {
 		gm_ret_t ret = gm_host_area(p->dev, va, &a);

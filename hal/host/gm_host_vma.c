@@ -267,7 +267,7 @@ void gm_host_mem_inherit(void *pmap, uint64_t va, uint64_t bytes, bool inherit)
 /* Is all of it mapped? The kernel changes what it finds before a hole, and only then says so. */
 gm_ret_t gm_host_is_mapped(struct gm_host_dev *d, uint64_t va, uint64_t end)
 {
-	struct gm_host_area a;
+	struct gm_host_area a = { .begin = 0 };
 
 	for (uint64_t at = va; at < end; at = a.end) {
 		gm_ret_t ret = gm_host_area(d, at, &a);
@@ -303,7 +303,7 @@ gm_ret_t gm_host_mem_protect(void *pmap, uint64_t va, uint64_t bytes, uint32_t a
 gm_ret_t gm_host_mem_rights(void *pmap, uint64_t va, struct gm_host_vma *vma)
 {
 	struct gm_host_pmap *p = pmap;
-	struct gm_host_area a;
+	struct gm_host_area a = { .begin = 0 };
 	gm_ret_t ret;
 
 	ret = gm_host_area(p->dev, va, &a);
