@@ -13,6 +13,7 @@ struct gm_devq_entry {
 	uint64_t since_ns;
 	uint64_t not_before_ns; /* of the next attempt */
 	uint64_t pause_ns;      /* since the last one */
+	unsigned untold;        /* how often the host could not tell, before the last attempt */
 };
 
 #define GM_DEVQ_BATCH 64

@@ -178,10 +178,12 @@ static void done(struct gm_dev *dev, const struct gm_devq_entry *first, const st
 	gm_hal_fault_done(dev->hal, first->fault.pmap, first->fault.va, bytes, ret);
 }
 
-/* In the way now, and not for too long yet. NOMEM: or the host cannot tell now what is there (gm_host.h). */
+/* In the way now, and not for too long yet; or the host could not tell what is there (gm_host.h). */
 static bool is_for_later(const struct gm_ctx *ctx, const struct gm_devq_entry *e, gm_ret_t ret, uint64_t now_ns)
 {
-	return (ret == GM_RET_TIMEDOUT || ret == GM_RET_BUSY || ret == GM_RET_NOSPC || ret == GM_RET_NOMEM) &&
+	bool untold = ret == GM_RET_NOMEM && atomic_load(&ctx->as->host->untold) != e->untold;
+
+	return (ret == GM_RET_TIMEDOUT || ret == GM_RET_BUSY || ret == GM_RET_NOSPC || untold) &&
 	       now_ns < gm_deadline_after_ns(e->since_ns, ctx->as->cfg.wait_ns);
 }
 
@@ -233,6 +235,8 @@ static uint64_t serve(struct group *g)
 			done(dev, g->entry[i], g->entry[i], GM_RET_FAULT);
 		return 0;
 	}
+	for (size_t i = 0; i < g->n; i++)
+		g->entry[i]->untold = atomic_load(&ctx->as->host->untold);
 	for (size_t i = 0; i < g->n; i++)
 		g->ask[i] = (struct gm_fault_ask){ g->entry[i]->fault.va - ctx->to_dev, g->entry[i]->fault.access, 0 };
 	gm_fault_block(ctx, g->ask, g->n, ATTEMPT_NS);

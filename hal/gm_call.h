@@ -32,6 +32,7 @@ struct gm_hal_dev {
 	void *fault_arg;
 	bool shim;                 /* dev and all pmaps are those of the validation shim */
 	atomic_bool lost;
+	atomic_uint untold;        /* of the host: how often it could not tell (gm_host.h) */
 	uint32_t granule_bytes;    /* max(GM_PAGE_BYTES, smallest device page) */
 };
 

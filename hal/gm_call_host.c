@@ -22,6 +22,14 @@ static bool aligned(uint64_t va, uint64_t bytes)
 	return va % GM_PAGE_BYTES == 0 && bytes % GM_PAGE_BYTES == 0 && bytes > 0 && va + bytes > va;
 }
 
+/* Who gets NOMEM from something that asks the host among other things learns so whose it may be. */
+static gm_ret_t note(struct gm_hal_dev *h, gm_ret_t ret)
+{
+	if (ret == GM_RET_NOMEM)
+		atomic_fetch_add_explicit(&h->untold, 1, memory_order_relaxed);
+	return ret;
+}
+
 gm_ret_t gm_hal_mem_map(struct gm_hal_dev *h, void *pmap, uint64_t bytes, bool huge, uint64_t *va)
 {
 	enter(h, "mem_map");
@@ -52,19 +60,19 @@ gm_ret_t gm_hal_mem_protect(struct gm_hal_dev *h, void *pmap, uint64_t va, uint6
 gm_ret_t gm_hal_mem_probe(struct gm_hal_dev *h, void *pmap, uint64_t va, struct gm_host_vma *vma)
 {
 	enter(h, "mem_probe");
-	return h->host.mem_probe(pmap, va, vma);
+	return note(h, h->host.mem_probe(pmap, va, vma));
 }
 
 gm_ret_t gm_hal_mem_rights(struct gm_hal_dev *h, void *pmap, uint64_t va, struct gm_host_vma *vma)
 {
 	enter(h, "mem_rights");
-	return h->host.mem_rights(pmap, va, vma);
+	return note(h, h->host.mem_rights(pmap, va, vma));
 }
 
 gm_ret_t gm_hal_mem_kind(struct gm_hal_dev *h, void *pmap, uint64_t va, struct gm_host_vma *vma)
 {
 	enter(h, "mem_kind");
-	return h->host.mem_kind(pmap, va, vma);
+	return note(h, h->host.mem_kind(pmap, va, vma));
 }
 
 bool gm_hal_mem_huge(struct gm_hal_dev *h, void *pmap, uint64_t va)
@@ -82,7 +90,7 @@ gm_ret_t gm_hal_mem_content(struct gm_hal_dev *h, void *pmap, uint64_t va, struc
 gm_ret_t gm_hal_mem_present(struct gm_hal_dev *h, void *pmap, uint64_t va, struct gm_mask *present)
 {
 	enter(h, "mem_present");
-	return h->host.mem_present(pmap, va, present);
+	return note(h, h->host.mem_present(pmap, va, present));
 }
 
 gm_ret_t gm_hal_watch(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes)

@@ -113,17 +113,17 @@ struct gm_host_pmap {
 	struct gm_env *env; /* (c) */
 	struct gm_host_fd pagemap;
 	atomic_int fd_app;   /* (a) another number after gm_host_revive() */
-	bool protects;       /* (c) pages of fd_app can be protected */
 	atomic_int fd_kick;  /* (a) eventfd; ditto */
 	int fd_poll;         /* (r) epoll over fd_kick and, once it was asked for, fd_app; another one after gm_host_reopen() */
+	bool protects;       /* (c) pages of fd_app can be protected */
+	bool knows_malloc;   /* (c) what malloc() gives is recognised (gm_host_kind.c) */
+	atomic_bool lost;    /* (a) a descriptor was closed behind our back, and nobody kept it; until gm_host_reopen() */
 	bool plain_arena;    /* (c) staging is not registered with fd_app */
 	bool by_entries;     /* (c) the pagemap has no PAGEMAP_SCAN: its entries are read */
 	struct gm_host_pump *pump; /* (c) rungs that have one */
-	atomic_bool lost;    /* (a) a descriptor was closed behind our back, and nobody kept it; until gm_host_reopen() */
 	struct gm_host_keep keep;
 	struct gm_host_dev *dev; /* (c) */
 	LIST_ENTRY(gm_host_pmap) in_dev; /* under its lock */
-	bool knows_malloc;   /* (c) what malloc() gives is recognised (gm_host_kind.c) */
 	atomic_uint unread;  /* (a) events taken from the kernel and not handed out, +1 while reading */
 
 	struct gm_mutex lock;
