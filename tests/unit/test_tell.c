@@ -38,26 +38,6 @@ CORE_TEST(tell, neighbour_stays)
 	cr_assert_eq(app_wrong(w, va, 511, 7), 0);
 }
 
-/* MADV_FREE and a store: the page is alive, though its event said that the content is given up. */
-CORE_TEST(tell, alive_is_not_zero)
-{
-	uint64_t va = app_adopted(w, 1, 1), at = word_va(va, 3);
-
-	OK(gm_migrate(w->as, va, BLOCK, w->dev[0], NULL));
-	OK(gm_migrate(w->as, va, BLOCK, NULL, NULL));
-	OK(gm_sim_dontneed(w->sim, va + 3 * PAGE, PAGE));
-	gm_sim_sleep_ns(w->sim, 200 * MS);
-	app_put(w, at, 0x1234);
-	gm_sim_sleep_ns(w->sim, 200 * MS);
-	cannot(w, "mem_present", true);
-	(void)gm_migrate(w->as, va, BLOCK, w->dev[0], NULL);
-	cannot(w, "mem_present", false);
-	cr_assert_eq(app_get(w, at), 0x1234);
-	OK(gm_migrate(w->as, va, BLOCK, w->dev[0], NULL));
-	cr_assert_eq(app_get(w, at), 0x1234);
-	world_check(w);
-}
-
 /* The calls of the interface say so, and work when it has passed. */
 CORE_TEST(tell, calls_fail_and_come_again)
 {
