@@ -62,22 +62,25 @@ static gm_ret_t may_access(struct gm_host_dev *d, uint64_t va, uint64_t bytes, b
 
 static bool is_short(int err)
 {
-	return err == EMFILE || err == ENFILE || err == ENOMEM;
+	return err == EMFILE || err == ENFILE || err == ENOMEM || err == EBADF;
 }
 
 gm_ret_t gm_host_bus_access(void *dev, uint64_t va, void *buf, size_t bytes, bool write)
 {
 	struct gm_host_dev *d = dev;
-	int fd = gm_host_fd_get(&d->mem);
 	gm_ret_t ret;
 	ssize_t n;
+	int fd;
 
-	if (fd < 0)
-		return is_short(-fd) ? gm_host_cannot_tell(d->mem.path, -fd) : GM_RET_NOTSUP;
-	ret = may_access(d, va, bytes, write);
-	if (ret)
-		return ret;
-	n = write ? pwrite(fd, buf, bytes, (off_t)va) : pread(fd, buf, bytes, (off_t)va);
+	do {
+		fd = gm_host_fd_get(&d->mem);
+		if (fd < 0)
+			return is_short(-fd) ? gm_host_cannot_tell(d->mem.path, -fd) : GM_RET_NOTSUP;
+		ret = may_access(d, va, bytes, write);
+		if (ret)
+			return ret;
+		n = write ? pwrite(fd, buf, bytes, (off_t)va) : pread(fd, buf, bytes, (off_t)va);
+	} while (n < 0 && errno == EBADF); /* the program closed it since */
 	return n == (ssize_t)bytes ? GM_RET_SUCCESS : GM_RET_FAULT;
 }
 

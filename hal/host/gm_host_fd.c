@@ -10,7 +10,8 @@
  *
  * Which file it is: device and inode. While our file is open nobody else has that inode; when it is opened again it
  * may have a new one (the kernel numbers those of /proc as it makes them, and forgets them), so number and file are
- * noted together, in one word, by whoever opens: no thread sees the number of one with the file of the other. A
+ * noted together, in one word, by whoever opens: no thread sees the number of one with the file of the other. Who opens
+ * asks the path which file it is, not the number, which the program may have closed already, and another thread opened. A
  * file that the program itself opened of /proc/self under our old number is taken for ours: it answers the same.
  *
  * read() and pread() take any file's bytes, and are done only after a look. ioctl()s of ours fail with another's file:
@@ -30,43 +31,62 @@
 
 #define NUMBER_BITS 24 /* of the word; the kernel's own limit of numbers is far below (fs.nr_open) */
 #define NUMBER_MASK ((UINT64_C(1) << NUMBER_BITS) - 1)
+#define TRIES 16       /* each failed one takes a program that closes all in that moment */
 
 static int number_of(uint64_t word)
 {
 	return (int)(word & NUMBER_MASK) - 1;
 }
 
-/* All that is open under fd: number and file; 0: nothing. Inodes of /proc have 32 bits, so within it no two are alike. */
-static uint64_t word_of(int fd)
+/* Number and file. Inodes of /proc have 32 bits, so within it no two are alike. */
+static uint64_t word_of(const struct stat *st, int fd)
 {
-	struct stat st;
-
-	if (fd < 0 || (uint64_t)fd >= NUMBER_MASK || fstat(fd, &st))
-		return 0;
-	return (((uint64_t)st.st_ino ^ (uint64_t)st.st_dev << 32) << NUMBER_BITS) | (uint64_t)(fd + 1);
+	return (((uint64_t)st->st_ino ^ (uint64_t)st->st_dev << 32) << NUMBER_BITS) | (uint64_t)(fd + 1);
 }
 
 static bool is_ours(uint64_t word)
 {
-	return word && word_of(number_of(word)) == word;
+	struct stat st;
+
+	return word && !fstat(number_of(word), &st) && word_of(&st, number_of(word)) == word;
+}
+
+/* The file at `path`, under fd. 0: it is not, as the program closed all descriptors since it was opened. */
+static uint64_t word_at(const char *path, int fd)
+{
+	struct stat st;
+	uint64_t word = stat(path, &st) ? 0 : word_of(&st, fd);
+
+	return is_ours(word) ? word : 0;
 }
 
 static int open_again(struct gm_host_fd *f)
 {
 	uint64_t old = atomic_load(&f->word), word;
-	int fd = open(f->path, f->flags | O_CLOEXEC);
 
-	if (fd < 0)
-		return -errno;
-	fd = gm_host_fd_high(fd);
-	word = word_of(fd);
-	if (word == old) /* the same number again, and the same inode */
-		return fd;
-	while (word && !is_ours(old))
-		if (atomic_compare_exchange_strong(&f->word, &old, word))
+	for (unsigned i = 0; i < TRIES; i++) {
+		int fd = open(f->path, f->flags | O_CLOEXEC);
+
+		if (fd < 0)
+			return -errno;
+		fd = gm_host_fd_high(fd);
+		if ((uint64_t)fd >= NUMBER_MASK) {
+			close(fd);
+			return -EMFILE;
+		}
+		word = word_at(f->path, fd);
+		if (!word)
+			continue;
+		if (word == old) /* the same number again, and the same inode */
 			return fd;
-	close(fd); /* another thread was faster; or the number is too large */
-	return word ? number_of(old) : -EMFILE;
+		while (!is_ours(old))
+			if (atomic_compare_exchange_strong(&f->word, &old, word))
+				return fd;
+		if (is_ours(word)) /* another thread was faster */
+			close(fd);
+		return number_of(old);
+	}
+	return -EBADF;
 }
 
 int gm_host_fd_init(struct gm_host_fd *f, const char *path, int flags)

@@ -428,6 +428,7 @@ static int scan(struct gm_host_pmap *p, uint64_t begin, uint64_t end, uint64_t a
 		size_t n, uint64_t *walked)
 {
 	int fd = p->by_entries ? gm_host_fd_get(&p->pagemap) : gm_host_fd_last(&p->pagemap), found, again;
+	unsigned tries = 0;
 
 	if (p->by_entries && !(anyof & GM_PAGE_HAS_CONTENT))
 		return -EINVAL;
@@ -435,7 +436,8 @@ static int scan(struct gm_host_pmap *p, uint64_t begin, uint64_t end, uint64_t a
 		return fd < 0 ? fd : read_entries(fd, begin, end, vec, n, walked);
 	do {
 		found = gm_pagemap_scan(fd, begin, end, anyof, vec, n, walked);
-		again = found < 0 ? gm_host_fd_again(&p->pagemap, &fd, -found) : 0;
+		/* ENOTTY may be that of another's file, whose number is ours by now */
+		again = found < 0 ? gm_host_fd_again(&p->pagemap, &fd, found == -ENOTTY && tries++ < 8 ? EBADF : -found) : 0;
 	} while (again > 0);
 	return again < 0 ? again : found;
 }
