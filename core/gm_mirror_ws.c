@@ -228,7 +228,10 @@ void gm_mirror_yield(struct gm_as *as, uint64_t va, uint64_t end, uint64_t deadl
 	}
 }
 
-/* The next piece of [*at, end) that may be adopted, after which *at is. SUCCESS, NOENT (none), NOMEM (it cannot be told now). */
+/*
+ * The next piece of [*at, end) that may be adopted, after which *at is. SUCCESS, NOENT (none), NOMEM (it cannot be told
+ * now).
+ */
 static gm_ret_t next_anon(struct gm_as *as, uint64_t *at, uint64_t end, struct gm_host_vma *vma)
 {
 	while (*at < end) {

@@ -343,8 +343,8 @@ gm_ret_t gm_host_share_map(void *pmap, int fd, uint64_t offset, uint64_t bytes, 
 /* ------------------------------------------------------------ and its end */
 
 /*
- * What is ours still of the view: the program may have unmapped it, and what is there now is not ours to unmap. Where that
- * cannot be told now the rest stays.
+ * What is ours still of the view: the program may have unmapped it, and what is there now is not ours to unmap. Where
+ * that cannot be told now the rest stays.
  */
 static void unmap_view(struct gm_host_pmap *p, const struct gm_host_seg *s)
 {
@@ -364,7 +364,8 @@ static void unmap_view(struct gm_host_pmap *p, const struct gm_host_seg *s)
 			gm_host_mem_unmap(p, lo, hi - lo);
 	}
 	if (ret == GM_RET_NOMEM)
-		gm_log(p->env, GM_LOG_WARN, "shared memory at 0x%llx stays mapped: %s", (unsigned long long)s->va, gm_last_error());
+		gm_log(p->env, GM_LOG_WARN, "shared memory at 0x%llx stays mapped: %s", (unsigned long long)s->va,
+		       gm_last_error());
 }
 
 static void unmap_seg(struct gm_host_pmap *p, const struct gm_host_seg *s)

@@ -475,7 +475,8 @@ static size_t read_faults(struct gm_host_pmap *p, struct gm_host_msg *msgs, size
 	ssize_t got;
 
 	/* Another file's data are not ours to read. Not lost may mean: not now, as there is no descriptor left. */
-	if (gm_uffd_changing(p->shared.fd) < 0 && (gm_host_lost(p) == GM_RET_NODEV || gm_uffd_changing(p->shared.fd) < 0))
+	if (gm_uffd_changing(p->shared.fd) < 0 &&
+	    (gm_host_lost(p) == GM_RET_NODEV || gm_uffd_changing(p->shared.fd) < 0))
 		return 0;
 	n = n / 2 < READ_ONCE_MSGS ? (n + 1) / 2 : READ_ONCE_MSGS;
 	got = read(p->shared.fd, raw, n * sizeof(raw[0]));

@@ -100,8 +100,8 @@ gm_ret_t gm_sim_fork_snapshot(struct gm_sim *sim, uint64_t va, void *buf, size_t
 
 /* Make the nth call of a host operation from now fail: "steal", "restore", "fill", "zero", "watch",
  * "watch_stores", "fill_protected", "unprotect", "slot_alloc", "mem_map", "child_fill"; with NOMEM, or AGAIN for what
- * moves, makes or unprotects pages (transient). Or a question be answered with "cannot tell now" (gm_host.h): "mem_probe",
- * "mem_rights", "mem_kind", "mem_content", "mem_present", "mem_protect", "bus_access" (bus_touch() as well). */
+ * moves, makes or unprotects pages (transient). Or a question be answered with "cannot tell now" (gm_host.h):
+ * "mem_probe", "mem_rights", "mem_kind", "mem_content", "mem_present", "mem_protect", "bus_access" (bus_touch() too). */
 gm_ret_t gm_sim_fail(struct gm_sim *sim, const char *op, uint64_t nth, uint64_t count);
 /* nth 1 is the next call; `count` calls fail from there on; 0 of either disarms. INVAL: no such op. */
 

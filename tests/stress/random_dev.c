@@ -508,8 +508,9 @@ static void slow_down(struct rnd_world *w, struct gm_dev *dev)
 }
 
 /* The last ones are questions, answered with "cannot tell now". */
-static const char *const host_ops[] = { "steal", "restore", "fill", "zero", "watch", "slot_alloc", "mem_map", "child_fill",
-					"mem_probe", "mem_rights", "mem_kind", "mem_content", "mem_present", "bus_access" };
+static const char *const host_ops[] = { "steal", "restore", "fill", "zero", "watch", "slot_alloc", "mem_map",
+					"child_fill", "mem_probe", "mem_rights", "mem_kind", "mem_content",
+					"mem_present", "bus_access" };
 #define HOST_OPS (sizeof(host_ops) / sizeof(host_ops[0]))
 
 bool rnd_inject(struct rnd_world *w)

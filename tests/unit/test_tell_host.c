@@ -54,16 +54,21 @@ static struct gm_host_dev *dev_of(struct rung *r)
 }
 
 /* What the program might do, to those by which the library asks. */
-static void close_files(struct rung *r)
+static void close_files_of(struct gm_host_pmap *p)
 {
-	struct gm_host_dev *d = dev_of(r);
+	struct gm_host_dev *d = p->dev;
 
 	close(gm_host_fd_last(&d->mem));
 	close(gm_host_fd_last(&d->maps));
 	close(gm_host_fd_last(&d->smaps));
 	close(gm_host_fd_last(&d->status));
 	close(gm_host_fd_last(&d->task));
-	close(gm_host_fd_last(&((struct gm_host_pmap *)r->as->hpmap)->pagemap));
+	close(gm_host_fd_last(&p->pagemap));
+}
+
+static void close_files(struct rung *r)
+{
+	close_files_of(r->as->hpmap);
 }
 
 /* Part of b goes without gm_release(); a, on the device, is in the same block, and stays. */
@@ -351,6 +356,84 @@ Test(tell_host, not_the_spaces)
 	cr_assert_eq(h.ops->msg_read(h.pmap, msg, 4), 0);
 	some_left();
 	cr_assert_eq(left_in(fd), 40);
+	host_end(&h);
+}
+
+/* ------------------------------------------------------------ shared memory */
+
+/* A block of it that is away, with all its frames in the file. */
+static char *shared_away(struct host *h, uint64_t *slot)
+{
+	struct gm_mask want = gm_mask_span(0, GM_BLOCK_PAGES);
+	struct gm_host_steal out;
+	uint64_t va = 0;
+	char *at;
+
+	host_begin(h);
+	OK(h->ops->share_map(h->pmap, -1, 0, BLOCK, &va));
+	at = (char *)(uintptr_t)va;
+	put_marks(at, 0, GM_BLOCK_PAGES);
+	OK(h->ops->watch(h->pmap, va, BLOCK));
+	OK(h->ops->share_slot(h->pmap, va, slot));
+	OK(h->ops->steal(h->pmap, va, &want, *slot, &out));
+	cr_assert(gm_mask_full(&out.moved));
+	cr_assert(gm_mask_empty(&out.hole));
+	return at;
+}
+
+/* What needs an answer has none, and changes nothing; what needs none goes on. */
+Test(tell_host, shared_memory_unasked)
+{
+	static char src[GM_PAGE_BYTES];
+	struct gm_host_vma vma;
+	uint64_t slot, va, done;
+	struct host h;
+	char *at = shared_away(&h, &slot);
+
+	va = GM_VA(at);
+	none_left();
+	close_files_of(h.pmap);
+	IS(h.ops->watch(h.pmap, va, BLOCK), GM_RET_NOMEM);
+	IS(h.ops->mem_rights(h.pmap, va, &vma), GM_RET_NOMEM);
+	IS(h.ops->mem_probe(h.pmap, va, &vma), GM_RET_NOMEM);
+	IS(h.ops->fill(h.pmap, va, src, PAGE, &done), GM_RET_NOMEM);
+	IS(h.ops->zero(h.pmap, va, PAGE, &done), GM_RET_NOMEM);
+	IS(h.ops->unmark(h.pmap, va, PAGE, &done), GM_RET_NOMEM);
+	OK(h.ops->restore(h.pmap, va, slot, BLOCK, &done));
+	cr_assert_eq(wrong_marks(at, 0, GM_BLOCK_PAGES), 0);
+	h.ops->mem_unmap(h.pmap, va, BLOCK);
+	some_left();
+	cr_assert(strstr(h.log, "stays mapped"), "%s", h.log);
+	cr_assert_eq(wrong_marks(at, 0, GM_BLOCK_PAGES), 0, "it may be another's");
+	host_end(&h);
+}
+
+/* What the file has at the moment. */
+static bool has_frame(const char *at)
+{
+	unsigned char in;
+
+	cr_assert_eq(mincore((void *)(uintptr_t)GM_VA(at), PAGE, &in), 0);
+	return in & 1;
+}
+
+/* Where all was watched all the time the program has none of the frames; else it may have, and they are one. */
+Test(tell_host, shared_memory_is_dropped_unasked)
+{
+	struct gm_host_pmap *p;
+	struct host h;
+	uint64_t slot;
+	char *at = shared_away(&h, &slot);
+
+	p = h.pmap;
+	none_left();
+	close_files_of(p);
+	h.ops->slot_drop(p, slot, PAGE);
+	atomic_store(&p->shared.gap, true); /* as gm_host_reopen() */
+	h.ops->slot_drop(p, slot + PAGE, PAGE);
+	some_left();
+	cr_assert(!has_frame(at));
+	cr_assert(has_frame(at + PAGE));
 	host_end(&h);
 }
 
