@@ -175,14 +175,15 @@ static void settle_edges(struct gm_as *as, const struct span *s, uint64_t deadli
 	}
 }
 
-static gm_ret_t enter_regions(struct gm_as *as, const struct span *s)
+/* SUCCESS, EXIST, or AGAIN: others took of the stock, which must be filled again. */
+static gm_ret_t try_enter(struct gm_as *as, const struct span *s)
 {
 	gm_ret_t ret;
 
 	gm_lock(as->env, &as->lock);
 	ret = check_overlap(as, s);
 	if (!ret && gm_regions_room(&as->regions) < 6)
-		ret = GM_RET_NOMEM;
+		ret = GM_RET_AGAIN;
 	if (!ret && s->va < s->end) {
 		gm_mem_clear_stale(as, s->va, s->end);
 		(void)gm_regions_insert(&as->regions, s->va, s->end, GM_REGION_ADOPTED);
@@ -194,6 +195,18 @@ static gm_ret_t enter_regions(struct gm_as *as, const struct span *s)
 		(void)gm_regions_insert(&as->regions, s->edge[i], s->edge[i] + GM_PAGE_BYTES, GM_REGION_EDGE);
 	}
 	gm_unlock(as->env, &as->lock);
+	return ret;
+}
+
+static gm_ret_t enter_regions(struct gm_as *as, const struct span *s)
+{
+	gm_ret_t ret;
+
+	do {
+		ret = gm_mem_stock(as, 6);
+		if (!ret)
+			ret = try_enter(as, s);
+	} while (ret == GM_RET_AGAIN);
 	return ret;
 }
 
@@ -254,8 +267,8 @@ gm_ret_t gm_adopt(struct gm_as *as, void *ptr, uint64_t bytes, uint32_t flags)
 	ret = s.va < s.end ? gm_fork_set(as, s.va, s.end, GM_FORK_DEFAULT) : GM_RET_SUCCESS;
 	if (!ret)
 		ret = enter_regions(as, &s);
-	if (ret == GM_RET_NOMEM)
-		return gm_fail(ret, "gm_adopt: no memory for a region");
+	if (ret && ret != GM_RET_EXIST)
+		return ret;
 	if (ret)
 		return gm_fail(ret, "gm_adopt: [0x%llx, 0x%llx) overlaps memory that is managed already",
 			       (unsigned long long)va, (unsigned long long)(va + bytes));

@@ -90,6 +90,7 @@ struct gm_as {
 	atomic_uint live_blocks;         /* in memory, and packed victims in somebody's hands: the space ends at 0 */
 	atomic_uint releasing;            /* gm_free(), gm_release() under way: regions are out, mappings not yet */
 	atomic_uint doomed_blocks;       /* with pages that an event doomed and nobody dropped yet */
+	struct gm_zap_ranges zaps;       /* (A) */
 	struct gm_rights rights;         /* changes of what the process itself may do */
 	LIST_HEAD(, gm_pin) pins;        /* (A) the last one first */
 	unsigned sets;                   /* (A) working sets held */

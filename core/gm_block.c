@@ -224,10 +224,11 @@ struct gm_mask gm_block_clip(const struct gm_block *b, uint64_t va, uint64_t end
 	return lo < hi ? gm_mask_span(gm_page_of(b, lo), gm_page_of(b, hi)) : gm_mask_none();
 }
 
-/* (A) What the regions say about a block's pages. */
+/* (A) What the regions say about a block's pages, and which of them were given up a moment ago. */
 static void learn_regions(struct gm_block *b)
 {
-	uint64_t end = b->va + GM_BLOCK_BYTES;
+	uint64_t end = b->va + GM_BLOCK_BYTES, now_ns = gm_now_ns(b->as->env);
+	struct gm_mask zapped;
 	struct gm_regions *rs = &b->as->regions;
 	struct gm_region buf;
 
@@ -239,7 +240,12 @@ static void learn_regions(struct gm_block *b)
 		else
 			b->managed = gm_mask_or(b->managed, pages);
 	}
-	b->host = b->managed;
+	zapped = gm_zap_recall(&b->as->zaps, b->va, now_ns);
+	b->host = gm_mask_sub(b->managed, zapped);
+	if (!gm_mask_empty(&zapped)) {
+		gm_zap_note(&b->zap, &zapped, now_ns);
+		b->doomed_ns = now_ns;
+	}
 	gm_pin_keep_new(b, &b->managed); /* (block): nobody else knows of it yet */
 }
 
@@ -358,9 +364,10 @@ static void unindex(struct gm_block *b, struct gm_radix_spares *nodes)
 	b->indexed = false;
 }
 
-void gm_block_retire(struct gm_block *b)
+bool gm_block_retire(struct gm_block *b)
 {
 	struct gm_radix_spares nodes = { .count = 0 };
+	uint64_t now_ns = gm_now_ns(b->as->env);
 	struct gm_as *as = b->as;
 	bool gone = false;
 
@@ -368,7 +375,7 @@ void gm_block_retire(struct gm_block *b)
 	gm_lock(as->env, &b->lock);
 	gm_readers_keep_out(&as->readers);
 	/* Two references, the index's and the caller's: nobody else is about to use it. */
-	if (b->indexed && !b->watched && !b->has_slot && gm_block_all_host(b) &&
+	if (b->indexed && !b->watched && !b->has_slot && gm_block_all_host(b) && !gm_block_is_zapped(b, now_ns) &&
 	    atomic_load_explicit(&b->refs, memory_order_acquire) == 2) {
 		unindex(b, &nodes);
 		gone = true;
@@ -379,6 +386,7 @@ void gm_block_retire(struct gm_block *b)
 	gm_radix_spares_free(as->env, &nodes);
 	if (gone)
 		gm_block_put(b);
+	return gone;
 }
 
 void gm_block_unindex(struct gm_block *b)
@@ -524,6 +532,11 @@ void gm_block_doom(struct gm_block *b, const struct gm_mask *pages, uint64_t now
 	b->doomed_ns = now_ns;
 	gm_zap_note(&b->zap, pages, now_ns);
 	gm_block_count_doomed(b);
+}
+
+bool gm_block_is_zapped(const struct gm_block *b, uint64_t now_ns)
+{
+	return b->doomed_ns && now_ns < b->doomed_ns + GM_ZAP_GRACE_NS && !gm_mask_empty(&b->managed);
 }
 
 void gm_block_count_doomed(struct gm_block *b)

@@ -134,8 +134,10 @@ struct gm_block *gm_block_next_live(struct gm_as *as, uint64_t va, uint64_t end)
 /* (A) The first block that meets [va, end) and is not packed, and the one after b; no reference. */
 struct gm_block *gm_block_first(struct gm_as *as, uint64_t va, uint64_t end);
 struct gm_block *gm_block_after(struct gm_block *b, uint64_t end);
-/* Drop it from the index if nothing distinguishes it from an untracked one. Takes the space's lock. */
-void gm_block_retire(struct gm_block *b);
+/* The kernel may have yet to drop what the process gave up in it. (block) */
+bool gm_block_is_zapped(const struct gm_block *b, uint64_t now_ns);
+/* Drop it from the index if nothing distinguishes it from an untracked one; true: done. Takes the space's lock. */
+bool gm_block_retire(struct gm_block *b);
 
 /* Teardown: out of the index whatever its state. */
 void gm_block_unindex(struct gm_block *b);

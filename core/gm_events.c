@@ -52,6 +52,49 @@ static bool doom_pages(struct gm_block *b, const struct gm_mask *pages, bool unm
 	return !gm_mask_empty(&idle) || unmapped;
 }
 
+/*
+ * The next block of [va, end), with a reference; what is given up before it, and has none, is noted. Both at once: who
+ * makes a block there has it noted, or the block is doomed, once. In the handler no block is packed: handle() has
+ * opened them, and while it has messages none is packed anew.
+ */
+static struct gm_block *next_given_up(struct gm_as *as, uint64_t va, uint64_t end, uint64_t now_ns)
+{
+	struct gm_block *b;
+	uint64_t gap_end;
+
+	if (va >= end)
+		return NULL;
+	gm_lock(as->env, &as->lock);
+	b = gm_block_first(as, va, end);
+	gap_end = b ? b->va : end;
+	if (va < gap_end)
+		gm_zap_note_range(&as->zaps, va, gap_end, now_ns);
+	if (b)
+		gm_block_get(b);
+	gm_unlock(as->env, &as->lock);
+	return b;
+}
+
+/* (A) False: not enough spare regions. */
+static bool carve(struct gm_as *as, uint64_t va, uint64_t end)
+{
+	/* One spare each at most, so two make sure that both succeed or none is tried. */
+	return gm_regions_room(&as->regions) >= 2 && gm_regions_carve(&as->regions, va, end, GM_REGION_ADOPTED) &&
+	       gm_regions_carve(&as->regions, va, end, GM_REGION_OWNED);
+}
+
+static void doom(struct gm_block *b, uint64_t va, uint64_t end, bool unmapped, uint64_t now_ns)
+{
+	struct gm_mask pages = gm_block_clip(b, va, end);
+	bool work;
+
+	gm_lock(b->as->env, &b->lock);
+	work = doom_pages(b, &pages, unmapped, now_ns);
+	gm_unlock(b->as->env, &b->lock);
+	if (work)
+		gm_work_queue(b, 0);
+}
+
 bool gm_events_doom(struct gm_as *as, uint64_t va, uint64_t end, bool unmapped)
 {
 	uint64_t now_ns = gm_now_ns(as->env);
@@ -59,26 +102,27 @@ bool gm_events_doom(struct gm_as *as, uint64_t va, uint64_t end, bool unmapped)
 
 	if (unmapped) {
 		gm_lock(as->env, &as->lock);
-		/* One spare each at most, so two make sure that both succeed or none is tried. */
-		carved = gm_regions_room(&as->regions) >= 2 && gm_regions_carve(&as->regions, va, end, GM_REGION_ADOPTED) &&
-			 gm_regions_carve(&as->regions, va, end, GM_REGION_OWNED);
+		carved = carve(as, va, end);
 		gm_unlock(as->env, &as->lock);
 	}
 	if (!carved)
 		return false;
-	/* In the handler none is packed: handle() has opened them, and while it has messages none is packed anew. */
 	for (struct gm_block *b; (b = gm_block_next(as, va, end)); gm_block_put(b)) {
-		struct gm_mask pages = gm_block_clip(b, va, end);
-		bool work;
-
-		gm_lock(as->env, &b->lock);
-		work = doom_pages(b, &pages, unmapped, now_ns);
-		gm_unlock(as->env, &b->lock);
-		if (work)
-			gm_work_queue(b, 0);
+		doom(b, va, end, unmapped, now_ns);
 		va = b->va + GM_BLOCK_BYTES;
 	}
 	return true;
+}
+
+/* A REMOVE. */
+static void give_up(struct gm_as *as, uint64_t va, uint64_t end)
+{
+	uint64_t now_ns = gm_now_ns(as->env);
+
+	for (struct gm_block *b; (b = next_given_up(as, va, end, now_ns)); gm_block_put(b)) {
+		doom(b, va, end, false, now_ns);
+		va = b->va + GM_BLOCK_BYTES;
+	}
 }
 
 /*
@@ -179,7 +223,9 @@ static bool handle(struct gm_as *as, const struct gm_host_msg *msg)
 		break;
 	case GM_HOST_REMOVE:
 		if (!GM_PLANTED(as, GM_PLANT_MISS_REMOVE))
-			ok = gm_remap_empty(as, msg->va, end) && gm_events_doom(as, msg->va, end, false);
+			ok = gm_remap_empty(as, msg->va, end);
+		if (ok && !GM_PLANTED(as, GM_PLANT_MISS_REMOVE))
+			give_up(as, msg->va, end);
 		break;
 	case GM_HOST_UNMAP:
 		if (!GM_PLANTED(as, GM_PLANT_MISS_UNMAP))

@@ -380,11 +380,30 @@ static gm_ret_t map_fresh(struct gm_as *as, const struct gm_mem_source *from, ui
 	return ret;
 }
 
-/* The address may have been somebody else's a moment ago. */
+/* The address may have been somebody else's a moment ago, and was freed while nobody watched it: no event told of that. */
+static gm_ret_t enter_region(struct gm_as *as, uint64_t va, uint64_t end, enum gm_region_kind kind)
+{
+	bool room, ok = false;
+
+	do { /* others take of the stock too */
+		gm_ret_t ret = gm_mem_stock(as, 2);
+
+		if (ret)
+			return ret;
+		gm_lock(as->env, &as->lock);
+		room = gm_regions_room(&as->regions) >= 2;
+		if (room) {
+			clear_former(as, va, end);
+			ok = !gm_remap_meets(as, va, end) && gm_regions_insert(&as->regions, va, end, kind);
+		}
+		gm_unlock(as->env, &as->lock);
+	} while (!room);
+	return ok ? GM_RET_SUCCESS : gm_fail(GM_RET_NOMEM, "no memory for a region");
+}
+
 static gm_ret_t take_address(struct gm_as *as, uint64_t va, uint64_t end, enum gm_region_kind kind, enum gm_fork fork)
 {
 	uint64_t deadline_ns = gm_deadline_ns(as->env, as->cfg.wait_ns);
-	bool ok;
 	gm_ret_t ret = gm_events_settle(as, deadline_ns);
 
 	if (!ret)
@@ -393,12 +412,7 @@ static gm_ret_t take_address(struct gm_as *as, uint64_t va, uint64_t end, enum g
 		ret = gm_pack_open_range(as, va, end);
 	if (!ret)
 		ret = gm_fork_set(as, va, end, fork);
-	gm_lock(as->env, &as->lock);
-	if (!ret) /* freed while nobody watched it: no event told of that */
-		clear_former(as, va, end);
-	ok = !ret && !gm_remap_meets(as, va, end) && gm_regions_insert(&as->regions, va, end, kind);
-	gm_unlock(as->env, &as->lock);
-	return ok || ret ? ret : gm_fail(GM_RET_NOMEM, "no memory for a region");
+	return ret ? ret : enter_region(as, va, end, kind);
 }
 
 gm_ret_t gm_mem_obtain(struct gm_as *as, const struct gm_mem_source *from, uint64_t bytes, enum gm_fork fork, uint64_t *out)

@@ -86,12 +86,15 @@ static struct gm_block *next_block(struct gm_as *as, uint64_t *next_ns)
 	return b;
 }
 
-/* (block) Claim all pages if it is all host: nobody may come between unwatching and forgetting. */
-static bool claim_idle(struct gm_block *b, struct gm_mask *all)
+/*
+ * (block) Claim all pages if it is all host: nobody may come between unwatching and forgetting. What is given up from
+ * here on is busy, and taken apart when it is released; what was given up a moment ago is not there, whatever is present.
+ */
+static bool claim_idle(struct gm_block *b, struct gm_mask *all, uint64_t now_ns)
 {
 	struct gm_mask none = gm_mask_none();
 
-	if (!gm_block_all_host(b) || !gm_mask_equal(&b->busy, &none))
+	if (!gm_block_all_host(b) || !gm_mask_equal(&b->busy, &none) || gm_block_is_zapped(b, now_ns))
 		return false;
 	*all = gm_mask_not(none);
 	b->busy = *all;
@@ -102,18 +105,21 @@ static bool claim_idle(struct gm_block *b, struct gm_mask *all)
 static void forget(struct gm_block *b)
 {
 	struct gm_as *as = b->as;
+	uint64_t now_ns = gm_now_ns(as->env);
 	struct gm_mask all, registered;
 	bool mine, has_slot;
 
 	gm_lock(as->env, &b->lock);
-	mine = claim_idle(b, &all);
+	mine = claim_idle(b, &all, now_ns);
 	registered = b->registered; /* also what is not managed any more, or it would stay watched for ever */
 	if (as->cfg.flags & GM_AS_WATCH)
 		registered = gm_mask_sub(registered, b->managed);
 	has_slot = b->has_slot;
 	gm_unlock(as->env, &b->lock);
-	if (!mine)
+	if (!mine) {
+		gm_work_queue(b, gm_deadline_ns(as->env, GM_ZAP_GRACE_NS));
 		return;
+	}
 	if (!gm_mirror_let_go(b)) {
 		gm_txn_release_unmoved(b, &all);
 		gm_work_queue(b, gm_deadline_ns(as->env, GM_WORK_RETRY_NS));
@@ -131,7 +137,8 @@ static void forget(struct gm_block *b)
 	b->host = b->managed; /* NONE is a hole of the host from here on */
 	gm_unlock(as->env, &b->lock);
 	gm_txn_release(b, &all);
-	gm_block_retire(b);
+	if (!gm_block_retire(b)) /* given up meanwhile, or of use to somebody */
+		gm_work_queue(b, gm_deadline_ns(as->env, GM_ZAP_GRACE_NS));
 }
 
 static void work(struct gm_block *b)
