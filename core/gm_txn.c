@@ -347,12 +347,27 @@ gm_ret_t gm_txn_begin_at(struct gm_txn *t, uint64_t now_ns)
 	return GM_RET_SUCCESS;
 }
 
+/* Until one of them has content again that is known of, or it is time to look again. */
+static void pause_zap(struct gm_txn *t)
+{
+	uint64_t until_ns = t->until_ns < t->deadline_ns ? t->until_ns : t->deadline_ns;
+	struct gm_block *b = t->where;
+	gm_ret_t ret = GM_RET_SUCCESS;
+
+	gm_lock(t->as->env, &b->lock);
+	while (!ret && !gm_mask_meets(&b->host, &t->what))
+		ret = gm_wait(t->as->env, &b->waitq, &b->lock, until_ns);
+	gm_unlock(t->as->env, &b->lock);
+}
+
 void gm_txn_end(struct gm_txn *t)
 {
 	for (size_t i = 0; i < t->moves; i++)
 		end_one(&t->move[i], t->dev, t->deadline_ns, !(t->flags & GM_TXN_INLINE), t->now_ns);
 	if (t->dev)
 		gm_txn_leave_moving(t->as);
+	if (t->why == GM_BLOCKED_ZAP)
+		pause_zap(t);
 }
 
 static gm_ret_t wait_thaw(struct gm_txn *t)

@@ -41,6 +41,7 @@ enum gm_blocked {
 	GM_BLOCKED_ELSEWHERE, /* to a device: another device has it; bring it home first */
 	GM_BLOCKED_STALE,     /* to a device: the frames reserved do not fit what is there now; reserve again */
 	GM_BLOCKED_FROZEN,    /* a fork */
+	GM_BLOCKED_ZAP,       /* to a device, and nothing else was: what was given up may be there still; gm_txn_end() waits */
 };
 
 #define GM_TXN_INLINE 1u   /* in the fault handler: nothing that waits */
@@ -64,7 +65,7 @@ struct gm_txn {
 	enum gm_blocked why;
 	struct gm_block *where;      /* which block blocked (no reference) */
 	struct gm_mask what;         /* ... and which of its pages */
-	uint64_t until_ns;           /* SLICE: when it ends */
+	uint64_t until_ns;           /* SLICE: when it ends; ZAP: when to look again */
 	struct gm_mask refused;      /* to the host, one block: nothing is mapped where it belongs, or something is there */
 };
 
@@ -85,7 +86,7 @@ gm_ret_t gm_txn_wait(struct gm_txn *t);
 gm_ret_t gm_txn_to_dev(struct gm_txn *t);
 gm_ret_t gm_txn_to_host(struct gm_txn *t);
 
-/* Busy no more; drops what was doomed meanwhile; wakes. */
+/* Busy no more; drops what was doomed meanwhile; wakes. After ZAP it pauses, longer the more often it was looked. */
 void gm_txn_end(struct gm_txn *t);
 
 /* End for pages marked busy by other means: the fault handler, mappings in place. */

@@ -126,6 +126,9 @@ static gm_ret_t need_slot(struct gm_block *b)
 	return GM_RET_SUCCESS;
 }
 
+/* Between one look and the next, at least. */
+#define ZAP_PAUSE_NS (UINT64_C(10) * 1000)
+
 /*
  * madvise(MADV_FREE) reports the same event as MADV_DONTNEED but may leave the
  * page where it is, and the program may write to it again without a fault. So
@@ -138,6 +141,7 @@ static void recheck_none(struct gm_txn *t, struct gm_move *m)
 	struct gm_block *b = m->block;
 	struct gm_as *as = b->as;
 	struct gm_mask present, alive, pending;
+	uint64_t now_ns;
 	gm_ret_t ret;
 
 	if (GM_PLANTED(as, GM_PLANT_FREED_LOST) || gm_mask_empty(&m->none))
@@ -153,11 +157,16 @@ static void recheck_none(struct gm_txn *t, struct gm_move *m)
 	alive = gm_mask_and(m->none, present);
 	if (gm_mask_empty(&alive))
 		return;
+	now_ns = gm_now_ns(as->env);
 	gm_lock(as->env, &b->lock);
-	pending = gm_zap_pending(&b->zap, gm_now_ns(as->env));
+	pending = gm_zap_pending(&b->zap, now_ns);
+	t->until_ns = now_ns + ZAP_PAUSE_NS + (now_ns > b->doomed_ns ? now_ns - b->doomed_ns : 0) / 4;
 	gm_unlock(as->env, &b->lock);
 	if (gm_mask_meets(&alive, &pending) && !GM_PLANTED(as, GM_PLANT_ZAP_EARLY)) {
 		m->none = gm_mask_sub(m->none, alive); /* next time */
+		t->why = GM_BLOCKED_ZAP;
+		t->where = b;
+		t->what = gm_mask_and(alive, pending);
 		gm_txn_fail(t, GM_RET_AGAIN);
 		return;
 	}

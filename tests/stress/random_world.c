@@ -196,7 +196,7 @@ static void make_space(struct rnd_world *w, struct rnd_space *s)
 {
 	struct gm_as_config config = { .size = sizeof(config), .wait_ns = RND_WAIT_NS };
 	static const uint64_t slices_ns[] = { 1000, 20000, 100000 };
-	static const uint64_t packs_after_ns[] = { 1, 100000, GM_PACK_IDLE_NS };
+	static const uint64_t packs_after_ns[] = { 10000, 200000, GM_PACK_IDLE_NS };
 
 	s->w = w;
 	config.flags = (rnd_one_in(w, 3) ? GM_AS_EXCLUSIVE : 0) | (rnd_one_in(w, 6) ? GM_AS_NO_THREADS : 0) |
