@@ -16,6 +16,15 @@ struct gm_devq_entry {
 	unsigned untold;        /* how often the host could not tell, before the last attempt */
 };
 
+/* Who asked for more than was given comes again, and has waited since then. */
+struct gm_devq_debt {
+	void *pmap;
+	uint64_t va, since_ns;
+	uint64_t at_ns; /* answered; much later it is somebody else */
+	uint32_t more;  /* rights that were not given */
+};
+
+#define GM_DEVQ_DEBTS 8
 #define GM_DEVQ_BATCH 64
 /* So many that something is in the way of do not keep others waiting; with more, others are fetched as these go. */
 #define GM_DEVQ_KEPT 1024
@@ -43,6 +52,8 @@ struct gm_dev {
 	size_t faults;
 	struct gm_devq_entry kept[GM_DEVQ_KEPT];   /* for later ones */
 	size_t n_kept;
+	struct gm_devq_debt debt[GM_DEVQ_DEBTS];
+	unsigned next_debt;
 };
 
 #endif

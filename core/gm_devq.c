@@ -6,9 +6,10 @@
  *     fetched --served, with the others of its block--> replayed
  *             --in the way for long--> kept for a later batch, others go first
  *             --cannot be served--> the access fails with the reason
- *             --one of several, and the least of them can be served--> replayed: who asks for more comes again, alone
+ *             --one of several, and the least of them can be served--> replayed: who asks for more comes again, alone,
+ *                                                                      and has waited since it came first
  *
- * So a load does not fail for the sake of a store to memory that may only be read. Nor does an access that began after
+ * So a load neither fails nor waits for the sake of a store to memory that may only be read. Nor does an access that began after
  * the rights were asked for: a failure is for what the device had named before (hal.h), which all of a batch was.
  *
  * Where all faults of a block were served one replay covers them all; an access
@@ -32,6 +33,7 @@
 #include "core/gm_fault.h"
 
 #define ATTEMPT_NS (UINT64_C(2) * 1000 * 1000)
+#define DEBT_NS (UINT64_C(100) * 1000 * 1000)
 #define FIRST_PAUSE_NS (UINT64_C(1) * 1000 * 1000)
 #define LONGEST_PAUSE_NS (UINT64_C(8) * 1000 * 1000)
 
@@ -76,6 +78,27 @@ static bool joins_kept(struct gm_dev *dev, const struct gm_dev_fault *f)
 	return false;
 }
 
+static void remember(struct gm_dev *dev, const struct gm_devq_entry *e, uint64_t now_ns)
+{
+	dev->debt[dev->next_debt++ % GM_DEVQ_DEBTS] = (struct gm_devq_debt){ e->fault.pmap, e->fault.va, e->since_ns, now_ns,
+									       e->fault.access & ~e->least };
+}
+
+/* Since when who faults has waited. */
+static uint64_t since(const struct gm_dev *dev, const struct gm_dev_fault *f, uint64_t now_ns)
+{
+	uint64_t first_ns = now_ns;
+
+	for (unsigned i = 0; i < GM_DEVQ_DEBTS; i++) {
+		const struct gm_devq_debt *d = &dev->debt[i];
+
+		if (d->va == f->va && d->pmap == f->pmap && (d->more & f->access) && now_ns < d->at_ns + DEBT_NS &&
+		    d->since_ns < first_ns)
+			first_ns = d->since_ns;
+	}
+	return first_ns;
+}
+
 /* No more than there is a place for, should all of them have to be kept. */
 static void fetch(struct gm_dev *dev, uint64_t now_ns)
 {
@@ -88,7 +111,8 @@ static void fetch(struct gm_dev *dev, uint64_t now_ns)
 		if (joins_kept(dev, &e->fault))
 			continue;
 		e->least = e->fault.access;
-		e->since_ns = e->not_before_ns = now_ns;
+		e->since_ns = since(dev, &e->fault, now_ns);
+		e->not_before_ns = now_ns;
 		e->pause_ns = FIRST_PAUSE_NS;
 		dev->faults++;
 	}
@@ -187,13 +211,17 @@ static bool is_for_later(const struct gm_ctx *ctx, const struct gm_devq_entry *e
 	       now_ns < gm_deadline_after_ns(e->since_ns, ctx->as->cfg.wait_ns);
 }
 
-/* What is refused to all of them together may be allowed to who asks for least. */
+/* What is refused to all of them together, or has to wait, may be allowed to who asks for least. */
 static void ask_for_less(struct gm_ctx *ctx, const struct gm_devq_entry *e, struct gm_fault_ask *ask)
 {
 	struct gm_fault_ask less = { ask->va, e->least, 0 };
+	uint64_t now_ns;
 
 	gm_fault_block(ctx, &less, 1, ATTEMPT_NS);
-	if (!less.ret || is_for_later(ctx, e, less.ret, gm_now_ns(ctx->as->env)))
+	now_ns = gm_now_ns(ctx->as->env);
+	if (!less.ret)
+		remember(ctx->dev, e, now_ns);
+	if (!less.ret || is_for_later(ctx, e, less.ret, now_ns))
 		*ask = less;
 }
 
@@ -208,7 +236,7 @@ static bool conclude(struct gm_dev *dev, struct gm_ctx *ctx, struct gm_devq_entr
 		ask->ret = GM_RET_TIMEDOUT;
 	else if (ask->ret == GM_RET_FAULT || (ask->ret && !alone && !is_for_later(ctx, e, ask->ret, now_ns)))
 		gm_fault_block(ctx, ask, 1, ATTEMPT_NS); /* alone: the message is its own */
-	if (ask->ret && e->least != e->fault.access && !is_for_later(ctx, e, ask->ret, gm_now_ns(env)))
+	if (ask->ret && e->least != e->fault.access)
 		ask_for_less(ctx, e, ask);
 	now_ns = gm_now_ns(env);
 	if (is_for_later(ctx, e, ask->ret, now_ns)) {
@@ -288,6 +316,9 @@ void gm_devq_destroy_pmap(struct gm_dev *dev, void *pmap)
 		if (dev->kept[i].fault.pmap != pmap)
 			dev->kept[left++] = dev->kept[i];
 	dev->n_kept = left;
+	for (unsigned i = 0; i < GM_DEVQ_DEBTS; i++) /* another one may come to lie where it was */
+		if (dev->debt[i].pmap == pmap)
+			dev->debt[i].pmap = NULL;
 	end_round(dev);
 }
 

@@ -24,6 +24,7 @@
 
 #include "core/gm_dup.h"
 #include "core/gm_events.h"
+#include "core/gm_fork_serve.h"
 #include "core/gm_mem.h"
 #include "hal/gm_handle.h"
 
@@ -104,6 +105,18 @@ static gm_ret_t take_away(struct gm_txn *t, struct gm_block *b, struct gm_mask *
 	return ret;
 }
 
+/* A child that is not there yet gets nothing of what was copied aside for it: as after madvise(). */
+static void tell_serving(struct gm_block *b, const struct gm_mask *pages)
+{
+	GM_MASK_FOR_RUN(pages, first, end) {
+		struct gm_host_msg msg = { .kind = GM_HOST_REMOVE,
+					   .va = b->va + (uint64_t)first * GM_PAGE_BYTES,
+					   .bytes = (uint64_t)(end - first) * GM_PAGE_BYTES };
+
+		gm_serve_note(b->as, &msg);
+	}
+}
+
 /* The pages are busy: off every device, then away from the host; devices first, the host last. */
 static gm_ret_t discard_busy(struct gm_block *b, const struct gm_mask *pages, uint64_t deadline_ns)
 {
@@ -122,6 +135,7 @@ static gm_ret_t discard_busy(struct gm_block *b, const struct gm_mask *pages, ui
 		ret = gm_take_apart(b, &want, deadline_ns);
 	if (ret)
 		return ret; /* nothing changed */
+	tell_serving(b, &want);
 	if (as->lib->rung.cannot & GM_RUNG_NO_CPU_FAULTS) {
 		/* Nobody would serve what is taken away: what is closed is opened, what is there is overwritten. */
 		refused = marked = want;

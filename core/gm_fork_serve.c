@@ -10,7 +10,7 @@
  *
  * Nothing can change from the copy of a page to the fork but what the process does: a
  * page that comes home is the kernel's to hand on, and where the child has a
- * page it is not filled (EXIST). madvise() and munmap() take the page out of the list
+ * page it is not filled (EXIST). madvise(), munmap() and gm_discard() take the page out of the list
  * (gm_serve_note()), mremap() changes where it belongs. After FORK nothing changes
  * the list: it is a snapshot. Of a second child in the same freeze (a clone()
  * without fork handlers) the list is right only if there was no such event between.

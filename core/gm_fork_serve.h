@@ -42,7 +42,7 @@ void gm_serve_open(struct gm_as *as);
 /* Thaw: fill the children. */
 void gm_serve_close(struct gm_as *as, uint64_t deadline_ns);
 
-/* Handler: an event of this process; what it says is of the child too, if that is not there yet. */
+/* An event of this process, or what comes to the same; what it says is of the child too, if that is not there yet. */
 void gm_serve_note(struct gm_as *as, const struct gm_host_msg *msg);
 /* Handler: there is a child. */
 void gm_serve_child(struct gm_as *as, int child);

@@ -373,21 +373,6 @@ gm_ret_t gm_hal_access(struct gm_hal_dev *d, void *pmap, uint64_t va, void *buf,
 	return ret ? ret : leave(d, "access", d->mmu.access(pmap, va, buf, bytes, write));
 }
 
-gm_ret_t gm_hal_bus_access(struct gm_hal_dev *host, uint64_t host_va, void *buf, size_t bytes, bool write)
-{
-	return host->host.bus_access(host->dev, host_va, buf, bytes, write);
-}
-
-gm_ret_t gm_hal_bus_touch(struct gm_hal_dev *host, uint64_t host_va)
-{
-	return host->host.bus_touch(host->dev, host_va);
-}
-
-gm_ret_t gm_hal_bus_bring(struct gm_hal_dev *host, uint64_t host_va, bool write, uint64_t deadline_ns)
-{
-	return host->host.bus_bring(host->dev, host_va, write, deadline_ns);
-}
-
 gm_ret_t gm_hal_host_access(struct gm_hal_dev *d, uint64_t host_va, void *buf, size_t bytes, bool write)
 {
 	struct gm_hal_dev *host = d->host_dev;

@@ -301,3 +301,20 @@ gm_ret_t gm_hal_share_fd(struct gm_hal_dev *h, void *pmap, uint64_t va, int *fd)
 	enter(h, "share_fd");
 	return h->host.share_fd ? h->host.share_fd(pmap, va, fd) : GM_RET_NOENT;
 }
+
+/* Accesses over the bus: a device's threads make them too. */
+
+gm_ret_t gm_hal_bus_access(struct gm_hal_dev *host, uint64_t host_va, void *buf, size_t bytes, bool write)
+{
+	return note(host, host->host.bus_access(host->dev, host_va, buf, bytes, write));
+}
+
+gm_ret_t gm_hal_bus_touch(struct gm_hal_dev *host, uint64_t host_va)
+{
+	return note(host, host->host.bus_touch(host->dev, host_va));
+}
+
+gm_ret_t gm_hal_bus_bring(struct gm_hal_dev *host, uint64_t host_va, bool write, uint64_t deadline_ns)
+{
+	return note(host, host->host.bus_bring(host->dev, host_va, write, deadline_ns));
+}

@@ -105,6 +105,15 @@ static void look_at(struct rnd_world *w, const struct rnd_child *c, const struct
 		compare(w, cp, buf, when);
 }
 
+uint32_t rnd_may_end_child(const struct rnd_world *w)
+{
+	bool serves = false;
+
+	for (unsigned i = 0; i < w->spaces; i++)
+		serves |= w->space[i].serves;
+	return serves ? RND_RET(IO) : 0;
+}
+
 static void judge(struct rnd_world *w, struct rnd_child *c, struct rnd_child_page *cp, const struct rnd_watch *watch,
 		  bool all_came)
 {
@@ -114,7 +123,7 @@ static void judge(struct rnd_world *w, struct rnd_child *c, struct rnd_child_pag
 	if (cp->gone)
 		return;
 	cp->ret = gm_sim_child_load(c->child, cp->va, buf, sizeof(buf));
-	rnd_expect(w, watch, cp->ret, RND_RET(FAULT), cp->parent->space->serves ? RND_RET(IO) : 0, "a child's load", cp->va);
+	rnd_expect(w, watch, cp->ret, RND_RET(FAULT), rnd_may_end_child(w), "a child's load", cp->va);
 	if (!cp->ret && inherits(cp) == MUST_NOT && !cp->odd)
 		rnd_fail(w, "a child has inherited 0x%" PRIx64 ", which it must not", cp->va);
 	if (cp->ret == GM_RET_FAULT && inherits(cp) == MUST && all_came && !cp->odd)

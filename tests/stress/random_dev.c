@@ -115,7 +115,8 @@ static gm_ret_t judged(struct rnd_job *job, struct rnd_page *p, const struct rnd
 
 	if (faults && watch->start_ns < w->quiet_ns + LATE_NS)
 		set |= TROUBLE;
-	rnd_expect(w, watch, ret, set, faults ? TROUBLE : 0,
+	/* A device that does not fault cannot wait for a host that cannot tell now. */
+	rnd_expect(w, watch, ret, set, (faults ? TROUBLE : 0) | (job->dev->faults ? 0 : RND_RET(FAULT)),
 		   job->held ? "a kernel's access inside a working set" : "a kernel's access", p->va);
 	check_reach(w, p, changes, managed, ret);
 	return ret;

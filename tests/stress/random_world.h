@@ -331,6 +331,8 @@ bool rnd_app_dontfork(struct rnd_world *w);
 bool rnd_app_pin(struct rnd_world *w);
 bool rnd_app_lock(struct rnd_world *w);
 bool rnd_app_fork(struct rnd_world *w);
+/* A child that could not be given all its bytes, of whatever space that serves, ends: then nothing of it can be loaded. */
+uint32_t rnd_may_end_child(const struct rnd_world *w);
 bool rnd_app_child(struct rnd_world *w);
 bool rnd_lib_fork_policy(struct rnd_world *w);
 /* The process itself reads zeros at once. */

@@ -204,6 +204,31 @@ CORE_TEST(devq, atomics_wait_for_a_pin, .as = { .flags = GM_AS_NO_THREADS }, SCR
 	cr_assert_eq(page_info(w, va).place, GM_PLACE_DEVICE);
 }
 
+/* Loads of the page come with it each time: they do not wait, and who waits does so no longer than alone. */
+CORE_TEST(devq, a_load_does_not_wait_for_an_atomic, .as = { .flags = GM_AS_NO_THREADS, .wait_ns = SECOND }, SCRIPTED)
+{
+	uint64_t va, begin_ns, took_ns;
+	gm_ret_t ret = GM_RET_SUCCESS;
+
+	script_open(w, "submit=no,vram=4M");
+	va = app_adopted(w, 1, 1);
+	OK(gm_sim_pin(w->sim, va));
+	begin_ns = gm_now_ns(w->env);
+	for (unsigned rounds = 0; ret == GM_RET_SUCCESS; rounds++) {
+		cr_assert_lt(rounds, 1000);
+		raise_in(w->ctx[1], va, GM_ATOMIC);
+		if (gm_now_ns(w->env) < begin_ns + SECOND) /* then it has the page mapped */
+			raise_in(w->ctx[1], va + 64, GM_READ);
+		cr_assert_eq(serve_round(w), UINT64_MAX);
+		ret = answer_of(w->ctx[1], va);
+		gm_sim_sleep_ns(w->sim, SECOND / 100);
+	}
+	took_ns = gm_now_ns(w->env) - begin_ns;
+	gm_sim_unpin(w->sim, va);
+	IS(ret, GM_RET_BUSY);
+	cr_assert(took_ns >= SECOND && took_ns < SECOND + SECOND / 10, "%llu ns", (unsigned long long)took_ns);
+}
+
 /* More of that than a batch holds keeps nobody waiting. */
 CORE_TEST(devq, what_is_kept_does_not_fill_the_batch, .as = { .flags = GM_AS_NO_THREADS }, SCRIPTED)
 {
