@@ -250,6 +250,8 @@ void *gm_mock_vram(struct gm_mock *m, uint64_t pa, uint64_t bytes);
 
 /* What the public gm_mock_fail(), _plant() and _stats() do, on the device itself. INVAL for unknown numbers. */
 gm_ret_t gm_mock_dev_fail(struct gm_mock *m, enum gm_mock_op op, uint64_t nth, uint64_t count);
+/* How many calls of `op` there were since. */
+uint64_t gm_mock_dev_fail_seen(struct gm_mock *m, enum gm_mock_op op);
 gm_ret_t gm_mock_dev_plant(struct gm_mock *m, enum gm_mock_bug bug);
 void gm_mock_dev_lose(struct gm_mock *m);
 void gm_mock_dev_stats(struct gm_mock *m, struct gm_mock_stats *stats);

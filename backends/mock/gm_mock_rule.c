@@ -192,6 +192,20 @@ gm_ret_t gm_mock_dev_fail(struct gm_mock *m, enum gm_mock_op op, uint64_t nth, u
 	return add(m, &rule, true);
 }
 
+uint64_t gm_mock_dev_fail_seen(struct gm_mock *m, enum gm_mock_op op)
+{
+	struct gm_mock_scripted *s;
+	uint64_t seen = 0;
+
+	m->svc->lock(m->svc->self, &m->lock);
+	TAILQ_FOREACH(s, &m->rules, link) {
+		if (s->plain && s->rule.op == op)
+			seen = s->seen;
+	}
+	m->svc->unlock(m->svc->self, &m->lock);
+	return seen;
+}
+
 void gm_mock_dev_lose(struct gm_mock *m)
 {
 	if (atomic_exchange(&m->lost, true))

@@ -103,6 +103,8 @@ gm_ret_t gm_sim_fork_snapshot(struct gm_sim *sim, uint64_t va, void *buf, size_t
  * moves, makes or unprotects pages (transient). Or a question be answered with "cannot tell now" (gm_host.h):
  * "mem_probe", "mem_rights", "mem_kind", "mem_content", "mem_present", "mem_protect", "bus_access" (bus_touch() too). */
 gm_ret_t gm_sim_fail(struct gm_sim *sim, const char *op, uint64_t nth, uint64_t count);
+/* Have all calls failed that the last gm_sim_fail() of `op` asked for? */
+bool gm_sim_failed(const struct gm_sim *sim, const char *op);
 /* nth 1 is the next call; `count` calls fail from there on; 0 of either disarms. INVAL: no such op. */
 
 /* Counters for tests: messages posted, pages moved (holes not counted), pages watched now. */

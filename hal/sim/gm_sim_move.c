@@ -41,6 +41,15 @@ gm_ret_t gm_sim_fail(struct gm_sim *sim, const char *op, uint64_t nth, uint64_t 
 	return GM_RET_INVAL;
 }
 
+bool gm_sim_failed(const struct gm_sim *sim, const char *op)
+{
+	for (unsigned i = 0; i < GM_SIM_OPS; i++) {
+		if (strcmp(op, op_names[i]) == 0)
+			return sim->trap[i].nth == 0;
+	}
+	return false;
+}
+
 /* Count a call; must it fail? */
 bool gm_sim_trapped(struct gm_sim *sim, enum gm_sim_op op)
 {

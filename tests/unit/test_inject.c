@@ -21,6 +21,7 @@ CORE_TEST(inject, device_operations_one_by_one, .dev = { BLIND }, .as = { .flags
 
 CORE_TEST(inject, device_operations_in_any_order, .dev = { CHAOS }, .as = { .flags = GM_AS_EXCLUSIVE })
 {
+	any_order = true;
 	inject_mock(w);
 }
 
