@@ -77,8 +77,6 @@ UNIT_TESTS = \
 	tests/unit/test_host_mem.t \
 	tests/unit/test_host_msg.t \
 	tests/unit/test_host_protect.t \
-	tests/unit/test_inject.t \
-	tests/unit/test_inject_dup.t \
 	tests/unit/test_lost.t \
 	tests/unit/test_lost_moved.t \
 	tests/unit/test_lost_random.t \
@@ -163,6 +161,12 @@ EXTRA_DIST += tests/process/process.h
 
 LDADD = $(TEST_LAYERS) $(CRITERION_LIBS)
 
+# They run in this order: what takes long begins early, or all the others would be through and it alone still running.
+UNIT_LONG = \
+	tests/unit/test_inject.t \
+	tests/unit/test_inject_dup.t
+TESTS += $(STRESS_RUNS) $(CONFORM_TESTS)
+
 tests_unit_test_api_bad_t_LDADD = libgm_conform.a $(LDADD)
 tests_unit_test_conform_t_LDADD = libgm_conform.a $(LDADD)
 
@@ -193,8 +197,8 @@ tests/hmm/rows.log: $(HMM_TESTS)
 EXTRA_DIST += $(HMM_RUNS) tests/hmm/rows.txt
 
 if HAVE_CRITERION
-check_PROGRAMS += $(UNIT_TESTS) $(HMM_TESTS) $(PROCESS_TESTS)
-TESTS += $(UNIT_TESTS) $(HMM_TESTS) $(PROCESS_TESTS)
+check_PROGRAMS += $(UNIT_LONG) $(UNIT_TESTS) $(HMM_TESTS) $(PROCESS_TESTS)
+TESTS += $(UNIT_LONG) $(UNIT_TESTS) $(HMM_TESTS) $(PROCESS_TESTS)
 if !SANITIZERS
 TESTS += $(HMM_RUNS)
 endif
@@ -293,13 +297,13 @@ tests_stress_stress_mock_LDADD = $(TEST_LAYERS)
 
 # The programs again, with other arguments.
 STRESS_RUNS = \
-	tests/stress/race_rungs.sh \
+	tests/stress/random_million.sh \
 	tests/stress/race_variants.sh \
-	tests/stress/random_plants.sh \
-	tests/stress/random_million.sh
+	tests/stress/race_rungs.sh \
+	tests/stress/random_plants.sh
 
 check_PROGRAMS += $(STRESS_TESTS)
-TESTS += $(STRESS_ALONE) $(STRESS_RUNS)
+TESTS += $(STRESS_ALONE)
 EXTRA_DIST += $(STRESS_RUNS) tests/stress/random_short.sh
 tests/stress/race_rungs.log tests/stress/race_variants.log: tests/stress/race_counters
 tests/stress/random_plants.log tests/stress/random_short.log tests/stress/random_million.log: tests/stress/random_sim
@@ -336,11 +340,10 @@ LINT_FILES += tests/exec/peak.c $(tests_exec_victim_SOURCES)
 # --- conformance: the mock, as it is and with errors planted ---
 
 CONFORM_TESTS = \
-	tests/conform/guide.sh \
 	tests/conform/mock.sh \
 	tests/conform/mutants.sh \
+	tests/conform/guide.sh \
 	tests/conform/program.sh
-TESTS += $(CONFORM_TESTS)
 EXTRA_DIST += $(CONFORM_TESTS) tests/conform/guide_step.c
 tests/conform/guide.log tests/conform/mock.log tests/conform/mutants.log tests/conform/program.log: gmem$(EXEEXT)
 
