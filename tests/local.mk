@@ -121,6 +121,7 @@ UNIT_TESTS = \
 	tests/unit/test_shared.t \
 	tests/unit/test_shared_export.t \
 	tests/unit/test_shared_fork.t \
+	tests/unit/test_shared_place.t \
 	tests/unit/test_shared_rung.t \
 	tests/unit/test_shared_with.t \
 	tests/unit/test_shim.t \

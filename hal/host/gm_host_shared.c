@@ -19,9 +19,10 @@
  * descriptor leaves the library, until share_fd(): so until then the view is
  * the only way to the pages, and what is away is away for everybody.
  *
- * Segments are found by address under `lock`; what is found is a copy. A segment goes only when nothing of it is
- * in a transaction, so what steals, drops or fills through the alias has it for as long as that takes. Only
- * calls on `shared.fd`, which is never closed before the pmap is, may come late: the kernel says that nothing is there.
+ * Segments are found by address under `lock`; what is found is a copy. They may touch, and do not overlap: that of another,
+ * without an alias, ends with its view. A segment goes only when nothing of it is in a transaction, so what steals,
+ * drops or fills through the alias has it for as long as that takes. Only calls on `shared.fd`, which is never closed
+ * before the pmap is, may come late: the kernel says that nothing is there.
  */
 #include "config.h"
 
@@ -59,6 +60,12 @@ void gm_host_shared_init(struct gm_host_pmap *p)
 
 /* ------------------------------------------------------------ segments */
 
+/* Only what moves has an alias: behind the view of another there may be anything, the next segment as well. */
+static uint64_t end_of(const struct gm_host_seg *s)
+{
+	return s->va + s->room * (s->moves ? 2 : 1);
+}
+
 /* (lock) The first that ends above addr. */
 static unsigned place_of(const struct gm_host_shared *sh, uint64_t addr)
 {
@@ -67,7 +74,7 @@ static unsigned place_of(const struct gm_host_shared *sh, uint64_t addr)
 	while (lo < hi) {
 		unsigned mid = (lo + hi) / 2;
 
-		if (sh->seg[mid].va + 2 * sh->seg[mid].room <= addr)
+		if (end_of(&sh->seg[mid]) <= addr)
 			lo = mid + 1;
 		else
 			hi = mid;
@@ -83,7 +90,7 @@ bool gm_host_seg_find(struct gm_host_pmap *p, uint64_t addr, struct gm_host_seg 
 
 	gm_lock(p->env, &sh->lock);
 	i = place_of(sh, addr);
-	found = i < atomic_load(&sh->n) && addr >= sh->seg[i].va && addr - sh->seg[i].va < sh->seg[i].room * (1 + sh->seg[i].moves);
+	found = i < atomic_load(&sh->n) && addr >= sh->seg[i].va;
 	if (found)
 		*seg = sh->seg[i];
 	gm_unlock(p->env, &sh->lock);
@@ -395,12 +402,8 @@ void gm_host_shared_fini(struct gm_host_pmap *p)
 	struct gm_host_shared *sh = &p->shared;
 	int fd = atomic_load(&sh->fd);
 
-	while (atomic_load(&sh->n)) {
-		struct gm_host_seg s = sh->seg[0];
-
-		if (take_out(p, s.va, &s))
-			unmap_seg(p, &s);
-	}
+	for (unsigned i = 0; i < atomic_load(&sh->n); i++)
+		unmap_seg(p, &sh->seg[i]);
 	if (fd >= 0) {
 		if (gm_host_fd_is(fd, "[userfaultfd]"))
 			close(fd);

@@ -25,7 +25,7 @@ struct gm_host_shared {
 	atomic_int fd;            /* userfaultfd of them all, -1 before the first that moves */
 	atomic_bool gap;          /* for a while nobody watched them: gm_host_reopen() */
 	struct gm_mutex lock;
-	struct gm_host_seg *seg;  /* sorted by va */
+	struct gm_host_seg *seg;  /* sorted by va, disjoint */
 	unsigned room;
 };
 

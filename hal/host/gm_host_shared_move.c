@@ -57,12 +57,12 @@ static gm_ret_t to_ret(struct gm_host_pmap *p, int64_t err)
 
 /* ------------------------------------------------------------- watching */
 
-/* The library's own is managed as well. */
+/* The library's own is managed as well: the view, and never the alias, as nobody else has an address of it. */
 static gm_ret_t add_shared(struct gm_host_pmap *p, uint64_t va, struct gm_host_vma *vma, gm_ret_t ret)
 {
 	struct gm_host_seg s;
 
-	if (ret || vma->private_anon || !is_shared(p, va, &s))
+	if (ret || vma->private_anon || !is_shared(p, va, &s) || va >= s.va + s.room)
 		return ret;
 	ret = gm_host_seg_is_mapped(p, &s, va & ~(uint64_t)(GM_PAGE_BYTES - 1), GM_PAGE_BYTES);
 	vma->private_anon = !ret;
@@ -88,6 +88,8 @@ gm_ret_t gm_host_any_watch(void *pmap, uint64_t va, uint64_t bytes)
 
 	if (!is_shared(p, va, &s))
 		return gm_host_watch(pmap, va, bytes);
+	if (va >= s.va + s.room) /* what was adopted there was unmapped, and nobody told of it */
+		return gm_fail(GM_RET_NOTSUP, "0x%llx is the library's", (unsigned long long)va);
 	if (!s.moves || s.exported)
 		return gm_fail(GM_RET_NOTSUP, "0x%llx is shared with others, and stays where it is", (unsigned long long)va);
 	ret = gm_host_seg_is_mapped(p, &s, va, bytes);
