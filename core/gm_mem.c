@@ -411,6 +411,8 @@ static gm_ret_t take_address(struct gm_as *as, uint64_t va, uint64_t end, enum g
 	if (!ret)
 		ret = gm_pack_open_range(as, va, end);
 	if (!ret)
+		ret = gm_shared_drop_slots(as, va, end, gm_deadline_ns(as->env, as->cfg.wait_ns));
+	if (!ret)
 		ret = gm_fork_set(as, va, end, fork);
 	return ret ? ret : enter_region(as, va, end, kind);
 }
@@ -500,7 +502,7 @@ out:
 }
 
 /* It ceases to be a region; that it can become one again is promised, whoever uses the stock meanwhile. */
-static gm_ret_t begin_free(struct gm_as *as, uint64_t va, uint64_t end)
+static gm_ret_t begin_free(struct gm_as *as, uint64_t va, uint64_t end, enum gm_region_kind kind)
 {
 	bool begun;
 	gm_ret_t ret;
@@ -512,7 +514,7 @@ static gm_ret_t begin_free(struct gm_as *as, uint64_t va, uint64_t end)
 		atomic_fetch_add(&as->releasing, 1);
 		gm_lock(as->env, &as->lock);
 		begun = gm_regions_promise(&as->regions);
-		if (begun && !gm_regions_carve(&as->regions, va, end, GM_REGION_OWNED)) {
+		if (begun && !gm_regions_carve(&as->regions, va, end, kind)) {
 			gm_regions_redeem(&as->regions);
 			begun = false;
 		}
@@ -521,6 +523,62 @@ static gm_ret_t begin_free(struct gm_as *as, uint64_t va, uint64_t end)
 			atomic_fetch_sub(&as->releasing, 1);
 	} while (!begun);
 	return GM_RET_SUCCESS;
+}
+
+static void set_pages(struct gm_as *as, uint64_t va, uint64_t end, enum gm_region_kind kind, bool on)
+{
+	if (kind == GM_REGION_PLACED)
+		gm_shared_set_edges(as, va, end, on);
+	else
+		gm_mem_set_managed(as, va, end, on);
+}
+
+/* No device has to do with it any more: its content is given up, or its mappings in place are revoked. */
+static gm_ret_t take_off_devices(struct gm_as *as, uint64_t va, uint64_t end, enum gm_region_kind kind, uint64_t deadline_ns)
+{
+	/* A set that came since it was asked for has it; one that comes from here on does not take what is not managed. */
+	if (gm_mem_is_held(as, va, end))
+		return gm_fail(GM_RET_BUSY, "gm_free: a working set has just taken part of 0x%llx", (unsigned long long)va);
+	if (kind == GM_REGION_PLACED)
+		return gm_shared_unmap_devices(as, va, end, deadline_ns);
+	return drop_range(as, va, end, deadline_ns);
+}
+
+/*
+ * Off the devices, and a region no more. After a failure it is allocated still; unless BUSY, content given up in part: what
+ * a caller who frees can live with.
+ */
+static gm_ret_t free_region(struct gm_as *as, uint64_t va, uint64_t end, enum gm_region_kind kind, uint64_t deadline_ns)
+{
+	gm_ret_t ret = begin_free(as, va, end, kind);
+
+	if (ret)
+		return ret;
+	set_pages(as, va, end, kind, false);
+	ret = take_off_devices(as, va, end, kind, deadline_ns);
+	gm_lock(as->env, &as->lock);
+	gm_regions_redeem(&as->regions);
+	if (ret)
+		(void)gm_regions_insert(&as->regions, va, end, kind);
+	gm_unlock(as->env, &as->lock);
+	if (ret)
+		set_pages(as, va, end, kind, true);
+	if (ret && kind == GM_REGION_OWNED)
+		gm_fork_tell_kernel(as, va, end); /* a fork that ended meanwhile may have taken it for adopted */
+	atomic_fetch_sub(&as->releasing, 1);
+	return ret;
+}
+
+/* What was noted of the address goes first: it is somebody else's as soon as it is unmapped. */
+static void give_address(struct gm_as *as, uint64_t va, uint64_t end, enum gm_region_kind kind)
+{
+	if (kind == GM_REGION_OWNED)
+		gm_mem_unwatch(as, va, end);
+	/* It waits for busy pages, which ends: none can be made busy any more, and who has some has a bound of his own. */
+	(void)gm_shared_drop_slots(as, va, end, UINT64_MAX);
+	(void)gm_fork_set(as, va, end, GM_FORK_DEFAULT); /* no memory: who gets the address next clears it, or fails */
+	gm_hal_mem_unmap(as->host, as->hpmap, va, end - va);
+	gm_mem_trim_stock(as);
 }
 
 gm_ret_t gm_free(struct gm_as *as, void *ptr)
@@ -540,41 +598,14 @@ gm_ret_t gm_free(struct gm_as *as, void *ptr)
 	ret = find_alloc(as, va, deadline_ns, &end, &kind);
 	if (ret == GM_RET_NOENT)
 		return gm_fail(ret, "gm_free: no allocation begins at %p", ptr);
-	if (ret)
-		return ret;
-	if (kind == GM_REGION_PLACED)
-		return gm_shared_free_placed(as, va, end, deadline_ns);
-	ret = gm_pack_open_range(as, va, end);
+	if (!ret)
+		ret = gm_pack_open_range(as, va, end);
 	if (ret)
 		return ret;
 	if (gm_mem_is_held(as, va, end))
 		return gm_fail(GM_RET_BUSY, "gm_free: a working set holds part of %p: release it first", ptr);
-	ret = begin_free(as, va, end);
-	if (ret)
-		return ret;
-	gm_mem_set_managed(as, va, end, false);
-	/* A set that came since it was asked for has it; one that comes from here on does not take what is not managed. */
-	if (gm_mem_is_held(as, va, end))
-		ret = gm_fail(GM_RET_BUSY, "gm_free: a working set has just taken part of %p", ptr);
-	else
-		ret = drop_range(as, va, end, deadline_ns);
-	gm_lock(as->env, &as->lock);
-	gm_regions_redeem(&as->regions);
-	if (ret)
-		(void)gm_regions_insert(&as->regions, va, end, GM_REGION_OWNED);
-	gm_unlock(as->env, &as->lock);
-	if (ret) {
-		/* Still allocated; unless BUSY, content given up in part: what a caller who frees can live with. */
-		gm_mem_set_managed(as, va, end, true);
-		gm_fork_tell_kernel(as, va, end); /* a fork that ended meanwhile may have taken it for adopted */
-	}
-	atomic_fetch_sub(&as->releasing, 1);
-	if (ret)
-		return ret;
-	gm_mem_unwatch(as, va, end);
-	gm_shared_forget(as, va, end);
-	gm_hal_mem_unmap(as->host, as->hpmap, va, end - va);
-	(void)gm_fork_set(as, va, end, GM_FORK_DEFAULT); /* who gets the address next clears it, or fails */
-	gm_mem_trim_stock(as);
-	return GM_RET_SUCCESS;
+	ret = free_region(as, va, end, kind, deadline_ns);
+	if (!ret)
+		give_address(as, va, end, kind);
+	return ret;
 }

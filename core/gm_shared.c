@@ -7,7 +7,7 @@
  *     gm_alloc_shared: OWNED --gm_shared_fd: region PLACED--> each block: home, edges --unwatched--> a descriptor leaves
  *                                                             --it fails--> OWNED, managed as before
  *     gm_map_shared: PLACED
- *     gm_free of PLACED: region out --> no edges --> no set holds it --> mappings in place revoked --> host unmaps
+ *     gm_free of PLACED (gm_mem.c): region out --> no edges --> no set holds it --> mappings in place revoked --> host unmaps
  *
  * The region changes first, so that blocks that are made meanwhile have edges from the start. A block that is there
  * becomes so page by page: those that are home with nothing going on, in one moment under its lock. The others are
@@ -58,23 +58,43 @@ bool gm_shared_moves(struct gm_as *as, uint64_t va, uint64_t end)
 	return false;
 }
 
-void gm_shared_forget(struct gm_as *as, uint64_t va, uint64_t end)
+/* The block's slot, which is empty, is not its any more. The worker may be about to give it back, with all pages busy. */
+static gm_ret_t drop_slot(struct gm_block *b, uint64_t deadline_ns)
 {
+	struct gm_mask none = gm_mask_none(), away;
+	struct gm_as *as = b->as;
+	gm_ret_t ret = GM_RET_SUCCESS;
+	uint64_t slot;
+	bool had;
+
+	gm_lock(as->env, &b->lock);
+	while (!ret && !gm_mask_equal(&b->busy, &none))
+		ret = gm_wait(as->env, &b->waitq, &b->lock, deadline_ns);
+	away = gm_mask_or(gm_mask_or(gm_block_on_devs(b), b->staged), b->leaving);
+	if (!ret && !gm_mask_empty(&away))
+		ret = GM_RET_BUSY; /* of other memory, which mremap() took away from here */
+	had = !ret && b->has_slot;
+	if (had)
+		b->has_slot = false;
+	slot = b->slot;
+	gm_unlock(as->env, &b->lock);
+	if (had)
+		gm_hal_slot_free(as->host, as->hpmap, slot);
+	return ret;
+}
+
+gm_ret_t gm_shared_drop_slots(struct gm_as *as, uint64_t va, uint64_t end, uint64_t deadline_ns)
+{
+	gm_ret_t ret = GM_RET_SUCCESS;
 	uint64_t slot;
 
 	if (gm_hal_share_slot(as->host, as->hpmap, gm_block_base(va), &slot) == GM_RET_NOENT)
-		return;
-	for (struct gm_block *b; (b = gm_block_next(as, va, end)); gm_block_put(b)) {
-		struct gm_mask none = gm_mask_none();
-
-		/* The worker may be about to give the slot back, with all pages busy. */
-		gm_lock(as->env, &b->lock);
-		while (!gm_mask_equal(&b->busy, &none))
-			(void)gm_wait(as->env, &b->waitq, &b->lock, gm_deadline_ns(as->env, GM_WORK_RETRY_NS));
-		b->has_slot = false;
-		gm_unlock(as->env, &b->lock);
+		return ret;
+	for (struct gm_block *b; !ret && (b = gm_block_next(as, va, end)); gm_block_put(b)) {
+		ret = drop_slot(b, deadline_ns);
 		va = b->va + GM_BLOCK_BYTES;
 	}
+	return ret ? gm_fail(GM_RET_NOMEM, "the addresses below 0x%llx are in use still", (unsigned long long)va) : ret;
 }
 
 /* What begins at va and is owned or placed. */
@@ -90,8 +110,7 @@ static bool find(struct gm_as *as, uint64_t va, struct gm_region *out)
 	return r && r->va == va && (r->kind == GM_REGION_OWNED || r->kind == GM_REGION_PLACED);
 }
 
-/* Its edges, on or off, in blocks that are there. What is on is nothing else. */
-static void set_edges(struct gm_as *as, uint64_t va, uint64_t end, bool on)
+void gm_shared_set_edges(struct gm_as *as, uint64_t va, uint64_t end, bool on)
 {
 	uint64_t at = va;
 
@@ -162,7 +181,7 @@ gm_ret_t gm_map_shared(struct gm_as *as, int fd, uint64_t offset, uint64_t bytes
 	ret = gm_mem_obtain(as, &from, bytes, GM_FORK_DEFAULT, &va);
 	if (ret)
 		return ret;
-	set_edges(as, va, va + bytes, true);
+	gm_shared_set_edges(as, va, va + bytes, true);
 	gm_fork_begin_range(as, va, va + bytes, false);
 	*ptr = (void *)(uintptr_t)va;
 	return GM_RET_SUCCESS;
@@ -344,31 +363,7 @@ gm_ret_t gm_shared_fd(struct gm_as *as, void *ptr, int *fd)
 
 /* --------------------------------------------------------------- freeing */
 
-/* The region goes out, and that it can come back is promised. */
-static gm_ret_t begin_free(struct gm_as *as, uint64_t va, uint64_t end)
-{
-	bool begun;
-	gm_ret_t ret;
-
-	do {
-		ret = gm_mem_stock(as, 2);
-		if (!ret)
-			ret = gm_pack_open_range(as, va, end);
-		if (ret)
-			return ret;
-		gm_lock(as->env, &as->lock);
-		begun = gm_regions_promise(&as->regions);
-		if (begun && !gm_regions_carve(&as->regions, va, end, GM_REGION_PLACED)) {
-			gm_regions_redeem(&as->regions);
-			begun = false;
-		}
-		gm_unlock(as->env, &as->lock);
-	} while (!begun);
-	set_edges(as, va, end, false);
-	return ret;
-}
-
-static gm_ret_t unmap_devices(struct gm_as *as, uint64_t va, uint64_t end, uint64_t deadline_ns)
+gm_ret_t gm_shared_unmap_devices(struct gm_as *as, uint64_t va, uint64_t end, uint64_t deadline_ns)
 {
 	uint64_t at = va;
 	gm_ret_t ret = GM_RET_SUCCESS;
@@ -379,37 +374,4 @@ static gm_ret_t unmap_devices(struct gm_as *as, uint64_t va, uint64_t end, uint6
 		gm_work_queue(b, 0); /* forget it, if nothing else is in it */
 	}
 	return ret;
-}
-
-gm_ret_t gm_shared_free_placed(struct gm_as *as, uint64_t va, uint64_t end, uint64_t deadline_ns)
-{
-	gm_ret_t ret;
-
-	if (gm_mem_is_held(as, va, end))
-		return gm_fail(GM_RET_BUSY, "gm_free: a working set holds part of 0x%llx: release it first", (unsigned long long)va);
-	atomic_fetch_add(&as->releasing, 1);
-	ret = begin_free(as, va, end);
-	if (ret) {
-		atomic_fetch_sub(&as->releasing, 1);
-		return ret;
-	}
-	if (gm_mem_is_held(as, va, end))
-		ret = gm_fail(GM_RET_BUSY, "gm_free: a working set has just taken part of 0x%llx", (unsigned long long)va);
-	else
-		ret = unmap_devices(as, va, end, deadline_ns);
-	gm_lock(as->env, &as->lock);
-	gm_regions_redeem(&as->regions);
-	if (ret)
-		(void)gm_regions_insert(&as->regions, va, end, GM_REGION_PLACED);
-	gm_unlock(as->env, &as->lock);
-	if (ret)
-		set_edges(as, va, end, true);
-	atomic_fetch_sub(&as->releasing, 1);
-	if (ret)
-		return ret;
-	gm_shared_forget(as, va, end);
-	gm_hal_mem_unmap(as->host, as->hpmap, va, end - va);
-	(void)gm_fork_set(as, va, end, GM_FORK_DEFAULT); /* who gets the address next clears it, or fails */
-	gm_mem_trim_stock(as);
-	return GM_RET_SUCCESS;
 }

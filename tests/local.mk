@@ -220,6 +220,7 @@ STRESS_ALONE = \
 	tests/stress/race_protect \
 	tests/stress/race_remap \
 	tests/stress/race_reuse \
+	tests/stress/race_segments \
 	tests/stress/race_shared \
 	tests/stress/stress_env \
 	tests/stress/stress_mock
@@ -272,6 +273,11 @@ tests_stress_race_reuse_SOURCES = \
 	tests/stress/race_hand.h \
 	tests/stress/race_reuse.c
 tests_stress_race_reuse_LDADD = $(TEST_LAYERS)
+tests_stress_race_segments_SOURCES = \
+	tests/stress/race.h \
+	tests/stress/race_hand.h \
+	tests/stress/race_segments.c
+tests_stress_race_segments_LDADD = $(TEST_LAYERS)
 tests_stress_race_shared_SOURCES = \
 	tests/stress/race.h \
 	tests/stress/race_hand.h \

@@ -90,6 +90,47 @@ Test(shared_place, directly_above_exclusively)
 	directly_above(GM_AS_EXCLUSIVE);
 }
 
+/*
+ * What was private has its slot in the library's staging, until the worker takes it back; what is shared has its alias.
+ * The program serves the space itself, and so there is no worker.
+ */
+static void after_private(uint32_t flags)
+{
+	struct sharer s;
+	struct forker *f = &s.f;
+	unsigned same = 0;
+
+	begin(&s, flags | GM_AS_NO_THREADS);
+	for (unsigned round = 0; round < 8; round++) {
+		char *before, *at;
+
+		OK(gm_alloc(f->as, 2 * BYTES, 0, (void **)&before));
+		fill(before, 0, 2 * PAGES, 1);
+		OK(gm_migrate(f->as, GM_VA(before), 2 * BYTES, f->dev, NULL));
+		OK(gm_free(f->as, before));
+		OK(gm_alloc_shared(f->as, BYTES, 0, (void **)&at));
+		same += at == before;
+		fill(at, 0, PAGES, 2);
+		OK(gm_migrate(f->as, GM_VA(at), BYTES, f->dev, NULL));
+		check_away(f, at, flags);
+		OK(gm_migrate(f->as, GM_VA(at), BYTES, NULL, NULL));
+		cr_assert_eq(wrong(at, 0, PAGES, 2), 0);
+		OK(gm_free(f->as, at));
+	}
+	cr_assert_gt(same, 0, "the kernel never gave an address again");
+	end(&s);
+}
+
+Test(shared_place, after_private)
+{
+	after_private(0);
+}
+
+Test(shared_place, after_private_exclusively)
+{
+	after_private(GM_AS_EXCLUSIVE);
+}
+
 /* Private memory of the program's that begins with a block. */
 static char *app_memory(uint64_t bytes)
 {
