@@ -16,6 +16,7 @@ struct gm_lib {
 	struct gm_hal_dev *host;
 	struct gm_rung_info rung; /* constant */
 	bool own_env;
+	atomic_uint mirror_sets;          /* working sets of all spaces that mirror the process */
 	struct gm_mutex lock;             /* GM_RANK_LIB: the fields below */
 	struct gm_dev *devs[GM_MAX_DEVS];
 	unsigned spaces;

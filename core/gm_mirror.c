@@ -204,7 +204,7 @@ static void stop_watching(struct gm_block *b, const struct gm_mask *pages)
 static void undo(struct gm_block *b, const struct gm_mask *pages)
 {
 	struct gm_as *as = b->as;
-	struct gm_mask mine;
+	struct gm_mask mine, mapped;
 
 	stop_watching(b, pages);
 	gm_lock(as->env, &as->lock);
@@ -217,6 +217,10 @@ static void undo(struct gm_block *b, const struct gm_mask *pages)
 	b->host = gm_mask_sub(b->host, mine);
 	b->kept = gm_mask_sub(b->kept, mine);
 	b->mirrored = gm_mask_sub(b->mirrored, mine);
+	mapped = gm_mask_and(mine, gm_block_mapped(b)); /* in place, since they were external: again they are */
+	b->edge = gm_mask_or(b->edge, mapped);
+	b->external = gm_mask_or(b->external, mapped);
+	gm_mirror_count(b);
 	gm_unlock(as->env, &b->lock);
 	gm_unlock(as->env, &as->lock);
 	gm_lock(as->env, &b->lock);

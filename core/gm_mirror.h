@@ -50,6 +50,14 @@ void gm_mirror_sweep(struct gm_as *as);
 /* Another space of the instance has it on a device. SUCCESS: no more; NOENT: none has it. TIMEDOUT, BUSY, others. */
 gm_ret_t gm_mirror_fetch(struct gm_as *as, uint64_t va, uint64_t deadline_ns);
 
+/* A working set of the space begins, or ends. */
+void gm_mirror_count_set(struct gm_as *as, bool begins);
+/*
+ * Pages of the block at va that working sets of other spaces, which mirror the process, use where they are. Until such a
+ * set ends they are as pinned: it could not be served otherwise while devices of this space want them.
+ */
+struct gm_mask gm_mirror_held_elsewhere(struct gm_as *as, uint64_t va);
+
 /* gm_mirror_ws.c */
 
 /* Which pages of the pieces stay where they are. SUCCESS; FAULT, PERM: the process may not access all of it so. */

@@ -11,6 +11,8 @@
  */
 #include "config.h"
 
+#include <limits.h>
+
 #include "core/gm_fault.h"
 #include "core/gm_lib.h"
 #include "core/gm_mem.h"
@@ -117,4 +119,39 @@ gm_ret_t gm_mirror_fetch(struct gm_as *as, uint64_t va, uint64_t deadline_ns)
 	gm_block_put(b);
 	gm_as_put(other);
 	return ret == GM_RET_FAULT || ret == GM_RET_EXIST || ret == GM_RET_AGAIN ? GM_RET_SUCCESS : ret;
+}
+
+void gm_mirror_count_set(struct gm_as *as, bool begins)
+{
+	if (!gm_as_mirrors(as))
+		return;
+	atomic_fetch_add(&as->mirror.sets, begins ? 1 : UINT_MAX);
+	atomic_fetch_add(&as->lib->mirror_sets, begins ? 1 : UINT_MAX);
+}
+
+struct gm_mask gm_mirror_held_elsewhere(struct gm_as *as, uint64_t va)
+{
+	struct gm_mask held = gm_mask_none();
+	struct gm_lib *lib = as->lib;
+	struct gm_as *o;
+
+	if (atomic_load(&lib->mirror_sets) == atomic_load(&as->mirror.sets))
+		return held;
+	gm_lock(as->env, &lib->lock);
+	TAILQ_FOREACH(o, &lib->as, in_lib) {
+		struct gm_block *b;
+
+		if (o == as || !atomic_load(&o->mirror.sets))
+			continue;
+		gm_lock(as->env, &o->lock);
+		b = gm_block_first(o, va, va + GM_BLOCK_BYTES);
+		if (b) {
+			gm_lock(as->env, &b->lock);
+			held = gm_mask_or(held, gm_mask_and(b->held, b->external));
+			gm_unlock(as->env, &b->lock);
+		}
+		gm_unlock(as->env, &o->lock);
+	}
+	gm_unlock(as->env, &lib->lock);
+	return held;
 }

@@ -7,7 +7,7 @@
  *     gm_alloc_shared: OWNED --gm_shared_fd: region PLACED--> each block: home, edges --unwatched--> a descriptor leaves
  *                                                             --it fails--> OWNED, managed as before
  *     gm_map_shared: PLACED
- *     gm_free of PLACED (gm_mem.c): region out --> no edges --> no set holds it --> mappings in place revoked --> host unmaps
+ *     gm_free of PLACED (gm_alloc.c): region out --> no edges --> no set holds it --> mappings in place revoked --> host unmaps
  *
  * The region changes first, so that blocks that are made meanwhile have edges from the start. A block that is there
  * becomes so page by page: those that are home with nothing going on, in one moment under its lock. The others are

@@ -25,6 +25,7 @@
 
 #include "core/gm_dup.h"
 #include "core/gm_events.h"
+#include "core/gm_mirror.h"
 
 /* (unlocked) Not all of these pages are managed any more. */
 static bool is_fewer(struct gm_block *b, unsigned first, unsigned end)
@@ -193,6 +194,21 @@ static void leave_gone(struct gm_move *m)
 	gm_unlock(b->as->env, &b->lock);
 }
 
+/* What another space needs where it is stays, as if it were pinned; also one of recheck_none(), as in park(). */
+static void leave_held(struct gm_move *m)
+{
+	struct gm_mask held = gm_mirror_held_elsewhere(m->block->as, m->block->va);
+
+	held = gm_mask_and(held, m->host);
+	if (gm_mask_empty(&held))
+		return;
+	m->host = gm_mask_sub(m->host, held);
+	m->pinned = gm_mask_or(m->pinned, held);
+	gm_lock(m->block->as->env, &m->block->lock);
+	m->block->host = gm_mask_or(m->block->host, gm_mask_and(held, m->block->managed));
+	gm_unlock(m->block->as->env, &m->block->lock);
+}
+
 static gm_ret_t prepare(struct gm_txn *t, struct gm_move *m)
 {
 	struct gm_mask moving = gm_mask_or(gm_mask_or(m->host, m->parked), m->none);
@@ -208,6 +224,7 @@ static gm_ret_t prepare(struct gm_txn *t, struct gm_move *m)
 	if (!ret) {
 		leave_gone(m);
 		recheck_none(t, m);
+		leave_held(m);
 	}
 	return ret;
 }

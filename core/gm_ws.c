@@ -45,6 +45,7 @@ static void drop(struct gm_ws *ws)
 	gm_unlock(as->env, &ctx->dev->lock);
 	gm_lock(as->env, &as->lock);
 	as->sets--;
+	gm_mirror_count_set(as, false);
 	gm_unlock(as->env, &as->lock);
 	if (ws->units) /* last: who sees that there is room sees no set any more */
 		gm_node_unreserve(&ctx->dev->node, ws->units);
@@ -470,6 +471,7 @@ static gm_ret_t take(struct gm_ctx *ctx, const struct gm_ws_range *ranges, size_
 	ws->pin = pin;
 	gm_lock(ctx->as->env, &ctx->as->lock);
 	ctx->as->sets++;
+	gm_mirror_count_set(ctx->as, true);
 	gm_unlock(ctx->as->env, &ctx->as->lock);
 	gm_lock(ctx->as->env, &ctx->dev->lock);
 	ctx->sets++;

@@ -4,6 +4,7 @@
 noinst_LIBRARIES += libgm_core.a
 libgm_core_a_SOURCES = \
 	core/gm_adopt.c \
+	core/gm_alloc.c \
 	core/gm_as.c \
 	core/gm_as.h \
 	core/gm_block.c \
