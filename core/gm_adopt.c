@@ -93,6 +93,29 @@ static gm_ret_t check_overlap(struct gm_as *as, const struct span *s)
 	return GM_RET_SUCCESS;
 }
 
+/*
+ * Before it is adopted the span becomes memory of the sort asked for. What is adopted already may be watched, so it stays
+ * as it is: EXIST, where that would be another sort.
+ */
+static gm_ret_t mark_sort(struct gm_as *as, const struct span *s, uint32_t flags)
+{
+	struct gm_region buf;
+	gm_ret_t ret;
+	bool some;
+
+	if (s->va >= s->end || (!(flags & GM_MEM_INTHREAD) && !gm_hal_inthread_has(as->host, as->hpmap, s->va, s->end - s->va)))
+		return GM_RET_SUCCESS;
+	gm_lock(as->env, &as->lock);
+	some = gm_regions_first(&as->regions, s->va, s->end, &buf);
+	ret = some ? GM_RET_EXIST : check_overlap(as, s);
+	gm_unlock(as->env, &as->lock);
+	if (ret)
+		return gm_fail(ret, "gm_adopt: part of [0x%llx, 0x%llx) is managed already, with or without GM_MEM_INTHREAD: "
+			       "gm_release() it first", (unsigned long long)s->va, (unsigned long long)s->end);
+	(void)gm_hal_unwatch(as->host, as->hpmap, s->va, s->end - s->va); /* what mremap() left, or added */
+	return gm_inthread_mark(as, s->va, s->end, flags);
+}
+
 void gm_mem_clear_stale(struct gm_as *as, uint64_t va, uint64_t end)
 {
 	gm_regions_drop_edges(&as->regions, va, end);
@@ -225,8 +248,9 @@ gm_ret_t gm_adopt(struct gm_as *as, void *ptr, uint64_t bytes, uint32_t flags)
 		return ret;
 	if (!ptr)
 		return gm_fail(GM_RET_INVAL, "gm_adopt: ptr must not be NULL");
-	if (flags & ~GM_MEM_OUTWARD)
-		return gm_fail(GM_RET_INVAL, "gm_adopt: flags 0x%x: only GM_MEM_OUTWARD is known", (unsigned)flags);
+	if (flags & ~(GM_MEM_OUTWARD | GM_MEM_INTHREAD))
+		return gm_fail(GM_RET_INVAL, "gm_adopt: flags 0x%x: only GM_MEM_OUTWARD and GM_MEM_INTHREAD are known",
+			       (unsigned)flags);
 	deadline_ns = gm_deadline_ns(as->env, as->cfg.wait_ns);
 	ret = gm_as_check_range(as, "gm_adopt", va, bytes);
 	if (!ret && va + bytes > UINT64_MAX - GM_PAGE_BYTES)
@@ -248,9 +272,14 @@ gm_ret_t gm_adopt(struct gm_as *as, void *ptr, uint64_t bytes, uint32_t flags)
 	if (span_in_use(as, &s, deadline_ns))
 		return gm_fail(GM_RET_EXIST, "gm_adopt: part of [0x%llx, 0x%llx) is adopted and in use: gm_release() it first",
 			       (unsigned long long)s.va, (unsigned long long)s.end);
+	ret = mark_sort(as, &s, flags);
+	if (ret)
+		return ret;
 	ret = s.va < s.end ? gm_fork_set(as, s.va, s.end, GM_FORK_DEFAULT) : GM_RET_SUCCESS;
 	if (!ret)
 		ret = enter_regions(as, &s);
+	if (ret && s.va < s.end && (flags & GM_MEM_INTHREAD))
+		(void)gm_inthread_mark(as, s.va, s.end, 0);
 	if (ret == GM_RET_NOMEM)
 		return gm_fail(ret, "gm_adopt: no memory for a region");
 	if (ret)
@@ -501,6 +530,7 @@ static gm_ret_t take_back(struct gm_as *as, uint64_t va, uint64_t end, uint64_t 
 	if (ret)
 		return ret;
 	gm_mem_unwatch(as, va, end);
+	(void)gm_inthread_mark(as, va, end, 0);
 	gm_fork_end_adopted(as, va, end);
 	return GM_RET_SUCCESS;
 }

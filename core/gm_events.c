@@ -259,6 +259,10 @@ bool gm_events_once(struct gm_as *as)
 
 	if (!begin_reading(as)) /* a caller of gm_events_let_run() is at it */
 		return false;
+	if (atomic_load_explicit(&as->asks.n, memory_order_relaxed)) {
+		gm_inthread_answer(as);
+		some = true;
+	}
 	do {
 		if (as->next_msg == as->msgs) {
 			as->next_msg = 0;

@@ -331,6 +331,74 @@ bool gm_fault_cpu(struct gm_as *as, uint64_t va, bool write, uint32_t thread_id)
 	return true;
 }
 
+/* ------------------------------------------------- the thread that faulted */
+
+/* What is not done here and now, as by the handler. */
+static gm_ret_t leave_own(struct gm_block *b, unsigned page, enum cpu_state state, uint64_t until_ns)
+{
+	bool noted;
+
+	gm_lock(b->as->env, &b->lock);
+	noted = gm_mask_test(&b->wanted, page);
+	gm_unlock(b->as->env, &b->lock);
+	if (!noted || state == CPU_BUSY) /* else the worker knows of it, and keeps its time */
+		leave_wanted(b, page, 0, state != CPU_BUSY, until_ns);
+	return GM_RET_AGAIN;
+}
+
+static gm_ret_t serve_own(struct gm_block *b, unsigned page, enum cpu_state state, uint32_t bytes, uint64_t now_ns)
+{
+	uint64_t until_ns = 0;
+
+	switch (state) {
+	case CPU_PRESENT:
+		return GM_RET_EXIST;
+	case CPU_HOLE:
+		return touch_hole(b, page, false);
+	case CPU_POISONED:
+		return GM_RET_NODEV;
+	case CPU_DUP: /* a load finds the page: it was a store */
+		if (!gm_dup_store(b, page, true, now_ns, &until_ns))
+			return GM_RET_SUCCESS;
+		break;
+	case CPU_AWAY:
+		if (!bring_home(b, page, bytes, GM_TXN_INLINE, now_ns, &until_ns))
+			return GM_RET_SUCCESS;
+		break;
+	case CPU_BUSY:
+	case CPU_HELD:
+		break;
+	}
+	return leave_own(b, page, state, until_ns);
+}
+
+gm_ret_t gm_fault_cpu_own(struct gm_block *b, unsigned page, uint64_t now_ns)
+{
+	struct gm_as *as = b->as;
+	uint32_t bytes = choose_unit(as, b->va + (uint64_t)page * GM_PAGE_BYTES, false);
+	enum cpu_state state;
+	bool failed;
+	gm_ret_t ret = GM_RET_SUCCESS;
+
+	if (gm_fault_few(b, page, bytes, now_ns)) {
+		remember_unit(as, b->va + (uint64_t)page * GM_PAGE_BYTES, bytes);
+	} else {
+		gm_lock(as->env, &b->lock);
+		state = state_of(b, page);
+		failed = gm_mask_test(&b->failed, page) && (state == CPU_AWAY || state == CPU_HELD);
+		if (state == CPU_HOLE)
+			gm_mask_set(&b->busy, page);
+		gm_unlock(as->env, &b->lock);
+		ret = failed ? GM_RET_TIMEDOUT : serve_own(b, page, state, bytes, now_ns);
+	}
+	if (!ret) {
+		gm_stat_add(as, GM_STAT_cpu_faults, 1);
+		gm_stat_add(as, GM_STAT_cpu_faults_inthread, 1);
+		gm_stat_time(as, GM_STAT_ns_cpu_fault, now_ns);
+	}
+	return ret;
+}
+
 /* ---------------------------------------------------------------- worker */
 
 /* A page that is held, or that no copy brings home: its time is bounded. */

@@ -118,6 +118,16 @@ static void describe_part(struct gm_as *as, uint64_t va, uint64_t end, struct gm
 		describe_found(as, va, end, info);
 }
 
+/* A host is asked once where it has none of that. */
+static void add_inthread(struct gm_as *as, uint64_t va, uint64_t end, struct gm_page_info *info)
+{
+	if (!gm_hal_inthread_has(as->host, as->hpmap, va, end - va))
+		return;
+	for (; va < end; va += GM_PAGE_BYTES, info++)
+		if (info->place != GM_PLACE_OUTSIDE && gm_hal_inthread_has(as->host, as->hpmap, va, GM_PAGE_BYTES))
+			info->flags |= GM_PAGE_INTHREAD;
+}
+
 /* Where a page is, in a byte: so that two looks can be compared. */
 static uint8_t digest(const struct gm_page_info *info)
 {
@@ -205,6 +215,7 @@ gm_ret_t gm_query(struct gm_as *as, uint64_t va, size_t pages, struct gm_page_in
 	for (; !ret && va < end; va = next) {
 		next = part_end(va, end);
 		describe_part(as, va, next, info);
+		add_inthread(as, va, next, info);
 		info += (next - va) / GM_PAGE_BYTES;
 	}
 	return ret;
@@ -221,6 +232,7 @@ gm_ret_t gm_query_host(struct gm_as *as, uint64_t va, size_t pages, struct gm_pa
 	for (; !ret && va < end; va = next) {
 		next = part_end(va, end);
 		ret = describe_host(as, va, next, info, &vma);
+		add_inthread(as, va, next, info);
 		info += (next - va) / GM_PAGE_BYTES;
 	}
 	return ret;

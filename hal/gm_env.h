@@ -173,6 +173,7 @@ bool gm_ret_known(gm_ret_t ret);
 void gm_log(struct gm_env *env, enum gm_log_level level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 /* Remember the message for gm_last_error(). */
+#define GM_MESSAGE_BYTES 512 /* of gm_last_error(), and of a line of the log, with the end */
 void gm_fail_note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* Remember the message and be `ret`: a macro, so that the compiler sees which result leaves. */
