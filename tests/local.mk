@@ -27,6 +27,7 @@ libgm_testkit_a_SOURCES = \
 	tests/unit/fork_fixture.h \
 	tests/unit/host_fixture.h \
 	tests/unit/inject.h \
+	tests/unit/inthread_fixture.h \
 	tests/unit/losing_mock.h \
 	tests/unit/mirror_fixture.h \
 	tests/unit/mock_bug.h \
@@ -78,6 +79,8 @@ UNIT_TESTS = \
 	tests/unit/test_host_protect.t \
 	tests/unit/test_inject.t \
 	tests/unit/test_inject_dup.t \
+	tests/unit/test_inthread.t \
+	tests/unit/test_inthread_process.t \
 	tests/unit/test_lost.t \
 	tests/unit/test_lost_moved.t \
 	tests/unit/test_lost_random.t \
@@ -207,6 +210,7 @@ STRESS_ALONE = \
 	tests/stress/race_dup \
 	tests/stress/race_edges \
 	tests/stress/race_fork \
+	tests/stress/race_inthread \
 	tests/stress/race_mirror \
 	tests/stress/race_progress \
 	tests/stress/race_protect \
@@ -241,6 +245,11 @@ tests_stress_race_fork_SOURCES = \
 	tests/stress/race_fork.c \
 	tests/stress/race_hand.h
 tests_stress_race_fork_LDADD = $(TEST_LAYERS)
+tests_stress_race_inthread_SOURCES = \
+	tests/stress/race.h \
+	tests/stress/race_hand.h \
+	tests/stress/race_inthread.c
+tests_stress_race_inthread_LDADD = $(TEST_LAYERS)
 tests_stress_race_mirror_SOURCES = \
 	tests/stress/race_mirror.c
 tests_stress_race_mirror_LDADD = $(TEST_LAYERS)
