@@ -93,11 +93,23 @@ static gm_ret_t check_overlap(struct gm_as *as, const struct span *s)
 	return GM_RET_SUCCESS;
 }
 
+static gm_ret_t watch(struct gm_as *as, const struct span *s, uint64_t deadline_ns)
+{
+	gm_ret_t ret;
+
+	do
+		ret = gm_hal_watch(as->host, as->hpmap, s->va, s->end - s->va);
+	while (ret == GM_RET_AGAIN && gm_now_ns(as->env) < deadline_ns && gm_events_let_run(as));
+	if (ret == GM_RET_AGAIN)
+		ret = gm_fail(GM_RET_TIMEDOUT, "gm_adopt: events of 0x%llx were not read in time", (unsigned long long)s->va);
+	return ret;
+}
+
 /*
  * Before it is adopted the span becomes memory of the sort asked for. What is adopted already may be watched, so it stays
  * as it is: EXIST, where that would be another sort.
  */
-static gm_ret_t mark_sort(struct gm_as *as, const struct span *s, uint32_t flags)
+static gm_ret_t mark_sort(struct gm_as *as, const struct span *s, uint32_t flags, uint64_t deadline_ns)
 {
 	struct gm_region buf;
 	gm_ret_t ret;
@@ -112,7 +124,11 @@ static gm_ret_t mark_sort(struct gm_as *as, const struct span *s, uint32_t flags
 	if (ret)
 		return gm_fail(ret, "gm_adopt: part of [0x%llx, 0x%llx) is managed already, with or without GM_MEM_INTHREAD: "
 			       "gm_release() it first", (unsigned long long)s->va, (unsigned long long)s->end);
-	(void)gm_hal_unwatch(as->host, as->hpmap, s->va, s->end - s->va); /* what mremap() left, or added */
+	/* mremap() may have left, or added, what is watched. It is not another's, if we can watch it. */
+	ret = watch(as, s, deadline_ns);
+	if (ret)
+		return ret;
+	(void)gm_hal_unwatch(as->host, as->hpmap, s->va, s->end - s->va);
 	return gm_inthread_mark(as, s->va, s->end, flags);
 }
 
@@ -224,15 +240,10 @@ static gm_ret_t release_edges(struct gm_as *as, const struct span *s, uint64_t d
 static gm_ret_t watch_all(struct gm_as *as, const struct span *s, uint64_t deadline_ns)
 {
 	bool some;
-	gm_ret_t ret;
+	gm_ret_t ret = watch(as, s, deadline_ns);
 
-	do
-		ret = gm_hal_watch(as->host, as->hpmap, s->va, s->end - s->va);
-	while (ret == GM_RET_AGAIN && gm_now_ns(as->env) < deadline_ns && gm_events_let_run(as));
 	if (!ret)
 		return ret;
-	if (ret == GM_RET_AGAIN)
-		ret = gm_fail(GM_RET_TIMEDOUT, "gm_adopt: events of 0x%llx were not read in time", (unsigned long long)s->va);
 	if (!release_pieces(as, s, deadline_ns, &some))
 		(void)release_edges(as, s, deadline_ns, &some);
 	return ret;
@@ -272,7 +283,7 @@ gm_ret_t gm_adopt(struct gm_as *as, void *ptr, uint64_t bytes, uint32_t flags)
 	if (span_in_use(as, &s, deadline_ns))
 		return gm_fail(GM_RET_EXIST, "gm_adopt: part of [0x%llx, 0x%llx) is adopted and in use: gm_release() it first",
 			       (unsigned long long)s.va, (unsigned long long)s.end);
-	ret = mark_sort(as, &s, flags);
+	ret = mark_sort(as, &s, flags, deadline_ns);
 	if (ret)
 		return ret;
 	ret = s.va < s.end ? gm_fork_set(as, s.va, s.end, GM_FORK_DEFAULT) : GM_RET_SUCCESS;

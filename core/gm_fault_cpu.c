@@ -30,6 +30,7 @@
 
 #include "core/gm_dup.h"
 #include "core/gm_events.h"
+#include "core/gm_mem.h"
 #include "core/gm_work.h"
 #include "core/gm_ws.h"
 
@@ -70,9 +71,10 @@ static void let_go_on(struct gm_as *as, uint64_t va)
 
 /*
  * NONE -> HOST, or a hole of HOST filled. The page is marked busy by the caller. Only the handler does so
- * unguarded: it has handled every event that came before what it does. SUCCESS, AGAIN.
+ * unguarded: it has handled every event that came before what it does. SUCCESS, AGAIN; EXIST, and *marked, unless NULL: the page
+ * that is there has the mark, or is broken; FAULT.
  */
-static gm_ret_t touch_hole(struct gm_block *b, unsigned page, bool guarded)
+static gm_ret_t fill_hole(struct gm_block *b, unsigned page, bool guarded, bool *marked)
 {
 	struct gm_as *as = b->as;
 	struct gm_mask one = gm_mask_span(page, page + 1);
@@ -86,6 +88,8 @@ static gm_ret_t touch_hole(struct gm_block *b, unsigned page, bool guarded)
 	gm_unlock(as->env, &b->lock);
 	if (ret == GM_RET_EXIST)
 		let_go_on(as, b->va + (uint64_t)page * GM_PAGE_BYTES);
+	if (marked) /* while nobody takes it */
+		*marked = ret == GM_RET_EXIST && gm_mem_is_marked(as, b->va + (uint64_t)page * GM_PAGE_BYTES);
 	gm_txn_release(b, &one);
 	/*
 	 * EXIST: there is a page after all. Of a page without content that does not make one of the
@@ -93,6 +97,13 @@ static gm_ret_t touch_hole(struct gm_block *b, unsigned page, bool guarded)
 	 */
 	if (ret == GM_RET_FAULT)
 		wake_page(b, page);
+	return ret;
+}
+
+static gm_ret_t touch_hole(struct gm_block *b, unsigned page, bool guarded)
+{
+	gm_ret_t ret = fill_hole(b, page, guarded, NULL);
+
 	return ret == GM_RET_EXIST || ret == GM_RET_FAULT ? GM_RET_SUCCESS : ret;
 }
 
@@ -349,12 +360,17 @@ static gm_ret_t leave_own(struct gm_block *b, unsigned page, enum cpu_state stat
 static gm_ret_t serve_own(struct gm_block *b, unsigned page, enum cpu_state state, uint32_t bytes, uint64_t now_ns)
 {
 	uint64_t until_ns = 0;
+	bool marked;
+	gm_ret_t ret;
 
 	switch (state) {
 	case CPU_PRESENT:
 		return GM_RET_EXIST;
 	case CPU_HOLE:
-		return touch_hole(b, page, false);
+		ret = fill_hole(b, page, false, &marked);
+		if (ret == GM_RET_EXIST)
+			return marked ? GM_RET_NODEV : GM_RET_SUCCESS;
+		return ret == GM_RET_FAULT ? GM_RET_EXIST : ret;
 	case CPU_POISONED:
 		return GM_RET_NODEV;
 	case CPU_DUP: /* a load finds the page: it was a store */

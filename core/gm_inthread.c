@@ -19,12 +19,13 @@
  * pages while it handles a message, is not for us: several may hold the reader at once. That is only
  * memory which no block and no region know, such as what mremap() added; it is rare, and the handler is asked.
  *
- * Why a signal handler may do this. The signal is of the access itself, so the thread is in the program's code, not in
- * ours, nor in a libc function that ours call, unless one of these touched such memory, which none does; it holds no lock
- * of the library. So a lock is free, or another thread has it, which runs on. That one may be waiting for our thread
- * only if the program makes it, in a callback, which may not touch managed memory. Memory comes from the
- * library's own arena, not from malloc(), whose lock the thread may hold. No operation of a device is called but those that
- * may be called in the fault handler. errno and the text of the last error are put back.
+ * Why a signal handler may do this. The signal is of the access itself, so the thread is in the program's code, or in libc
+ * on its behalf, or where a call of ours reads what it was handed or hands something out, which it does without a lock (where
+ * locks are checked, any other place aborts). So it holds none of ours: a lock is free, or another thread has it, which runs on. That
+ * one may be waiting for our thread only if the program makes it, in a callback, which may not touch managed memory. Memory
+ * comes from the library's own arena, not from malloc(), whose lock the thread may hold (race_inthread.c counts). No
+ * operation of a device is called but those that may be called in the fault handler. errno, the text of the last error and
+ * whether the thread can be cancelled are put back.
  *
  * Failure: nothing has changed. Bounds: the worker's (hold_ns, wait_ns); after both, and a second, TIMEDOUT whatever happens.
  */
@@ -115,17 +116,29 @@ static void ask_handler(struct gm_as *as, uint64_t va, uint64_t deadline_ns)
 
 /* ------------------------------------------------------------ the thread's part */
 
-/* (reader held) In no block. Present: SUCCESS, or NODEV as it has a mark. Else EXIST: the handler's. */
+/*
+ * (reader held) In no block, or not as its block says. Not such memory any more, of which nobody was told: NOENT. Present: SUCCESS, or
+ * NODEV as it has a mark, or is broken. Else EXIST: the handler's.
+ */
 static gm_ret_t look_at_strange(struct gm_as *as, uint64_t va)
 {
 	uint64_t block = gm_block_base(va);
+	unsigned page = (unsigned)((va - block) / GM_PAGE_BYTES);
+	struct gm_host_vma vma;
 	struct gm_mask present;
 
-	if (gm_hal_mem_present(as->host, as->hpmap, block, &present))
+	if (gm_hal_mem_rights(as->host, as->hpmap, va, &vma) || gm_hal_mem_present(as->host, as->hpmap, block, &present))
 		return GM_RET_SUCCESS; /* nothing is mapped: the next access says so */
-	if (!gm_mask_test(&present, (unsigned)((va - block) / GM_PAGE_BYTES)))
+	if (!vma.private_anon)
+		return GM_RET_NOENT;
+	if (!gm_mask_test(&present, page))
 		return GM_RET_EXIST;
-	return gm_mem_is_marked(as, va) ? GM_RET_NODEV : GM_RET_SUCCESS;
+	if (!gm_mem_is_marked(as, va))
+		return GM_RET_SUCCESS;
+	/* Or it was taken between the two looks, as somebody has just adopted it. */
+	if (gm_hal_mem_present(as->host, as->hpmap, block, &present))
+		return GM_RET_SUCCESS;
+	return gm_mask_test(&present, page) ? GM_RET_NODEV : GM_RET_AGAIN;
 }
 
 /* (reader held) Such memory, or grown from it in one mapping, of which nobody is told? */
@@ -215,7 +228,7 @@ static gm_ret_t serve(struct gm_as *as, uint64_t va, bool any)
 
 gm_ret_t gm_inthread_serve(struct gm_as *as, uint64_t va)
 {
-	int err = errno;
+	int err = errno, cancel = gm_env_cancel_off(); /* the thread makes an access, which is no cancellation point */
 	char text[GM_MESSAGE_BYTES];
 	gm_ret_t ret;
 
@@ -225,6 +238,7 @@ gm_ret_t gm_inthread_serve(struct gm_as *as, uint64_t va)
 		ret = va < as->begin || va >= as->end ? GM_RET_NOENT : serve(as, va & ~(uint64_t)(GM_PAGE_BYTES - 1), false);
 	if (!ret && strcmp(text, gm_last_error()) != 0)
 		gm_fail_note("%s", text);
+	gm_env_cancel_back(cancel);
 	errno = err;
 	return ret;
 }

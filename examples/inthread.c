@@ -52,6 +52,7 @@ int main(void)
 	must(gm_as_create(lib, 0, 0, NULL, &the_as), "a space");
 	must(gm_as_attach(the_as, dev, GM_ATTACH_IDENTITY, NULL, &ctx), "the device in it");
 	on.sa_sigaction = on_sigbus;
+	(void)sigfillset(&on.sa_mask);
 	if (sigaltstack(&alternate, NULL) || sigaction(SIGBUS, &on, &before) || pipe(fd))
 		return 1;
 

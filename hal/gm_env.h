@@ -145,6 +145,10 @@ static inline void gm_yield(struct gm_env *env)
 /* The CPU this runs on, a moment ago: for what is better kept apart. */
 unsigned gm_env_cpu(struct gm_env *env);
 
+/* This thread is not cancelled (pthread_cancel()) until the other is called with what this returns. */
+int gm_env_cancel_off(void);
+void gm_env_cancel_back(int before);
+
 /* Where the simulation may switch and nobody wants to let others run: nothing on a real machine. */
 static inline void gm_may_switch(struct gm_env *env)
 {

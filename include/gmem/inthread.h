@@ -25,6 +25,7 @@
  *	}
  *
  *	struct sigaction on = { .sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO | SA_ONSTACK };
+ *	sigfillset(&on.sa_mask);
  *	sigaction(SIGBUS, &on, &before);
  * @endcode
  *
@@ -36,13 +37,16 @@
  *   is true of pages that nobody has touched yet, if devices use memory nearby.
  * - A thread in which SIGBUS is blocked is killed by such an access. So is one whose stack is such memory, without an
  *   alternate stack (sigaltstack(), of 64 KiB at least); the alternate stack itself must not be such memory.
- * - A signal handler that interrupted a function of this library must not touch it.
+ * - A signal handler that interrupted a function of this library must not touch it. gm_inthread_serve() is one: therefore
+ *   the full sa_mask above; around other calls see gmem/as.h. What calls are handed may be such memory.
+ * - Where the library is part of a shared object that dlopen() loaded, a thread's first call of it may allocate: not to be in the
+ *   signal handler if malloc()'s own memory (a heap adopted as a whole) is such memory.
  * - Where a caller's own allocator (gm_lib_config.allocator) is used, it is called in the signal handler: it must allow that.
  *   So is what is called by the threads that serve faults: the policy's unit(), the log, and gm_as_config.lost.
  * - Children are not served (GM_AS_FORK_SERVE): GM_RET_NOTSUP in such a space.
  * - After mremap() it is such memory at its new place, whatever is next to it there.
- * - What is unmapped while no device is involved with it is to be released before (gm_release()): else memory that is
- *   mapped there later may be taken for it.
+ * - What is unmapped while no device is involved with it is to be released before (gm_release()): else private anonymous
+ *   memory that is mapped there later may be taken for it.
  */
 #ifndef GMEM_INTHREAD_H
 #define GMEM_INTHREAD_H
@@ -63,12 +67,12 @@ extern "C" {
  * @param[in] as  the address space
  * @param[in] va  what was touched: si_addr of the signal
  * @retval GM_RET_SUCCESS   return from the handler: the access is made again
- * @retval GM_RET_NOENT     this is no such memory of @p as: the signal is somebody else's
- * @retval GM_RET_NODEV     the content was lost with a device
+ * @retval GM_RET_NOENT     this is no such memory of @p as, or no more: the signal is somebody else's
+ * @retval GM_RET_NODEV     the content was lost with a device; or the page is there, and cannot be read (broken memory)
  * @retval GM_RET_TIMEDOUT  held by a working set for longer than gm_as_config.hold_ns, or not to be brought home within
  *                          wait_ns: as any access it fails; the hook `stuck` was told
  * @retval GM_RET_INVAL     @p as is no address space that lives
- * @threads any, in a signal handler too; bounded by hold_ns and wait_ns
+ * @threads any, in a signal handler too; no cancellation point; bounded by hold_ns and wait_ns
  */
 GM_API GM_MUST_CHECK gm_ret_t gm_inthread_serve(struct gm_as *as, uint64_t va);
 
