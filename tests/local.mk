@@ -81,6 +81,7 @@ UNIT_TESTS = \
 	tests/unit/test_inject_dup.t \
 	tests/unit/test_inthread.t \
 	tests/unit/test_inthread_process.t \
+	tests/unit/test_inthread_with.t \
 	tests/unit/test_lost.t \
 	tests/unit/test_lost_moved.t \
 	tests/unit/test_lost_random.t \

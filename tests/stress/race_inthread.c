@@ -10,7 +10,8 @@
  *             elsewhere (mremap), off the boundary of a block too, or maps it anew, as such memory or as other; or has the
  *             kernel read it, after gm_prefault(). What CPU and device see is known each time.
  *
- * A word that is not what its owner wrote, or a signal that is not served, is a failure.
+ * A word that is not what its owner wrote, or a signal that is not served, is a failure; so is malloc() in the signal
+ * handler: this program has its own (but with a sanitizer, which has one), which counts.
  */
 #include "tests/stress/race_hand.h"
 
@@ -39,10 +40,82 @@ static struct inthread {
 	_Atomic uint64_t served;
 } t;
 
+/* ------------------------------------------------------- malloc() in handlers */
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__GLIBC__)
+#define COUNTS 0
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
+#define COUNTS 0
+#endif
+#endif
+#ifndef COUNTS
+#define COUNTS 1
+#endif
+
+static _Thread_local volatile bool in_handler; /* as compilers know malloc() to read nothing */
+static atomic_uint mallocs;
+
+#if COUNTS
+#define INSTEAD __attribute__((visibility("default"))) /* of the C library's, there too */
+
+void *__libc_malloc(size_t bytes);
+void *__libc_calloc(size_t n, size_t bytes);
+void *__libc_realloc(void *old, size_t bytes);
+void __libc_free(void *old);
+
+static void count_malloc(void)
+{
+	if (in_handler)
+		atomic_fetch_add(&mallocs, 1);
+}
+
+INSTEAD void *malloc(size_t bytes)
+{
+	count_malloc();
+	return __libc_malloc(bytes);
+}
+
+INSTEAD void *calloc(size_t n, size_t bytes)
+{
+	count_malloc();
+	return __libc_calloc(n, bytes);
+}
+
+INSTEAD void *realloc(void *old, size_t bytes)
+{
+	count_malloc();
+	return __libc_realloc(old, bytes);
+}
+
+INSTEAD void free(void *old)
+{
+	count_malloc();
+	__libc_free(old);
+}
+#endif
+
+/* They are counted, where they are. */
+static void check_counting(void)
+{
+	char *volatile text;
+	unsigned n;
+
+	in_handler = true;
+	text = strdup("seen");
+	free(text);
+	in_handler = false;
+	n = atomic_exchange(&mallocs, 0);
+	if (n != 2 * COUNTS)
+		race_fail(&t.r, "malloc() is not counted: %u", n);
+}
+
 static void on_sigbus(int sig, siginfo_t *info, void *context)
 {
+	in_handler = true;
 	if (!t.r.as || gm_inthread_serve(t.r.as, GM_VA(info->si_addr)))
 		race_on_sigbus(sig, info, context);
+	in_handler = false;
 	atomic_fetch_add_explicit(&t.served, 1, memory_order_relaxed);
 }
 
@@ -283,6 +356,8 @@ static void tear_down(const char *space)
 	       atomic_load(&t.r.failures));
 	if (!atomic_load(&t.served) || !t.drops || !t.moves || !t.renewals || !t.reads)
 		race_fail(&t.r, "not everything was done: the run proves nothing");
+	if (atomic_load(&mallocs))
+		race_fail(&t.r, "%u calls of malloc() and its like in signal handlers", atomic_load(&mallocs));
 	race_check(&t.r);
 	RACE_MUST(&t.r, gm_release(t.r.as, (void *)(uintptr_t)t.va, BYTES));
 	RACE_MUST(&t.r, gm_release(t.r.as, (void *)(uintptr_t)t.own, OWN * RACE_PAGE));
@@ -323,7 +398,9 @@ int main(int argc, char **argv)
 
 	race_begin(&t.r, "race_inthread", argc, argv);
 	sa.sa_sigaction = on_sigbus;
+	sigfillset(&sa.sa_mask);
 	sigaction(SIGBUS, &sa, NULL);
+	check_counting();
 	if (strcmp(t.r.opt.space, "exclusive"))
 		run("inclusive", 0);
 	if (strcmp(t.r.opt.space, "inclusive") && !atomic_load(&t.r.failures))
