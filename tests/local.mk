@@ -80,6 +80,7 @@ UNIT_TESTS = \
 	tests/unit/test_inject.t \
 	tests/unit/test_inject_dup.t \
 	tests/unit/test_inthread.t \
+	tests/unit/test_inthread_host.t \
 	tests/unit/test_inthread_process.t \
 	tests/unit/test_inthread_with.t \
 	tests/unit/test_lost.t \

@@ -19,6 +19,10 @@
  * After REMAP the old place is one still: UNMAP follows, and with MREMAP_DONTUNMAP, where it does not, the mapping that is left
  * there is registered as before.
  *
+ * An UNMAP may be older than the REMAP that was read before it: another thread freed the addresses before the move took them,
+ * and its event came late. Until no event has been under way for a moment, what is mapped at the new place is taken for what was
+ * moved there. If it is not (unmapped again, and somebody maps there at once), a span is left behind, as below.
+ *
  * Memory that nobody watches raises no events: what is unmapped then leaves its span behind, as it leaves its
  * region. Whoever makes something else of these addresses says so (mem_inthread(off)).
  *
@@ -173,7 +177,63 @@ static bool copy(struct gm_host_inthread *t, uint64_t va, uint64_t end, uint64_t
 	return true;
 }
 
+/* Of many at once the oldest is forgotten. */
+static void note_move(struct gm_host_inthread *t, uint64_t va, uint64_t end)
+{
+	if (t->moves == GM_HOST_INTHREAD_MOVED) {
+		memmove(&t->moved[0], &t->moved[1], (GM_HOST_INTHREAD_MOVED - 1) * sizeof(t->moved[0]));
+		t->moves--;
+	}
+	t->moved[t->moves++] = (struct gm_host_span){ va, end };
+}
+
+/* From va on, as far as *end: was it moved there a moment ago? */
+static bool is_moved(const struct gm_host_inthread *t, uint64_t va, uint64_t *end)
+{
+	for (unsigned i = 0; i < t->moves; i++) {
+		const struct gm_host_span *m = &t->moved[i];
+
+		if (va >= m->va && va < m->end) {
+			*end = m->end < *end ? m->end : *end;
+			return true;
+		}
+		if (m->va > va && m->va < *end)
+			*end = m->va;
+	}
+	return false;
+}
+
+static bool is_mapped(uint64_t va)
+{
+	struct gm_host_area a;
+
+	return !gm_host_area(va, &a) && a.begin <= va && gm_host_is_anon(&a);
+}
+
+static bool cut_unmapped(struct gm_host_inthread *t, uint64_t va, uint64_t end)
+{
+	bool ok = true;
+
+	for (uint64_t stop; va < end; va = stop) {
+		stop = end;
+		if (!is_moved(t, va, &stop) || !is_mapped(va))
+			ok &= cut(t, va, stop);
+	}
+	return ok;
+}
+
 /* ---------------------------------------------------------------------- */
+
+void gm_host_inthread_quiet(struct gm_host_pmap *p)
+{
+	struct gm_host_inthread *t = &p->inthread;
+
+	if (!atomic_load_explicit(&t->moves, memory_order_relaxed))
+		return;
+	gm_lock(p->env, &t->lock);
+	t->moves = 0;
+	gm_unlock(p->env, &t->lock);
+}
 
 int gm_host_inthread_fd(struct gm_host_pmap *p, uint64_t va, uint64_t *bytes)
 {
@@ -204,9 +264,11 @@ void gm_host_inthread_event(struct gm_host_pmap *p, const struct gm_host_msg *m,
 		return;
 	gm_lock(p->env, &t->lock);
 	if (m->kind == GM_HOST_UNMAP)
-		ok = cut(t, m->va, m->va + m->bytes);
+		ok = cut_unmapped(t, m->va, m->va + m->bytes);
 	else
 		ok = cut(t, m->to, m->to + m->bytes) && (!own || copy(t, m->va, m->va + m->bytes, m->to));
+	if (m->kind == GM_HOST_REMAP && own)
+		note_move(t, m->to, m->to + m->bytes);
 	gm_unlock(p->env, &t->lock);
 	if (!ok)
 		gm_log(p->env, GM_LOG_ERROR, "memory at 0x%llx: faults of too many pieces are served in their threads: it is not known "

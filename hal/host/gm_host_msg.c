@@ -131,6 +131,8 @@ static void drain_inthread(struct gm_host_pmap *p)
 
 	if (changing < 0)
 		(void)gm_host_lost(p);
+	else if (!changing)
+		gm_host_inthread_quiet(p);
 	while (changing > 0) {
 		unsigned n = room(&p->events) < DRAIN ? room(&p->events) : DRAIN;
 		ssize_t got = n ? read(p->inthread.fd, raw, n * sizeof(raw[0])) : 0;
