@@ -59,10 +59,10 @@ static atomic_uint mallocs;
 #if COUNTS
 #define INSTEAD __attribute__((visibility("default"))) /* of the C library's, there too */
 
-void *__libc_malloc(size_t bytes);
-void *__libc_calloc(size_t n, size_t bytes);
-void *__libc_realloc(void *old, size_t bytes);
-void __libc_free(void *old);
+void *gm_libc_malloc(size_t bytes) __asm__("__libc_malloc");
+void *gm_libc_calloc(size_t n, size_t bytes) __asm__("__libc_calloc");
+void *gm_libc_realloc(void *old, size_t bytes) __asm__("__libc_realloc");
+void gm_libc_free(void *old) __asm__("__libc_free");
 
 static void count_malloc(void)
 {
@@ -73,25 +73,25 @@ static void count_malloc(void)
 INSTEAD void *malloc(size_t bytes)
 {
 	count_malloc();
-	return __libc_malloc(bytes);
+	return gm_libc_malloc(bytes);
 }
 
 INSTEAD void *calloc(size_t n, size_t bytes)
 {
 	count_malloc();
-	return __libc_calloc(n, bytes);
+	return gm_libc_calloc(n, bytes);
 }
 
 INSTEAD void *realloc(void *old, size_t bytes)
 {
 	count_malloc();
-	return __libc_realloc(old, bytes);
+	return gm_libc_realloc(old, bytes);
 }
 
 INSTEAD void free(void *old)
 {
 	count_malloc();
-	__libc_free(old);
+	gm_libc_free(old);
 }
 #endif
 
