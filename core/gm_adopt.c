@@ -540,6 +540,7 @@ static gm_ret_t take_back(struct gm_as *as, uint64_t va, uint64_t end, uint64_t 
 		gm_mem_set_managed(as, va, end, true);
 	if (ret)
 		return ret;
+	gm_inthread_end(as, va, end);
 	gm_mem_unwatch(as, va, end);
 	(void)gm_inthread_mark(as, va, end, 0);
 	gm_fork_end_adopted(as, va, end);

@@ -174,6 +174,7 @@ static bool handle(struct gm_as *as, const struct gm_host_msg *msg)
 			ok = gm_remap_empty(as, msg->va, end) && gm_events_doom(as, msg->va, end, false);
 		break;
 	case GM_HOST_UNMAP:
+		gm_inthread_end(as, msg->va, end);
 		if (!GM_PLANTED(as, GM_PLANT_MISS_UNMAP))
 			ok = gm_remap_doubt(as, msg->va, end) && gm_events_doom(as, msg->va, end, true);
 		break;

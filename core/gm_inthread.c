@@ -5,6 +5,7 @@
  *     SIGBUS --the program's signal handler--> gm_inthread_serve()
  *
  *         reader held --no such memory--> NOENT        nothing that was told is unhandled, so this is known
+ *              |      --it was, less than a second ago--> SUCCESS    as the access was made before
  *              |      --a few pages, nothing in the way; a hole; a store that ends duplicates; a transaction
  *              |        in which nothing has to be waited for-----------------------------------> SUCCESS
  *              |      --lost--> NODEV          --gave up on it before (`failed`)--> TIMEDOUT
@@ -58,7 +59,37 @@ gm_ret_t gm_inthread_mark(struct gm_as *as, uint64_t va, uint64_t end, uint32_t 
 
 	if (on && (as->cfg.flags & GM_AS_FORK_SERVE))
 		return gm_fail(GM_RET_NOTSUP, "GM_MEM_INTHREAD: not in a space whose children are served (GM_AS_FORK_SERVE)");
+	if (on)
+		atomic_store(&as->asks.used, true);
 	return va < end ? gm_hal_mem_inthread(as->host, as->hpmap, va, end - va, on) : GM_RET_SUCCESS;
+}
+
+void gm_inthread_end(struct gm_as *as, uint64_t va, uint64_t end)
+{
+	struct gm_inthread_asks *asks = &as->asks;
+	uint64_t now_ns;
+
+	if (!atomic_load_explicit(&asks->used, memory_order_relaxed))
+		return;
+	now_ns = gm_now_ns(as->env);
+	gm_lock(as->env, &as->lock);
+	asks->ended[asks->next].va = va;
+	asks->ended[asks->next].end = end;
+	asks->ended[asks->next].until_ns = now_ns + LAST_NS;
+	asks->next = (asks->next + 1) % GM_INTHREAD_ENDED;
+	gm_unlock(as->env, &as->lock);
+}
+
+static bool has_just_ended(struct gm_as *as, uint64_t va)
+{
+	uint64_t now_ns = gm_now_ns(as->env);
+	bool yes = false;
+
+	gm_lock(as->env, &as->lock);
+	for (unsigned i = 0; i < GM_INTHREAD_ENDED; i++)
+		yes |= va >= as->asks.ended[i].va && va < as->asks.ended[i].end && now_ns < as->asks.ended[i].until_ns;
+	gm_unlock(as->env, &as->lock);
+	return yes;
 }
 
 void gm_inthread_forget(struct gm_block *b, const struct gm_mask *pages)
@@ -212,7 +243,10 @@ static gm_ret_t serve(struct gm_as *as, uint64_t va, bool any)
 		if (tries > YIELDS && gm_now_ns(as->env) >= deadline_ns)
 			return gm_fail(GM_RET_TIMEDOUT, "0x%llx did not come home in time", (unsigned long long)va);
 		if (gm_events_hold_reader(as)) {
-			ret = any || is_ours(as, va) ? attempt(as, va, &b) : GM_RET_NOENT;
+			if (any || is_ours(as, va))
+				ret = attempt(as, va, &b);
+			else
+				ret = has_just_ended(as, va) ? GM_RET_SUCCESS : GM_RET_NOENT;
 			gm_events_release_reader(as);
 		}
 		if (ret == GM_RET_AGAIN)

@@ -250,3 +250,40 @@ Test(inthread_with, another_userfaultfd)
 	close(fd);
 	forker_end(&f);
 }
+
+static atomic_bool enough;
+
+static void *look_all_the_time(void *arg)
+{
+	uint64_t *bad = arg;
+
+	while (!atomic_load(&enough))
+		*bad += wrong(f.at, 0, GM_BLOCK_PAGES, 2) + nonzero(f.at, GM_BLOCK_PAGES, PAGES);
+	return NULL;
+}
+
+/* An access that was made before the memory is given back, whose signal comes after: it is made again. */
+Test(inthread_with, given_back_while_it_is_read)
+{
+	pthread_t t[2];
+	uint64_t bad[2] = { 0 };
+	gm_ret_t ret;
+
+	lib_begin(&f, NULL, NULL);
+	f.at = app_block_memory();
+	fill(f.at, 0, GM_BLOCK_PAGES, 2);
+	for (unsigned i = 0; i < 2; i++)
+		cr_assert_eq(pthread_create(&t[i], NULL, look_all_the_time, &bad[i]), 0);
+	for (unsigned round = 0; round < 300; round++) {
+		OK(gm_adopt(f.as, f.at, BYTES, GM_MEM_INTHREAD));
+		ret = gm_migrate(f.as, GM_VA(f.at), BYTES, f.dev, NULL);
+		cr_assert(!ret || ret == GM_RET_BUSY, "some was served just now");
+		OK(gm_discard(f.as, GM_VA(f.at) + BLOCK, BLOCK));
+		OK(gm_release(f.as, f.at, BYTES));
+	}
+	atomic_store(&enough, true);
+	for (unsigned i = 0; i < 2; i++)
+		cr_assert_eq(pthread_join(t[i], NULL), 0);
+	cr_assert_eq(bad[0] + bad[1], 0);
+	forker_end(&f);
+}
