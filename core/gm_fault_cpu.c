@@ -27,6 +27,7 @@
 #include "config.h"
 
 #include <assert.h>
+#include <unistd.h>
 
 #include "core/gm_dup.h"
 #include "core/gm_events.h"
@@ -353,7 +354,7 @@ static gm_ret_t leave_own(struct gm_block *b, unsigned page, enum cpu_state stat
 	noted = gm_mask_test(&b->wanted, page);
 	gm_unlock(b->as->env, &b->lock);
 	if (!noted || state == CPU_BUSY) /* else the worker knows of it, and keeps its time */
-		leave_wanted(b, page, 0, state != CPU_BUSY, until_ns);
+		leave_wanted(b, page, (uint32_t)gettid(), state != CPU_BUSY, until_ns);
 	return GM_RET_AGAIN;
 }
 

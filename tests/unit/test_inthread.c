@@ -240,6 +240,7 @@ static void on_stuck(void *arg, const struct gm_stuck *stuck)
 {
 	(void)arg;
 	cr_assert_not_null(stuck->ws);
+	cr_assert_eq(stuck->thread_id, (uint32_t)getpid(), "the test's own thread waits");
 	atomic_fetch_add(&stuck_calls, 1);
 }
 
