@@ -120,6 +120,7 @@ struct bench_gm_config {
 	bool huge;
 	uint32_t cpu_unit_bytes, cpu_around_bytes; /* 0: defaults */
 	bool exclusive;
+	bool inthread; /* GM_MEM_INTHREAD */
 	/* in place of the mock's, NULL: none */
 	gm_ret_t (*copy)(void *dev, const struct gm_copy *copies, size_t n, struct gm_fence *done);
 };

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * fault.handler.*: a CPU touches pages that are away, one after the other in
+ * fault.handler.*, fault.inthread.*: a CPU touches pages that are away, one after the other in
  * random order; each touch is timed alone, a round's figure is their median.
  *
  *                 library                               baseline
@@ -12,12 +12,16 @@
  *                 filled from device memory
  *
  * .same: both threads on one CPU; .other: the handler on another CPU.
+ *
+ * fault.inthread.*: the library's memory is GM_MEM_INTHREAD, and this program's signal handler has it served; the
+ * baseline is the bare handler thread, on the same CPU, as for .same.
  */
 #include "config.h"
 
 #include "bench/bare_uffd.h"
 #include "bench/bench.h"
 
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,17 +33,20 @@ struct fault_case {
 	uint32_t touches;
 	enum backing backing;
 	unsigned handler_cpu;
+	bool inthread;
 };
 
 static const struct fault_case cases[] = {
-	{ { "fault.handler.4k.same", "ns", BENCH_COST, 1.10, 1.04 }, 4096, 1024, KEPT, 0 },
-	{ { "fault.handler.4k.other", "ns", BENCH_COST, 1.10, 1.04 }, 4096, 1024, KEPT, 1 },
-	{ { "fault.handler.64k.same", "ns", BENCH_COST, 1.10, 1.04 }, 65536, 512, KEPT, 0 },
-	{ { "fault.handler.4k.copy.same", "ns", BENCH_COST, 1.10, 1.04 }, 4096, 1024, COPIED, 0 },
-	{ { "fault.handler.4k.copy.other", "ns", BENCH_COST, 1.10, 1.04 }, 4096, 1024, COPIED, 1 },
-	{ { "fault.handler.64k.copy.same", "ns", BENCH_COST, 1.10, 1.04 }, 65536, 512, COPIED, 0 },
-	{ { "fault.handler.4k.dirty.same", "ns", BENCH_COST, 0, 0 }, 4096, 1024, DIRTY, 0 },
-	{ { "fault.handler.64k.dirty.same", "ns", BENCH_COST, 0, 0 }, 65536, 512, DIRTY, 0 },
+	{ { "fault.handler.4k.same", "ns", BENCH_COST, 1.10, 1.04 }, 4096, 1024, KEPT, 0, false },
+	{ { "fault.handler.4k.other", "ns", BENCH_COST, 1.10, 1.04 }, 4096, 1024, KEPT, 1, false },
+	{ { "fault.handler.64k.same", "ns", BENCH_COST, 1.10, 1.04 }, 65536, 512, KEPT, 0, false },
+	{ { "fault.handler.4k.copy.same", "ns", BENCH_COST, 1.10, 1.04 }, 4096, 1024, COPIED, 0, false },
+	{ { "fault.handler.4k.copy.other", "ns", BENCH_COST, 1.10, 1.04 }, 4096, 1024, COPIED, 1, false },
+	{ { "fault.handler.64k.copy.same", "ns", BENCH_COST, 1.10, 1.04 }, 65536, 512, COPIED, 0, false },
+	{ { "fault.handler.4k.dirty.same", "ns", BENCH_COST, 0, 0 }, 4096, 1024, DIRTY, 0, false },
+	{ { "fault.handler.64k.dirty.same", "ns", BENCH_COST, 0, 0 }, 65536, 512, DIRTY, 0, false },
+	{ { "fault.inthread.4k", "ns", BENCH_COST, 0.75, 0.68 }, 4096, 1024, KEPT, 0, true },
+	{ { "fault.inthread.4k.copy", "ns", BENCH_COST, 0, 0 }, 4096, 1024, COPIED, 0, true },
 };
 
 struct fault_bench {
@@ -49,6 +56,26 @@ struct fault_bench {
 	uint32_t *order;
 	double *sample;
 };
+
+/* The space that is measured. */
+static struct gm_as *inthread_as;
+
+static void on_sigbus(int sig, siginfo_t *info, void *context)
+{
+	(void)context;
+	if (gm_inthread_serve(inthread_as, GM_VA(info->si_addr)))
+		(void)signal(sig, SIG_DFL);
+}
+
+static void catch_sigbus(struct gm_as *as)
+{
+	struct sigaction on = { .sa_flags = SA_SIGINFO };
+
+	on.sa_sigaction = on_sigbus;
+	inthread_as = as;
+	if (sigaction(SIGBUS, &on, NULL))
+		bench_die("sigaction failed");
+}
 
 /* Every touch alone; the page inside the unit differs from unit to unit. */
 static double touch_all(struct fault_bench *f, char *mem)
@@ -81,6 +108,8 @@ static double round_lib(struct fault_bench *f)
 	BENCH_TRY(gm_as_stats(f->gm.as, &after));
 	if (after.cpu_faults - before.cpu_faults < f->c->touches)
 		bench_die("%s: the pages were not away", f->c->spec.name);
+	if ((after.cpu_faults_inthread - before.cpu_faults_inthread >= f->c->touches) != f->c->inthread)
+		bench_die("%s: who served them?", f->c->spec.name);
 	return ns;
 }
 
@@ -99,6 +128,7 @@ static void open_case(struct fault_bench *f)
 		.cpu_unit_bytes = c->unit_bytes,
 		.cpu_around_bytes = c->unit_bytes,
 		.exclusive = c->backing == COPIED,
+		.inthread = c->inthread,
 	};
 
 	f->order = calloc(c->touches, sizeof(*f->order));
@@ -107,6 +137,7 @@ static void open_case(struct fault_bench *f)
 		bench_die("no memory");
 	bench_shuffle(f->order, c->touches);
 	bench_gm_open(&f->gm, &config);
+	catch_sigbus(f->gm.as);
 	bench_fill(f->gm.mem, config.bytes, c->unit_bytes);
 	f->bare = bare_start(kind[c->backing], config.bytes, c->unit_bytes, false, c->handler_cpu);
 	bench_fill(bare_memory(f->bare), config.bytes, c->unit_bytes);

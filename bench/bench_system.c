@@ -221,7 +221,7 @@ void bench_gm_open(struct bench_gm *g, const struct bench_gm_config *c)
 	BENCH_TRY(gm_dev_create(g->lib, &g->mmu, g, &g->dev));
 	BENCH_TRY(gm_as_create(g->lib, 0, 0, &as, &g->as));
 	BENCH_TRY(gm_as_attach(g->as, g->dev, GM_ATTACH_IDENTITY, NULL, &g->ctx));
-	BENCH_TRY(gm_alloc(g->as, c->bytes, c->huge ? 0 : GM_MEM_NO_HUGE, &mem));
+	BENCH_TRY(gm_alloc(g->as, c->bytes, (c->huge ? 0 : GM_MEM_NO_HUGE) | (c->inthread ? GM_MEM_INTHREAD : 0), &mem));
 	g->mem = mem;
 	g->bytes = c->bytes;
 	/* The device's frames are made by their first use, which is not what is measured. */

@@ -96,6 +96,45 @@ static gm_ret_t check_overlap(struct gm_as *as, const struct span *s)
 	return GM_RET_SUCCESS;
 }
 
+static gm_ret_t watch(struct gm_as *as, const struct span *s, uint64_t deadline_ns)
+{
+	gm_ret_t ret;
+
+	do
+		ret = gm_hal_watch(as->host, as->hpmap, s->va, s->end - s->va);
+	while (ret == GM_RET_AGAIN && gm_now_ns(as->env) < deadline_ns && gm_events_let_run(as));
+	if (ret == GM_RET_AGAIN)
+		ret = gm_fail(GM_RET_TIMEDOUT, "gm_adopt: events of 0x%llx were not read in time", (unsigned long long)s->va);
+	return ret;
+}
+
+/*
+ * Before it is adopted the span becomes memory of the sort asked for. What is adopted already may be watched, so it stays
+ * as it is: EXIST, where that would be another sort.
+ */
+static gm_ret_t mark_sort(struct gm_as *as, const struct span *s, uint32_t flags, uint64_t deadline_ns)
+{
+	struct gm_region buf;
+	gm_ret_t ret;
+	bool some;
+
+	if (s->va >= s->end || (!(flags & GM_MEM_INTHREAD) && !gm_hal_inthread_has(as->host, as->hpmap, s->va, s->end - s->va)))
+		return GM_RET_SUCCESS;
+	gm_lock(as->env, &as->lock);
+	some = gm_regions_first(&as->regions, s->va, s->end, &buf);
+	ret = some ? GM_RET_EXIST : check_overlap(as, s);
+	gm_unlock(as->env, &as->lock);
+	if (ret)
+		return gm_fail(ret, "gm_adopt: part of [0x%llx, 0x%llx) is managed already, with or without GM_MEM_INTHREAD: "
+			       "gm_release() it first", (unsigned long long)s->va, (unsigned long long)s->end);
+	/* mremap() may have left, or added, what is watched. It is not another's, if we can watch it. */
+	ret = watch(as, s, deadline_ns);
+	if (ret)
+		return ret;
+	(void)gm_hal_unwatch(as->host, as->hpmap, s->va, s->end - s->va);
+	return gm_inthread_mark(as, s->va, s->end, flags);
+}
+
 void gm_mem_clear_stale(struct gm_as *as, uint64_t va, uint64_t end)
 {
 	gm_regions_drop_edges(&as->regions, va, end);
@@ -217,15 +256,10 @@ static gm_ret_t release_edges(struct gm_as *as, const struct span *s, uint64_t d
 static gm_ret_t watch_all(struct gm_as *as, const struct span *s, uint64_t deadline_ns)
 {
 	bool some;
-	gm_ret_t ret;
+	gm_ret_t ret = watch(as, s, deadline_ns);
 
-	do
-		ret = gm_hal_watch(as->host, as->hpmap, s->va, s->end - s->va);
-	while (ret == GM_RET_AGAIN && gm_now_ns(as->env) < deadline_ns && gm_events_let_run(as));
 	if (!ret)
 		return ret;
-	if (ret == GM_RET_AGAIN)
-		ret = gm_fail(GM_RET_TIMEDOUT, "gm_adopt: events of 0x%llx were not read in time", (unsigned long long)s->va);
 	if (!release_pieces(as, s, deadline_ns, &some))
 		(void)release_edges(as, s, deadline_ns, &some);
 	return ret;
@@ -241,8 +275,9 @@ gm_ret_t gm_adopt(struct gm_as *as, void *ptr, uint64_t bytes, uint32_t flags)
 		return ret;
 	if (!ptr)
 		return gm_fail(GM_RET_INVAL, "gm_adopt: ptr must not be NULL");
-	if (flags & ~GM_MEM_OUTWARD)
-		return gm_fail(GM_RET_INVAL, "gm_adopt: flags 0x%x: only GM_MEM_OUTWARD is known", (unsigned)flags);
+	if (flags & ~(GM_MEM_OUTWARD | GM_MEM_INTHREAD))
+		return gm_fail(GM_RET_INVAL, "gm_adopt: flags 0x%x: only GM_MEM_OUTWARD and GM_MEM_INTHREAD are known",
+			       (unsigned)flags);
 	deadline_ns = gm_deadline_ns(as->env, as->cfg.wait_ns);
 	ret = gm_as_check_range(as, "gm_adopt", va, bytes);
 	if (!ret && va + bytes > UINT64_MAX - GM_PAGE_BYTES)
@@ -264,9 +299,14 @@ gm_ret_t gm_adopt(struct gm_as *as, void *ptr, uint64_t bytes, uint32_t flags)
 	if (span_in_use(as, &s, deadline_ns))
 		return gm_fail(GM_RET_EXIST, "gm_adopt: part of [0x%llx, 0x%llx) is adopted and in use: gm_release() it first",
 			       (unsigned long long)s.va, (unsigned long long)s.end);
+	ret = mark_sort(as, &s, flags, deadline_ns);
+	if (ret)
+		return ret;
 	ret = s.va < s.end ? gm_fork_set(as, s.va, s.end, GM_FORK_DEFAULT) : GM_RET_SUCCESS;
 	if (!ret)
 		ret = enter_regions(as, &s);
+	if (ret && s.va < s.end && (flags & GM_MEM_INTHREAD))
+		(void)gm_inthread_mark(as, s.va, s.end, 0);
 	if (ret && ret != GM_RET_EXIST)
 		return ret;
 	if (ret)
@@ -516,7 +556,9 @@ static gm_ret_t take_back(struct gm_as *as, uint64_t va, uint64_t end, uint64_t 
 		gm_mem_set_managed(as, va, end, true);
 	if (ret)
 		return ret;
+	gm_inthread_end(as, va, end);
 	gm_mem_unwatch(as, va, end);
+	(void)gm_inthread_mark(as, va, end, 0);
 	gm_fork_end_adopted(as, va, end);
 	return GM_RET_SUCCESS;
 }

@@ -17,6 +17,7 @@
 
 #include "core/gm_events.h"
 #include "core/gm_fork.h"
+#include "core/gm_inthread.h"
 #include "core/gm_mirror.h"
 #include "core/gm_pin.h"
 #include "core/gm_shared.h"
@@ -83,7 +84,8 @@ static gm_ret_t enter_region(struct gm_as *as, uint64_t va, uint64_t end, enum g
 	return ok ? GM_RET_SUCCESS : gm_fail(GM_RET_NOMEM, "no memory for a region");
 }
 
-static gm_ret_t take_address(struct gm_as *as, uint64_t va, uint64_t end, enum gm_region_kind kind, enum gm_fork fork)
+static gm_ret_t take_address(struct gm_as *as, uint64_t va, uint64_t end, enum gm_region_kind kind, enum gm_fork fork,
+			     uint32_t sort)
 {
 	uint64_t deadline_ns = gm_deadline_ns(as->env, as->cfg.wait_ns);
 	gm_ret_t ret = gm_events_settle(as, deadline_ns);
@@ -96,6 +98,8 @@ static gm_ret_t take_address(struct gm_as *as, uint64_t va, uint64_t end, enum g
 		ret = gm_shared_drop_slots(as, va, end, gm_deadline_ns(as->env, as->cfg.wait_ns));
 	if (!ret)
 		ret = gm_fork_set(as, va, end, fork);
+	if (!ret) /* not before: the end of what stood here ends its sort */
+		ret = gm_inthread_mark(as, va, end, sort);
 	return ret ? ret : enter_region(as, va, end, kind);
 }
 
@@ -113,7 +117,7 @@ gm_ret_t gm_mem_obtain(struct gm_as *as, const struct gm_mem_source *from, uint6
 	if (va < as->begin || va + bytes > as->end)
 		ret = gm_fail(GM_RET_NOMEM, "no room for %llu bytes inside the address space", (unsigned long long)bytes);
 	if (!ret)
-		ret = take_address(as, va, va + bytes, kind, fork);
+		ret = take_address(as, va, va + bytes, kind, fork, from->sort);
 	if (ret) {
 		gm_hal_mem_unmap(as->host, as->hpmap, va, bytes);
 		return ret;
@@ -136,10 +140,12 @@ gm_ret_t gm_alloc(struct gm_as *as, uint64_t bytes, uint32_t flags, void **ptr)
 		return gm_fail(GM_RET_INVAL, "gm_alloc: ptr must not be NULL");
 	if (!bytes || bytes > UINT64_MAX / 4)
 		return gm_fail(GM_RET_INVAL, "gm_alloc: %llu bytes", (unsigned long long)bytes);
-	if (flags & ~GM_MEM_NO_HUGE)
-		return gm_fail(GM_RET_INVAL, "gm_alloc: flags 0x%x: only GM_MEM_NO_HUGE is known", (unsigned)flags);
+	if (flags & ~(GM_MEM_NO_HUGE | GM_MEM_INTHREAD))
+		return gm_fail(GM_RET_INVAL, "gm_alloc: flags 0x%x: only GM_MEM_NO_HUGE and GM_MEM_INTHREAD are known",
+			       (unsigned)flags);
 	bytes = (bytes + unit - 1) & ~(unit - 1); /* whole units of every device */
 	from.huge = bytes >= GM_BLOCK_BYTES && !(flags & GM_MEM_NO_HUGE);
+	from.sort = flags & GM_MEM_INTHREAD;
 	forks = gm_fork_look(as);
 	ret = gm_mem_obtain(as, &from, bytes, GM_FORK_DEFAULT, &va);
 	if (ret)

@@ -103,6 +103,7 @@ static void init(struct gm_as *as)
 	gm_waitq_init(as->env, &as->queue_waitq);
 	gm_regions_init(&as->regions);
 	gm_remap_init(as);
+	gm_inthread_init(as);
 	as->pack.idle_ns = GM_PACK_IDLE_NS;
 	atomic_init(&as->mirror.limit, GM_MIRROR_BLOCKS);
 	TAILQ_INIT(&as->work);

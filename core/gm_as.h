@@ -6,6 +6,7 @@
 #include "core/gm_block.h"
 #include "core/gm_dev.h"
 #include "core/gm_fork_serve.h"
+#include "core/gm_inthread.h"
 #include "core/gm_pack.h"
 #include "core/gm_plant.h"
 #include "core/gm_protect.h"
@@ -108,6 +109,8 @@ struct gm_as {
 	struct gm_remaps remaps;         /* (A) ranges that mremap() moved and the worker has not yet */
 	struct gm_fork_table forks;      /* (A) */
 	struct gm_serving serve;
+
+	struct gm_inthread_asks asks;    /* faults for the handler that no message tells */
 
 	/* the handler's own */
 	struct gm_host_msg msg[GM_HANDLER_MSGS];

@@ -228,6 +228,7 @@ static bool handle(struct gm_as *as, const struct gm_host_msg *msg)
 			give_up(as, msg->va, end);
 		break;
 	case GM_HOST_UNMAP:
+		gm_inthread_end(as, msg->va, end);
 		if (!GM_PLANTED(as, GM_PLANT_MISS_UNMAP))
 			ok = gm_remap_doubt(as, msg->va, end) && gm_events_doom(as, msg->va, end, true);
 		break;
@@ -313,6 +314,10 @@ bool gm_events_once(struct gm_as *as)
 
 	if (!begin_reading(as)) /* a caller of gm_events_let_run() is at it */
 		return false;
+	if (atomic_load_explicit(&as->asks.n, memory_order_relaxed)) {
+		gm_inthread_answer(as);
+		some = true;
+	}
 	do {
 		if (as->next_msg == as->msgs) {
 			as->next_msg = 0;

@@ -72,6 +72,13 @@ gm_ret_t gm_fault_in_place(struct gm_ctx *ctx, struct gm_block *b, unsigned page
 bool gm_fault_cpu(struct gm_as *as, uint64_t va, bool write, uint32_t thread_id);
 
 /*
+ * The same for the thread that faulted, which holds the reader (gm_inthread.c). SUCCESS: the page is there, or was; NODEV: its
+ * content is lost; TIMEDOUT: an access to it waited too long; AGAIN: it is in somebody's hands, maybe the worker's, who
+ * wakes the block; EXIST: the page is nobody's, or is not what its block says: see what is there.
+ */
+gm_ret_t gm_fault_cpu_own(struct gm_block *b, unsigned page, uint64_t now_ns);
+
+/*
  * The handler: a page and its unit come home, if they are a few of one device with nothing in the way. True: the page is
  * there; giving it has woken its waiters. False: nothing has changed, or not this page.
  */

@@ -27,9 +27,11 @@
 #include "config.h"
 
 #include <assert.h>
+#include <unistd.h>
 
 #include "core/gm_dup.h"
 #include "core/gm_events.h"
+#include "core/gm_mem.h"
 #include "core/gm_work.h"
 #include "core/gm_ws.h"
 
@@ -70,9 +72,10 @@ static void let_go_on(struct gm_as *as, uint64_t va)
 
 /*
  * NONE -> HOST, or a hole of HOST filled. The page is marked busy by the caller. Only the handler does so
- * unguarded: it has handled every event that came before what it does. SUCCESS, AGAIN.
+ * unguarded: it has handled every event that came before what it does. SUCCESS, AGAIN; EXIST, and *marked, unless NULL: the page
+ * that is there has the mark, or is broken; FAULT.
  */
-static gm_ret_t touch_hole(struct gm_block *b, unsigned page, bool guarded)
+static gm_ret_t fill_hole(struct gm_block *b, unsigned page, bool guarded, bool *marked)
 {
 	struct gm_as *as = b->as;
 	struct gm_mask one = gm_mask_span(page, page + 1);
@@ -86,6 +89,8 @@ static gm_ret_t touch_hole(struct gm_block *b, unsigned page, bool guarded)
 	gm_unlock(as->env, &b->lock);
 	if (ret == GM_RET_EXIST)
 		let_go_on(as, b->va + (uint64_t)page * GM_PAGE_BYTES);
+	if (marked && ret == GM_RET_EXIST) /* while nobody takes it. Where it cannot be told now, the access is made again */
+		(void)gm_mem_is_marked(as, b->va + (uint64_t)page * GM_PAGE_BYTES, marked);
 	gm_txn_release(b, &one);
 	/*
 	 * EXIST: there is a page after all. Of a page without content that does not make one of the
@@ -93,6 +98,13 @@ static gm_ret_t touch_hole(struct gm_block *b, unsigned page, bool guarded)
 	 */
 	if (ret == GM_RET_FAULT)
 		wake_page(b, page);
+	return ret;
+}
+
+static gm_ret_t touch_hole(struct gm_block *b, unsigned page, bool guarded)
+{
+	gm_ret_t ret = fill_hole(b, page, guarded, NULL);
+
 	return ret == GM_RET_EXIST || ret == GM_RET_FAULT ? GM_RET_SUCCESS : ret;
 }
 
@@ -329,6 +341,79 @@ bool gm_fault_cpu(struct gm_as *as, uint64_t va, bool write, uint32_t thread_id)
 	gm_block_put(b);
 	gm_stat_time(as, GM_STAT_ns_cpu_fault, start);
 	return true;
+}
+
+/* ------------------------------------------------- the thread that faulted */
+
+/* What is not done here and now, as by the handler. */
+static gm_ret_t leave_own(struct gm_block *b, unsigned page, enum cpu_state state, uint64_t until_ns)
+{
+	bool noted;
+
+	gm_lock(b->as->env, &b->lock);
+	noted = gm_mask_test(&b->wanted, page);
+	gm_unlock(b->as->env, &b->lock);
+	if (!noted || state == CPU_BUSY) /* else the worker knows of it, and keeps its time */
+		leave_wanted(b, page, (uint32_t)gettid(), state != CPU_BUSY, until_ns);
+	return GM_RET_AGAIN;
+}
+
+static gm_ret_t serve_own(struct gm_block *b, unsigned page, enum cpu_state state, uint32_t bytes, uint64_t now_ns)
+{
+	uint64_t until_ns = 0;
+	bool marked = false;
+	gm_ret_t ret;
+
+	switch (state) {
+	case CPU_PRESENT:
+		return GM_RET_EXIST;
+	case CPU_HOLE:
+		ret = fill_hole(b, page, false, &marked);
+		if (ret == GM_RET_EXIST)
+			return marked ? GM_RET_NODEV : GM_RET_SUCCESS;
+		return ret == GM_RET_FAULT ? GM_RET_EXIST : ret;
+	case CPU_POISONED:
+		return GM_RET_NODEV;
+	case CPU_DUP: /* a load finds the page: it was a store */
+		if (!gm_dup_store(b, page, true, now_ns, &until_ns))
+			return GM_RET_SUCCESS;
+		break;
+	case CPU_AWAY:
+		if (!bring_home(b, page, bytes, GM_TXN_INLINE, now_ns, &until_ns))
+			return GM_RET_SUCCESS;
+		break;
+	case CPU_BUSY:
+	case CPU_HELD:
+		break;
+	}
+	return leave_own(b, page, state, until_ns);
+}
+
+gm_ret_t gm_fault_cpu_own(struct gm_block *b, unsigned page, uint64_t now_ns)
+{
+	struct gm_as *as = b->as;
+	uint32_t bytes = choose_unit(as, b->va + (uint64_t)page * GM_PAGE_BYTES, false);
+	enum cpu_state state;
+	bool failed;
+	gm_ret_t ret = GM_RET_SUCCESS;
+
+	if (gm_fault_few(b, page, bytes, now_ns)) {
+		remember_unit(as, b->va + (uint64_t)page * GM_PAGE_BYTES, bytes);
+	} else {
+		gm_lock(as->env, &b->lock);
+		state = state_of(b, page);
+		failed = gm_mask_test(&b->failed, page) && (state == CPU_AWAY || state == CPU_HELD);
+		if (state == CPU_HOLE)
+			gm_mask_set(&b->busy, page);
+		gm_unlock(as->env, &b->lock);
+		ret = failed ? GM_RET_TIMEDOUT : serve_own(b, page, state, bytes, now_ns);
+	}
+	if (!ret) {
+		gm_stat_add(as, GM_STAT_cpu_faults, 1);
+		gm_stat_add(as, GM_STAT_cpu_faults_inthread, 1);
+		gm_stat_time(as, GM_STAT_ns_cpu_fault, now_ns);
+	}
+	return ret;
 }
 
 /* ---------------------------------------------------------------- worker */

@@ -11,6 +11,7 @@ gm_ret_t gm_mem_check_fit(struct gm_as *as, const char *what, struct gm_dev *dev
 /* Where new memory comes from. */
 struct gm_mem_source {
 	bool shared, huge;
+	uint32_t sort;   /* GM_MEM_INTHREAD, or 0 */
 	int fd;          /* shared: of others; < 0: new */
 	uint64_t offset; /* in it */
 };

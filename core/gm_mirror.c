@@ -164,8 +164,8 @@ static gm_ret_t take(struct gm_block *b, unsigned page, const struct gm_host_vma
 		else
 			(void)gm_events_let_run(as);
 	}
-	if (what == CHANGED)
-		*pages = gm_mask_none();
+	*pages = what == CHANGED ? gm_mask_none() : *pages;
+	gm_inthread_forget(b, pages);
 	return ret;
 }
 

@@ -12,6 +12,8 @@
  */
 #include "config.h"
 
+#include <string.h>
+
 #include "core/gm_as.h"
 #include "core/gm_ws.h"
 #include "hal/gm_handle.h"
@@ -118,6 +120,16 @@ static void describe_part(struct gm_as *as, uint64_t va, uint64_t end, struct gm
 		describe_found(as, va, end, info);
 }
 
+/* A host is asked once where it has none of that. */
+static void add_inthread(struct gm_as *as, uint64_t va, uint64_t end, struct gm_page_info *info)
+{
+	if (!gm_hal_inthread_has(as->host, as->hpmap, va, end - va))
+		return;
+	for (; va < end; va += GM_PAGE_BYTES, info++)
+		if (info->place != GM_PLACE_OUTSIDE && gm_hal_inthread_has(as->host, as->hpmap, va, GM_PAGE_BYTES))
+			info->flags |= GM_PAGE_INTHREAD;
+}
+
 /* Where a page is, in a byte: so that two looks can be compared. */
 static uint8_t digest(const struct gm_page_info *info)
 {
@@ -201,8 +213,16 @@ static uint64_t part_end(uint64_t va, uint64_t end)
 	return next < end && next > va ? next : end;
 }
 
+/* The caller's may be memory that is away, and who brings it home wants the locks that are held where it is described. */
+static struct gm_page_info *hand_out(struct gm_page_info *info, const struct gm_page_info *part, size_t n)
+{
+	memcpy(info, part, n * sizeof(*info));
+	return info + n;
+}
+
 gm_ret_t gm_query(struct gm_as *as, uint64_t va, size_t pages, struct gm_page_info *info)
 {
+	struct gm_page_info part[GM_BLOCK_PAGES];
 	uint64_t end = va + (uint64_t)pages * GM_PAGE_BYTES, next;
 	gm_ret_t ret = gm_handle_check(as, GM_HANDLE_AS);
 
@@ -210,8 +230,9 @@ gm_ret_t gm_query(struct gm_as *as, uint64_t va, size_t pages, struct gm_page_in
 		ret = check("gm_query", va, pages, info);
 	for (; !ret && va < end; va = next) {
 		next = part_end(va, end);
-		describe_part(as, va, next, info);
-		info += (next - va) / GM_PAGE_BYTES;
+		describe_part(as, va, next, part);
+		add_inthread(as, va, next, part);
+		info = hand_out(info, part, (next - va) / GM_PAGE_BYTES);
 	}
 	return ret;
 }
@@ -220,14 +241,16 @@ gm_ret_t gm_query_host(struct gm_as *as, uint64_t va, size_t pages, struct gm_pa
 {
 	uint64_t end = va + (uint64_t)pages * GM_PAGE_BYTES, next;
 	struct gm_host_vma vma = { .bytes = 0 };
+	struct gm_page_info part[GM_BLOCK_PAGES];
 	gm_ret_t ret = gm_handle_check(as, GM_HANDLE_AS);
 
 	if (!ret)
 		ret = check("gm_query_host", va, pages, info);
 	for (; !ret && va < end; va = next) {
 		next = part_end(va, end);
-		ret = describe_host(as, va, next, info, &vma);
-		info += (next - va) / GM_PAGE_BYTES;
+		ret = describe_host(as, va, next, part, &vma);
+		add_inthread(as, va, next, part);
+		info = hand_out(info, part, (next - va) / GM_PAGE_BYTES);
 	}
 	return ret;
 }

@@ -37,6 +37,8 @@ libgm_core_a_SOURCES = \
 	core/gm_fork_serve.h \
 	core/gm_frames.c \
 	core/gm_frames.h \
+	core/gm_inthread.c \
+	core/gm_inthread.h \
 	core/gm_lib.c \
 	core/gm_lib.h \
 	core/gm_lost.c \

@@ -5,6 +5,7 @@ EXAMPLE_FILES = \
 	examples/backend-template/main.c \
 	examples/backend-template/toy.c \
 	examples/hello.c \
+	examples/inthread.c \
 	examples/mock-runtime/test_tinyrt.c \
 	examples/mock-runtime/tinyrt.c \
 	examples/mock-runtime/tinyrt.h \

@@ -131,5 +131,7 @@ void gm_hal_child_fail(struct gm_hal_dev *h, void *pmap);
 gm_ret_t gm_hal_share_map(struct gm_hal_dev *h, void *pmap, int fd, uint64_t offset, uint64_t bytes, uint64_t *va);
 gm_ret_t gm_hal_share_slot(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t *slot);
 gm_ret_t gm_hal_share_fd(struct gm_hal_dev *h, void *pmap, uint64_t va, int *fd);
+gm_ret_t gm_hal_mem_inthread(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes, bool on);
+bool gm_hal_inthread_has(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes);
 
 #endif

@@ -302,6 +302,20 @@ gm_ret_t gm_hal_share_fd(struct gm_hal_dev *h, void *pmap, uint64_t va, int *fd)
 	return h->host.share_fd ? h->host.share_fd(pmap, va, fd) : GM_RET_NOENT;
 }
 
+gm_ret_t gm_hal_mem_inthread(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes, bool on)
+{
+	enter(h, "mem_inthread");
+	assert(aligned(va, bytes));
+	return h->host.mem_inthread(pmap, va, bytes, on);
+}
+
+bool gm_hal_inthread_has(struct gm_hal_dev *h, void *pmap, uint64_t va, uint64_t bytes)
+{
+	enter(h, "inthread_has");
+	assert(aligned(va, bytes));
+	return h->host.inthread_has(pmap, va, bytes);
+}
+
 /* Accesses over the bus: a device's threads make them too. */
 
 gm_ret_t gm_hal_bus_access(struct gm_hal_dev *host, uint64_t host_va, void *buf, size_t bytes, bool write)

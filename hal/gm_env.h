@@ -145,6 +145,10 @@ static inline void gm_yield(struct gm_env *env)
 /* The CPU this runs on, a moment ago: for what is better kept apart. */
 unsigned gm_env_cpu(struct gm_env *env);
 
+/* This thread is not cancelled (pthread_cancel()) until the other is called with what this returns. */
+int gm_env_cancel_off(void);
+void gm_env_cancel_back(int before);
+
 /* Where the simulation may switch and nobody wants to let others run: nothing on a real machine. */
 static inline void gm_may_switch(struct gm_env *env)
 {
@@ -173,6 +177,7 @@ bool gm_ret_known(gm_ret_t ret);
 void gm_log(struct gm_env *env, enum gm_log_level level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 /* Remember the message for gm_last_error(). */
+#define GM_MESSAGE_BYTES 512 /* of gm_last_error(), and of a line of the log, with the end */
 void gm_fail_note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 /* Remember the message and be `ret`: a macro, so that the compiler sees which result leaves. */

@@ -304,6 +304,19 @@ unsigned gm_env_cpu(struct gm_env *env)
 	return env->ops->simulated ? 0 : (unsigned)sched_getcpu();
 }
 
+int gm_env_cancel_off(void)
+{
+	int before;
+
+	must(pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before));
+	return before;
+}
+
+void gm_env_cancel_back(int before)
+{
+	must(pthread_setcancelstate(before, NULL));
+}
+
 static bool threads_is_own(struct gm_env *env, uint64_t va, uint64_t *begin, uint64_t *end)
 {
 	struct env_threads *threads = to_threads(env);

@@ -13,10 +13,8 @@
 
 #include "hal/gm_env.h"
 
-#define MESSAGE_BYTES 512
-
 /* gm_last_error() has no argument to hang this off: it belongs to the thread, as errno does. */
-static _Thread_local char last_error[MESSAGE_BYTES];
+static _Thread_local char last_error[GM_MESSAGE_BYTES];
 
 const char *gm_ret_name(gm_ret_t ret)
 {
@@ -54,7 +52,7 @@ const char *gm_last_error(void)
 
 void gm_fail_note(const char *fmt, ...)
 {
-	char message[MESSAGE_BYTES];
+	char message[GM_MESSAGE_BYTES];
 	va_list args;
 
 	/* By way of a copy: an argument may be the last message itself. */
@@ -66,7 +64,7 @@ void gm_fail_note(const char *fmt, ...)
 
 void gm_fail_texts(const char *const *texts)
 {
-	char message[MESSAGE_BYTES];
+	char message[GM_MESSAGE_BYTES];
 	size_t at = 0;
 
 	for (; *texts; texts++) {
@@ -90,7 +88,7 @@ const char *gm_version(void)
 
 void gm_log(struct gm_env *env, enum gm_log_level level, const char *fmt, ...)
 {
-	char message[MESSAGE_BYTES];
+	char message[GM_MESSAGE_BYTES];
 	va_list args;
 
 	/* Also where nobody listens: a lock held here is a bug that only some callers would see. */

@@ -223,6 +223,16 @@ struct gm_host_ops {
 	/* A descriptor for others of what begins at va; nothing of it is away, or will be. A child inherits it from now on.
 	 * SUCCESS, NOENT, NOMEM, NODEV. */
 	gm_ret_t (*share_fd)(void *pmap, uint64_t va, int *fd);
+
+	/*
+	 * Memory whose faults their own threads serve. An access to a page that is away, or a
+	 * store to one that is protected, raises SIGBUS in its thread in place of a message, and one of the kernel fails;
+	 * all else is as of other memory. Nothing of the range is watched when that begins or ends; it follows mremap().
+	 * `on`: SUCCESS, NOTSUP, PERM, NOMEM; else always SUCCESS, unless it were two pieces and there is no room: NOMEM.
+	 */
+	gm_ret_t (*mem_inthread)(void *pmap, uint64_t va, uint64_t bytes, bool on);
+	/* Is any of it such memory? */
+	bool (*inthread_has)(void *pmap, uint64_t va, uint64_t bytes);
 };
 
 /* The host of this machine over full userfaultfd; dev_data is its struct gm_env. */

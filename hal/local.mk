@@ -48,6 +48,8 @@ libgm_hal_a_SOURCES = \
 	hal/host/gm_host_fd.h \
 	hal/host/gm_host_fork.c \
 	hal/host/gm_host_internal.h \
+	hal/host/gm_host_inthread.c \
+	hal/host/gm_host_inthread.h \
 	hal/host/gm_host_keep.c \
 	hal/host/gm_host_kind.c \
 	hal/host/gm_host_move.c \

@@ -27,6 +27,7 @@ libgm_testkit_a_SOURCES = \
 	tests/unit/fork_fixture.h \
 	tests/unit/host_fixture.h \
 	tests/unit/inject.h \
+	tests/unit/inthread_fixture.h \
 	tests/unit/losing_mock.h \
 	tests/unit/mirror_fixture.h \
 	tests/unit/mock_bug.h \
@@ -77,6 +78,10 @@ UNIT_TESTS = \
 	tests/unit/test_host_mem.t \
 	tests/unit/test_host_msg.t \
 	tests/unit/test_host_protect.t \
+	tests/unit/test_inthread.t \
+	tests/unit/test_inthread_host.t \
+	tests/unit/test_inthread_process.t \
+	tests/unit/test_inthread_with.t \
 	tests/unit/test_lost.t \
 	tests/unit/test_lost_moved.t \
 	tests/unit/test_lost_random.t \
@@ -215,6 +220,7 @@ STRESS_ALONE = \
 	tests/stress/race_dup \
 	tests/stress/race_edges \
 	tests/stress/race_fork \
+	tests/stress/race_inthread \
 	tests/stress/race_mirror \
 	tests/stress/race_progress \
 	tests/stress/race_protect \
@@ -250,6 +256,11 @@ tests_stress_race_fork_SOURCES = \
 	tests/stress/race_fork.c \
 	tests/stress/race_hand.h
 tests_stress_race_fork_LDADD = $(TEST_LAYERS)
+tests_stress_race_inthread_SOURCES = \
+	tests/stress/race.h \
+	tests/stress/race_hand.h \
+	tests/stress/race_inthread.c
+tests_stress_race_inthread_LDADD = $(TEST_LAYERS)
 tests_stress_race_mirror_SOURCES = \
 	tests/stress/race_mirror.c
 tests_stress_race_mirror_LDADD = $(TEST_LAYERS)

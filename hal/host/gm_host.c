@@ -68,7 +68,7 @@ void gm_host_dev_fini(void *dev)
 	gm_mem_free(d->env, d, sizeof(*d));
 }
 
-gm_ret_t gm_host_open_app(struct gm_host_pmap *p, uint64_t more, int *fd)
+gm_ret_t gm_host_open_app(const struct gm_host_pmap *p, uint64_t more, int *fd, bool *protects)
 {
 	struct gm_host_way way = p->dev->way;
 	uint64_t protect = way.features & GM_UFFD_FEATURE_MOVE ? GM_HOST_FEATURES_PROTECT : 0;
@@ -76,7 +76,7 @@ gm_ret_t gm_host_open_app(struct gm_host_pmap *p, uint64_t more, int *fd)
 
 	way.features |= protect | more;
 	ret = gm_host_open(&way, fd);
-	p->protects = protect && !ret;
+	*protects = protect && !ret;
 	way.features &= ~protect;
 	return ret == GM_RET_NOTSUP && protect ? gm_host_open(&way, fd) : ret;
 }
@@ -95,7 +95,7 @@ gm_ret_t gm_host_pmap_create(void *dev, void **pmap)
 	p->dev = d;
 	atomic_init(&p->lost, false);
 	p->knows_malloc = gm_host_knows_malloc(d);
-	ret = d->way.features ? gm_host_open_app(p, 0, &fd) : GM_RET_SUCCESS;
+	ret = d->way.features ? gm_host_open_app(p, 0, &fd, &p->protects) : GM_RET_SUCCESS;
 	if (ret)
 		goto err_free;
 	p->fd_app = -1;
@@ -111,6 +111,7 @@ gm_ret_t gm_host_pmap_create(void *dev, void **pmap)
 		goto err_msg;
 	gm_host_keep_init(p);
 	gm_host_shared_init(p);
+	gm_host_inthread_init(p);
 	gm_lock(p->env, &d->lock);
 	LIST_INSERT_HEAD(&d->pmaps, p, in_dev);
 	gm_unlock(p->env, &d->lock);
@@ -143,6 +144,7 @@ void gm_host_pmap_destroy(void *pmap)
 	gm_host_close_ours(p);
 	if (p->fd_app >= 0)
 		gm_host_number_give(p->fd_app);
+	gm_host_inthread_fini(p);
 	gm_host_keep_fini(p);
 	gm_mem_free(p->env, p, sizeof(*p));
 }
@@ -225,6 +227,8 @@ const struct gm_host_ops gm_host_ops_full = {
 	.share_map = gm_host_share_map,
 	.share_slot = gm_host_share_slot,
 	.share_fd = gm_host_share_fd,
+	.mem_inthread = gm_host_mem_inthread,
+	.inthread_has = gm_host_inthread_has,
 };
 
 const struct gm_mmu *gm_host_mmu(void)

@@ -36,7 +36,7 @@ gm_ret_t gm_host_serve_forks(void *pmap)
 	gm_ret_t ret;
 	int fd;
 
-	ret = gm_host_open_app(p, GM_UFFD_FEATURE_EVENT_FORK, &fd);
+	ret = gm_host_open_app(p, GM_UFFD_FEATURE_EVENT_FORK, &fd, &p->protects);
 	if (ret)
 		return ret;
 	ret = gm_host_fork_gate();

@@ -327,4 +327,6 @@ const struct gm_host_ops gm_host_ops_explicit = {
 	.share_map = gm_host_share_view,
 	.share_slot = gm_host_share_slot,
 	.share_fd = gm_host_share_fd,
+	.mem_inthread = gm_host_mem_inthread,
+	.inthread_has = gm_host_inthread_has,
 };

@@ -4,7 +4,8 @@
  *
  *     fd_app   userfaultfd of the application's ranges and of the staging arena
  *              (lower rungs of the ladder: of the ranges only, or none: gm_host_rung.c;
- *              shared memory has one of its own, without events: gm_host_shared.c)
+ *              shared memory has one of its own, without events: gm_host_shared.c; so have ranges whose faults
+ *              their own threads serve: gm_host_inthread.c)
  *
  * The arena is on the same descriptor so that the kernel refuses to steal
  * while an event is unread (docs/decisions/0003): the check and the move are
@@ -29,6 +30,7 @@
 #include "hal/gm_env.h"
 #include "hal/gm_host.h"
 #include "hal/host/gm_host_fd.h"
+#include "hal/host/gm_host_inthread.h"
 #include "hal/host/gm_host_shared.h"
 #include "hal/host/gm_host_uffd.h"
 
@@ -88,6 +90,7 @@ struct gm_host_piece {
 	unsigned slots, used, open; /* open: the first so many may be read and written */
 	uint64_t taken[GM_HOST_PIECE_SLOTS / 64];
 	uint64_t tabled[GM_HOST_PIECE_SLOTS / 64]; /* may have a page table: small pages were moved in */
+	uint64_t inthread[GM_HOST_PIECE_SLOTS / 64]; /* registered with inthread.fd */
 };
 
 /* First in, first out; never overwrites. */
@@ -105,8 +108,9 @@ struct gm_host_keep {
 	int tid;                  /* (c) once ready */
 	bool own;                 /* (c) once ready: it has a table of its own */
 	bool ready, stop, told;   /* under `lock` */
-	int shared;               /* under `lock`: that of shared memory, there; -1: none */
+	int shared, inthread;     /* under `lock`: those that came later, there; -1: none */
 	int wish, wish_tid;       /* under `lock`: whose descriptor to copy; -1: none */
+	int *wish_for;            /* under `lock`: which of those it is to be */
 };
 
 struct gm_host_pmap {
@@ -114,7 +118,8 @@ struct gm_host_pmap {
 	struct gm_host_fd pagemap;
 	atomic_int fd_app;   /* (a) another number after gm_host_revive() */
 	atomic_int fd_kick;  /* (a) eventfd; ditto */
-	int fd_poll;         /* (r) epoll over fd_kick and, once it was asked for, fd_app; another one after gm_host_reopen() */
+	int fd_poll;         /* (r) epoll over fd_kick and, once it was asked for, fd_app; the others as they come. Another
+			      * one after gm_host_reopen() */
 	bool protects;       /* (c) pages of fd_app can be protected */
 	bool knows_malloc;   /* (c) what malloc() gives is recognised (gm_host_kind.c) */
 	atomic_bool lost;    /* (a) a descriptor was closed behind our back, and nobody kept it; until gm_host_reopen() */
@@ -122,6 +127,7 @@ struct gm_host_pmap {
 	bool by_entries;     /* (c) the pagemap has no PAGEMAP_SCAN: its entries are read */
 	struct gm_host_pump *pump; /* (c) rungs that have one */
 	struct gm_host_keep keep;
+	struct gm_host_inthread inthread;
 	struct gm_host_dev *dev; /* (c) */
 	LIST_ENTRY(gm_host_pmap) in_dev; /* under its lock */
 	atomic_uint unread;  /* (a) events taken from the kernel and not handed out, +1 while reading */
@@ -248,9 +254,15 @@ gm_ret_t gm_host_bus_bring(void *dev, uint64_t va, bool write, uint64_t deadline
 bool gm_host_slots_have(struct gm_host_pmap *p, uint64_t va);
 gm_ret_t gm_host_slots_init(struct gm_host_pmap *p);
 void gm_host_slots_fini(struct gm_host_pmap *p);
+/* No slot is registered with inthread.fd, which is another one now. */
+void gm_host_slots_plain(struct gm_host_pmap *p);
 /* The arena is watched with `fd`. False: not all of it can be. */
 bool gm_host_slots_watch(struct gm_host_pmap *p, int fd);
 gm_ret_t gm_host_slot_alloc(void *pmap, uint64_t *slot);
+/* Pages can be taken into it by the descriptor that inthread.fd is, or the other. 0 or a negative errno. */
+int gm_host_slot_register(struct gm_host_pmap *p, uint64_t slot, bool inthread);
+/* By which? */
+bool gm_host_slot_is_inthread(struct gm_host_pmap *p, uint64_t slot);
 void gm_host_slot_free(void *pmap, uint64_t slot);
 /* The same where a steal leaves the slot in several mappings: it is one again. */
 void gm_host_slot_renew(void *pmap, uint64_t slot);
@@ -258,6 +270,18 @@ void gm_host_slot_drop(void *pmap, uint64_t addr, uint64_t bytes);
 bool gm_host_slot_is_tabled(struct gm_host_pmap *p, uint64_t slot);
 void gm_host_slot_set_tabled(struct gm_host_pmap *p, uint64_t slot, bool tabled);
 void *gm_host_bounce(void *pmap, unsigned index, uint64_t bytes);
+
+/* Is there, or was there ever, memory whose faults its own threads serve? */
+static inline bool gm_host_has_inthread(const struct gm_host_pmap *p)
+{
+	return atomic_load_explicit(&p->inthread.fd, memory_order_acquire) >= 0;
+}
+
+/* The descriptor with which [va, va + *bytes) is, or would be, registered; as much of it as has the same. */
+static inline int gm_host_fd_at(struct gm_host_pmap *p, uint64_t va, uint64_t *bytes)
+{
+	return atomic_load_explicit(&p->inthread.n, memory_order_acquire) ? gm_host_inthread_fd(p, va, bytes) : p->fd_app;
+}
 
 /* gm_host_move.c */
 
@@ -332,14 +356,19 @@ void gm_host_number_give(int fd);
 bool gm_host_number_taken(int fd);
 /* fd_app is this one from now on. */
 void gm_host_set_app(struct gm_host_pmap *p, int fd);
-/* Keep that of shared memory too, from now on. Waits for the keeper. */
-void gm_host_keep_shared(struct gm_host_pmap *p, int fd);
-/* Is shared.fd, if there is one, our file? */
-bool gm_host_owns_shared(const struct gm_host_pmap *p);
+/* `fd` becomes *which, one of those that came later (*kept is its number with the keeper), unless there is one: polled and
+ * kept like the others. Waits for the keeper. SUCCESS, NOMEM. */
+gm_ret_t gm_host_add_late(struct gm_host_pmap *p, int fd, atomic_int *which, int *kept, const char *what);
+/* A late one has another number from now on. */
+void gm_host_set_late(atomic_int *which, int fd);
 /* A call failed because the descriptor was closed, and it is open again: do it once more. */
 bool gm_host_again(struct gm_host_pmap *p, int64_t err);
 /* Is fd_app our file? True on a rung that has none. */
 bool gm_host_owns_app(const struct gm_host_pmap *p);
+/* The same of shared.fd and inthread.fd, true if there is none; and of them all. */
+bool gm_host_owns_shared(const struct gm_host_pmap *p);
+bool gm_host_owns_inthread(const struct gm_host_pmap *p);
+bool gm_host_owns_all(const struct gm_host_pmap *p);
 /* fd_kick, looked at; -1: lost. */
 int gm_host_kick_fd(struct gm_host_pmap *p);
 /* Does the descriptor lead to something with this in its name? */
@@ -414,8 +443,8 @@ void gm_host_pmap_destroy(void *pmap);
 gm_ret_t gm_host_access(void *pmap, uint64_t va, void *buf, size_t bytes, bool write);
 
 /* A descriptor for fd_app, by the way of the rung: with the features it needs, those it can do without where the
- * kernel has them, and `more`. As gm_host_open(). */
-gm_ret_t gm_host_open_app(struct gm_host_pmap *p, uint64_t more, int *fd);
+ * kernel has them, and `more`. *protects: pages of it can be protected. As gm_host_open(). */
+gm_ret_t gm_host_open_app(const struct gm_host_pmap *p, uint64_t more, int *fd, bool *protects);
 /* A descriptor of ours is gone. AGAIN: and is back. Else logs once; NODEV. */
 gm_ret_t gm_host_lost(struct gm_host_pmap *p);
 

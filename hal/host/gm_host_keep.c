@@ -32,6 +32,7 @@
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -77,7 +78,7 @@ static void grant(struct gm_host_pmap *p)
 
 	if (k->wish < 0)
 		return;
-	k->shared = copy_from(k->wish_tid, k->wish);
+	*k->wish_for = copy_from(k->wish_tid, k->wish);
 	k->wish = -1;
 	gm_wake(p->env, &k->waitq);
 }
@@ -101,21 +102,44 @@ static void keeper(void *arg)
 	gm_unlock(p->env, &k->lock);
 }
 
-void gm_host_keep_shared(struct gm_host_pmap *p, int fd)
+/* Keep it too, from now on: *kept is its number there. */
+static void keep_too(struct gm_host_pmap *p, int fd, int *kept, const char *what)
 {
 	struct gm_host_keep *k = &p->keep;
 
 	if (!k->own)
 		return;
 	gm_lock(p->env, &k->lock);
+	while (k->wish >= 0) /* another thread's */
+		(void)gm_wait(p->env, &k->waitq, &k->lock, UINT64_MAX);
 	k->wish = fd;
 	k->wish_tid = gettid();
+	k->wish_for = kept;
 	gm_wake(p->env, &k->waitq);
 	while (k->wish >= 0)
 		(void)gm_wait(p->env, &k->waitq, &k->lock, UINT64_MAX);
-	if (k->shared < 0)
-		gm_log(p->env, GM_LOG_WARN, "the descriptor of shared memory cannot be kept: a program that closes all loses memory");
+	if (*kept < 0)
+		gm_log(p->env, GM_LOG_WARN, "the descriptor of %s cannot be kept: a program that closes all loses memory", what);
 	gm_unlock(p->env, &k->lock);
+}
+
+gm_ret_t gm_host_add_late(struct gm_host_pmap *p, int fd, atomic_int *which, int *kept, const char *what)
+{
+	struct epoll_event ev = { .events = EPOLLIN };
+	int none = -1;
+
+	if (epoll_ctl(p->fd_poll, EPOLL_CTL_ADD, fd, &ev)) {
+		close(fd);
+		return gm_fail(GM_RET_NOMEM, "no room to poll the descriptor of %s: error %d", what, errno);
+	}
+	if (!atomic_compare_exchange_strong(which, &none, fd)) {
+		close(fd); /* another thread was faster */
+		return GM_RET_SUCCESS;
+	}
+	gm_host_number_take(fd);
+	keep_too(p, fd, kept, what);
+	gm_host_msg_kick(p); /* who sleeps does not know of it */
+	return GM_RET_SUCCESS;
 }
 
 gm_ret_t gm_host_keep(void *pmap)
@@ -141,7 +165,7 @@ gm_ret_t gm_host_keep(void *pmap)
 
 void gm_host_keep_init(struct gm_host_pmap *p)
 {
-	p->keep.shared = p->keep.wish = -1;
+	p->keep.shared = p->keep.inthread = p->keep.wish = -1;
 	gm_mutex_init(p->env, &p->keep.lock, GM_RANK_LEAF);
 	gm_waitq_init(p->env, &p->keep.waitq);
 }
@@ -202,6 +226,14 @@ void gm_host_set_app(struct gm_host_pmap *p, int fd)
 		gm_host_number_give(old);
 }
 
+void gm_host_set_late(atomic_int *which, int fd)
+{
+	int old = atomic_exchange(which, fd);
+
+	gm_host_number_take(fd);
+	gm_host_number_give(old);
+}
+
 bool gm_host_fd_is(int fd, const char *what)
 {
 	char path[64], link[128];
@@ -235,9 +267,21 @@ bool gm_host_owns_shared(const struct gm_host_pmap *p)
 	return fd < 0 || is_ours(p, fd, p->keep.shared, "[userfaultfd]");
 }
 
+bool gm_host_owns_inthread(const struct gm_host_pmap *p)
+{
+	int fd = p->inthread.fd;
+
+	return fd < 0 || is_ours(p, fd, p->keep.inthread, "[userfaultfd]");
+}
+
 static bool owns_kick(const struct gm_host_pmap *p)
 {
 	return is_ours(p, p->fd_kick, p->keep.kick, "[eventfd]");
+}
+
+bool gm_host_owns_all(const struct gm_host_pmap *p)
+{
+	return gm_host_owns_app(p) && gm_host_owns_shared(p) && gm_host_owns_inthread(p) && owns_kick(p);
 }
 
 /* A copy of the keeper's; -1: none, errno says why. */
@@ -297,6 +341,13 @@ bool gm_host_revive(struct gm_host_pmap *p)
 		if (ok)
 			gm_host_shared_put_back(p, fd);
 	}
+	if (ok && !gm_host_owns_inthread(p)) {
+		fd = fetch(p, k->inthread);
+		ok = fd >= 0;
+		again = ok;
+		if (ok)
+			gm_host_set_late(&p->inthread.fd, fd);
+	}
 	again &= !k->told;
 	k->told |= again;
 	if (!ok && will_pass(errno)) { /* some other time */
@@ -336,8 +387,10 @@ gm_ret_t gm_host_reopen(void *pmap)
 		else
 			p->fd_kick = gm_host_fd_high(fd);
 	}
-	if (ret == GM_RET_EXIST && atomic_load(&p->lost) && !gm_host_owns_app(p)) {
-		ret = gm_host_open_app(p, p->serves ? GM_UFFD_FEATURE_EVENT_FORK : 0, &fd);
+	if (ret == GM_RET_EXIST && atomic_load(&p->lost) && !gm_host_owns_inthread(p))
+		ret = gm_host_inthread_reopen(p);
+	if ((!ret || ret == GM_RET_EXIST) && atomic_load(&p->lost) && !gm_host_owns_app(p)) {
+		ret = gm_host_open_app(p, p->serves ? GM_UFFD_FEATURE_EVENT_FORK : 0, &fd, &p->protects);
 		if (!ret && !gm_host_slots_watch(p, fd)) {
 			close(fd);
 			ret = GM_RET_BUSY;
@@ -364,6 +417,8 @@ void gm_host_close_ours(struct gm_host_pmap *p)
 {
 	if (p->fd_app >= 0 && gm_host_owns_app(p))
 		close(p->fd_app);
+	if (p->inthread.fd >= 0 && gm_host_owns_inthread(p))
+		close(p->inthread.fd);
 	if (owns_kick(p))
 		close(p->fd_kick);
 	if (gm_host_fd_is(p->fd_poll, "[eventpoll]"))

@@ -75,24 +75,58 @@ gm_ret_t gm_host_uffd_ret(struct gm_host_pmap *p, int64_t err)
 	}
 }
 
-static gm_ret_t watch(struct gm_host_pmap *p, uint64_t va, uint64_t bytes, bool stores)
+/* Part by part, each by its own descriptor, until one fails. */
+static int by_parts(struct gm_host_pmap *p, uint64_t va, uint64_t bytes, int (*fn)(int fd, uint64_t va, uint64_t bytes))
+{
+	int rc = 0;
+
+	for (uint64_t n; bytes && !rc; va += n, bytes -= n) {
+		do {
+			int fd;
+
+			n = bytes;
+			fd = gm_host_fd_at(p, va, &n);
+			rc = fn(fd, va, n);
+		} while (gm_host_again(p, rc));
+	}
+	return rc;
+}
+
+/* NOTSUP is not the kernel's: it registers what cannot be moved. */
+static int reg(int fd, uint64_t va, uint64_t bytes, bool stores)
 {
 	uint64_t ioctls = 0;
+	int rc = stores ? gm_uffd_register_stores(fd, va, bytes, &ioctls) : gm_uffd_register(fd, va, bytes, &ioctls);
+
+	if (rc || (ioctls & (UINT64_C(1) << GM_UFFD_NR_MOVE)))
+		return rc;
+	(void)gm_uffd_unregister(fd, va, bytes);
+	return -EOPNOTSUPP;
+}
+
+static int reg_plain(int fd, uint64_t va, uint64_t bytes)
+{
+	return reg(fd, va, bytes, false);
+}
+
+static int reg_stores(int fd, uint64_t va, uint64_t bytes)
+{
+	return reg(fd, va, bytes, true);
+}
+
+static gm_ret_t watch(struct gm_host_pmap *p, uint64_t va, uint64_t bytes, bool stores)
+{
 	int rc;
 
 	/* the kernel registers what there is of a range; this looks only for holes */
 	if (msync((void *)(uintptr_t)va, bytes, MS_ASYNC))
 		return gm_fail(GM_RET_FAULT, "0x%llx + %llu is not mapped completely", (unsigned long long)va,
 			       (unsigned long long)bytes);
-	do
-		rc = stores ? gm_uffd_register_stores(p->fd_app, va, bytes, &ioctls)
-			    : gm_uffd_register(p->fd_app, va, bytes, &ioctls);
-	while (gm_host_again(p, rc));
+	rc = by_parts(p, va, bytes, stores ? reg_stores : reg_plain);
 	switch (-rc) {
 	case 0:
-		if (ioctls & (UINT64_C(1) << GM_UFFD_NR_MOVE))
-			return GM_RET_SUCCESS;
-		(void)gm_uffd_unregister(p->fd_app, va, bytes);
+		return GM_RET_SUCCESS;
+	case EOPNOTSUPP:
 		return gm_fail(GM_RET_NOTSUP, "0x%llx: memory of this kind cannot be moved", (unsigned long long)va);
 	case EBUSY:
 		return gm_fail(GM_RET_BUSY, "0x%llx is watched by another userfaultfd of this process",
@@ -115,7 +149,7 @@ gm_ret_t gm_host_watch_stores(void *pmap, uint64_t va, uint64_t bytes)
 {
 	struct gm_host_pmap *p = pmap;
 
-	if (!p->protects)
+	if (!p->protects || (gm_host_has_inthread(p) && !p->inthread.protects))
 		return gm_fail(GM_RET_NOTSUP, "this kernel has no write protection by userfaultfd");
 	return watch(p, va, bytes, true);
 }
@@ -123,22 +157,16 @@ gm_ret_t gm_host_watch_stores(void *pmap, uint64_t va, uint64_t bytes)
 gm_ret_t gm_host_unwatch(void *pmap, uint64_t va, uint64_t bytes)
 {
 	struct gm_host_pmap *p = pmap;
-	int rc;
+	int rc = by_parts(p, va, bytes, gm_uffd_unregister);
 
-	do
-		rc = gm_uffd_unregister(p->fd_app, va, bytes);
-	while (gm_host_again(p, rc));
 	return rc ? gm_host_uffd_ret(p, rc) : GM_RET_SUCCESS;
 }
 
 gm_ret_t gm_host_wake(void *pmap, uint64_t va, uint64_t bytes)
 {
 	struct gm_host_pmap *p = pmap;
-	int rc;
+	int rc = by_parts(p, va, bytes, gm_uffd_wake);
 
-	do
-		rc = gm_uffd_wake(p->fd_app, va, bytes);
-	while (gm_host_again(p, rc));
 	return rc ? gm_host_uffd_ret(p, rc) : GM_RET_SUCCESS;
 }
 
@@ -159,6 +187,7 @@ static void unshare_page(uint64_t va)
 /* Where a steal is: pages [at, end) of the block are left of this run. */
 struct steal {
 	struct gm_host_pmap *p;
+	int fd;
 	uint64_t va, slot;
 	unsigned at, end;
 	unsigned span;  /* pages to try at once */
@@ -212,6 +241,12 @@ static bool empty_slot_page(struct steal *s)
 	return true;
 }
 
+/* Somebody else takes pages of the other sort to the same slot. */
+static bool changed_over(const struct steal *s)
+{
+	return gm_host_has_inthread(s->p) && gm_host_slot_is_inthread(s->p, s->slot) != (s->fd == s->p->inthread.fd);
+}
+
 /* The move stopped at page s->at with this error. */
 static gm_ret_t steal_refused(struct steal *s, int64_t err)
 {
@@ -226,6 +261,8 @@ static gm_ret_t steal_refused(struct steal *s, int64_t err)
 			s->span /= 2;
 			return GM_RET_SUCCESS;
 		}
+		if (changed_over(s))
+			return GM_RET_AGAIN;
 		if (!unlock_slot(s))
 			leave_as(s, &s->out->fixed, 1);
 		return GM_RET_SUCCESS;
@@ -258,7 +295,7 @@ static gm_ret_t steal_run(struct steal *s)
 	while (s->at < s->end) {
 		uint64_t off = (uint64_t)s->at * GM_PAGE_BYTES;
 		unsigned n = (unsigned)min_u64(s->span, s->end - s->at);
-		int64_t done = gm_uffd_take(s->p->fd_app, s->slot + off, s->va + off, (uint64_t)n * GM_PAGE_BYTES);
+		int64_t done = gm_uffd_take(s->fd, s->slot + off, s->va + off, (uint64_t)n * GM_PAGE_BYTES);
 		gm_ret_t ret;
 
 		if (done > 0) {
@@ -275,6 +312,25 @@ static gm_ret_t steal_run(struct steal *s)
 			return ret;
 	}
 	return GM_RET_SUCCESS;
+}
+
+/* Each by the descriptor with which it is registered, and the slot with it. */
+static gm_ret_t steal_parts(struct steal *s)
+{
+	unsigned end = s->end;
+	gm_ret_t ret = GM_RET_SUCCESS;
+
+	while (!ret && s->at < end) {
+		uint64_t bytes = (uint64_t)(end - s->at) * GM_PAGE_BYTES;
+		int rc;
+
+		s->fd = gm_host_fd_at(s->p, s->va + (uint64_t)s->at * GM_PAGE_BYTES, &bytes);
+		s->end = s->at + (unsigned)(bytes / GM_PAGE_BYTES);
+		s->span = s->end - s->at;
+		rc = gm_host_has_inthread(s->p) ? gm_host_slot_register(s->p, s->slot, s->fd == s->p->inthread.fd) : 0;
+		ret = rc ? gm_host_uffd_ret(s->p, rc) : steal_run(s);
+	}
+	return ret;
 }
 
 /*
@@ -343,12 +399,11 @@ gm_ret_t gm_host_steal(void *pmap, uint64_t va, const struct gm_mask *want, uint
 			.slot = slot,
 			.at = f,
 			.end = e,
-			.span = e - f,
 			.tried = GM_BLOCK_PAGES,
 			.out = out,
 		};
 
-		ret = steal_run(&s);
+		ret = steal_parts(&s);
 		if (ret)
 			break;
 	}
@@ -363,7 +418,7 @@ gm_ret_t gm_host_steal(void *pmap, uint64_t va, const struct gm_mask *want, uint
 
 /* How pages come to va: `many` in one ioctl; `one` for a page that `many` refused with `err`. */
 struct mover {
-	int64_t (*many)(struct gm_host_pmap *p, uint64_t va, uint64_t src, uint64_t bytes);
+	int64_t (*many)(int fd, uint64_t va, uint64_t src, uint64_t bytes);
 	int64_t (*one)(struct gm_host_pmap *p, uint64_t va, uint64_t src, int64_t err);
 };
 
@@ -380,7 +435,8 @@ static gm_ret_t walk(struct gm_host_pmap *p, const struct mover *m, uint64_t va,
 	*done = 0;
 	while (*done < bytes) {
 		uint64_t n = min_u64(span, bytes - *done);
-		int64_t got = m->many(p, va + *done, src + *done, n);
+		int fd = gm_host_fd_at(p, va + *done, &n);
+		int64_t got = m->many(fd, va + *done, src + *done, n);
 
 		span = n;
 		if (got > 0) {
@@ -401,31 +457,23 @@ static gm_ret_t walk(struct gm_host_pmap *p, const struct mover *m, uint64_t va,
 	return GM_RET_SUCCESS;
 }
 
-static int64_t move_many(struct gm_host_pmap *p, uint64_t va, uint64_t src, uint64_t bytes)
-{
-	return gm_uffd_move(p->fd_app, va, src, bytes);
-}
-
-static int64_t copy_many(struct gm_host_pmap *p, uint64_t va, uint64_t src, uint64_t bytes)
-{
-	return gm_uffd_copy(p->fd_app, va, src, bytes);
-}
-
-static int64_t copy_protected_many(struct gm_host_pmap *p, uint64_t va, uint64_t src, uint64_t bytes)
-{
-	return gm_uffd_copy_protected(p->fd_app, va, src, bytes);
-}
-
-static int64_t zero_many(struct gm_host_pmap *p, uint64_t va, uint64_t src, uint64_t bytes)
+static int64_t zero_many(int fd, uint64_t va, uint64_t src, uint64_t bytes)
 {
 	(void)src;
-	return gm_uffd_zeropage(p->fd_app, va, bytes);
+	return gm_uffd_zeropage(fd, va, bytes);
 }
 
-static int64_t poison_many(struct gm_host_pmap *p, uint64_t va, uint64_t src, uint64_t bytes)
+static int64_t poison_many(int fd, uint64_t va, uint64_t src, uint64_t bytes)
 {
 	(void)src;
-	return gm_uffd_poison(p->fd_app, va, bytes);
+	return gm_uffd_poison(fd, va, bytes);
+}
+
+static int64_t copy_page(struct gm_host_pmap *p, uint64_t va, uint64_t src)
+{
+	uint64_t page = GM_PAGE_BYTES;
+
+	return gm_uffd_copy(gm_host_fd_at(p, va, &page), va, src, page);
 }
 
 static int64_t restore_one(struct gm_host_pmap *p, uint64_t va, uint64_t src, int64_t err)
@@ -450,7 +498,7 @@ static int64_t restore_one(struct gm_host_pmap *p, uint64_t va, uint64_t src, in
 		(void)gm_host_wake(p, va, GM_PAGE_BYTES);
 		got = GM_PAGE_BYTES;
 	} else {
-		got = gm_uffd_copy(p->fd_app, va, src, GM_PAGE_BYTES);
+		got = copy_page(p, va, src);
 	}
 	if (got > 0)
 		gm_host_slot_drop(p, src, GM_PAGE_BYTES);
@@ -467,45 +515,47 @@ static int64_t unmark_one(struct gm_host_pmap *p, uint64_t va, uint64_t src, int
 	(void)src;
 	if (guard)
 		return guard < 0 ? guard : err;
-	return gm_uffd_copy(p->fd_app, va, GM_VA(zeros), GM_PAGE_BYTES);
+	return copy_page(p, va, GM_VA(zeros));
 }
 
 gm_ret_t gm_host_restore(void *pmap, uint64_t va, uint64_t addr, uint64_t bytes, uint64_t *done)
 {
-	static const struct mover restore = { move_many, restore_one };
+	static const struct mover restore = { gm_uffd_move, restore_one };
 
 	return walk(pmap, &restore, va, addr, bytes, done);
 }
 
 gm_ret_t gm_host_fill(void *pmap, uint64_t va, const void *src, uint64_t bytes, uint64_t *done)
 {
-	static const struct mover fill = { copy_many, NULL };
+	static const struct mover fill = { gm_uffd_copy, NULL };
 
 	return walk(pmap, &fill, va, GM_VA(src), bytes, done);
 }
 
 gm_ret_t gm_host_fill_protected(void *pmap, uint64_t va, const void *src, uint64_t bytes, uint64_t *done)
 {
-	static const struct mover fill = { copy_protected_many, NULL };
+	static const struct mover fill = { gm_uffd_copy_protected, NULL };
 
 	return walk(pmap, &fill, va, GM_VA(src), bytes, done);
+}
+
+static int unprotect_part(int fd, uint64_t va, uint64_t bytes)
+{
+	return gm_uffd_protect(fd, va, bytes, false);
 }
 
 /* Older kernels refuse a range of several mappings: page by page then, which also finds all that can be done. */
 gm_ret_t gm_host_unprotect(void *pmap, uint64_t va, uint64_t bytes)
 {
 	struct gm_host_pmap *p = pmap;
-	int rc, first = 0;
+	int rc = by_parts(p, va, bytes, unprotect_part), first = 0;
 
-	do
-		rc = gm_uffd_protect(p->fd_app, va, bytes, false);
-	while (gm_host_again(p, rc));
 	if (!rc)
 		return GM_RET_SUCCESS;
 	if (rc != -ENOENT || bytes == GM_PAGE_BYTES)
 		return gm_host_uffd_ret(p, rc);
 	for (uint64_t at = 0; at < bytes; at += GM_PAGE_BYTES) {
-		rc = gm_uffd_protect(p->fd_app, va + at, GM_PAGE_BYTES, false);
+		rc = by_parts(p, va + at, GM_PAGE_BYTES, unprotect_part);
 		first = first ? first : rc;
 		if (rc && rc != -ENOENT)
 			break;

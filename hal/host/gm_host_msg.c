@@ -107,7 +107,8 @@ bool gm_host_event(const struct gm_uffd_msg *u, struct gm_host_msg *m)
 	}
 }
 
-static void keep(struct gm_host_pmap *p, const struct gm_uffd_msg *u)
+/* `inthread`: it came from that descriptor. */
+static void keep(struct gm_host_pmap *p, const struct gm_uffd_msg *u, bool inthread)
 {
 	struct gm_host_msg m;
 
@@ -115,10 +116,35 @@ static void keep(struct gm_host_pmap *p, const struct gm_uffd_msg *u)
 		keep_fault(p, u);
 	else if (u->event == GM_UFFD_EVENT_REMAP && p->pump && gm_host_pump_own(p, u->arg.remap.to))
 		return;
-	else if (gm_host_event(u, &m))
+	else if (gm_host_event(u, &m)) {
+		gm_host_inthread_event(p, &m, inthread);
 		gm_host_msg_keep(p, m);
-	else
+	} else
 		gm_log(p->env, GM_LOG_ERROR, "userfaultfd: unknown event 0x%x", (unsigned)u->event);
+}
+
+/* The same of inthread.fd, which has no faults: while nothing is unread there, no more than a look. */
+static void drain_inthread(struct gm_host_pmap *p)
+{
+	struct gm_uffd_msg raw[DRAIN];
+	int changing = gm_uffd_changing(p->inthread.fd);
+
+	if (changing < 0)
+		(void)gm_host_lost(p);
+	else if (!changing)
+		gm_host_inthread_quiet(p);
+	while (changing > 0) {
+		unsigned n = room(&p->events) < DRAIN ? room(&p->events) : DRAIN;
+		ssize_t got = n ? read(p->inthread.fd, raw, n * sizeof(raw[0])) : 0;
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got <= 0)
+			return;
+		for (size_t i = 0; i < (size_t)got / sizeof(raw[0]); i++)
+			keep(p, &raw[i], true);
+		changing = (size_t)got == n * sizeof(raw[0]);
+	}
 }
 
 /* Everything the kernel has, as far as there is room for it. */
@@ -151,7 +177,7 @@ static void drain(struct gm_host_pmap *p)
 			return;
 		p->spoke = true;
 		for (size_t i = 0; i < (size_t)got / sizeof(raw[0]); i++)
-			keep(p, &raw[i]);
+			keep(p, &raw[i], false);
 		/* a read() ends short only when the kernel has nothing more */
 		if ((size_t)got < n * sizeof(raw[0]))
 			return;
@@ -179,7 +205,7 @@ gm_ret_t gm_host_msg_pull(struct gm_host_pmap *p)
 	if (got != (ssize_t)sizeof(raw))
 		return GM_RET_TIMEDOUT;
 	if (raw.event != GM_UFFD_EVENT_PAGEFAULT || room(&p->faults))
-		keep(p, &raw);
+		keep(p, &raw, false);
 	else
 		(void)gm_host_wake(p, raw.arg.pagefault.address / GM_PAGE_BYTES * GM_PAGE_BYTES, GM_PAGE_BYTES);
 	return GM_RET_SUCCESS;
@@ -207,6 +233,8 @@ size_t gm_host_msg_read(void *pmap, struct gm_host_msg *msgs, size_t n)
 
 	atomic_fetch_add(&p->unread, 1);
 	drain(p);
+	if (gm_host_has_inthread(p))
+		drain_inthread(p);
 	have = gm_host_msg_take(p, msgs, n, &left);
 	/* who polls the descriptor must learn of what is kept here */
 	if (left)
@@ -237,6 +265,8 @@ int gm_host_msg_fd(void *pmap)
 	/* another one, maybe, than when it was made */
 	if (p->shared.fd >= 0 && epoll_ctl(p->fd_poll, EPOLL_CTL_ADD, p->shared.fd, &ev) && errno != EEXIST)
 		return -1;
+	if (p->inthread.fd >= 0 && epoll_ctl(p->fd_poll, EPOLL_CTL_ADD, p->inthread.fd, &ev) && errno != EEXIST)
+		return -1;
 	return p->fd_poll;
 }
 
@@ -245,6 +275,10 @@ gm_ret_t gm_host_settled(void *pmap)
 	struct gm_host_pmap *p = pmap;
 	int changing = gm_uffd_changing(p->fd_app);
 
+	if (changing < 0)
+		return gm_host_lost(p);
+	if (!changing && p->inthread.fd >= 0)
+		changing = gm_uffd_changing(p->inthread.fd);
 	if (changing < 0)
 		return gm_host_lost(p);
 	if (atomic_load_explicit(&p->lost, memory_order_relaxed)) /* another one than fd_app, maybe */
@@ -268,13 +302,22 @@ static bool time_left(struct gm_host_pmap *p, uint64_t deadline_ns, struct times
 /* Until one of them is readable: the number of those, 0 at the end of the time, a negative errno. */
 static int wait_once(struct gm_host_pmap *p, const struct timespec *ts)
 {
-	struct pollfd fds[] = { { p->fd_app, POLLIN, 0 }, { p->fd_kick, POLLIN, 0 }, { p->shared.fd, POLLIN, 0 } };
+	struct pollfd fds[4] = { { p->fd_app, POLLIN, 0 }, { p->fd_kick, POLLIN, 0 } };
+	short bad = 0;
+	nfds_t use = 2;
 	eventfd_t kicks;
-	int n = ppoll(fds, fds[2].fd < 0 ? 2 : 3, ts, NULL);
+	int n;
 
+	if (p->shared.fd >= 0)
+		fds[use++] = (struct pollfd){ p->shared.fd, POLLIN, 0 };
+	if (p->inthread.fd >= 0)
+		fds[use++] = (struct pollfd){ p->inthread.fd, POLLIN, 0 };
+	n = ppoll(fds, use, ts, NULL);
 	if (n < 0)
 		return -errno;
-	if ((fds[0].revents | fds[1].revents | (fds[2].fd < 0 ? 0 : fds[2].revents)) & (POLLNVAL | POLLERR))
+	for (nfds_t i = 0; i < use; i++)
+		bad |= fds[i].revents;
+	if (bad & (POLLNVAL | POLLERR))
 		return -EBADF;
 	if (fds[1].revents && gm_host_kick_fd(p) == fds[1].fd)
 		(void)eventfd_read(fds[1].fd, &kicks);
@@ -300,7 +343,7 @@ gm_ret_t gm_host_msg_sleep(struct gm_host_pmap *p, uint64_t deadline_ns, bool lo
 			return GM_RET_SUCCESS;
 		if (last)
 			return GM_RET_TIMEDOUT;
-		if ((!gm_host_owns_app(p) || !gm_host_owns_shared(p) || gm_host_kick_fd(p) < 0) && gm_host_lost(p) == GM_RET_NODEV)
+		if ((!gm_host_owns_all(p) || gm_host_kick_fd(p) < 0) && gm_host_lost(p) == GM_RET_NODEV)
 			return GM_RET_NODEV;
 	}
 }

@@ -31,7 +31,7 @@
 #define BOTH (GM_HOST_DOOR_CALL | GM_HOST_DOOR_DEVICE)
 #define NO_MOVE                                                                                                 \
 	(GM_RUNG_NO_UNMAP_GUARD | GM_RUNG_NO_POISON | GM_RUNG_NO_PIN_CHECK | GM_RUNG_NO_DUPLICATION |            \
-	 GM_RUNG_NO_HUGE | GM_RUNG_NO_SHARED)
+	 GM_RUNG_NO_HUGE | GM_RUNG_NO_SHARED | GM_RUNG_NO_INTHREAD)
 #define EXPLICIT (NO_MOVE | GM_RUNG_NO_KERNEL_ACCESS | GM_RUNG_NO_CPU_FAULTS | GM_RUNG_NO_EVENTS)
 
 /* --------------------------------------------------------------- tables */

@@ -31,7 +31,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -233,35 +232,18 @@ gm_ret_t gm_host_open_shared(struct gm_host_pmap *p, int *fd)
 static gm_ret_t need_uffd(struct gm_host_pmap *p)
 {
 	struct gm_host_shared *sh = &p->shared;
-	struct epoll_event ev = { .events = EPOLLIN };
-	int none = -1, fd;
+	int fd;
 	gm_ret_t ret;
 
 	if (atomic_load(&sh->fd) >= 0)
 		return GM_RET_SUCCESS;
 	ret = gm_host_open_shared(p, &fd);
-	if (ret)
-		return ret;
-	if (epoll_ctl(p->fd_poll, EPOLL_CTL_ADD, fd, &ev)) {
-		close(fd);
-		return gm_fail(GM_RET_NOMEM, "no room to poll the descriptor of shared memory: error %d", errno);
-	}
-	if (!atomic_compare_exchange_strong(&sh->fd, &none, fd)) {
-		close(fd); /* another thread was faster */
-		return GM_RET_SUCCESS;
-	}
-	gm_host_number_take(fd);
-	gm_host_keep_shared(p, fd);
-	gm_host_msg_kick(p); /* who sleeps does not know of it */
-	return GM_RET_SUCCESS;
+	return ret ? ret : gm_host_add_late(p, fd, &sh->fd, &p->keep.shared, "shared memory");
 }
 
 void gm_host_shared_put_back(struct gm_host_pmap *p, int fd)
 {
-	int old = atomic_exchange(&p->shared.fd, fd);
-
-	gm_host_number_take(fd);
-	gm_host_number_give(old);
+	gm_host_set_late(&p->shared.fd, fd);
 	(void)gm_uffd_wake(fd, UINT64_C(1) << 20, GM_HOST_VA_END - (UINT64_C(1) << 21));
 }
 

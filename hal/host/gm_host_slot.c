@@ -27,6 +27,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <string.h>
 #include <sys/mman.h>
 
 /* Lowest free slot of a piece that has one. */
@@ -64,6 +65,56 @@ static int unregister(struct gm_host_pmap *p, uint64_t va, uint64_t bytes)
 	do
 		rc = gm_uffd_unregister(p->fd_app, va, bytes);
 	while (gm_host_again(p, rc));
+	return rc;
+}
+
+static struct gm_host_piece *piece_of(struct gm_host_pmap *p, uint64_t slot);
+
+static bool is_set(const uint64_t *bits, unsigned s)
+{
+	return bits[s / 64] >> (s % 64) & 1;
+}
+
+/* (l) */
+static bool is_inthread(struct gm_host_pmap *p, uint64_t addr)
+{
+	struct gm_host_piece *piece = piece_of(p, addr);
+
+	return piece && is_set(piece->inthread, (unsigned)((addr - piece->va) / GM_BLOCK_BYTES));
+}
+
+bool gm_host_slot_is_inthread(struct gm_host_pmap *p, uint64_t slot)
+{
+	bool is;
+
+	gm_lock(p->env, &p->lock);
+	is = is_inthread(p, slot);
+	gm_unlock(p->env, &p->lock);
+	return is;
+}
+
+int gm_host_slot_register(struct gm_host_pmap *p, uint64_t slot, bool inthread)
+{
+	struct gm_host_piece *piece;
+	int rc = 0, from, to;
+	uint64_t ioctls;
+	unsigned s;
+
+	gm_lock(p->env, &p->lock);
+	piece = piece_of(p, slot);
+	s = (unsigned)((slot - piece->va) / GM_BLOCK_BYTES);
+	from = inthread ? p->fd_app : p->inthread.fd;
+	to = inthread ? p->inthread.fd : p->fd_app;
+	if (is_set(piece->inthread, s) != inthread) {
+		rc = gm_uffd_unregister(from, slot, GM_BLOCK_BYTES);
+		if (!rc)
+			rc = gm_uffd_register(to, slot, GM_BLOCK_BYTES, &ioctls);
+		if (!rc)
+			piece->inthread[s / 64] ^= UINT64_C(1) << (s % 64);
+		else
+			(void)gm_uffd_register(from, slot, GM_BLOCK_BYTES, &ioctls); /* as it was */
+	}
+	gm_unlock(p->env, &p->lock);
 	return rc;
 }
 
@@ -232,6 +283,27 @@ static bool drop_frames(uint64_t addr, uint64_t bytes)
 	return madvise(at, bytes, MADV_DONTNEED) == 0;
 }
 
+/* As below, where a slot may change over to another descriptor meanwhile. */
+static void drop_locked(struct gm_host_pmap *p, uint64_t addr, uint64_t bytes)
+{
+	uint64_t ioctls;
+	bool ok = false;
+	int rc, fd;
+
+	do {
+		gm_lock(p->env, &p->lock);
+		fd = is_inthread(p, addr) ? p->inthread.fd : p->fd_app;
+		rc = gm_uffd_unregister(fd, addr, bytes);
+		if (!rc) {
+			ok = drop_frames(addr, bytes);
+			rc = gm_uffd_register(fd, addr, bytes, &ioctls);
+		}
+		gm_unlock(p->env, &p->lock);
+	} while (gm_host_again(p, rc));
+	if (rc || !ok)
+		gm_log(p->env, GM_LOG_ERROR, "staging at 0x%llx cannot be emptied: error %d", (unsigned long long)addr, -rc);
+}
+
 void gm_host_slot_drop(void *pmap, uint64_t addr, uint64_t bytes)
 {
 	struct gm_host_pmap *p = pmap;
@@ -241,6 +313,10 @@ void gm_host_slot_drop(void *pmap, uint64_t addr, uint64_t bytes)
 		if (!drop_frames(addr, bytes))
 			gm_log(p->env, GM_LOG_ERROR, "staging at 0x%llx cannot be emptied: error %d",
 			       (unsigned long long)addr, errno);
+		return;
+	}
+	if (gm_host_has_inthread(p)) {
+		drop_locked(p, addr, bytes);
 		return;
 	}
 	/* While it is off the descriptor, dropping it raises no event. On it, this thread would wait until the
@@ -285,14 +361,27 @@ gm_ret_t gm_host_slots_init(struct gm_host_pmap *p)
 	return GM_RET_SUCCESS;
 }
 
+void gm_host_slots_plain(struct gm_host_pmap *p)
+{
+	for (unsigned i = 0; i < p->pieces; i++)
+		memset(p->piece[i].inthread, 0, sizeof(p->piece[i].inthread));
+}
+
 bool gm_host_slots_watch(struct gm_host_pmap *p, int fd)
 {
 	bool ok = true;
 
 	for (unsigned i = 0; !p->plain_arena && i < p->pieces; i++) {
-		uint64_t ioctls;
+		const struct gm_host_piece *piece = &p->piece[i];
 
-		ok &= !gm_uffd_register(fd, p->piece[i].va, (uint64_t)p->piece[i].slots * GM_BLOCK_BYTES, &ioctls);
+		for (unsigned s = 0, end; s < piece->slots; s = end + 1) {
+			uint64_t ioctls;
+
+			for (end = s; end < piece->slots && !is_set(piece->inthread, end); end++)
+				;
+			ok &= s == end || !gm_uffd_register(fd, piece->va + (uint64_t)s * GM_BLOCK_BYTES,
+							    (uint64_t)(end - s) * GM_BLOCK_BYTES, &ioctls);
+		}
 	}
 	return ok;
 }
@@ -303,6 +392,9 @@ void gm_host_slots_fini(struct gm_host_pmap *p)
 		uint64_t bytes = (uint64_t)p->piece[i].slots * GM_BLOCK_BYTES;
 
 		/* nobody reads the event of unmapping it any more */
+		for (unsigned s = 0; gm_host_has_inthread(p) && s < p->piece[i].slots; s++)
+			if (is_set(p->piece[i].inthread, s))
+				(void)gm_host_slot_register(p, p->piece[i].va + (uint64_t)s * GM_BLOCK_BYTES, false);
 		if (!p->plain_arena)
 			(void)unregister(p, p->piece[i].va, bytes);
 		munmap((void *)(uintptr_t)p->piece[i].va, bytes);

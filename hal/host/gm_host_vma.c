@@ -387,6 +387,7 @@ void gm_host_mem_unmap(void *pmap, uint64_t va, uint64_t bytes)
 {
 	struct gm_host_pmap *p = pmap;
 
+	(void)gm_host_mem_inthread(pmap, va, bytes, false); /* what is mapped there next is another's */
 	/* with the mappings of the process at their limit the kernel cannot cut one */
 	if (munmap((void *)(uintptr_t)va, bytes))
 		gm_log(p->env, GM_LOG_ERROR, "0x%" PRIx64 " cannot be unmapped: error %d", va, errno);

@@ -460,6 +460,8 @@ static const struct gm_host_ops host_ops = {
 	.share_map = gm_sim_share_map,
 	.share_slot = gm_sim_share_slot,
 	.share_fd = gm_sim_share_fd,
+	.mem_inthread = gm_sim_mem_inthread,
+	.inthread_has = gm_sim_inthread_has,
 };
 
 static const struct gm_mmu host_mmu = {

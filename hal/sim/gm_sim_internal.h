@@ -204,6 +204,8 @@ struct gm_sim_slot {
 gm_ret_t gm_sim_share_map(void *pmap, int fd, uint64_t offset, uint64_t bytes, uint64_t *va);
 gm_ret_t gm_sim_share_slot(void *pmap, uint64_t va, uint64_t *slot);
 gm_ret_t gm_sim_share_fd(void *pmap, uint64_t va, int *fd);
+gm_ret_t gm_sim_mem_inthread(void *pmap, uint64_t va, uint64_t bytes, bool on);
+bool gm_sim_inthread_has(void *pmap, uint64_t va, uint64_t bytes);
 
 RB_HEAD(gm_sim_slots, gm_sim_slot);
 

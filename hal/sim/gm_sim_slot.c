@@ -201,3 +201,20 @@ gm_ret_t gm_sim_share_fd(void *pmap, uint64_t va, int *fd)
 	(void)fd;
 	return GM_RET_NOENT;
 }
+
+/* No thread of the simulation has signals. */
+gm_ret_t gm_sim_mem_inthread(void *pmap, uint64_t va, uint64_t bytes, bool on)
+{
+	(void)pmap;
+	(void)va;
+	(void)bytes;
+	return on ? gm_fail(GM_RET_NOTSUP, "the simulated host serves no faults in the thread that faults") : GM_RET_SUCCESS;
+}
+
+bool gm_sim_inthread_has(void *pmap, uint64_t va, uint64_t bytes)
+{
+	(void)pmap;
+	(void)va;
+	(void)bytes;
+	return false;
+}

@@ -10,6 +10,7 @@
 #include <gmem/coherence.h>
 #include <gmem/dev.h>
 #include <gmem/fence.h>
+#include <gmem/inthread.h>
 #include <gmem/lib.h>
 #include <gmem/mem.h>
 #include <gmem/mock.h>

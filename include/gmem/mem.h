@@ -19,6 +19,8 @@ extern "C" {
 /**@{*/
 #define GM_MEM_NO_HUGE 1u /**< small pages only (owned memory of 2 MiB and more asks for huge pages) */
 #define GM_MEM_OUTWARD 2u /**< gm_adopt: round the range outward to whole pages instead of inward */
+#define GM_MEM_INTHREAD 4u /**< latency mode: the CPU's faults are served in their threads, in the program's own handler of
+			        SIGBUS. Read gmem/inthread.h before */
 /**@}*/
 
 /**
@@ -30,12 +32,13 @@ extern "C" {
  *
  * @param[in]  as     the address space
  * @param[in]  bytes  length, > 0; rounded up to 64 KiB, from 2 MiB on to 2 MiB
- * @param[in]  flags  GM_MEM_NO_HUGE or 0
+ * @param[in]  flags  GM_MEM_NO_HUGE, GM_MEM_INTHREAD
  * @param[out] ptr    the memory
  * @retval GM_RET_SUCCESS  allocated
  * @retval GM_RET_INVAL    @p as is no address space that lives, @p ptr is NULL, zero or overflowing length,
  *                         unknown flag
- * @retval GM_RET_NOMEM    out of memory or address space
+ * @retval GM_RET_NOMEM    out of memory or address space; with GM_MEM_INTHREAD: too many pieces (512)
+ * @retval GM_RET_NOTSUP   GM_MEM_INTHREAD on a rung (gmem/rung.h) with GM_RUNG_NO_INTHREAD, or in a space with GM_AS_FORK_SERVE
  * @threads any
  * @owner   the caller ends it with gm_free()
  */
@@ -81,13 +84,14 @@ GM_API gm_ret_t gm_free(struct gm_as *as, void *ptr);
  * @param[in] as     the address space
  * @param[in] ptr    first byte
  * @param[in] bytes  length, > 0
- * @param[in] flags  GM_MEM_OUTWARD or 0
+ * @param[in] flags  GM_MEM_OUTWARD, GM_MEM_INTHREAD
  * @retval GM_RET_SUCCESS  shared
  * @retval GM_RET_INVAL    @p as is no address space that lives; NULL, empty, overflowing, outside the address space,
  *                         unknown flag
  * @retval GM_RET_FAULT    not mapped, or not all of it
- * @retval GM_RET_NOTSUP   not private anonymous memory, or locked; gm_last_error() says which
- * @retval GM_RET_EXIST    overlaps owned memory, or adopted memory that a device uses now
+ * @retval GM_RET_NOTSUP   not private anonymous memory, or locked; gm_last_error() says which; GM_MEM_INTHREAD as gm_alloc()
+ * @retval GM_RET_EXIST    overlaps owned memory, or adopted memory that a device uses now; or any that is managed, if
+ *                         GM_MEM_INTHREAD is asked for, or was before
  * @retval GM_RET_BUSY     another userfaultfd user has the range
  * @retval GM_RET_NOMEM    out of memory, or of descriptors to tell what is mapped (types.h); not shared
  * @retval GM_RET_TIMEDOUT with GM_AS_WATCH: what the process did to the range before was not handled in time

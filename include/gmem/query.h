@@ -42,6 +42,7 @@ enum gm_place {
 #define GM_PAGE_ABSENT 64u /**< gm_query_host(): nobody has a frame of it: never touched, or content given up */
 #define GM_PAGE_ZERO 128u  /**< gm_query_host(): the kernel's shared page of zeros */
 #define GM_PAGE_PINNED 256u /**< by gm_pin() */
+#define GM_PAGE_INTHREAD 512u /**< GM_MEM_INTHREAD: a fault of the CPU is served in its thread */
 /**@}*/
 
 /** State of one page. */

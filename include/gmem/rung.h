@@ -59,6 +59,8 @@ enum gm_rung {
 #define GM_RUNG_NO_HUGE 128u
 /** Shared memory does not move: gm_alloc_shared() is GM_RET_NOTSUP. That of others works, in place: gm_map_shared(). */
 #define GM_RUNG_NO_SHARED 256u
+/** No latency mode (gmem/inthread.h): GM_MEM_INTHREAD is GM_RET_NOTSUP. */
+#define GM_RUNG_NO_INTHREAD 512u
 /**@}*/
 
 /** What gm_lib_rung() tells. */

@@ -16,6 +16,7 @@ extern "C" {
 #define GM_STAT_LIST(X) \
 	X(cpu_faults, "CPU accesses that found their page away or absent") \
 	X(cpu_faults_inline, "of those, served by the handler itself") \
+	X(cpu_faults_inthread, "of those, served in the thread that faulted (GM_MEM_INTHREAD)") \
 	X(dev_faults, "device faults served") \
 	X(dev_faults_spurious, "device faults that somebody else had served already") \
 	X(migrations_to_dev, "moves of one or more pages of a block to a device") \

@@ -206,6 +206,7 @@ try "two shared libraries, apart" build_two "-Wl,--exclude-libs,libgmem.a" "-DAP
 for f in "$src"/../../examples/*.c; do
 	test ! -f "$f" || try "examples/${f##*/}" build_single "$f"
 done
+try "examples/inthread.c, run" run_example "$src/../../examples/inthread.c"
 try "examples/own-device.c, run" run_example "$src/../../examples/own-device.c"
 if ls "$src"/../../examples/pagerank/*.c >/dev/null 2>&1; then
 	try "examples/pagerank" build_example

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Rows of mem.h, coherence.h and ws.h: see api_rows.h. */
+/* Rows of mem.h, coherence.h, ws.h and inthread.h: see api_rows.h. */
 
 /* --- mem.h --- */
 HANDLE(gm_alloc, as, AS, gm_alloc(H, PAGE, 0, OUT(void *)), GM_RET_INVAL, GM_RET_INVAL)
@@ -170,3 +170,18 @@ ROW(gm_ws_acquire, flag, "discard what is only read", bad_set(e, e->va, PAGE, GM
 ROW(gm_ws_acquire, state, "not managed", bad_set(e, e->fresh, PAGE, GM_READ), GM_RET_FAULT)
 HANDLE(gm_ws_release, ws, WS, gm_ws_release(H, NULL), GM_RET_SUCCESS, GM_RET_INVAL)
 HANDLE(gm_ws_release, fence, FENCE, e->h ? gm_ws_release(e->ws, H) : GM_RET_SUCCESS, GM_RET_SUCCESS, GM_RET_INVAL)
+
+/* --- inthread.h --- */
+ROW(gm_alloc, flag, "GM_MEM_INTHREAD where there is none", gm_alloc(e->as, PAGE, GM_MEM_INTHREAD, OUT(void *)), GM_RET_NOTSUP)
+ROW(gm_adopt, flag, "GM_MEM_INTHREAD where there is none", gm_adopt(e->as, ptr(e->fresh), PAGE, GM_MEM_INTHREAD), GM_RET_NOTSUP)
+HANDLE(gm_inthread_serve, as, AS, gm_inthread_serve(H, e->va), GM_RET_INVAL, GM_RET_INVAL)
+ROW(gm_inthread_serve, overflow, "the last address", gm_inthread_serve(e->as, UINT64_MAX), GM_RET_NOENT)
+ROW(gm_inthread_serve, state, "not managed", gm_inthread_serve(e->as, e->fresh), GM_RET_NOENT)
+ROW(gm_inthread_serve, state, "other memory", gm_inthread_serve(e->as, e->va), GM_RET_NOENT)
+HANDLE(gm_prefault, as, AS, gm_prefault(H, e->fresh, PAGE), GM_RET_INVAL, GM_RET_INVAL)
+ROW(gm_prefault, empty, "nothing", gm_prefault(e->as, e->va, 0), GM_RET_INVAL)
+ROW(gm_prefault, overflow, "all", gm_prefault(e->as, e->va, UINT64_MAX), GM_RET_INVAL)
+ROW(gm_prefault, overflow, "by one", gm_prefault(e->as, e->va, -e->va + 1), GM_RET_INVAL)
+ROW(gm_prefault, overflow, "when rounded", gm_prefault(e->as, UINT64_MAX - 10, 5), GM_RET_INVAL)
+ROW(gm_prefault, state, "held by a working set", gm_prefault(e->as, e->va, PAGE), GM_RET_BUSY)
+ROW(gm_prefault, state, "not managed is allowed to be", gm_prefault(e->as, e->fresh, PAGE), GM_RET_SUCCESS)
