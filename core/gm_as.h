@@ -67,7 +67,7 @@ struct gm_mirror {
 	atomic_uint blocks;  /* that have external pages */
 	atomic_uint limit;   /* with more of them the worker looks which are of use */
 	atomic_bool sweep;   /* the worker's job */
-	atomic_uint sets;    /* working sets; see gm_mirror_held_elsewhere() */
+	atomic_uint sets;    /* working sets; see gm_mirror_leave_held() */
 };
 
 struct gm_as {

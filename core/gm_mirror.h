@@ -53,10 +53,10 @@ gm_ret_t gm_mirror_fetch(struct gm_as *as, uint64_t va, uint64_t deadline_ns);
 /* A working set of the space begins, or ends. */
 void gm_mirror_count_set(struct gm_as *as, bool begins);
 /*
- * Pages of the block at va that working sets of other spaces, which mirror the process, use where they are. Until such a
- * set ends they are as pinned: it could not be served otherwise while devices of this space want them.
+ * What working sets of other spaces, which mirror the process, use where it is leaves the plan to move to a device. Until
+ * such a set ends these pages are as pinned: it could not be served otherwise while devices of this space want them.
  */
-struct gm_mask gm_mirror_held_elsewhere(struct gm_as *as, uint64_t va);
+void gm_mirror_leave_held(struct gm_move *m);
 
 /* gm_mirror_ws.c */
 

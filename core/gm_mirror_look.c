@@ -129,7 +129,7 @@ void gm_mirror_count_set(struct gm_as *as, bool begins)
 	atomic_fetch_add(&as->lib->mirror_sets, begins ? 1 : UINT_MAX);
 }
 
-struct gm_mask gm_mirror_held_elsewhere(struct gm_as *as, uint64_t va)
+static struct gm_mask held_elsewhere(struct gm_as *as, uint64_t va)
 {
 	struct gm_mask held = gm_mask_none();
 	struct gm_lib *lib = as->lib;
@@ -154,4 +154,19 @@ struct gm_mask gm_mirror_held_elsewhere(struct gm_as *as, uint64_t va)
 	}
 	gm_unlock(as->env, &lib->lock);
 	return held;
+}
+
+/* Also what was without content until recheck_none(): as in park(), it is the host's. */
+void gm_mirror_leave_held(struct gm_move *m)
+{
+	struct gm_mask held = held_elsewhere(m->block->as, m->block->va);
+
+	held = gm_mask_and(held, m->host);
+	if (gm_mask_empty(&held))
+		return;
+	m->host = gm_mask_sub(m->host, held);
+	m->pinned = gm_mask_or(m->pinned, held);
+	gm_lock(m->block->as->env, &m->block->lock);
+	m->block->host = gm_mask_or(m->block->host, gm_mask_and(held, m->block->managed));
+	gm_unlock(m->block->as->env, &m->block->lock);
 }

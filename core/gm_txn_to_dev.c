@@ -194,21 +194,6 @@ static void leave_gone(struct gm_move *m)
 	gm_unlock(b->as->env, &b->lock);
 }
 
-/* What another space needs where it is stays, as if it were pinned; also one of recheck_none(), as in park(). */
-static void leave_held(struct gm_move *m)
-{
-	struct gm_mask held = gm_mirror_held_elsewhere(m->block->as, m->block->va);
-
-	held = gm_mask_and(held, m->host);
-	if (gm_mask_empty(&held))
-		return;
-	m->host = gm_mask_sub(m->host, held);
-	m->pinned = gm_mask_or(m->pinned, held);
-	gm_lock(m->block->as->env, &m->block->lock);
-	m->block->host = gm_mask_or(m->block->host, gm_mask_and(held, m->block->managed));
-	gm_unlock(m->block->as->env, &m->block->lock);
-}
-
 static gm_ret_t prepare(struct gm_txn *t, struct gm_move *m)
 {
 	struct gm_mask moving = gm_mask_or(gm_mask_or(m->host, m->parked), m->none);
@@ -224,7 +209,7 @@ static gm_ret_t prepare(struct gm_txn *t, struct gm_move *m)
 	if (!ret) {
 		leave_gone(m);
 		recheck_none(t, m);
-		leave_held(m);
+		gm_mirror_leave_held(m);
 	}
 	return ret;
 }
