@@ -105,6 +105,7 @@ static void init(struct gm_as *as)
 	gm_remap_init(as);
 	gm_inthread_init(as);
 	as->pack.idle_ns = GM_PACK_IDLE_NS;
+	as->forget_ns = GM_WORK_IDLE_NS;
 	atomic_init(&as->mirror.limit, GM_MIRROR_BLOCKS);
 	TAILQ_INIT(&as->work);
 	atomic_init(&as->granule_pages, 1);

@@ -93,6 +93,7 @@ struct gm_as {
 	atomic_uint releasing;            /* gm_free(), gm_release() under way: regions are out, mappings not yet */
 	atomic_uint doomed_blocks;       /* with pages that an event doomed and nobody dropped yet */
 	struct gm_zap_ranges zaps;       /* (A) */
+	uint64_t forget_ns;              /* a block that is all host for so long is forgotten; tests have more patience */
 	struct gm_rights rights;         /* changes of what the process itself may do */
 	LIST_HEAD(, gm_pin) pins;        /* (A) the last one first */
 	unsigned sets;                   /* (A) working sets held */

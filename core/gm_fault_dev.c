@@ -77,7 +77,10 @@ enum gm_seen gm_fault_look(const struct gm_ctx *ctx, struct gm_block *b, unsigne
 		return GM_SEEN_EXTERNAL;
 	if (!dev && (access & GM_ATOMIC)) /* in place there are no atomics, whatever is mapped */
 		mapped = false;
-	if (mapped && !gm_mask_test(&map->unsure, page) && !gm_mask_test(&b->busy, page) && !gm_mask_test(&b->doomed, page))
+	mapped &= !gm_mask_test(&b->busy, page) && !gm_mask_test(&b->doomed, page);
+	if (mapped && gm_mask_test(&map->unsure, page))
+		mapped = !dev && gm_mask_test(&b->host, page) && gm_mask_test(&b->held, page); /* it does not move: mapped once more */
+	if (mapped)
 		return dev || (b->any_dup && gm_mask_test(&b->dup, page)) ? GM_SEEN_MAPPED : GM_SEEN_PLACED;
 	if (edge)
 		return GM_SEEN_EDGE;

@@ -154,7 +154,7 @@ static void work(struct gm_block *b)
 	gm_lock(env, &b->lock);
 	idle = gm_block_all_host(b) && !left;
 	/* What is not managed any more can be forgotten at once; else not before what was given up is zapped. */
-	forget_ns = b->used_ns + GM_WORK_IDLE_NS;
+	forget_ns = b->used_ns + b->as->forget_ns;
 	if (forget_ns < b->doomed_ns + GM_ZAP_GRACE_NS)
 		forget_ns = b->doomed_ns + GM_ZAP_GRACE_NS;
 	if (gm_mask_empty(&b->managed))

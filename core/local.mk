@@ -4,6 +4,7 @@
 noinst_LIBRARIES += libgm_core.a
 libgm_core_a_SOURCES = \
 	core/gm_adopt.c \
+	core/gm_adopt.h \
 	core/gm_alloc.c \
 	core/gm_as.c \
 	core/gm_as.h \
@@ -72,6 +73,7 @@ libgm_core_a_SOURCES = \
 	core/gm_region_leaf.c \
 	core/gm_region_leaf.h \
 	core/gm_region_stock.c \
+	core/gm_release.c \
 	core/gm_remap.c \
 	core/gm_remap.h \
 	core/gm_remap_deliver.c \

@@ -50,6 +50,9 @@
 
 enum place { HOST, CLEAN, DIRTY, HALF, PLACES };
 
+/* What has been on a device is watched for as long as a test takes, on any machine: so an event tells what becomes of it. */
+#define PATIENCE_NS (UINT64_C(600) * 1000 * 1000 * 1000)
+
 struct proc {
 	enum place place;
 	bool huge, dev_first, window;
@@ -445,6 +448,7 @@ static inline void proc_open(struct proc *p)
 	window.va = GM_VA(p->arena);
 	OK(gm_dev_open(p->lib, "mock:vram=16M", &p->dev));
 	OK(gm_as_create(p->lib, 0, 0, &config, &p->as));
+	p->as->forget_ns = PATIENCE_NS; /* nothing was used yet: nobody reads it */
 	OK(gm_as_attach(p->as, p->dev, p->window ? GM_ATTACH_WINDOW : GM_ATTACH_IDENTITY, p->window ? &window : NULL,
 			&p->ctx));
 }

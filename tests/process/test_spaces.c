@@ -24,6 +24,7 @@ static struct proc *second(struct proc *one)
 	two.flags = config.flags;
 	two.window = false;
 	OK(gm_as_create(one->lib, 0, 0, &config, &two.as));
+	two.as->forget_ns = PATIENCE_NS;
 	OK(gm_as_attach(two.as, one->dev, GM_ATTACH_IDENTITY, NULL, &two.ctx));
 	two.at = one->at + BYTES;
 	map_at(&two, two.at, BYTES);

@@ -236,6 +236,10 @@ bool rnd_lib_discard(struct rnd_world *w)
 	for (unsigned i = 0; i < RND_DEVS; i++)
 		if (w->dev[i].granule_bytes > GM_PAGE_BYTES && rnd_held(w, &watch, &w->dev[i]))
 			legal = RND_RET(BUSY);
+	/* Or another space had taken it on demand before it was adopted here, and watches it still. */
+	for (unsigned i = 0; i < w->spaces; i++)
+		if (&w->space[i] != p->space && w->space[i].mirrors)
+			legal |= RND_RET(BUSY);
 	rnd_expect(w, &watch, ret, legal, TROUBLE, "gm_discard", p->va);
 	for (unsigned i = 0; !ret && i < n; i++)
 		memset(p[i].want, 0, GM_PAGE_BYTES);
