@@ -87,7 +87,7 @@ static gm_ret_t mapping_end(struct gm_host_pmap *p, uint64_t va, unsigned first,
 	pages = (vma->va + vma->bytes - at) / GM_PAGE_BYTES;
 	if (pages < *end - first)
 		*end = first + (unsigned)pages;
-	return ret;
+	return GM_RET_SUCCESS;
 }
 
 static gm_ret_t explicit_steal(void *pmap, uint64_t va, const struct gm_mask *want, uint64_t slot,

@@ -85,14 +85,14 @@ static gm_ret_t by_below(struct gm_host_pmap *p, uint64_t begin, enum gm_host_ki
 	if (ret)
 		return ret == GM_RET_FAULT ? GM_RET_SUCCESS : ret;
 	if (a.begin >= begin) /* nothing */
-		return ret;
+		return GM_RET_SUCCESS;
 	if (is_staging(p->dev, begin - 1)) /* of which the most is inaccessible still */
-		return ret;
+		return GM_RET_SUCCESS;
 	if (a.file && !a.shared && a.writable)
 		*kind = GM_HOST_DATA;
 	else if (!a.file && !a.readable && !a.writable)
 		*kind = GM_HOST_STACK;
-	return ret;
+	return GM_RET_SUCCESS;
 }
 
 struct dirent64_head {
