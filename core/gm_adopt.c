@@ -239,6 +239,17 @@ static gm_ret_t enter_regions(struct gm_as *as, const struct gm_span *s)
 	return ret;
 }
 
+/* Before anything of it is waited for. */
+static bool is_owned(struct gm_as *as, const struct gm_span *s)
+{
+	bool owned;
+
+	gm_lock(as->env, &as->lock);
+	owned = check_overlap(as, s) && !gm_remap_meets(as, s->va, s->end);
+	gm_unlock(as->env, &as->lock);
+	return owned;
+}
+
 /* GM_AS_WATCH: from the first moment on, or not adopted. */
 static gm_ret_t watch_all(struct gm_as *as, const struct gm_span *s, uint64_t deadline_ns)
 {
@@ -282,6 +293,9 @@ gm_ret_t gm_adopt(struct gm_as *as, void *ptr, uint64_t bytes, uint32_t flags)
 		return ret;
 	s = gm_span_of(va, bytes, flags);
 	gm_mirror_yield(as, s.va, s.end, deadline_ns);
+	if (is_owned(as, &s))
+		return gm_fail(GM_RET_EXIST, "gm_adopt: [0x%llx, 0x%llx) overlaps memory that gm_alloc() or gm_map_shared() gave: it is "
+			       "managed already", (unsigned long long)va, (unsigned long long)(va + bytes));
 	if (span_in_use(as, &s, deadline_ns))
 		return gm_fail(GM_RET_EXIST, "gm_adopt: part of [0x%llx, 0x%llx) is adopted and in use: gm_release() it first",
 			       (unsigned long long)s.va, (unsigned long long)s.end);

@@ -31,14 +31,17 @@
 /* Blocks of one transaction. */
 #define GROUP 16
 
-/* Let everything go and forget the set. */
-static void drop(struct gm_ws *ws)
+/*
+ * Let everything go and forget the set. Until the deadline pages are waited for whose accesses failed, so that none
+ * fails afterwards; 0: by whom must not wait.
+ */
+static void drop(struct gm_ws *ws, uint64_t deadline_ns)
 {
 	struct gm_ctx *ctx = ws->ctx;
 	struct gm_as *as = ctx->as;
 
 	for (size_t i = 0; ws->hold && i < ws->pieces; i++)
-		gm_ws_unhold(ws, &ws->hold[i]);
+		gm_ws_unhold(ws, &ws->hold[i], deadline_ns);
 	gm_remap_unheld(as);
 	gm_lock(as->env, &ctx->dev->lock);
 	ctx->sets--;
@@ -486,7 +489,7 @@ static gm_ret_t take(struct gm_ctx *ctx, const struct gm_ws_range *ranges, size_
 		ret = gm_fail(GM_RET_NOMEM, "no memory for a working set of %zu ranges", n);
 	gm_stat_time(ctx->as, GM_STAT_ns_ws, start);
 	if (ret) {
-		drop(ws);
+		drop(ws, deadline_ns);
 		return ret;
 	}
 	gm_stat_add(ctx->as, GM_STAT_ws_acquires, 1);
@@ -517,13 +520,13 @@ gm_ret_t gm_ws_pin(struct gm_ctx *ctx, const struct gm_ws_range *range, uint64_t
 
 void gm_ws_unpin(struct gm_ws *ws)
 {
-	drop(ws);
+	drop(ws, gm_deadline_ns(ws->ctx->as->env, ws->ctx->as->cfg.wait_ns));
 }
 
 static void released(void *arg, gm_ret_t result)
 {
 	(void)result; /* the hold ends, however the launch did */
-	drop(arg);
+	drop(arg, 0);
 }
 
 gm_ret_t gm_ws_release(struct gm_ws *ws, struct gm_fence *fence)
@@ -542,6 +545,6 @@ gm_ret_t gm_ws_release(struct gm_ws *ws, struct gm_fence *fence)
 		return GM_RET_SUCCESS;
 	if (fence) /* no memory to be called back: wait here */
 		(void)gm_fence_wait_until(fence, UINT64_MAX);
-	drop(ws);
+	drop(ws, gm_deadline_ns(ws->ctx->as->env, ws->ctx->as->cfg.wait_ns));
 	return GM_RET_SUCCESS;
 }

@@ -31,8 +31,9 @@ void gm_ws_hold(struct gm_hold *h, struct gm_block *b, const struct gm_mask *pag
 bool gm_ws_hold_resident(struct gm_ws *ws, size_t piece, uint64_t rights);
 /* (block) The application dropped pages: no set holds them any more, nor frames that only they were in. */
 void gm_ws_drop_pages(struct gm_block *b, const struct gm_mask *pages);
-/* Let go what is held, if anything; gm_remap_unheld() is to follow. */
-void gm_ws_unhold(struct gm_ws *ws, struct gm_hold *h);
+/* Let go what is held, if anything, and bring home by the deadline (0: do not wait) what could not be accessed; gm_remap_unheld()
+ * is to follow. */
+void gm_ws_unhold(struct gm_ws *ws, struct gm_hold *h, uint64_t deadline_ns);
 
 /* (block) Does a set of gm_pin() hold it? */
 bool gm_ws_is_pinned(const struct gm_block *b, unsigned page);

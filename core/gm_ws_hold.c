@@ -154,7 +154,7 @@ void gm_ws_drop_pages(struct gm_block *b, const struct gm_mask *pages)
 	gm_block_count_holds(b);
 }
 
-void gm_ws_unhold(struct gm_ws *ws, struct gm_hold *h)
+void gm_ws_unhold(struct gm_ws *ws, struct gm_hold *h, uint64_t deadline_ns)
 {
 	struct gm_mask failed, none = gm_mask_none();
 	struct gm_dev *dev = ws->ctx->dev;
@@ -178,6 +178,8 @@ void gm_ws_unhold(struct gm_ws *ws, struct gm_hold *h)
 	h->pages = gm_mask_none();
 	h->units = 0;
 	gm_txn_release_unmoved(b, &none); /* nothing was busy: it wakes, and frees frames that are empty by now */
+	if (deadline_ns && !gm_mask_empty(&failed)) /* else, or if it is not done in time, the worker does it */
+		(void)gm_move_home(b, &failed, GM_TXN_FORCE, deadline_ns);
 	if (work)
 		gm_work_queue(b, 0);
 	gm_block_put(b);

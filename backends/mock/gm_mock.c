@@ -92,6 +92,8 @@ static uint32_t config_caps(const struct gm_mock_config *config)
 
 static void fill_caps(const struct gm_mock *m, struct gm_dev_caps *caps)
 {
+	bool small = m->config.vram_bytes < UINT64_C(1) << 20;
+
 	*caps = (struct gm_dev_caps){
 		.caps = config_caps(&m->config),
 		.va_bits = m->config.va_bits,
@@ -101,8 +103,8 @@ static void fill_caps(const struct gm_mock *m, struct gm_dev_caps *caps)
 	};
 	caps->slab[0].begin = GM_MOCK_PA_BASE;
 	caps->slab[0].end = m->slab_end;
-	(void)snprintf(caps->name, sizeof(caps->name), "mock accelerator, %llu MiB",
-		       (unsigned long long)(m->config.vram_bytes >> 20));
+	(void)snprintf(caps->name, sizeof(caps->name), "mock accelerator, %llu %s",
+		       (unsigned long long)(m->config.vram_bytes >> (small ? 10 : 20)), small ? "KiB" : "MiB");
 }
 
 static void init_queues(struct gm_mock *m)

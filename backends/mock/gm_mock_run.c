@@ -212,10 +212,10 @@ static gm_ret_t access_page(struct gm_mock_thread *thread, uint64_t va, void *bu
 
 	for (;;) {
 		ret = gm_mock_tlb_access(pmap, thread->via, va, buf, bytes, kind);
-		if (ret == GM_RET_AGAIN) {
+		if (ret == GM_RET_AGAIN || ret == GM_RET_NOTSUP) { /* refused by the bus; an atomic access that it does not carry */
+			if (++host_tries > MAX_HOST_TRIES || (ret == GM_RET_NOTSUP && pmap->dev->config.no_faults))
+				return ret == GM_RET_AGAIN ? GM_RET_FAULT : ret;
 			ret = GM_RET_FAULT;
-			if (++host_tries > MAX_HOST_TRIES)
-				return ret;
 		}
 		if (ret != GM_RET_FAULT && ret != GM_RET_PERM)
 			return ret;

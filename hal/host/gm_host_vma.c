@@ -404,8 +404,10 @@ static int read_entries(int fd, uint64_t begin, uint64_t end, struct gm_page_reg
 		uint64_t pages = (end - at) / GM_PAGE_BYTES < 64 ? (end - at) / GM_PAGE_BYTES : 64;
 		ssize_t got = pread(fd, entry, pages * sizeof(entry[0]), (off_t)(at / GM_PAGE_BYTES * sizeof(entry[0])));
 
-		if (got < (ssize_t)sizeof(entry[0]))
-			return got < 0 ? -errno : -EFAULT;
+		if (got < 0)
+			return -errno;
+		if (got < (ssize_t)sizeof(entry[0])) /* the end of what a process can have */
+			break;
 		for (size_t i = 0; i < (size_t)got / sizeof(entry[0]); i++, at += GM_PAGE_BYTES) {
 			if (!(entry[i] >> 62))
 				continue;
@@ -424,9 +426,8 @@ static int read_entries(int fd, uint64_t begin, uint64_t end, struct gm_page_reg
 	return (int)found;
 }
 
-/* As gm_pagemap_scan(). -EINVAL: the kernel does not know such pages. Other errors: it cannot be told now. */
-static int scan(struct gm_host_pmap *p, uint64_t begin, uint64_t end, uint64_t anyof, struct gm_page_region *vec,
-		size_t n, uint64_t *walked)
+static int scan_once(struct gm_host_pmap *p, uint64_t begin, uint64_t end, uint64_t anyof, struct gm_page_region *vec,
+		     size_t n, uint64_t *walked)
 {
 	int fd = p->by_entries ? gm_host_fd_get(&p->pagemap) : gm_host_fd_last(&p->pagemap), found, again;
 	unsigned tries = 0;
@@ -441,6 +442,25 @@ static int scan(struct gm_host_pmap *p, uint64_t begin, uint64_t end, uint64_t a
 		again = found < 0 ? gm_host_fd_again(&p->pagemap, &fd, found == -ENOTTY && tries++ < 8 ? EBADF : -found) : 0;
 	} while (again > 0);
 	return again < 0 ? again : found;
+}
+
+/*
+ * As gm_pagemap_scan(). -EINVAL: the kernel does not know such pages. Other errors: it cannot be told now. The kernel
+ * refuses a range that ends beyond what a process can have, as the last 2 MiB do, with a stack in them: then a part of it.
+ */
+static int scan(struct gm_host_pmap *p, uint64_t begin, uint64_t end, uint64_t anyof, struct gm_page_region *vec,
+		size_t n, uint64_t *walked)
+{
+	int found = scan_once(p, begin, end, anyof, vec, n, walked);
+
+	while (found == -EFAULT && end - begin > GM_PAGE_BYTES) {
+		end = begin + (end - begin) / GM_PAGE_BYTES / 2 * GM_PAGE_BYTES;
+		found = scan_once(p, begin, end, anyof, vec, n, walked);
+	}
+	if (found != -EFAULT)
+		return found;
+	*walked = end;
+	return 0;
 }
 
 gm_ret_t gm_host_content(struct gm_host_pmap *p, uint64_t va, struct gm_mask *some, struct gm_mask *zero, bool *huge)

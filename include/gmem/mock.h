@@ -281,7 +281,7 @@ GM_API GM_MUST_CHECK gm_ret_t gm_mock_store(struct gm_mock_thread *thread, uint6
  * @param[in]  va      device VA, multiple of 8
  * @param[in]  add     what to add
  * @param[out] old     value before; NULL if not wanted
- * @retval GM_RET_NOTSUP  the page is host memory mapped in place
+ * @retval GM_RET_NOTSUP  the page is host memory mapped in place; a device that takes faults asks for it first
  * @retval GM_RET_INVAL   @p thread is none of a kernel that runs, or @p va is unaligned
  * @return else as gm_mock_load()
  * @threads the kernel's own
@@ -296,7 +296,7 @@ GM_API GM_MUST_CHECK gm_ret_t gm_mock_fetch_add(struct gm_mock_thread *thread, u
  * @param[in]  expected  what must be there
  * @param[in]  desired   what is there then
  * @param[out] old       value before: it was replaced if that is @p expected; NULL if not wanted
- * @retval GM_RET_NOTSUP  the page is host memory mapped in place
+ * @retval GM_RET_NOTSUP  the page is host memory mapped in place; a device that takes faults asks for it first
  * @retval GM_RET_INVAL   @p thread is none of a kernel that runs, or @p va is unaligned
  * @return else as gm_mock_load()
  * @threads the kernel's own

@@ -92,7 +92,9 @@ GM_API GM_MUST_CHECK gm_ret_t gm_ws_acquire(struct gm_ctx *ctx, const struct gm_
  * The set is gone for the caller when the call returns. The fence is waited
  * for by the library; whatever its result, the hold ends with it (who waits for the fence
  * may be told a moment earlier). Where there is no memory to be called back when the fence is done, the call itself
- * waits for it, as long as that takes.
+ * waits for it, as long as that takes. Without a fence, pages whose accesses failed, as they had waited too long
+ * (gm_as_config.hold_ns), are home when the call returns, unless that takes longer than gm_as_config.wait_ns; with one they
+ * come home a moment after it.
  *
  * @param[in] ws     the set; NULL is allowed
  * @param[in] fence  the launch that uses it; NULL: release now

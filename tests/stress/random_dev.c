@@ -134,9 +134,7 @@ static void kernel_add(struct gm_mock_thread *thread, struct rnd_job *job, struc
 
 	c->started += add;
 	ret = gm_mock_fetch_add(thread, p->va + c->offset + job->ctx->ctx->to_dev, add, &old);
-	/* A page that could not move for a while is mapped where it is since, perhaps; the device's atomics do not fault there. */
-	if (ret != GM_RET_NOTSUP || !p->changes || job->held)
-		ret = judged(job, p, &watch, changes, p->managed, odd, ret);
+	ret = judged(job, p, &watch, changes, p->managed, odd, ret);
 	if (!ret)
 		rnd_check_obeyed(w, p, changes, true);
 	if (ret)

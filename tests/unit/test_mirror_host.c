@@ -186,6 +186,32 @@ Test(mirror_host, arena_of_glibc)
 	host_end(&h);
 }
 
+/* The last 2 MiB end beyond what a process can have: stacks are there, where addresses are not random. */
+Test(mirror_host, last_of_the_address_space)
+{
+#ifdef __x86_64__
+	uint64_t end = UINT64_C(1) << 47, block = end - BLOCK;
+	unsigned page = (unsigned)(BLOCK / PAGE - 2);
+	char *at = (char *)(uintptr_t)(end - 2 * PAGE);
+	struct gm_mask present;
+	struct host h;
+
+	host_begin(&h);
+	if (mmap(at, PAGE, RW, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) == MAP_FAILED)
+		cr_assert_eq(errno, EEXIST, "error %d", errno);
+	*(volatile char *)at = 1;
+	for (unsigned i = 0; i < 2; i++) {
+		((struct gm_host_pmap *)h.pmap)->by_entries = i;
+		cr_assert_eq(h.ops->mem_present(h.pmap, block, &present), GM_RET_SUCCESS, "%u: %s", i, gm_last_error());
+		cr_assert(gm_mask_test(&present, page), "%u", i);
+		cr_assert_not(gm_mask_test(&present, page + 1), "%u", i);
+	}
+	host_end(&h);
+#else
+	cr_skip_test("NOT TESTED: where addresses end here is not known");
+#endif
+}
+
 Test(mirror_host, guard_below)
 {
 	char *at = map(8 << 20, RW, MAP_PRIVATE);
