@@ -233,8 +233,9 @@ static gm_ret_t take_off_devices(struct gm_as *as, uint64_t va, uint64_t end, en
 }
 
 /*
- * Off the devices, and a region no more. After a failure it is allocated still; unless BUSY, content given up in part: what
- * a caller who frees can live with.
+ * Off the devices, and a region no more; `releasing` until its address is given back, or a space that mirrors the process
+ * would adopt what is about to go. After a failure it is allocated still; unless BUSY, content given up in part: what a
+ * caller who frees can live with.
  */
 static gm_ret_t free_region(struct gm_as *as, uint64_t va, uint64_t end, enum gm_region_kind kind, uint64_t deadline_ns)
 {
@@ -253,7 +254,8 @@ static gm_ret_t free_region(struct gm_as *as, uint64_t va, uint64_t end, enum gm
 		set_pages(as, va, end, kind, true);
 	if (ret && kind == GM_REGION_OWNED)
 		gm_fork_tell_kernel(as, va, end); /* a fork that ended meanwhile may have taken it for adopted */
-	atomic_fetch_sub(&as->releasing, 1);
+	if (ret)
+		atomic_fetch_sub(&as->releasing, 1);
 	return ret;
 }
 
@@ -266,6 +268,7 @@ static void give_address(struct gm_as *as, uint64_t va, uint64_t end, enum gm_re
 	(void)gm_shared_drop_slots(as, va, end, UINT64_MAX);
 	(void)gm_fork_set(as, va, end, GM_FORK_DEFAULT); /* no memory: who gets the address next clears it, or fails */
 	gm_hal_mem_unmap(as->host, as->hpmap, va, end - va);
+	atomic_fetch_sub(&as->releasing, 1);
 	gm_mem_trim_stock(as);
 }
 
