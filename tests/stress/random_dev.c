@@ -102,6 +102,9 @@ static uint32_t legal(struct rnd_job *job, const struct rnd_page *p, const struc
 		set |= REFUSED;
 	if (rnd_held(w, watch, &w->dev[0]) || rnd_held(w, watch, &w->dev[1]))
 		set |= RND_RET(NOSPC) | RND_RET(TIMEDOUT) | RND_RET(BUSY);
+	/* Registered still, and managed no more: nobody but who serves this fault could fill it (docs/design.md, Limits). */
+	if (job->space->mirrors && job->space->server && p->managed == RND_PERHAPS)
+		set |= RND_RET(TIMEDOUT);
 	return set;
 }
 
