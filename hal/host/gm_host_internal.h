@@ -141,7 +141,7 @@ struct gm_host_pmap {
 	uint64_t bounce; /* (c) per index 2 MiB of small pages, then 2 MiB of one huge page */
 
 	struct gm_host_queue events, faults; /* (r) */
-	bool spoke;                          /* (r) the last read() gave messages */
+	uint64_t ours_ns;                    /* (r) when fd_app was last seen to be ours */
 	struct gm_host_msg event_msgs[GM_HOST_EVENTS];
 	struct gm_host_msg fault_msgs[GM_HOST_FAULTS];
 

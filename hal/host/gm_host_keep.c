@@ -11,10 +11,10 @@
  *
  * Who finds a number closed (EBADF) or another file's (ENOTTY) revives and does it
  * again. Where nothing would tell, it is looked at before: read() of another file's data
- * (drain(), but where a read() gave messages just before), the counter of another's eventfd (gm_host_kick_fd()), close(). A sleep of the
- * reader is interrupted each second for a look. Between a look and the call
- * there is a moment left in which the program could give the number to
- * another file; the numbers are high, so that it does not by chance.
+ * (drain(), but where it answered or gave messages within the last 250 us), the counter of another's eventfd
+ * (gm_host_kick_fd()), close(). A sleep of the reader is interrupted each second for a look. Between a look and the call
+ * there is a moment left in which the program could close our descriptor and give its number to another file; the numbers
+ * are high, so that it does not by chance.
  *
  * Worst would be another userfaultfd under the number of one that was closed: it answers. So the library remembers
  * which numbers its spaces know (`taken`) and opens none there. If the program does, who waits meanwhile is not

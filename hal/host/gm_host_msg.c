@@ -37,7 +37,8 @@
 #include <unistd.h>
 
 #define DRAIN 64 /* messages per read() */
-#define LOOK_NS UINT64_C(1000000000) /* sleep so long at most before the descriptors are looked at */
+#define LOOK_MS 1000 /* sleep so long at most before the descriptors are looked at */
+#define MOMENT_NS UINT64_C(250000) /* so long the descriptor is taken for ours without a look: see gm_host_keep.c */
 
 static unsigned room(const struct gm_host_queue *q)
 {
@@ -147,19 +148,28 @@ static void drain_inthread(struct gm_host_pmap *p)
 	}
 }
 
+/*
+ * Another file's data are not ours to read. What answered or gave messages a moment ago is ours: the look shows in every
+ * fault, and in every munmap(). Not lost may mean: not now, as there is no descriptor left.
+ */
+static bool is_ours(struct gm_host_pmap *p, uint64_t now_ns)
+{
+	if (now_ns - p->ours_ns < MOMENT_NS)
+		return true;
+	if (gm_uffd_changing(p->fd_app) < 0 && (gm_host_lost(p) == GM_RET_NODEV || gm_uffd_changing(p->fd_app) < 0))
+		return false;
+	p->ours_ns = now_ns;
+	return true;
+}
+
 /* Everything the kernel has, as far as there is room for it. */
 static void drain(struct gm_host_pmap *p)
 {
 	struct gm_uffd_msg raw[DRAIN];
+	uint64_t now_ns = gm_now_ns(p->env);
 
-	/*
-	 * Another file's data are not ours to read. What gave messages a moment ago is ours. Not lost may mean: not now, as there
-	 * is no descriptor left.
-	 */
-	if (!p->spoke && gm_uffd_changing(p->fd_app) < 0 &&
-	    (gm_host_lost(p) == GM_RET_NODEV || gm_uffd_changing(p->fd_app) < 0))
+	if (!is_ours(p, now_ns))
 		return;
-	p->spoke = false;
 	for (;;) {
 		unsigned n = DRAIN;
 		ssize_t got;
@@ -175,7 +185,7 @@ static void drain(struct gm_host_pmap *p)
 			(void)gm_host_lost(p);
 		if (got <= 0)
 			return;
-		p->spoke = true;
+		p->ours_ns = now_ns;
 		for (size_t i = 0; i < (size_t)got / sizeof(raw[0]); i++)
 			keep(p, &raw[i], false);
 		/* a read() ends short only when the kernel has nothing more */
@@ -286,20 +296,21 @@ gm_ret_t gm_host_settled(void *pmap)
 	return changing || atomic_load(&p->unread) ? GM_RET_AGAIN : GM_RET_SUCCESS;
 }
 
-/* Not longer than LOOK_NS. True: the deadline comes no later. */
+/* True: the deadline comes within LOOK_MS, in *ts. */
 static bool time_left(struct gm_host_pmap *p, uint64_t deadline_ns, struct timespec *ts)
 {
 	uint64_t now = gm_now_ns(p->env);
 	uint64_t left = deadline_ns > now ? deadline_ns - now : 0;
-	bool last = left <= LOOK_NS;
 
-	left = last ? left : LOOK_NS;
 	ts->tv_sec = (time_t)(left / 1000000000);
 	ts->tv_nsec = (long)(left % 1000000000);
-	return last;
+	return left <= LOOK_MS * UINT64_C(1000000);
 }
 
-/* Until one of them is readable: the number of those, 0 at the end of the time, a negative errno. */
+/*
+ * Until one of them is readable: the number of those, 0 at the end of the time (NULL: LOOK_MS), a negative errno. ppoll()
+ * reads and writes the time; who waits for what comes spares that.
+ */
 static int wait_once(struct gm_host_pmap *p, const struct timespec *ts)
 {
 	struct pollfd fds[4] = { { p->fd_app, POLLIN, 0 }, { p->fd_kick, POLLIN, 0 } };
@@ -312,7 +323,7 @@ static int wait_once(struct gm_host_pmap *p, const struct timespec *ts)
 		fds[use++] = (struct pollfd){ p->shared.fd, POLLIN, 0 };
 	if (p->inthread.fd >= 0)
 		fds[use++] = (struct pollfd){ p->inthread.fd, POLLIN, 0 };
-	n = ppoll(fds, use, ts, NULL);
+	n = ts ? ppoll(fds, use, ts, NULL) : poll(fds, use, LOOK_MS);
 	if (n < 0)
 		return -errno;
 	for (nfds_t i = 0; i < use; i++)
@@ -331,10 +342,9 @@ gm_ret_t gm_host_msg_sleep(struct gm_host_pmap *p, uint64_t deadline_ns, bool lo
 		bool last = time_left(p, deadline_ns, &ts);
 		int n;
 
-		p->spoke = false; /* who knows how long it takes */
 		if (atomic_load(&p->lost))
 			return GM_RET_NODEV;
-		n = wait_once(p, &ts);
+		n = wait_once(p, last ? &ts : NULL);
 		if (n == -EINTR)
 			continue;
 		if (n < 0 && gm_host_lost(p) == GM_RET_NODEV)
