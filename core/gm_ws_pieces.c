@@ -6,11 +6,16 @@
  * block is one word while they are sorted, so the price of many small ranges is
  * a few instructions each.
  *
+ * The caller's ranges are read once, without a lock, into a copy: they may lie in memory that is away, which comes home by
+ * a handler that wants the space's lock, and another thread may write to them.
+ *
  *     ranges   [--r--)      [----w----)
  *                   [--r--)      [--r--)
  *     pieces   |  block   |   block   |     each: read, write, discard
  */
 #include "config.h"
+
+#include <string.h>
 
 #include "core/gm_mirror.h"
 
@@ -225,8 +230,8 @@ static gm_ret_t make_pieces(struct gm_env *env, const struct gm_ws_range *ranges
 	return *piece ? GM_RET_SUCCESS : GM_RET_NOMEM;
 }
 
-gm_ret_t gm_ws_pieces(struct gm_ctx *ctx, const struct gm_ws_range *ranges, size_t n, struct gm_ws_piece **piece,
-		      size_t *pieces)
+static gm_ret_t from_copy(struct gm_ctx *ctx, const struct gm_ws_range *ranges, size_t n, struct gm_ws_piece **piece,
+			  size_t *pieces)
 {
 	gm_ret_t ret = GM_RET_SUCCESS;
 
@@ -243,6 +248,21 @@ gm_ret_t gm_ws_pieces(struct gm_ctx *ctx, const struct gm_ws_range *ranges, size
 		ret = gm_mirror_survey(ctx->as, *piece, *pieces);
 	if (ret)
 		gm_ws_pieces_free(ctx, *piece, *pieces);
+	return ret;
+}
+
+gm_ret_t gm_ws_pieces(struct gm_ctx *ctx, const struct gm_ws_range *ranges, size_t n, struct gm_ws_piece **piece,
+		      size_t *pieces)
+{
+	size_t bytes = n * sizeof(*ranges);
+	struct gm_ws_range *copy = gm_mem_alloc(ctx->as->env, bytes);
+	gm_ret_t ret;
+
+	if (!copy)
+		return gm_fail(GM_RET_NOMEM, "no memory for a working set of %zu ranges", n);
+	memcpy(copy, ranges, bytes);
+	ret = from_copy(ctx, copy, n, piece, pieces);
+	gm_mem_free(ctx->as->env, copy, bytes);
 	return ret;
 }
 

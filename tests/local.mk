@@ -152,6 +152,7 @@ UNIT_TESTS = \
 # What a process does to its memory, on the real host.
 PROCESS_TESTS = \
 	tests/process/test_advise.t \
+	tests/process/test_arrays.t \
 	tests/process/test_calls.t \
 	tests/process/test_debug.t \
 	tests/process/test_huge.t \
