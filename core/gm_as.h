@@ -101,7 +101,7 @@ struct gm_as {
 	unsigned moving;                 /* (A) transactions to devices in flight */
 	unsigned reader_held;            /* (A) who takes or gives pages now: no message is read meanwhile */
 	uint64_t forks_begun;            /* (A) */
-	uint64_t msgs_gen;               /* (A) how often the handler emptied its messages */
+	uint64_t msgs_gen;               /* (A) rounds of the handler */
 	atomic_bool msgs_busy;           /* (A), read without it: the handler has messages it has not handled */
 	atomic_bool told_lost;           /* that the descriptors are lost for ever */
 	bool msgs_reader;                /* (A) somebody is in gm_events_once(): one at a time */

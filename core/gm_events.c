@@ -4,13 +4,14 @@
  *
  *     FAULT   gm_fault_cpu.c
  *     REMOVE  the application dropped the content (madvise): every copy is doomed.
- *             From here on the page is NONE and is never stolen from its VA until
- *             somebody touches it, because the kernel has yet to zap what is there.
+ *             From here on the page is NONE and is not stolen from its VA until somebody
+ *             touches it, or it is present after the time in which the kernel zaps (gm_zap.c).
  *     UNMAP   the mapping is gone: the regions go, every copy is doomed. The address
  *             may belong to somebody else already.
  *     REMAP   the mapping is elsewhere: gm_remap.c
  *
- * The handler never waits, and allocates for nothing but a block that is packed. Where it
+ * The handler waits for no device and for no other thread but who holds the reader, for a few system calls (and, where the
+ * program closed the descriptors, for new ones: recover()); it allocates for nothing but a block that is packed. Where it
  * would have to (no spare region, no spare entry for a remap, no memory for that block) the message stays at the head of its list,
  * the worker or whoever waits for it refills, and the handler tries again: order is kept.
  *
@@ -228,7 +229,8 @@ static bool handle(struct gm_as *as, const struct gm_host_msg *msg)
 			give_up(as, msg->va, end);
 		break;
 	case GM_HOST_UNMAP:
-		gm_inthread_end(as, msg->va, end);
+		if (msg->inthread)
+			gm_inthread_end(as, msg->va, end);
 		if (!GM_PLANTED(as, GM_PLANT_MISS_UNMAP))
 			ok = gm_remap_doubt(as, msg->va, end) && gm_events_doom(as, msg->va, end, true);
 		break;
@@ -264,8 +266,8 @@ void gm_events_release_reader(struct gm_as *as)
 }
 
 /*
- * The one thing the handler waits for: who holds the reader does so for a few system
- * calls, and waits for nothing meanwhile. False: somebody else reads.
+ * Who holds the reader does so for a few system calls, and waits for nothing
+ * meanwhile. False: somebody else reads.
  */
 static bool begin_reading(struct gm_as *as)
 {

@@ -27,7 +27,7 @@ bool gm_events_let_run(struct gm_as *as);
 bool gm_events_hold_reader(struct gm_as *as);
 void gm_events_release_reader(struct gm_as *as);
 
-/* Every event of what happened before this call is through: so mostly. */
+/* Every event of what happened before this call is through, and nothing that one gave up waits to be taken apart. */
 bool gm_events_settled(struct gm_as *as);
 /* Wait for it. SUCCESS, TIMEDOUT. */
 gm_ret_t gm_events_settle(struct gm_as *as, uint64_t deadline_ns);

@@ -16,7 +16,7 @@ struct gm_move {
 	struct gm_mask waiters;      /* in: pages an access at the destination waits for, which then keeps them a slice */
 	struct gm_chunk *fresh[GM_BLOCK_UNITS]; /* in: to a device: frames for units that have none; what is
 						   left over afterwards is the caller's again */
-	/* classes, by gm_txn_begin(); disjoint, together `busy` */
+	/* classes, by gm_txn_begin(); disjoint but for `same`, together `busy` */
 	struct gm_mask busy;
 	struct gm_mask stay;         /* at the destination already */
 	struct gm_mask host;         /* on the host, to be stolen */

@@ -27,7 +27,7 @@ enum gm_rank {
 	GM_RANK_NODE,    /* frames and recency of a device's memory */
 	GM_RANK_QUEUE,   /* work queues */
 	GM_RANK_FENCE,   /* one fence */
-	GM_RANK_LEAF,    /* backends, hosts, arenas */
+	GM_RANK_LEAF,    /* backends, hosts, arenas; two of them never nest */
 };
 
 struct gm_env;

@@ -90,6 +90,7 @@ struct gm_host_msg {
 	int child;          /* FORK: for child_fill() and the like; whoever reads the message closes it */
 	bool write;         /* FAULT */
 	bool wp;            /* FAULT: a store to a page that is protected; else to one that is absent */
+	bool inthread;      /* UNMAP: of memory whose faults are served in their threads */
 };
 
 struct gm_host_ops {

@@ -33,7 +33,7 @@ const char *gm_rank_name(enum gm_rank rank)
 	return "?";
 }
 
-/* The only place of the library that aborts on its own: checked builds only. */
+/* Aborts, in checked builds only. Any build does where a backend breaks a rule and GM_VALIDATE_ABORT asks for it (gm_call.c). */
 static void __attribute__((format(printf, 2, 3))) rank_fail(struct gm_rank_stack *stack, const char *fmt, ...)
 {
 	char message[256];

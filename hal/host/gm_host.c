@@ -7,8 +7,8 @@
  *     pmap --pmap_destroy--> gone (nothing watched, nothing in slots)
  *
  * The dispatch layer calls these with valid arguments (gm_host.h); assertions
- * only. Everything a pmap needs is allocated when it is made, except address
- * space of the staging arena: the fault handler must not depend on malloc().
+ * only. What the fault handler needs is allocated when a pmap is made, except
+ * address space of the staging arena: it must not depend on malloc().
  */
 #include "config.h"
 

@@ -19,7 +19,7 @@
  * the one thread that reads messages, (f) under the registry lock of gm_host_fork.c.
  *
  * Everything may run in several threads at once, except msg_read() and
- * msg_wait(). Nothing allocates after pmap_create(), but bus_bring().
+ * msg_wait(). Nothing allocates after pmap_create(), but bus_bring() and the making of shared memory.
  */
 #ifndef GM_HAL_HOST_INTERNAL_H
 #define GM_HAL_HOST_INTERNAL_H

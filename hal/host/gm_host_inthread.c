@@ -212,6 +212,10 @@ static bool is_mapped(struct gm_host_dev *d, uint64_t va)
 	return ret ? ret != GM_RET_FAULT : a.begin <= va && gm_host_is_anon(&a);
 }
 
+/*
+ * (r) The process is asked without the lock: that takes one, too. What moved only the reader changes, and who maps and marks
+ * anew at such an address waits until this event is through.
+ */
 static bool cut_unmapped(struct gm_host_pmap *p, uint64_t va, uint64_t end)
 {
 	struct gm_host_inthread *t = &p->inthread;
@@ -219,8 +223,11 @@ static bool cut_unmapped(struct gm_host_pmap *p, uint64_t va, uint64_t end)
 
 	for (uint64_t stop; va < end; va = stop) {
 		stop = end;
-		if (!is_moved(t, va, &stop) || !is_mapped(p->dev, va))
-			ok &= cut(t, va, stop);
+		if (is_moved(t, va, &stop) && is_mapped(p->dev, va))
+			continue;
+		gm_lock(p->env, &t->lock);
+		ok &= cut(t, va, stop);
+		gm_unlock(p->env, &t->lock);
 	}
 	return ok;
 }
@@ -265,14 +272,15 @@ void gm_host_inthread_event(struct gm_host_pmap *p, const struct gm_host_msg *m,
 
 	if (!atomic_load(&t->n) || (m->kind != GM_HOST_REMAP && (m->kind != GM_HOST_UNMAP || !own)))
 		return;
-	gm_lock(p->env, &t->lock);
-	if (m->kind == GM_HOST_UNMAP)
+	if (m->kind == GM_HOST_UNMAP) {
 		ok = cut_unmapped(p, m->va, m->va + m->bytes);
-	else
+	} else {
+		gm_lock(p->env, &t->lock);
 		ok = cut(t, m->to, m->to + m->bytes) && (!own || copy(t, m->va, m->va + m->bytes, m->to));
-	if (m->kind == GM_HOST_REMAP && own)
-		note_move(t, m->to, m->to + m->bytes);
-	gm_unlock(p->env, &t->lock);
+		if (own)
+			note_move(t, m->to, m->to + m->bytes);
+		gm_unlock(p->env, &t->lock);
+	}
 	if (!ok)
 		gm_log(p->env, GM_LOG_ERROR, "memory at 0x%llx: faults of too many pieces are served in their threads: it is not known "
 		       "any more that these are", (unsigned long long)m->va);

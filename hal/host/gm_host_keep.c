@@ -106,6 +106,7 @@ static void keeper(void *arg)
 static void keep_too(struct gm_host_pmap *p, int fd, int *kept, const char *what)
 {
 	struct gm_host_keep *k = &p->keep;
+	bool has;
 
 	if (!k->own)
 		return;
@@ -118,9 +119,10 @@ static void keep_too(struct gm_host_pmap *p, int fd, int *kept, const char *what
 	gm_wake(p->env, &k->waitq);
 	while (k->wish >= 0)
 		(void)gm_wait(p->env, &k->waitq, &k->lock, UINT64_MAX);
-	if (*kept < 0)
-		gm_log(p->env, GM_LOG_WARN, "the descriptor of %s cannot be kept: a program that closes all loses memory", what);
+	has = *kept >= 0;
 	gm_unlock(p->env, &k->lock);
+	if (!has)
+		gm_log(p->env, GM_LOG_WARN, "the descriptor of %s cannot be kept: a program that closes all loses memory", what);
 }
 
 gm_ret_t gm_host_add_late(struct gm_host_pmap *p, int fd, atomic_int *which, int *kept, const char *what)

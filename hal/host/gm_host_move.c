@@ -66,7 +66,8 @@ gm_ret_t gm_host_uffd_ret(struct gm_host_pmap *p, int64_t err)
 	case EEXIST:
 		return GM_RET_EXIST;
 	case ENOMEM:
-		return GM_RET_NOMEM;
+		return gm_fail(GM_RET_NOMEM, "userfaultfd: the kernel has no memory, or the process too many mappings; see "
+					     "vm.max_map_count");
 	case EBADF:
 	case ENOTTY: /* closed, and the number belongs to another file now */
 		return gm_host_lost(p);

@@ -108,20 +108,24 @@ bool gm_host_event(const struct gm_uffd_msg *u, struct gm_host_msg *m)
 	}
 }
 
-/* `inthread`: it came from that descriptor. */
-static void keep(struct gm_host_pmap *p, const struct gm_uffd_msg *u, bool inthread)
+/* `inthread`: it came from that descriptor. False: that is no message; another file's data, maybe. */
+static bool keep(struct gm_host_pmap *p, const struct gm_uffd_msg *u, bool inthread)
 {
 	struct gm_host_msg m;
 
 	if (u->event == GM_UFFD_EVENT_PAGEFAULT)
 		keep_fault(p, u);
 	else if (u->event == GM_UFFD_EVENT_REMAP && p->pump && gm_host_pump_own(p, u->arg.remap.to))
-		return;
+		return true;
 	else if (gm_host_event(u, &m)) {
+		m.inthread = inthread && m.kind == GM_HOST_UNMAP;
 		gm_host_inthread_event(p, &m, inthread);
 		gm_host_msg_keep(p, m);
-	} else
+	} else {
 		gm_log(p->env, GM_LOG_ERROR, "userfaultfd: unknown event 0x%x", (unsigned)u->event);
+		return false;
+	}
+	return true;
 }
 
 /* The same of inthread.fd, which has no faults: while nothing is unread there, no more than a look. */
@@ -143,16 +147,16 @@ static void drain_inthread(struct gm_host_pmap *p)
 		if (got <= 0)
 			return;
 		for (size_t i = 0; i < (size_t)got / sizeof(raw[0]); i++)
-			keep(p, &raw[i], true);
+			(void)keep(p, &raw[i], true);
 		changing = (size_t)got == n * sizeof(raw[0]);
 	}
 }
 
 /*
- * Another file's data are not ours to read. What answered or gave messages a moment ago is ours: the look shows in every
- * fault, and in every munmap(). Not lost may mean: not now, as there is no descriptor left.
+ * Another file's data are not ours to read. What answered, or gave messages and nothing else, a moment ago is ours: the look
+ * shows in every fault, and in every munmap(). Not lost may mean: not now, as there is no descriptor left.
  */
-static bool is_ours(struct gm_host_pmap *p, uint64_t now_ns)
+static bool fd_is_ours(struct gm_host_pmap *p, uint64_t now_ns)
 {
 	if (now_ns - p->ours_ns < MOMENT_NS)
 		return true;
@@ -168,7 +172,7 @@ static void drain(struct gm_host_pmap *p)
 	struct gm_uffd_msg raw[DRAIN];
 	uint64_t now_ns = gm_now_ns(p->env);
 
-	if (!is_ours(p, now_ns))
+	if (!fd_is_ours(p, now_ns))
 		return;
 	for (;;) {
 		unsigned n = DRAIN;
@@ -187,7 +191,8 @@ static void drain(struct gm_host_pmap *p)
 			return;
 		p->ours_ns = now_ns;
 		for (size_t i = 0; i < (size_t)got / sizeof(raw[0]); i++)
-			keep(p, &raw[i], false);
+			if (!keep(p, &raw[i], false))
+				p->ours_ns = 0;
 		/* a read() ends short only when the kernel has nothing more */
 		if ((size_t)got < n * sizeof(raw[0]))
 			return;
@@ -205,7 +210,7 @@ gm_ret_t gm_host_msg_pull(struct gm_host_pmap *p)
 
 	if (!room(&p->events))
 		return GM_RET_TIMEDOUT;
-	if (gm_uffd_changing(p->fd_app) < 0) /* as in drain() */
+	if (gm_uffd_changing(p->fd_app) < 0) /* seldom enough to look each time */
 		return gm_host_lost(p);
 	do
 		got = read(p->fd_app, &raw, sizeof(raw));
@@ -215,7 +220,7 @@ gm_ret_t gm_host_msg_pull(struct gm_host_pmap *p)
 	if (got != (ssize_t)sizeof(raw))
 		return GM_RET_TIMEDOUT;
 	if (raw.event != GM_UFFD_EVENT_PAGEFAULT || room(&p->faults))
-		keep(p, &raw, false);
+		(void)keep(p, &raw, false);
 	else
 		(void)gm_host_wake(p, raw.arg.pagefault.address / GM_PAGE_BYTES * GM_PAGE_BYTES, GM_PAGE_BYTES);
 	return GM_RET_SUCCESS;

@@ -45,7 +45,8 @@
  *   So is what is called by the threads that serve faults: the policy's unit(), the log, and gm_as_config.lost.
  * - Children are not served (GM_AS_FORK_SERVE): GM_RET_NOTSUP in such a space.
  * - A fault is a call on the space: before gm_as_destroy() all such memory is released, or no thread touches it any more. A signal
- *   that comes to the handler more than a second after its memory was released or unmapped is GM_RET_NOENT.
+ *   that comes to the handler more than a second after its memory was released or unmapped is GM_RET_NOENT; sooner, if 32 more
+ *   pieces of such memory were in that time.
  * - After mremap() it is such memory at its new place, whatever is next to it there.
  * - What is unmapped while no device is involved with it is to be released before (gm_release()): else private anonymous
  *   memory that is mapped there later may be taken for it.
