@@ -102,7 +102,7 @@ fence_after_error -                        plan/refused          GM_RULE_STEP_RE
 sync_early        -                        sync/refused          completion:
 peer_wrong        peer=1                   peer/copy             GM_RULE_COPY_BYTES:
 cpu_ptr_off       -                        visible/coherent      GM_RULE_COPY_BYTES:
-remove_neighbour  -                        workset/held          \(GM_RULE_CUT\|mapping\):
+remove_neighbour  -                        workset/held          \(GM_RULE_CUT\|mapping\|result: access to load\)
 remove_neighbour  -                        threads/one_table     \(GM_RULE_CUT\|mapping\):
 remove_neighbour  -                        threads/two_tables    \(GM_RULE_CUT\|mapping\):
 dirty_lost        dirty=yes                dirty/mapped          GM_RULE_HARVEST_LOST:
