@@ -11,8 +11,8 @@
  *     REMAP   the mapping is elsewhere: gm_remap.c
  *
  * The handler waits for no device and for no other thread but who holds the reader, for a few system calls (and, where the
- * program closed the descriptors, for new ones: recover()); it allocates for nothing but a block that is packed. Where it
- * would have to (no spare region, no spare entry for a remap, no memory for that block) the message stays at the head of its list,
+ * program closed the descriptors, for new ones: recover()); it allocates for nothing but a block that is packed. Where it would
+ * have to (no spare region, no spare entry for a remap, no memory for that block) the message stays at the head of its list,
  * the worker or whoever waits for it refills, and the handler tries again: order is kept.
  *
  * munmap() and madvise() return to the application as soon as their event has

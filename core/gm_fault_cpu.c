@@ -72,8 +72,8 @@ static void let_go_on(struct gm_as *as, uint64_t va)
 
 /*
  * NONE -> HOST, or a hole of HOST filled. The page is marked busy by the caller. Unguarded only the handler does so, and who
- * serves the fault of its own thread with the reader held: every event that came before is handled. SUCCESS, AGAIN; EXIST, and *marked, unless NULL: the page
- * that is there has the mark, or is broken; FAULT.
+ * serves the fault of its own thread with the reader held: every event that came before is handled. SUCCESS, AGAIN; EXIST,
+ * and *marked, unless NULL: the page that is there has the mark, or is broken; FAULT.
  */
 static gm_ret_t fill_hole(struct gm_block *b, unsigned page, bool guarded, bool *marked)
 {

@@ -8,9 +8,10 @@
  *
  *     idle --queue(not before t)--> queued --t--> worked on --something left--> queued
  *
- * In this order: what a lost device had is seen to (gm_lost.c); doomed pages are taken apart; CPU accesses are served; and a
- * block that is all host again, for a while, is forgotten: unwatched, its slot
- * given back, dropped from the index. Blocks that are not used for long are packed (gm_pack_work.c).
+ * In this order: what a lost device had is seen to (gm_lost.c); doomed pages are
+ * taken apart; CPU accesses are served; and a block that is all host again, for a
+ * while, is forgotten: unwatched, its slot given back, dropped from the index.
+ * Blocks that are not used for long are packed (gm_pack_work.c).
  */
 #include "config.h"
 

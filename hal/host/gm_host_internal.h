@@ -111,6 +111,8 @@ struct gm_host_keep {
 	int shared, inthread;     /* under `lock`: those that came later, there; -1: none */
 	int wish, wish_tid;       /* under `lock`: whose descriptor to copy; -1: none */
 	int *wish_for;            /* under `lock`: which of those it is to be */
+	struct gm_host_fd pagemap; /* the keeper's alone: a number there */
+	struct gm_host_look *look; /* under `lock`: what it is to look at; NULL: nothing */
 };
 
 struct gm_host_pmap {
@@ -212,6 +214,9 @@ gm_ret_t gm_host_is_mapped(struct gm_host_dev *d, uint64_t va, uint64_t end);
 gm_ret_t gm_host_set_rights(uint64_t va, uint64_t bytes, uint32_t access);
 /* Content of the 2 MiB at va: `some` pages have any, `zero` of them only the shared zero page. SUCCESS, NOMEM. */
 gm_ret_t gm_host_content(struct gm_host_pmap *p, uint64_t va, struct gm_mask *some, struct gm_mask *zero, bool *huge);
+/* The same by a pagemap opened elsewhere: of the keeper's. */
+gm_ret_t gm_host_content_by(struct gm_host_pmap *p, struct gm_host_fd *f, uint64_t va, struct gm_mask *some,
+			    struct gm_mask *zero, bool *huge);
 /* Has the page at va content? 1, 0, or -ENOMEM: it cannot be told now. */
 int gm_host_has_content(struct gm_host_pmap *p, uint64_t va);
 /* Has it a page, not only a mark? On the rung with PAGEMAP_SCAN. As gm_host_has_content(). */
@@ -348,6 +353,9 @@ gm_ret_t gm_host_keep(void *pmap);
 gm_ret_t gm_host_reopen(void *pmap);
 void gm_host_keep_init(struct gm_host_pmap *p);
 void gm_host_keep_fini(struct gm_host_pmap *p);
+/* gm_host_content(), asked of the keeper where that cannot be told. SUCCESS; NOMEM: it cannot be told by the keeper either, or
+ * there is none. Takes a lock, waits for the keeper: a few system calls. */
+gm_ret_t gm_host_content_surely(struct gm_host_pmap *p, uint64_t va, struct gm_mask *some, struct gm_mask *zero, bool *huge);
 /* The descriptors are (again) what they should be. False: they are lost. Takes a lock; logs. */
 bool gm_host_revive(struct gm_host_pmap *p);
 /* Under this number a pmap knows its userfaultfd: no other may come there, even if the program closed it. */

@@ -9,6 +9,10 @@
  *     a descriptor of ours is closed, or its number is another file's now
  *           --gm_host_revive(): pidfd_getfd() from the keeper--> ours again, under another number
  *
+ * It has a pagemap of its own as well, and looks for who cannot: after a steal bytes hang on what is a hole in the slot, and a
+ * program that has closed all and has no descriptor free can neither open its pagemap nor give the pages back
+ * (gm_host_content_surely()).
+ *
  * Who finds a number closed (EBADF) or another file's (ENOTTY) revives and does it
  * again. Where nothing would tell, it is looked at before: read() of another file's data
  * (drain(), but where it answered or gave messages within the last 250 us), the counter of another's eventfd
@@ -57,6 +61,14 @@ static bool close_others(const struct gm_host_keep *k)
 	       !syscall(SYS_close_range, (unsigned)hi + 1, ~0u, 0u);
 }
 
+/* What the keeper is asked; in the stack of who waits for it. */
+struct gm_host_look {
+	uint64_t va;
+	struct gm_mask *some, *zero;
+	bool *huge, done;
+	gm_ret_t ret;
+};
+
 /* A descriptor of a thread of the process, which may have another table. Negative: none. */
 static int copy_from(int tid, int fd)
 {
@@ -83,6 +95,20 @@ static void grant(struct gm_host_pmap *p)
 	gm_wake(p->env, &k->waitq);
 }
 
+/* (lock) Keeper: what it is asked to look at. */
+static void look(struct gm_host_pmap *p)
+{
+	struct gm_host_keep *k = &p->keep;
+	struct gm_host_look *l = k->look;
+
+	if (!l)
+		return;
+	l->ret = gm_host_content_by(p, &k->pagemap, l->va, l->some, l->zero, l->huge);
+	l->done = true;
+	k->look = NULL;
+	gm_wake(p->env, &k->waitq);
+}
+
 static void keeper(void *arg)
 {
 	struct gm_host_pmap *p = arg;
@@ -90,6 +116,8 @@ static void keeper(void *arg)
 	bool own = unshare(CLONE_FILES) == 0;
 
 	own = own && close_others(k);
+	if (own) /* tried again when it is needed */
+		(void)gm_host_open_pagemap(&k->pagemap);
 	gm_lock(p->env, &k->lock);
 	k->tid = gettid();
 	k->ready = true;
@@ -97,6 +125,7 @@ static void keeper(void *arg)
 	gm_wake(p->env, &k->waitq);
 	while (own && !k->stop) {
 		grant(p);
+		look(p);
 		(void)gm_wait(p->env, &k->waitq, &k->lock, UINT64_MAX);
 	}
 	gm_unlock(p->env, &k->lock);
@@ -123,6 +152,25 @@ static void keep_too(struct gm_host_pmap *p, int fd, int *kept, const char *what
 	gm_unlock(p->env, &k->lock);
 	if (!has)
 		gm_log(p->env, GM_LOG_WARN, "the descriptor of %s cannot be kept: a program that closes all loses memory", what);
+}
+
+gm_ret_t gm_host_content_surely(struct gm_host_pmap *p, uint64_t va, struct gm_mask *some, struct gm_mask *zero, bool *huge)
+{
+	struct gm_host_keep *k = &p->keep;
+	struct gm_host_look l = { .va = va, .some = some, .zero = zero, .huge = huge };
+	gm_ret_t ret = gm_host_content(p, va, some, zero, huge);
+
+	if (!ret || !k->own)
+		return ret;
+	gm_lock(p->env, &k->lock);
+	while (k->look) /* another thread's */
+		(void)gm_wait(p->env, &k->waitq, &k->lock, UINT64_MAX);
+	k->look = &l;
+	gm_wake(p->env, &k->waitq);
+	while (!l.done)
+		(void)gm_wait(p->env, &k->waitq, &k->lock, UINT64_MAX);
+	gm_unlock(p->env, &k->lock);
+	return l.ret;
 }
 
 gm_ret_t gm_host_add_late(struct gm_host_pmap *p, int fd, atomic_int *which, int *kept, const char *what)

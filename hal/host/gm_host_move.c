@@ -248,6 +248,17 @@ static bool changed_over(const struct steal *s)
 	return gm_host_has_inthread(s->p) && gm_host_slot_is_inthread(s->p, s->slot) != (s->fd == s->p->inthread.fd);
 }
 
+/* 0: nothing is at the page: it was moved, and that was not counted (see the top). Negative: that cannot be told. */
+static int is_there(const struct steal *s)
+{
+	struct gm_mask some, zero;
+	bool huge;
+
+	if (gm_host_content_surely(s->p, s->va, &some, &zero, &huge))
+		return -ENOMEM;
+	return gm_mask_test(&some, s->at);
+}
+
 /* The move stopped at page s->at with this error. */
 static gm_ret_t steal_refused(struct steal *s, int64_t err)
 {
@@ -271,11 +282,11 @@ static gm_ret_t steal_refused(struct steal *s, int64_t err)
 		leave_as(s, &s->out->fixed, 1);
 		return GM_RET_SUCCESS;
 	case EEXIST:
-		has = gm_host_has_content(s->p, s->va + (uint64_t)s->at * GM_PAGE_BYTES);
+		has = is_there(s);
 		if (has < 0)
 			return GM_RET_NOMEM;
 		if (!has) {
-			leave_as(s, &s->out->moved, 1); /* see the top */
+			leave_as(s, &s->out->moved, 1);
 			return GM_RET_SUCCESS;
 		}
 		if (empty_slot_page(s))
@@ -341,7 +352,7 @@ static gm_ret_t steal_parts(struct steal *s)
 gm_ret_t gm_host_find_holes(struct gm_host_pmap *p, uint64_t slot, struct gm_host_steal *out)
 {
 	struct gm_mask some, zero;
-	gm_ret_t ret = gm_host_content(p, slot, &some, &zero, &out->huge);
+	gm_ret_t ret = gm_host_content_surely(p, slot, &some, &zero, &out->huge);
 
 	if (ret)
 		return ret;

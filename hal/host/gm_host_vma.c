@@ -426,10 +426,10 @@ static int read_entries(int fd, uint64_t begin, uint64_t end, struct gm_page_reg
 	return (int)found;
 }
 
-static int scan_once(struct gm_host_pmap *p, uint64_t begin, uint64_t end, uint64_t anyof, struct gm_page_region *vec,
-		     size_t n, uint64_t *walked)
+static int scan_once(struct gm_host_pmap *p, struct gm_host_fd *f, uint64_t begin, uint64_t end, uint64_t anyof,
+		     struct gm_page_region *vec, size_t n, uint64_t *walked)
 {
-	int fd = p->by_entries ? gm_host_fd_get(&p->pagemap) : gm_host_fd_last(&p->pagemap), found, again;
+	int fd = p->by_entries ? gm_host_fd_get(f) : gm_host_fd_last(f), found, again;
 	unsigned tries = 0;
 
 	if (p->by_entries && !(anyof & GM_PAGE_HAS_CONTENT))
@@ -439,7 +439,7 @@ static int scan_once(struct gm_host_pmap *p, uint64_t begin, uint64_t end, uint6
 	do {
 		found = gm_pagemap_scan(fd, begin, end, anyof, vec, n, walked);
 		/* ENOTTY may be that of another's file, whose number is ours by now */
-		again = found < 0 ? gm_host_fd_again(&p->pagemap, &fd, found == -ENOTTY && tries++ < 8 ? EBADF : -found) : 0;
+		again = found < 0 ? gm_host_fd_again(f, &fd, found == -ENOTTY && tries++ < 8 ? EBADF : -found) : 0;
 	} while (again > 0);
 	return again < 0 ? again : found;
 }
@@ -448,14 +448,14 @@ static int scan_once(struct gm_host_pmap *p, uint64_t begin, uint64_t end, uint6
  * As gm_pagemap_scan(). -EINVAL: the kernel does not know such pages. Other errors: it cannot be told now. The kernel
  * refuses a range that ends beyond what a process can have, as the last 2 MiB do, with a stack in them: then a part of it.
  */
-static int scan(struct gm_host_pmap *p, uint64_t begin, uint64_t end, uint64_t anyof, struct gm_page_region *vec,
-		size_t n, uint64_t *walked)
+static int scan_by(struct gm_host_pmap *p, struct gm_host_fd *f, uint64_t begin, uint64_t end, uint64_t anyof,
+		   struct gm_page_region *vec, size_t n, uint64_t *walked)
 {
-	int found = scan_once(p, begin, end, anyof, vec, n, walked);
+	int found = scan_once(p, f, begin, end, anyof, vec, n, walked);
 
 	while (found == -EFAULT && end - begin > GM_PAGE_BYTES) {
 		end = begin + (end - begin) / GM_PAGE_BYTES / 2 * GM_PAGE_BYTES;
-		found = scan_once(p, begin, end, anyof, vec, n, walked);
+		found = scan_once(p, f, begin, end, anyof, vec, n, walked);
 	}
 	if (found != -EFAULT)
 		return found;
@@ -463,7 +463,14 @@ static int scan(struct gm_host_pmap *p, uint64_t begin, uint64_t end, uint64_t a
 	return 0;
 }
 
-gm_ret_t gm_host_content(struct gm_host_pmap *p, uint64_t va, struct gm_mask *some, struct gm_mask *zero, bool *huge)
+static int scan(struct gm_host_pmap *p, uint64_t begin, uint64_t end, uint64_t anyof, struct gm_page_region *vec,
+		size_t n, uint64_t *walked)
+{
+	return scan_by(p, &p->pagemap, begin, end, anyof, vec, n, walked);
+}
+
+gm_ret_t gm_host_content_by(struct gm_host_pmap *p, struct gm_host_fd *f, uint64_t va, struct gm_mask *some,
+			    struct gm_mask *zero, bool *huge)
 {
 	struct gm_page_region vec[64] = { { 0 } };
 	uint64_t at = va;
@@ -471,10 +478,10 @@ gm_ret_t gm_host_content(struct gm_host_pmap *p, uint64_t va, struct gm_mask *so
 	*some = *zero = gm_mask_none();
 	*huge = false;
 	while (at < va + GM_BLOCK_BYTES) {
-		int n = scan(p, at, va + GM_BLOCK_BYTES, GM_PAGE_HAS_CONTENT, vec, sizeof(vec) / sizeof(vec[0]), &at);
+		int n = scan_by(p, f, at, va + GM_BLOCK_BYTES, GM_PAGE_HAS_CONTENT, vec, sizeof(vec) / sizeof(vec[0]), &at);
 
 		if (n < 0)
-			return gm_host_cannot_tell(p->pagemap.path, -n);
+			return gm_host_cannot_tell(f->path, -n);
 		for (int i = 0; i < n; i++) {
 			struct gm_mask run = gm_mask_span((unsigned)((vec[i].begin - va) / GM_PAGE_BYTES),
 							  (unsigned)((vec[i].end - va) / GM_PAGE_BYTES));
@@ -486,6 +493,11 @@ gm_ret_t gm_host_content(struct gm_host_pmap *p, uint64_t va, struct gm_mask *so
 		}
 	}
 	return GM_RET_SUCCESS;
+}
+
+gm_ret_t gm_host_content(struct gm_host_pmap *p, uint64_t va, struct gm_mask *some, struct gm_mask *zero, bool *huge)
+{
+	return gm_host_content_by(p, &p->pagemap, va, some, zero, huge);
 }
 
 int gm_host_has_content(struct gm_host_pmap *p, uint64_t va)

@@ -120,7 +120,7 @@ struct gm_as_config {
 	uint32_t flags;                 /**< GM_AS_* */
 	const struct gm_policy *policy; /**< decisions; must outlive the space; NULL: least recently used */
 	uint64_t slice_ns;              /**< a served page stays with its accessor this long (default 100 us) */
-	uint64_t wait_ns;               /**< bound of an internal wait (default 10 s) */
+	uint64_t wait_ns;               /**< bound of an internal wait (default 10 s); those without one: docs/design.md */
 	uint64_t hold_ns;               /**< a CPU access to a held page waits this long, then it fails: SIGBUS (default 10 s) */
 	uint32_t cpu_unit_bytes;        /**< brought home by one CPU fault at least (default 64 KiB) */
 	uint32_t cpu_around_bytes;      /**< ... and at most, when faults are adjacent (default 2 MiB) */

@@ -11,7 +11,8 @@
  *    good (GM_PLACE_IN_PLACE): every device maps them in place (GM_CAP_HOST_MAP), without atomics, and what any of them or
  *    any process writes all others see. gm_map_shared() maps such memory of another process or space.
  *
- * Not for either: mremap(), and munmap() other than by gm_free(); gm_duplicate(). While it moves (the first life): no
+ * Not for either: mremap(), and munmap() other than by gm_free(); gm_duplicate(). In the second life it is no memory of
+ * the space's that could be discarded: gm_discard() says GM_RET_FAULT. While it moves (the first life): no
  * madvise(MADV_REMOVE), use gm_discard(); and it is not noticed that hardware uses a page beside the library (O_DIRECT that is in flight, buffers
  * registered with io_uring): gm_shared_fd() before that, or hold such memory with a working set.
  */

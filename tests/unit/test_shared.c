@@ -169,6 +169,7 @@ Test(shared, discard)
 {
 	struct sharer s;
 	struct forker *f = &s.f;
+	int fd;
 
 	begin(&s, 0);
 	fill(f->at, 0, PAGES, 1);
@@ -182,6 +183,11 @@ Test(shared, discard)
 	cr_assert_eq(frames(f->at, PAGES), 0, "the frames are given back");
 	cr_assert_eq(dev_wrong(f->ctx, GM_VA(f->at), 1, 0), 1);
 	cr_assert_eq(nonzero(f->at, 0, PAGES), 0);
+	fill(f->at, 0, PAGES, 3);
+	OK(gm_shared_fd(f->as, f->at, &fd));
+	IS(gm_discard(f->as, GM_VA(f->at), BYTES), GM_RET_FAULT);
+	cr_assert_eq(wrong(f->at, 0, PAGES, 3), 0);
+	close(fd);
 	end(&s);
 }
 

@@ -359,6 +359,43 @@ Test(tell_host, not_the_spaces)
 	host_end(&h);
 }
 
+/*
+ * After pages were stolen their bytes hang on what is a hole in the slot. The keeper tells where the program has closed the
+ * pagemap; else a steal that cannot be undone either, as an event is unread, would leave the bytes in the slot unnoted.
+ */
+Test(tell_host, what_was_stolen)
+{
+	const unsigned hole = 77;
+	struct gm_mask want = gm_mask_span(0, GM_BLOCK_PAGES), holes = gm_mask_span(hole, hole + 1);
+	struct gm_host_steal out;
+	uint64_t slot, done;
+	struct host h;
+	char *at;
+
+	host_begin(&h);
+	OK(h.ops->keep(h.pmap));
+	if (!((struct gm_host_pmap *)h.pmap)->keep.own)
+		cr_skip_test("NOT TESTED: a thread cannot have descriptors of its own here");
+	at = map_app(BLOCK, false);
+	put_marks(at, 0, hole);
+	put_marks(at, hole + 1, GM_BLOCK_PAGES);
+	OK(h.ops->watch(h.pmap, GM_VA(at), BLOCK));
+	OK(h.ops->slot_alloc(h.pmap, &slot));
+	none_left();
+	close_files_of(h.pmap);
+	OK(h.ops->steal(h.pmap, GM_VA(at), &want, slot, &out));
+	cr_assert(gm_mask_full(&out.moved));
+	cr_assert(gm_mask_equal(&out.hole, &holes));
+	OK(h.ops->restore(h.pmap, GM_VA(at), slot, BLOCK, &done));
+	some_left();
+	cr_assert_eq(wrong_marks(at, 0, hole), 0);
+	cr_assert_eq(wrong_marks(at, hole + 1, GM_BLOCK_PAGES), 0);
+	OK(h.ops->zero(h.pmap, GM_VA(at) + hole * PAGE, PAGE, &done));
+	OK(h.ops->unwatch(h.pmap, GM_VA(at), BLOCK));
+	h.ops->slot_free(h.pmap, slot);
+	host_end(&h);
+}
+
 /* ------------------------------------------------------------ shared memory */
 
 /* A block of it that is away, with all its frames in the file. */
